@@ -1,0 +1,38 @@
+"""Spectral diagnostics of a neural network while it trains, without stopping it.
+
+Importing this package loads no framework; every name below is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ww_callbacks.models import analyze
+    from ww_callbacks.monitor import Monitor
+    from ww_callbacks.outputs.jsonl import read_jsonl
+    from ww_callbacks.report import History, LayerReport, Report
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "History": "ww_callbacks.report",
+    "LayerReport": "ww_callbacks.report",
+    "Monitor": "ww_callbacks.monitor",
+    "Report": "ww_callbacks.report",
+    "analyze": "ww_callbacks.models",
+    "read_jsonl": "ww_callbacks.outputs.jsonl",
+}
+
+__all__ = ["History", "LayerReport", "Monitor", "Report", "__version__", "analyze", "read_jsonl"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,88 @@
+"""Norms and ranks of a layer, from its eigenvalues."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+
+@dataclass(frozen=True, slots=True)
+class Norms:
+    """Scale and rank metrics of one layer; a value that does not exist is None."""
+
+    norm: float
+    log_norm: float | None
+    spectral_norm: float
+    log_spectral_norm: float | None
+    lambda_max: float
+    stable_rank: float | None
+    matrix_rank: int
+    rank_loss: int
+    entropy: float | None
+
+
+def norm_metrics(values: NDArray[np.float64], tolerance: float) -> Norms:
+    """Norms and ranks of a layer, as WeightWatcher defines them.
+
+    norm = Σλ = ‖W‖²_F; spectral_norm = lambda_max = λ_max = ‖W‖²₂ (both squared, as in WeightWatcher); log is log10;
+    stable_rank = Σλ/λ_max; matrix_rank = #{λ > tolerance}; rank_loss = #{λ ≤ tolerance};
+    entropy = -Σ p ln p / ln(matrix_rank) with p = λ/Σλ, from 0 to 1 (Martin, Peng and Mahoney 2021; Roy and Vetterli 2007
+    for the entropy).
+
+    Args:
+        values: eigenvalues ≥ 0 of all kernel positions together, shape (n,).
+        tolerance: eigenvalues up to it count as zero.
+
+    Raises:
+        ValueError: ``values`` is empty, negative or not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> n = norm_metrics(np.array([0.0, 1.0, 1.0, 2.0]), tolerance=1e-12)
+        >>> n.norm, n.stable_rank, n.matrix_rank, n.rank_loss
+        (4.0, 2.0, 3, 1)
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all() or values.min() < 0:
+        raise ValueError("values: expected a non-empty array of finite eigenvalues >= 0")
+    total, largest = float(values.sum()), float(values.max())
+    rank = int(np.count_nonzero(values > tolerance))
+    return Norms(
+        norm=total,
+        log_norm=_log10(total),
+        spectral_norm=largest,
+        log_spectral_norm=_log10(largest),
+        lambda_max=largest,
+        stable_rank=total / largest if largest > 0 else None,
+        matrix_rank=rank,
+        rank_loss=len(values) - rank,
+        entropy=_entropy(values[values > tolerance] / total) if rank > 1 else None,
+    )
+
+
+def log_alpha_norm(values: NDArray[np.float64], alpha: float) -> float:
+    """log10 Σ λ^alpha over the positive eigenvalues, without overflow (Martin, Peng and Mahoney 2021, eq. 5).
+
+    Args:
+        values: eigenvalues, shape (n,), at least one of them positive.
+        alpha: exponent.
+
+    Example:
+        >>> import numpy as np
+        >>> round(log_alpha_norm(np.array([10.0]), 500.0), 6)
+        500.0
+    """
+    positive = values[values > 0]
+    return float(logsumexp(alpha * np.log(positive)) / math.log(10))
+
+
+def _entropy(p: NDArray[np.float64]) -> float:
+    return float(-(p * np.log(p)).sum() / math.log(len(p)))
+
+
+def _log10(value: float) -> float | None:
+    return math.log10(value) if value > 0 else None

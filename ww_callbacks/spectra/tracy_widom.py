@@ -1,0 +1,61 @@
+"""The Tracy-Widom law of the largest eigenvalue of a real random matrix (β = 1)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import airy
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
+_UPPER = 16.0
+
+
+def tracy_widom_sf(x: float) -> float:
+    """P(TW₁ > x), by the Fredholm determinant F₁(s) = det(1 - K), K(x, y) = ½ Ai((x + y)/2) on (s, ∞).
+
+    Gauss-Legendre discretisation with 64 nodes; absolute error below 1e-12.
+
+    Sources: Ferrari and Spohn, *A determinantal formula for the GOE Tracy-Widom distribution* (2005);
+    Bornemann, *On the numerical evaluation of Fredholm determinants* (2010).
+
+    Args:
+        x: centred and scaled largest eigenvalue.
+
+    Returns:
+        The probability, 0 to 1.
+
+    Example:
+        >>> round(tracy_widom_sf(0.9793), 4), round(tracy_widom_sf(2.0234), 4)
+        (0.05, 0.01)
+    """
+    if x >= _UPPER:
+        return 0.0
+    if x <= -10.0:
+        return 1.0
+    half = (_UPPER - x) / 2
+    nodes = x + (_NODES + 1) * half
+    root = np.sqrt(_WEIGHTS * half)
+    kernel = airy((nodes[:, None] + nodes[None, :]) / 2)[0] / 2
+    determinant = np.linalg.det(np.eye(len(nodes)) - root[:, None] * kernel * root[None, :])
+    return float(np.clip(1.0 - determinant, 0.0, 1.0))
+
+
+@lru_cache(maxsize=256)
+def tracy_widom_isf(level: float) -> float:
+    """The x with P(TW₁ > x) = ``level``.
+
+    Args:
+        level: probability, 1e-10 to 0.999.
+
+    Raises:
+        ValueError: ``level`` lies outside of that range.
+
+    Example:
+        >>> round(tracy_widom_isf(0.001), 2)
+        3.27
+    """
+    if not 1e-10 <= level <= 0.999:
+        raise ValueError(f"level: expected a probability from 1e-10 to 0.999, got {level}")
+    return float(brentq(lambda x: np.log(tracy_widom_sf(x) / level), -6.0, 13.0, xtol=1e-9))

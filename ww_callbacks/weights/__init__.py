@@ -1,0 +1,33 @@
+"""What of a model is a matrix: layers with their stored weights, found by framework knowledge."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ww_callbacks.weights.arrays import layers_of_mapping
+from ww_callbacks.weights.matrix import Layer
+from ww_callbacks.weights.patterns import select_layers
+
+__all__ = ["Layer", "find_layers", "select_layers"]
+
+
+def find_layers(model: Any) -> tuple[Layer, ...]:
+    """Every layer of a model that holds weights, in model order, those without a matrix too.
+
+    Args:
+        model: a torch module, or a mapping name → array (two-dimensional a matrix, four-dimensional a convolution
+            kernel in torch's order).
+
+    Raises:
+        TypeError: the model is of no known kind.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(model, torch.nn.Module):
+        from ww_callbacks.weights.torch import layers_of_module
+
+        return layers_of_module(model)
+    if isinstance(model, Mapping):
+        return layers_of_mapping(model)
+    raise TypeError(f"model: expected a torch module or a mapping name -> array, got {type(model).__name__}")

@@ -1,0 +1,55 @@
+"""Layers of a mapping name → array."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ww_callbacks.weights.matrix import Layer, array_layer
+
+
+def layers_of_mapping(arrays: Mapping[str, Any]) -> tuple[Layer, ...]:
+    """One layer per entry: a matrix (two-dimensional) or a kernel in torch's order (out, in, height, width).
+
+    Torch tensors are taken as they are stored; other values through ``numpy.asarray``.
+
+    Raises:
+        TypeError: a name is not a string.
+    """
+    return tuple(_layer(name, value) for name, value in arrays.items())
+
+
+def _layer(name: str, value: Any) -> Layer:
+    if not isinstance(name, str):
+        raise TypeError(f"model: expected names that are strings, got {name!r}")
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        from ww_callbacks.weights.torch import tensor_layer
+
+        return tensor_layer(name, _kind(value.ndim), value)
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        return Layer.skipped(name, _kind(array.ndim), f"not an array of real numbers (dtype {array.dtype})")
+    if array.ndim not in (2, 4):
+        return Layer.skipped(name, _kind(array.ndim), dimensions_reason(array.ndim))
+    return array_layer(name, _kind(array.ndim), array.shape, array.dtype, partial(_same, array))
+
+
+def dimensions_reason(ndim: int) -> str:
+    """Why an array without two or four dimensions is not analysed."""
+    if ndim < 2:
+        return "no matrix: fewer than two dimensions"
+    return f"{ndim} dimensions: neither a matrix (2) nor a convolution kernel (4)"
+
+
+def _kind(ndim: int) -> str:
+    return {2: "matrix", 4: "kernel"}.get(ndim, "array")
+
+
+def _same(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    return array

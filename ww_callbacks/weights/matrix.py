@@ -1,0 +1,54 @@
+"""A layer as the analysis sees it: where its weights are stored and which matrices they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ww_callbacks.analysis import LayerSpec
+from ww_callbacks.report import LayerReport
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer that holds weights.
+
+    Attributes:
+        name: full dotted name, without the prefixes of wrappers.
+        kind: class of the layer.
+        spec: what the stored weights are; None where the layer is not analysed.
+        read: gives the stored weights as they are now. The array may share memory with the model: copy it, never
+            keep or change it.
+        reason: why the layer is not analysed.
+    """
+
+    name: str
+    kind: str
+    spec: LayerSpec | None = None
+    read: Callable[[], NDArray[np.generic]] | None = None
+    reason: str = ""
+
+    @classmethod
+    def skipped(cls, name: str, kind: str, reason: str) -> Layer:
+        """A layer that is listed but not analysed."""
+        return cls(name, kind, reason=reason)
+
+    def skip_report(self, step: int | None) -> LayerReport:
+        """The entry of a layer that is not analysed."""
+        return LayerReport(name=self.name, kind=self.kind, status="skipped", reason=self.reason, step=step)
+
+
+def array_layer(
+    name: str,
+    kind: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any] | str,
+    read: Callable[[], NDArray[np.generic]],
+) -> Layer:
+    """A layer from a matrix (two-dimensional) or a convolution kernel in torch's order (out, in, height, width)."""
+    axes = (2, 3, 0, 1) if len(shape) == 4 else (0, 1)
+    return Layer(name, kind, LayerSpec(name, kind, tuple(shape), str(dtype), axes, len(shape) == 4), read)
