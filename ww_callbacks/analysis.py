@@ -34,9 +34,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.conv_scale not in ("weightwatcher", "paper", "none"):
-            raise ValueError(
-                f'conv_scale: expected "weightwatcher", "paper" or "none", got {self.conv_scale!r}'
-            )
+            raise ValueError(f'conv_scale: expected "weightwatcher", "paper" or "none", got {self.conv_scale!r}')
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values, ready for JSON."""
@@ -80,9 +78,7 @@ class LayerSpec:
         return math.prod(pooled), rows, columns
 
 
-def analyze_layer(
-    spec: LayerSpec, stored: NDArray[np.generic], settings: Settings, step: int | None = None
-) -> LayerReport:
+def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, step: int | None = None) -> LayerReport:
     """Analyse one layer.
 
     Args:
@@ -123,7 +119,7 @@ def analyze_layer(
         return LayerReport(**shape, **_spectral_columns(matrices, _conv_factor(spec, settings), spec.dtype))
 
 
-def as_matrices(spec: LayerSpec, stored: NDArray[np.generic]) -> NDArray[np.generic]:
+def as_matrices(spec: LayerSpec, stored: NDArray[Any]) -> NDArray[Any]:
     """The matrices of a layer, shape (pooled, rows, columns), as real numbers that numpy can compute with."""
     if spec.dtype == "bfloat16":
         stored = (stored.astype(np.uint32) << 16).view(np.float32)
@@ -136,7 +132,7 @@ def _conv_factor(spec: LayerSpec, settings: Settings) -> float:
     return {"weightwatcher": 0.5, "paper": spec.matrix_shape[0] / 2, "none": 1.0}[settings.conv_scale]
 
 
-def _spectral_columns(matrices: NDArray[np.generic], factor: float, dtype: str) -> dict[str, Any]:
+def _spectral_columns(matrices: NDArray[Any], factor: float, dtype: str) -> dict[str, Any]:
     _, rows, columns = matrices.shape
     by_position = [factor * spectra.eigenvalues(matrix) for matrix in matrices]
     values = np.sort(np.concatenate(by_position))
@@ -153,7 +149,7 @@ def _spectral_columns(matrices: NDArray[np.generic], factor: float, dtype: str) 
     return result | _fit_columns(positive, len(values), formed)
 
 
-def _variance(matrix: NDArray[np.generic], values: NDArray[np.float64], factor: float) -> float:
+def _variance(matrix: NDArray[Any], values: NDArray[np.float64], factor: float) -> float:
     """Element variance in the scale of the eigenvalues, from their sum: no copy of the matrix is made."""
     mean = float(np.mean(matrix, dtype=np.float64))
     return max(float(values.sum()) / matrix.size - factor * mean**2, 0.0)
@@ -210,6 +206,5 @@ def _hill(positive: NDArray[np.float64]) -> float | None:
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """Non-finite numbers become None: a number that does not exist is None everywhere."""
     return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in values.items()
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
     }

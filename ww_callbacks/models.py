@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ww_callbacks.analysis import ConvScale, Settings, analyze_layer
+from ww_callbacks.arguments import check_patterns
 from ww_callbacks.report import LayerReport, Report
 from ww_callbacks.weights import Layer, find_layers, select_layers
-from ww_callbacks.weights.patterns import check_patterns
 
 
 def analyze(model: Any, *, layers: Sequence[str] | None = None, conv_scale: ConvScale = "weightwatcher") -> Report:

@@ -36,7 +36,8 @@ def eigenvalues(matrix: NDArray[np.generic]) -> NDArray[np.float64]:
     tall = _checked(matrix)
     scale = _power_of_two_scale(tall)
     values = np.linalg.eigvalsh(_gram(tall, scale))
-    return np.ldexp(np.maximum(values, 0.0), 2 * scale)
+    result: NDArray[np.float64] = np.ldexp(np.maximum(values, 0.0), 2 * scale)
+    return result
 
 
 def rank_tolerance(largest: float, rows: int, columns: int) -> float:

@@ -30,8 +30,8 @@ def norm_metrics(values: NDArray[np.float64], tolerance: float) -> Norms:
 
     norm = Σλ = ‖W‖²_F; spectral_norm = lambda_max = λ_max = ‖W‖²₂ (both squared, as in WeightWatcher); log is log10;
     stable_rank = Σλ/λ_max; matrix_rank = #{λ > tolerance}; rank_loss = #{λ ≤ tolerance};
-    entropy = -Σ p ln p / ln(matrix_rank) with p = λ/Σλ, from 0 to 1 (Martin, Peng and Mahoney 2021; Roy and Vetterli 2007
-    for the entropy).
+    entropy = -Σ p ln p / ln(matrix_rank) with p = λ/Σλ, from 0 to 1 (Martin, Peng and Mahoney
+    2021; Roy and Vetterli 2007 for the entropy).
 
     Args:
         values: eigenvalues ≥ 0 of all kernel positions together, shape (n,).

@@ -46,7 +46,8 @@ def fit_power_law(values: NDArray[np.floating]) -> PowerLawFit:
     probes decides which candidates are evaluated in full.
 
     Sources: Clauset, Shalizi and Newman, *Power-law distributions in empirical data* (2009), eq. 3.1 and 3.9; the
-    conventions (empirical distribution 0, 1/k, …; ties) are WeightWatcher's, and so are alpha, D and xmin to the last bit.
+    conventions (empirical distribution 0, 1/k, …; ties) are WeightWatcher's, and so are alpha, D and xmin to
+    the last bit.
 
     Args:
         values: positive numbers, shape (n,), n ≥ 2, any order.

@@ -11,21 +11,6 @@ from ww_callbacks.weights.matrix import Layer
 LEFT_OUT = "left out by layers="
 
 
-def check_patterns(argument: str, patterns: Sequence[str] | None) -> None:
-    """Complain at once about patterns that can never work.
-
-    Raises:
-        TypeError: ``patterns`` is not a list of strings.
-        ValueError: it is empty, or one of them is.
-    """
-    if patterns is None:
-        return
-    if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
-        raise TypeError(f'{argument}: expected a list of patterns such as ["encoder.*", "!head"], got {patterns!r}')
-    if not patterns or not all(pattern.removeprefix("!") for pattern in patterns):
-        raise ValueError(f"{argument}: expected at least one pattern, none of them empty, got {patterns!r}")
-
-
 def matching(names: Sequence[str], patterns: Sequence[str], argument: str) -> set[str]:
     """The names that the patterns keep: those of any pattern (all without one), less those of a "!pattern".
 

@@ -30,9 +30,7 @@ def layers_of_module(model: nn.Module) -> tuple[Layer, ...]:
     reason why not. Nothing is computed and no attribute is read that could change the module.
     """
     seen: dict[int, str] = {}
-    return tuple(
-        layer for name, module in _unwrapped(model) for layer in _layers_of_one(name, module, seen)
-    )
+    return tuple(layer for name, module in _unwrapped(model) for layer in _layers_of_one(name, module, seen))
 
 
 def tensor_layer(name: str, kind: str, tensor: torch.Tensor) -> Layer:

@@ -1,0 +1,90 @@
+"""Complaints about wrong arguments: they name the argument, its value and what is allowed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+
+def check_count(name: str, value: object) -> None:
+    """Complain about a value that is not a whole number ≥ 1.
+
+    Raises:
+        TypeError: it is not a whole number.
+        ValueError: it is smaller than 1.
+
+    Example:
+        >>> check_count("slots", 0)
+        Traceback (most recent call last):
+        ValueError: slots: expected at least 1, got 0
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected a whole number, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name}: expected at least 1, got {value}")
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Complain about a value that is not a positive number of seconds.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is not larger than 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected a number of seconds, got {value!r}")
+    if not value > 0:
+        raise ValueError(f"{name}: expected more than 0 seconds, got {value}")
+
+
+def check_choice(name: str, value: object, allowed: Collection[object]) -> None:
+    """Complain about a value that is none of those allowed.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if value not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_callable(name: str, value: object) -> None:
+    """Complain about a value that is neither None nor can be called.
+
+    Raises:
+        TypeError: it cannot be called.
+    """
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}: expected a function or None, got {value!r}")
+
+
+def check_path(name: str, value: object, *, or_bool: bool = False) -> None:
+    """Complain about a value that is not a path; None is allowed.
+
+    Args:
+        name: of the argument.
+        value: of the argument.
+        or_bool: whether True and False are allowed too.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if value is None or (or_bool and isinstance(value, bool)):
+        return
+    if not isinstance(value, (str, os.PathLike)):
+        expected = "a path, True, False" if or_bool else "a path"
+        raise TypeError(f"{name}: expected {expected} or None, got {value!r}")
+
+
+def check_patterns(name: str, patterns: object) -> None:
+    """Complain about patterns of layer names that can never work; None is allowed.
+
+    Raises:
+        TypeError: ``patterns`` is not a list of strings.
+        ValueError: it is empty, or one of them is.
+    """
+    if patterns is None:
+        return
+    if not isinstance(patterns, (list, tuple)) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f'{name}: expected a list of patterns such as ["encoder.*", "!head"], got {patterns!r}')
+    if not patterns or not all(pattern.removeprefix("!") for pattern in patterns):
+        raise ValueError(f"{name}: expected at least one pattern, none of them empty, got {patterns!r}")

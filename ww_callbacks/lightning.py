@@ -1,0 +1,262 @@
+"""The callback for PyTorch Lightning.
+
+It works in the list of callbacks of a Trainer of either distribution, ``pytorch_lightning`` or ``lightning``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ww_callbacks.analysis import ConvScale
+from ww_callbacks.arguments import check_count, check_path
+from ww_callbacks.monitor import Monitor, Output, crosses
+from ww_callbacks.options import OnError, Options, WhenBusy
+from ww_callbacks.outputs.jsonl import FILE_NAME
+from ww_callbacks.outputs.tensorboard import SummaryWriterOutput
+from ww_callbacks.report import History, Report
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback, LightningModule
+
+    Trainer = Any  # of either distribution; its attributes come from mixins that type checkers do not see
+else:
+
+    def _callback_class() -> type:
+        """The Callback of the distribution that is in use, of an installed one where none is imported yet."""
+        names = ("lightning.pytorch", "pytorch_lightning")
+        for name in sorted(names, key=lambda name: name not in sys.modules):
+            try:
+                return importlib.import_module(name).Callback
+            except ImportError:
+                continue
+        raise ImportError("ww_callbacks.lightning needs Lightning: pip install ww_callbacks[lightning]")
+
+    Callback = _callback_class()
+
+DEFAULT_EVERY_N_STEPS = 200
+
+_log = logging.getLogger(f"{Callback.__module__.split('.')[0]}.ww_callbacks")
+
+
+class SpectralMonitor(Callback):
+    """Watches the spectra of a model's weights while it trains.
+
+    A snapshot of the weights is taken at the start of training (the baseline), whenever ``trainer.global_step``
+    reaches or passes a multiple of ``every_n_steps``, and at the end. A worker process analyses it; the results go to
+    all loggers of the trainer at the step they belong to, in order. TensorBoard gets them through the logger's own
+    writer. The means are in ``trainer.callback_metrics`` ("ww/alpha" and so on), which changes at snapshot steps
+    and at the end of training only, so ``EarlyStopping(monitor="ww/alpha", mode="min")`` and
+    ``ModelCheckpoint(monitor="ww/alpha")`` work. Where a callback monitors such a key, its first check waits for
+    the first result.
+
+    Args:
+        every_n_steps: optimizer steps between snapshots; 200 where neither this nor ``every_n_epochs`` is given.
+        every_n_epochs: epochs between snapshots, instead of steps.
+        layers: patterns of layers to keep, ``"!pattern"`` to leave out; None for all.
+        log_every_layer: which layers get metrics of their own: "auto" (all up to 64, else 64 spread over the depth),
+            True, False, or patterns.
+        log_dir: folder for TensorBoard where no logger of the trainer writes for it.
+        jsonl: a file for all results as JSON lines, or True for ``ww_history.jsonl`` beside the run.
+        on_result: called with each :class:`~ww_callbacks.report.Report`.
+        conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" or "none".
+        when_busy: what happens to a snapshot for which no slot is free: "skip" it (and count), or "wait", which makes
+            what is known at a step depend on the step alone.
+        slots: copies of the analysed weights that may be alive at the same time.
+        layer_timeout: seconds that the analysis of one layer may take.
+        drain_timeout: seconds to wait for late results at the end.
+        on_error: "warn" once and end monitoring, or "raise".
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument has a value that is not allowed; at the start of training: a pattern matches no layer.
+
+    Example:
+        >>> from pytorch_lightning import Trainer
+        >>> trainer = Trainer(callbacks=[SpectralMonitor(every_n_steps=50)], logger=False)
+    """
+
+    def __init__(
+        self,
+        *,
+        every_n_steps: int | None = None,
+        every_n_epochs: int | None = None,
+        layers: list[str] | None = None,
+        log_every_layer: bool | str | list[str] = "auto",
+        log_dir: str | None = None,
+        jsonl: bool | str | None = None,
+        on_result: Callable[[Report], object] | None = None,
+        conv_scale: ConvScale = "weightwatcher",
+        when_busy: WhenBusy = "skip",
+        slots: int = 2,
+        layer_timeout: float = 600.0,
+        drain_timeout: float = 60.0,
+        on_error: OnError = "warn",
+    ) -> None:
+        if every_n_epochs is not None:
+            check_count("every_n_epochs", every_n_epochs)
+            if every_n_steps is not None:
+                raise ValueError(
+                    f"every_n_steps, every_n_epochs: give one of them, got {every_n_steps} and {every_n_epochs}"
+                )
+        elif every_n_steps is None:
+            every_n_steps = DEFAULT_EVERY_N_STEPS
+        check_path("log_dir", log_dir)
+        check_path("jsonl", jsonl, or_bool=True)
+        self._every_n_epochs, self._log_dir, self._jsonl = every_n_epochs, log_dir, jsonl
+        self._options = Options(
+            every_n_steps=every_n_steps,
+            layers=layers,
+            log_every_layer=log_every_layer,
+            on_result=on_result,
+            conv_scale=conv_scale,
+            when_busy=when_busy,
+            slots=slots,
+            layer_timeout=layer_timeout,
+            drain_timeout=drain_timeout,
+            on_error=on_error,
+        )
+        self.monitor: Monitor | None = None
+        self._awaits_first = False
+        self._published: Mapping[str, float] = {}
+
+    @property
+    def history(self) -> History:
+        """The reports of the current or last training, empty before the first."""
+        return self.monitor.history if self.monitor is not None else History()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the baseline."""
+        if trainer.fast_dev_run or trainer.barebones or not trainer.is_global_zero:
+            return
+        previous, step = self.monitor, trainer.global_step
+        self.monitor = Monitor(
+            pl_module,
+            outputs=_logger_outputs(trainer),
+            log_dir=None if any(map(_is_tensorboard, trainer.loggers)) else self._log_dir,
+            jsonl=self._jsonl_path(trainer),
+            **self._options.as_arguments(),
+        )
+        self._awaits_first = _is_monitored(trainer)
+        known = previous is not None and previous.history.steps[-1:] == [step] and step > 0
+        if known and previous is not None:  # a second fit goes on where the first one ended
+            self._publish(trainer, previous.metrics)
+        self.monitor.start(step, baseline=not known)
+        if _scheduler_checks_steps(trainer):
+            self._wait_for_first()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take a snapshot where one is due, and pass on what has come in."""
+        if self.monitor is None:
+            return
+        self.monitor.step(trainer.global_step)
+        if self._awaits_first and _checkpoint_checks_batches(trainer):
+            self._wait_for_first()
+        self._publish(trainer, self.monitor.metrics)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Callbacks check their metric in validation: the first result must be there."""
+        if self.monitor is not None and not trainer.sanity_checking:
+            self._wait_for_first()
+            self._publish(trainer, self.monitor.metrics)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take a snapshot where epochs are counted; callbacks check their metric after this."""
+        if self.monitor is None:
+            return
+        epoch = trainer.current_epoch + 1
+        if self._every_n_epochs is not None and crosses(epoch - 1, epoch, self._every_n_epochs):
+            self.monitor.snapshot(trainer.global_step)
+        self._wait_for_first()
+        self._publish(trainer, self.monitor.metrics)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the last snapshot and wait for late results, before loggers and checkpoints finish."""
+        if self.monitor is not None:
+            self.monitor.finish(trainer.global_step)
+            self._publish(trainer, self.monitor.metrics)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Stop at once."""
+        if self.monitor is not None:
+            self.monitor.close()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Stop, should training have ended in another way."""
+        if self.monitor is not None and stage == "fit":
+            self.monitor.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A Trainer is pickled or copied before training by launchers and tuners: leave the process behind."""
+        return self.__dict__ | {"monitor": None}
+
+    def _wait_for_first(self) -> None:
+        """Once, and only where somebody's check would fail without a first result."""
+        if self._awaits_first and self.monitor is not None:
+            self._awaits_first = False
+            if not len(self.monitor.history):
+                _log.info("A callback monitors a ww/ metric: its first check waits for the first result.")
+                self.monitor.wait_for_first()
+
+    def _publish(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        if metrics is not self._published:
+            self._published = metrics
+            trainer.callback_metrics.update({key: torch.tensor(value) for key, value in metrics.items()})
+
+    def _jsonl_path(self, trainer: Trainer) -> str | None:
+        if self._jsonl is True:
+            return os.path.join(trainer.log_dir or trainer.default_root_dir, FILE_NAME)
+        return self._jsonl or None
+
+
+class _LoggerOutput:
+    """Any logger but TensorBoard: all metrics of a snapshot in one call."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
+        self._logger.log_metrics(dict(metrics), step=report.step)
+
+    def close(self) -> None:
+        """The logger stays open: it is the trainer's."""
+
+
+def _logger_outputs(trainer: Trainer) -> list[Output]:
+    return [
+        SummaryWriterOutput(logger.experiment) if _is_tensorboard(logger) else _LoggerOutput(logger)
+        for logger in trainer.loggers
+    ]
+
+
+def _is_tensorboard(logger: object) -> bool:
+    return any(cls.__name__ == "TensorBoardLogger" for cls in type(logger).__mro__)
+
+
+def _is_monitored(trainer: Trainer) -> bool:
+    """Whether a callback or a learning-rate scheduler of this run checks one of our metrics."""
+    watchers = [*trainer.callbacks, *trainer.lr_scheduler_configs]
+    return any(str(getattr(watcher, "monitor", "")).startswith("ww/") for watcher in watchers)
+
+
+def _scheduler_checks_steps(trainer: Trainer) -> bool:
+    return any(
+        config.interval == "step" and str(config.monitor).startswith("ww/") for config in trainer.lr_scheduler_configs
+    )
+
+
+def _checkpoint_checks_batches(trainer: Trainer) -> bool:
+    """Whether a ModelCheckpoint checks one of our metrics between the ends of validations and epochs."""
+    return any(
+        str(getattr(callback, "monitor", "")).startswith("ww/")
+        and (getattr(callback, "_every_n_train_steps", 0) or getattr(callback, "_train_time_interval", None))
+        for callback in trainer.checkpoint_callbacks
+    )

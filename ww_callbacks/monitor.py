@@ -1,0 +1,420 @@
+"""The monitor: when to copy weights, handing them to the worker, collecting results in order, publishing them.
+
+It knows no framework. The callbacks are thin shells over it, and a hand-written loop uses it directly.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from ww_callbacks.analysis import ConvScale, LayerSpec, analyze_layer
+from ww_callbacks.arguments import check_path
+from ww_callbacks.options import LogEveryLayer, OnError, Options, WhenBusy
+from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlOutput
+from ww_callbacks.outputs.metrics import aggregate_metrics, layer_metrics, spread
+from ww_callbacks.outputs.tensorboard import TensorBoardOutput
+from ww_callbacks.report import History, LayerReport, Report
+from ww_callbacks.snapshot import SnapshotBuffer
+from ww_callbacks.weights import Layer, find_layers, select_layers
+from ww_callbacks.weights.patterns import matching
+from ww_callbacks.worker.process import WorkerProcess, failed_report
+
+_log = logging.getLogger("ww_callbacks")
+
+
+class Output(Protocol):
+    """A place where results go."""
+
+    def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
+        """Show one report; called in the order of steps, from the training thread."""
+
+    def close(self) -> None:
+        """No more reports follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A snapshot whose results are not all in."""
+
+    step: int
+    wall_time: float
+    skipped: int
+    slot: int
+    layers: tuple[Layer, ...]
+    futures: dict[str, Future[LayerReport]]
+
+    def done(self) -> bool:
+        return all(future.done() for future in reversed(self.futures.values()))
+
+    def report(self) -> Report:
+        return Report.of((self._layer_report(layer) for layer in self.layers), self.step)
+
+    def _layer_report(self, layer: Layer) -> LayerReport:
+        if layer.spec is None:
+            return layer.skip_report(self.step)
+        future = self.futures[layer.name]
+        if future.cancelled():
+            return failed_report(layer.spec, self.step, "the monitor was closed")
+        error = future.exception()
+        if error is not None:
+            return failed_report(layer.spec, self.step, f"{type(error).__name__}: {error}")
+        return future.result()
+
+
+class _Engine:
+    """Snapshot memory and worker for one set of layers."""
+
+    def __init__(self, specs: Sequence[LayerSpec], slots: int, layer_timeout: float) -> None:
+        self.specs = list(specs)
+        self.buffer = SnapshotBuffer([(spec.shape, spec.storage_dtype) for spec in specs], slots)
+        self.worker = WorkerProcess(self.buffer, layer_timeout=layer_timeout)
+
+    def close(self) -> None:
+        self.worker.shutdown()
+        self.buffer.close()
+
+
+class Monitor:
+    """Watches the spectra of a model's weights while a loop trains it.
+
+    Every ``every_n_steps`` optimizer steps the weights are copied into memory shared with a worker process, which
+    analyses them while training goes on. Results come back in the order of their steps and are published from the
+    thread that calls :meth:`step`. Whatever goes wrong here, training goes on.
+
+    Args:
+        model: a torch module, or a mapping name → array whose arrays are changed in place.
+        every_n_steps: optimizer steps between snapshots; None for a snapshot only where :meth:`snapshot` is called.
+        layers: patterns of layers to keep, ``"!pattern"`` to leave out; None for all.
+        log_every_layer: which layers get metrics of their own: "auto" (all up to 64, else 64 spread over the depth
+            and kept for the run), True, False, or patterns.
+        log_dir: folder for TensorBoard, written to ``<log_dir>/ww``; None for none.
+        jsonl: a file for all results as JSON lines, or True for ``<log_dir>/ww_history.jsonl``.
+        on_result: called with each report.
+        outputs: further places for results.
+        conv_scale: factor on the eigenvalues of convolutions, see :class:`ww_callbacks.analysis.Settings`.
+        when_busy: what happens to a snapshot for which no slot is free: "skip" it (and count), or "wait": each
+            snapshot first collects the results of the one before, so that what is known at a step depends on the
+            step alone.
+        slots: copies of the analysed weights that may be alive at the same time.
+        layer_timeout: seconds that the analysis of one layer may take.
+        drain_timeout: seconds to wait for late results at the end, and for a slot where one is waited for.
+        on_error: "warn" once and end monitoring, or "raise".
+
+    Raises:
+        TypeError: an argument, or the model, is of the wrong kind.
+        ValueError: an argument has a value that is not allowed, or a pattern matches no layer.
+        ImportError: ``log_dir`` is given and tensorboard is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> import ww_callbacks as ww
+        >>> weights = {"fc": np.random.default_rng(0).standard_normal((100, 60))}
+        >>> with ww.Monitor(weights, every_n_steps=10) as monitor:
+        ...     for step in range(1, 21):
+        ...         weights["fc"] *= 1.01
+        ...         monitor.step(step)
+        >>> monitor.history.steps[0], monitor.history.steps[-1]
+        (0, 20)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        every_n_steps: int | None = 200,
+        layers: Sequence[str] | None = None,
+        log_every_layer: LogEveryLayer = "auto",
+        log_dir: str | os.PathLike[str] | None = None,
+        jsonl: bool | str | os.PathLike[str] | None = None,
+        on_result: Callable[[Report], object] | None = None,
+        outputs: Iterable[Output] = (),
+        conv_scale: ConvScale = "weightwatcher",
+        when_busy: WhenBusy = "skip",
+        slots: int = 2,
+        layer_timeout: float = 600.0,
+        drain_timeout: float = 60.0,
+        on_error: OnError = "warn",
+    ) -> None:
+        self._options = Options(
+            every_n_steps=every_n_steps,
+            layers=layers,
+            log_every_layer=log_every_layer,
+            on_result=on_result,
+            conv_scale=conv_scale,
+            when_busy=when_busy,
+            slots=slots,
+            layer_timeout=layer_timeout,
+            drain_timeout=drain_timeout,
+            on_error=on_error,
+        )
+        self._settings = self._options.settings()
+        self._every = every_n_steps
+        self._model = model
+        check_path("log_dir", log_dir)
+        check_path("jsonl", jsonl, or_bool=True)
+        self._check_model()
+        self._outputs = [*outputs, *_own_outputs(log_dir, jsonl)]
+        self._engine: _Engine | None = None
+        self._pending: deque[_Pending] = deque()
+        self._logged_layers: frozenset[str] | None = None
+        self._last_step: int | None = None
+        self._last_snapshot: int | None = None
+        self._latest: dict[str, float] = {}
+        self._warned_empty = False
+        self._closed = False
+        self.history = History()
+        self.skipped = 0
+        self.metrics: dict[str, float] = {}
+
+    def start(self, step: int = 0, *, baseline: bool = True) -> None:
+        """Begin, with a first snapshot.
+
+        Args:
+            step: optimizer steps finished so far.
+            baseline: whether to take that snapshot.
+        """
+        if self._last_step is None:
+            self._last_step = step
+            if baseline:
+                self.snapshot(step)
+
+    def step(self, step: int) -> None:
+        """Tell how far training is; call it after each optimizer step (or each batch).
+
+        Takes a snapshot where a multiple of ``every_n_steps`` has been reached or passed since the last call, and
+        publishes results that have come in. Without a snapshot it takes some microseconds.
+
+        Args:
+            step: number of finished optimizer steps.
+        """
+        if self._closed:
+            return
+        last = self._last_step
+        if last is None:
+            self.start(step)
+            return
+        self._last_step = step
+        if self._every is not None and crosses(last, step, self._every):
+            self.snapshot(step)
+        elif self._pending:
+            self._safely(self._collect)
+
+    def snapshot(self, step: int) -> None:
+        """Take a snapshot now, whatever the schedule says; nothing where this step has one.
+
+        Args:
+            step: number of finished optimizer steps.
+        """
+        if self._last_step is None or step > self._last_step:
+            self._last_step = step
+        if self._last_snapshot is None or step > self._last_snapshot:
+            self._safely(lambda: self._snapshot(step, last=False))
+
+    def wait_for_first(self) -> bool:
+        """Wait until the first results are published, at most ``drain_timeout`` seconds.
+
+        Returns:
+            Whether there are any.
+        """
+        if not len(self.history) and self._pending and not self._closed:
+            self._safely(lambda: self._collect(wait_for=1))
+            self._update_metrics()
+        return len(self.history) > 0
+
+    def finish(self, step: int | None = None) -> None:
+        """Take a last snapshot, wait for all results (at most ``drain_timeout`` seconds), publish them and close.
+
+        Args:
+            step: number of finished optimizer steps; None for that of the last call of :meth:`step`.
+        """
+        if self._closed:
+            return
+        step = self._last_step if step is None else step
+        self._last_step = step
+        if step is not None and (self._last_snapshot is None or step > self._last_snapshot):
+            self._safely(lambda: self._snapshot(step, last=True))
+        self._safely(lambda: self._collect(wait_for=len(self._pending)))
+        self._update_metrics()
+        if self._pending and not self._closed:
+            self._warn(f"{len(self._pending)} snapshots were not analysed within {self._options.drain_timeout:g} s")
+        self.close()
+
+    def close(self) -> None:
+        """End the worker and close the outputs at once; results that are not in are dropped."""
+        if self._closed:
+            return
+        self._closed = True
+        self._pending.clear()
+        self._close_engine()
+        for output in self._outputs:
+            self._write_safely(output.close, output)
+        self._outputs.clear()
+
+    def __enter__(self) -> Monitor:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.close()
+
+    def _check_model(self) -> None:
+        """Unknown models and misspelt patterns are the user's errors: they are told before training begins."""
+        found = find_layers(self._model)
+        select_layers(found, self._options.layers)
+        if not isinstance(self._options.log_every_layer, (bool, str)):
+            matching([layer.name for layer in found], self._options.log_every_layer, "log_every_layer")
+
+    def _snapshot(self, step: int, *, last: bool) -> None:
+        if self._options.when_busy == "wait" or last:
+            self._collect(wait_for=len(self._pending))
+        else:
+            self._collect()
+        self._update_metrics()
+        layers = select_layers(find_layers(self._model), self._options.layers)
+        analysed = [layer for layer in layers if layer.spec is not None]
+        if not analysed:
+            self._warn_empty(layers)
+            return
+        engine = self._engine_for([layer.spec for layer in analysed if layer.spec is not None])
+        slot = engine.buffer.take([layer.read for layer in analysed if layer.read is not None])
+        if slot is None:
+            self.skipped += 1
+            return
+        self._last_snapshot = step
+        wall_time = time.time()
+        futures = self._submit(engine, slot, step)
+        self._pending.append(_Pending(step, wall_time, self.skipped, slot, layers, futures))
+
+    def _submit(self, engine: _Engine, slot: int, step: int) -> dict[str, Future[LayerReport]]:
+        """Layers as separate tasks, the largest first."""
+        order = sorted(enumerate(engine.specs), key=lambda item: _cost(item[1]), reverse=True)
+        return {
+            spec.name: engine.worker.submit(analyze_layer, spec, engine.buffer.array(slot, index), self._settings, step)
+            for index, spec in order
+        }
+
+    def _engine_for(self, specs: list[LayerSpec]) -> _Engine:
+        """The engine for this set of layers; another set (layers initialised late, replaced) gets a new one."""
+        if self._engine is not None and self._engine.specs != specs:
+            self._collect(wait_for=len(self._pending))
+            self._pending.clear()
+            self._close_engine()
+        if self._engine is None:
+            self._engine = _Engine(specs, self._options.slots, self._options.layer_timeout)
+        return self._engine
+
+    def _close_engine(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+    def _collect(self, wait_for: int = 0) -> None:
+        """Publish what is done, in order; before that wait for the first ``wait_for`` snapshots under way."""
+        if wait_for:
+            awaited = [f for _, p in zip(range(wait_for), self._pending, strict=False) for f in p.futures.values()]
+            wait(awaited, timeout=self._options.drain_timeout)
+        while self._pending and self._pending[0].done():
+            pending = self._pending.popleft()
+            if self._engine is not None:
+                self._engine.buffer.release(pending.slot)
+            self._publish(pending)
+        if self._engine is not None and self._engine.worker.broken:
+            raise RuntimeError(self._engine.worker.broken)
+
+    def _publish(self, pending: _Pending) -> None:
+        report = self.history.append(pending.report())
+        if self._logged_layers is None:
+            self._logged_layers = self._choose_logged(report)
+        lag = (self._last_step or 0) - pending.step
+        metrics = aggregate_metrics(report, lag_steps=lag, skipped=pending.skipped)
+        self._latest = metrics
+        everything = metrics | layer_metrics(report, self._logged_layers)
+        for output in list(self._outputs):
+            self._write_safely(partial(output.write, report, everything, pending.wall_time), output)
+        if self._options.on_result is not None:
+            self._options.on_result(report)
+
+    def _update_metrics(self) -> None:
+        """``metrics`` changes at snapshot steps and at the end only, so that decisions depend on the step alone."""
+        self.metrics = self._latest
+
+    def _choose_logged(self, report: Report) -> frozenset[str]:
+        names = [layer.name for layer in report.layers]
+        if self._options.log_every_layer == "auto":
+            return frozenset(spread(report.layers))
+        if isinstance(self._options.log_every_layer, bool):
+            return frozenset(names if self._options.log_every_layer else ())
+        return frozenset(matching(names, list(self._options.log_every_layer), "log_every_layer"))
+
+    def _safely(self, action: Callable[[], None]) -> None:
+        """Training never fails because of us: an error ends the monitoring, not the run."""
+        try:
+            if not self._closed:
+                action()
+        except Exception as error:
+            self.close()
+            if self._options.on_error == "raise":
+                raise
+            self._warn(f"monitoring has ended, training goes on: {type(error).__name__}: {error}")
+            _log.debug("monitoring has ended", exc_info=True)
+
+    def _write_safely(self, action: Callable[[], None], output: Output) -> None:
+        try:
+            action()
+        except Exception as error:
+            if self._options.on_error == "raise":
+                raise
+            if output in self._outputs:
+                self._outputs.remove(output)
+            self._warn(f"no more results go to {type(output).__name__}: {type(error).__name__}: {error}")
+
+    def _warn_empty(self, layers: Sequence[Layer]) -> None:
+        if not self._warned_empty:
+            self._warned_empty = True
+            found = "; ".join(f"{layer.name}: {layer.reason}" for layer in layers) or "no layer holds weights"
+            self._warn(f"nothing to analyse in this model ({found})")
+
+    def _warn(self, message: str) -> None:
+        warnings.warn(f"ww_callbacks: {message}", RuntimeWarning, stacklevel=2)
+
+
+def crosses(last: int, step: int, every: int) -> bool:
+    """Whether a multiple of ``every`` was reached or passed on the way from ``last`` to ``step``.
+
+    Example:
+        >>> [crosses(last, step, 10) for last, step in [(8, 9), (9, 10), (10, 10), (8, 12)]]
+        [False, True, False, True]
+    """
+    return step // every > last // every
+
+
+def _cost(spec: LayerSpec) -> int:
+    pooled, rows, columns = spec.matrix_shape
+    return pooled * max(rows, columns) * min(rows, columns) ** 2
+
+
+def _own_outputs(log_dir: str | os.PathLike[str] | None, jsonl: bool | str | os.PathLike[str] | None) -> list[Output]:
+    if jsonl is True and log_dir is None:
+        raise ValueError("jsonl: True writes into log_dir, which is None; give log_dir or a file name")
+    outputs: list[Output] = []
+    if log_dir is not None:
+        outputs.append(TensorBoardOutput(Path(log_dir) / "ww"))
+    if jsonl:
+        outputs.append(JsonlOutput(Path(str(log_dir)) / FILE_NAME if jsonl is True else jsonl))
+    return outputs

@@ -1,0 +1,58 @@
+"""The arguments that Monitor and the callbacks of every framework share, checked at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from ww_callbacks.analysis import ConvScale, Settings
+from ww_callbacks.arguments import check_callable, check_choice, check_count, check_patterns, check_seconds
+from ww_callbacks.report import Report
+
+WhenBusy = Literal["skip", "wait"]
+OnError = Literal["warn", "raise"]
+LogEveryLayer = bool | str | Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What :class:`ww_callbacks.Monitor` documents under the same names.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument has a value that is not allowed.
+    """
+
+    every_n_steps: int | None
+    layers: Sequence[str] | None
+    log_every_layer: LogEveryLayer
+    on_result: Callable[[Report], object] | None
+    conv_scale: ConvScale
+    when_busy: WhenBusy
+    slots: int
+    layer_timeout: float
+    drain_timeout: float
+    on_error: OnError
+
+    def __post_init__(self) -> None:
+        if self.every_n_steps is not None:
+            check_count("every_n_steps", self.every_n_steps)
+        check_patterns("layers", self.layers)
+        if self.log_every_layer != "auto" and not isinstance(self.log_every_layer, bool):
+            check_patterns("log_every_layer", self.log_every_layer)
+        check_callable("on_result", self.on_result)
+        check_choice("when_busy", self.when_busy, ("skip", "wait"))
+        check_count("slots", self.slots)
+        check_seconds("layer_timeout", self.layer_timeout)
+        check_seconds("drain_timeout", self.drain_timeout)
+        check_choice("on_error", self.on_error, ("warn", "raise"))
+        self.settings()
+
+    def settings(self) -> Settings:
+        """How single layers are analysed."""
+        return Settings(conv_scale=self.conv_scale)
+
+    def as_arguments(self) -> dict[str, Any]:
+        """The options as keyword arguments of Monitor."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}

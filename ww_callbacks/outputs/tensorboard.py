@@ -1,0 +1,84 @@
+"""Scalars in TensorBoard: one event per snapshot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ww_callbacks.report import Report
+
+MISSING = "TensorBoard output needs the tensorboard package: pip install ww_callbacks[tensorboard]"
+
+
+class TensorBoardOutput:
+    """Writes all metrics of a snapshot as one Event, at the step and wall time of the snapshot.
+
+    TensorBoard drops a point whose step is not larger than an earlier one of the same tag, so reports must come
+    in the order of their steps. Each event is flushed, so that a live reader sees it at once.
+
+    Args:
+        log_dir: folder of a run. No other program may write event files into it at the same time: of two
+            live files in one folder TensorBoard's Python reader follows one only.
+
+    Raises:
+        ImportError: tensorboard is not installed.
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str]) -> None:
+        try:
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError as error:
+            raise ImportError(MISSING) from error
+        os.makedirs(log_dir, exist_ok=True)
+        self._writer = EventFileWriter(os.fspath(log_dir))
+
+    def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
+        """Write one snapshot."""
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        event = Event(wall_time=wall_time, step=report.step or 0, summary=scalar_summary(metrics))
+        self._writer.add_event(event)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is queued and close the file."""
+        self._writer.close()
+
+
+class SummaryWriterOutput:
+    """The same through a ``SummaryWriter`` that somebody else owns, into its event file.
+
+    Args:
+        writer: of torch.utils.tensorboard; of another writer (tensorboardX) only ``add_scalar`` is used.
+    """
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
+        """Write one snapshot."""
+        step = report.step or 0
+        if type(self._writer).__module__.startswith("torch."):
+            self._writer._get_file_writer().add_summary(scalar_summary(metrics), step, wall_time)
+        else:
+            for tag, value in metrics.items():
+                self._writer.add_scalar(tag, value, step, wall_time)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """The writer stays open: it is not ours."""
+
+
+def scalar_summary(metrics: Mapping[str, float]) -> Any:
+    """A Summary protobuf with one simple value per metric.
+
+    Raises:
+        ImportError: tensorboard is not installed.
+    """
+    try:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+    except ImportError as error:
+        raise ImportError(MISSING) from error
+    return Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()])

@@ -1,0 +1,153 @@
+"""Copying weights out of training: slots in memory shared with the worker, allocated once and used again."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ww_callbacks import forking
+
+Stored = NDArray[np.generic]
+
+_ALIGNMENT = 64
+
+
+class SnapshotBuffer:
+    """``slots`` copies of one set of arrays, in a file without a name that a child process can map.
+
+    The memory is allocated and touched at construction, so that each later copy costs what copying memory costs.
+    It is anonymous memory (``memfd``) where the system has it, an unlinked temporary file elsewhere; nothing can be
+    left behind.
+
+    Args:
+        arrays: shape and dtype of each array.
+        slots: number of snapshots that can be alive at the same time.
+
+    Raises:
+        OSError: there is not enough memory or disk space.
+
+    Example:
+        >>> import numpy as np
+        >>> buffer = SnapshotBuffer([((2, 3), np.dtype("f4"))], slots=1)
+        >>> slot = buffer.take([lambda: np.ones((2, 3), "f4")])
+        >>> buffer.array(slot, 0).sum(), buffer.take([lambda: np.ones((2, 3), "f4")])
+        (np.float32(6.0), None)
+        >>> buffer.release(slot)
+        >>> buffer.close()
+    """
+
+    def __init__(self, arrays: Sequence[tuple[tuple[int, ...], np.dtype[Any]]], slots: int) -> None:
+        self._offsets, self._slot_bytes = _layout(arrays)
+        self.nbytes = max(self._slot_bytes * slots, mmap.PAGESIZE)
+        with forking.opening:
+            self.fd = _allocate(self.nbytes)
+            self._map = mmap.mmap(self.fd, self.nbytes)
+            forking.close_in_children(self)
+        memory = np.frombuffer(self._map, dtype=np.uint8)
+        memory[:: mmap.PAGESIZE] = 0
+        self._slots = [
+            [
+                np.ndarray(shape, dtype, memory.data, slot * self._slot_bytes + offset)
+                for (shape, dtype), offset in zip(arrays, self._offsets, strict=True)
+            ]
+            for slot in range(slots)
+        ]
+        self._free = list(range(slots))
+
+    def take(self, reads: Sequence[Callable[[], Stored]]) -> int | None:
+        """Copy what ``reads`` give into a free slot.
+
+        Args:
+            reads: one function per array of the buffer; its result must have that array's shape and dtype.
+
+        Returns:
+            The slot, or None where all are in use.
+
+        Raises:
+            ValueError: an array has another shape or dtype than the buffer.
+        """
+        if not self._free:
+            return None
+        slot = self._free[-1]
+        for target, read in zip(self._slots[slot], reads, strict=True):
+            source = read()
+            if source.shape != target.shape or source.dtype != target.dtype:
+                raise ValueError(f"reads: expected {target.dtype}{target.shape}, got {source.dtype}{source.shape}")
+            np.copyto(target, source)
+        return self._free.pop()
+
+    def array(self, slot: int, index: int) -> Stored:
+        """The copy of array ``index`` in ``slot``, a view."""
+        return self._slots[slot][index]
+
+    def offset_of(self, array: Stored) -> int:
+        """Where a view of this buffer lies, in bytes from the start of the file.
+
+        Raises:
+            ValueError: the array does not lie in this buffer.
+        """
+        start = np.frombuffer(self._map, dtype=np.uint8).ctypes.data
+        offset = int(array.ctypes.data) - start
+        if not 0 <= offset <= self.nbytes - array.nbytes:
+            raise ValueError("array: not a view of this buffer")
+        return offset
+
+    def release(self, slot: int) -> None:
+        """Give a slot back for use by a later snapshot."""
+        self._free.append(slot)
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether the next :meth:`take` finds a slot."""
+        return bool(self._free)
+
+    def close(self) -> None:
+        """Free the memory. Views that are still alive keep it until they are gone."""
+        self._slots.clear()
+        self._free.clear()
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        with contextlib.suppress(BufferError):  # where a view is alive, the mapping goes with it
+            self._map.close()
+
+    def close_in_child(self) -> None:
+        """Let go of the memory in a forked child."""
+        self.close()
+
+
+def _layout(arrays: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]) -> tuple[list[int], int]:
+    offsets, position = [], 0
+    for shape, dtype in arrays:
+        offsets.append(position)
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        position += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+    return offsets, -(-position // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def _allocate(nbytes: int) -> int:
+    """A descriptor of ``nbytes`` that are really there: writing past a full memory file would be SIGBUS."""
+    fd = _anonymous_file()
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, nbytes)
+        else:
+            os.ftruncate(fd, nbytes)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _anonymous_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("ww_callbacks", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile(prefix="ww_callbacks") as file:
+        return os.dup(file.fileno())

@@ -1,0 +1,1 @@
+"""Where the analysis runs: a process of its own that computes numpy and scipy only."""
