@@ -1,0 +1,377 @@
+"""The Lightning callback in real trainings, under both distributions of Lightning."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import importlib
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import ww_callbacks as ww
+from ww_callbacks.lightning import SpectralMonitor
+
+pytestmark = pytest.mark.timeout(120)
+
+BATCHES = 12
+
+
+both_distributions = pytest.mark.parametrize("pl", ["pytorch_lightning", "lightning.pytorch"], indirect=True)
+
+
+@pytest.fixture
+def pl(request: pytest.FixtureRequest) -> Any:
+    return importlib.import_module(getattr(request, "param", "pytorch_lightning"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_survives() -> Any:
+    yield
+    workers = [p for p in psutil.Process().children(recursive=True) if "ww_callbacks.worker" in p.cmdline()]
+    assert not workers
+
+
+def network(pl: Any, *, optimizers: int = 1, manual: bool = False, scheduler: dict[str, Any] | None = None) -> Any:
+    class Network(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(80, 60), nn.ReLU(), nn.Linear(60, 55), nn.ReLU(), nn.Linear(55, 4))
+            self.automatic_optimization = not manual
+            self.seen: list[tuple[int, dict[str, float]]] = []
+
+        def training_step(self, batch: Any, _index: int) -> torch.Tensor:
+            self.seen.append((self.global_step, ww_metrics(self.trainer)))
+            loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+            if manual:
+                self.manual_backward(loss)
+                for optimizer in self.optimizers() if optimizers > 1 else [self.optimizers()]:
+                    optimizer.step()
+                    optimizer.zero_grad()
+            self.log("train_loss", loss)
+            return loss
+
+        def validation_step(self, batch: Any, _index: int) -> None:
+            self.log("val_loss", nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
+
+        def configure_optimizers(self) -> Any:
+            made = [torch.optim.SGD(self.parameters(), lr=0.1) for _ in range(optimizers)]
+            if scheduler is None:
+                return made
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(made[0])
+            return {"optimizer": made[0], "lr_scheduler": {"scheduler": plateau} | scheduler}
+
+    torch.manual_seed(0)
+    return Network()
+
+
+def data() -> DataLoader[Any]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(BATCHES * 8, 80, generator=generator)
+    return DataLoader(TensorDataset(images, torch.randint(0, 4, (BATCHES * 8,), generator=generator)), 8)
+
+
+def trainer_of(pl: Any, tmp_path: Path, *callbacks: Any, **arguments: Any) -> Any:
+    defaults: dict[str, Any] = {
+        "max_epochs": 2,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": any("Checkpoint" in type(each).__name__ for each in callbacks),
+        "default_root_dir": tmp_path,
+        "num_sanity_val_steps": 2,
+    }
+    return pl.Trainer(callbacks=list(callbacks), **(defaults | arguments))
+
+
+def ww_metrics(trainer: Any) -> dict[str, float]:
+    return {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("ww/")}
+
+
+@pytest.mark.parametrize(
+    ("every", "arguments", "model", "expected"),
+    [
+        (10, {}, {}, [0, 10, 20, 24]),
+        (12, {}, {}, [0, 12, 24]),
+        (5, {"accumulate_grad_batches": 3}, {}, [0, 5, 8]),
+        (1, {"accumulate_grad_batches": 6}, {}, [0, 1, 2, 3, 4]),
+        (5, {"max_epochs": 1}, {"manual": True}, [0, 5, 10, 12]),
+        (5, {"max_epochs": 1}, {"manual": True, "optimizers": 2}, [0, 6, 10, 16, 20, 24]),
+        (1000, {}, {}, [0, 24]),
+        (4, {"max_steps": 9}, {}, [0, 4, 8, 9]),
+    ],
+)
+def test_snapshots_are_taken_where_a_multiple_of_the_steps_is_reached_or_passed(
+    pl: Any, tmp_path: Path, every: int, arguments: dict[str, Any], model: dict[str, Any], expected: list[int]
+) -> None:
+    monitor = SpectralMonitor(every_n_steps=every, when_busy="wait")
+    trainer_of(pl, tmp_path, monitor, **arguments).fit(network(pl, **model), data())
+    assert monitor.history.steps == expected
+
+
+@pytest.mark.parametrize(("every", "epochs", "expected"), [(1, 2, [0, 12, 24]), (2, 5, [0, 24, 48, 60])])
+def test_snapshots_by_epochs(pl: Any, tmp_path: Path, every: int, epochs: int, expected: list[int]) -> None:
+    monitor = SpectralMonitor(every_n_epochs=every, when_busy="wait")
+    trainer_of(pl, tmp_path, monitor, max_epochs=epochs).fit(network(pl), data(), data())
+    assert monitor.history.steps == expected
+
+
+@both_distributions
+def test_the_last_report_is_that_of_the_trained_weights(pl: Any, tmp_path: Path) -> None:
+    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
+    model = network(pl)
+    trainer_of(pl, tmp_path, monitor).fit(model, data())
+    expected = ww.analyze(model)
+    for seen, wanted in zip(monitor.history[-1], expected, strict=True):
+        assert seen.name == wanted.name
+        assert seen.status == wanted.status
+        assert seen.lambda_max == pytest.approx(wanted.lambda_max, rel=1e-9)
+        assert (seen.alpha is None) == (wanted.alpha is None)
+        assert seen.alpha is None or seen.alpha == pytest.approx(wanted.alpha, rel=1e-6)
+
+
+@both_distributions
+def test_tensorboard_gets_one_event_per_snapshot_in_the_run_of_the_logger(pl: Any, tmp_path: Path) -> None:
+    loggers = importlib.import_module(f"{pl.__name__}.loggers")
+    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+    trainer = trainer_of(
+        pl, tmp_path, monitor, logger=loggers.TensorBoardLogger(tmp_path), log_every_n_steps=1
+    )
+    trainer.fit(network(pl), data(), data())
+
+    files = list(Path(trainer.log_dir).glob("events*"))
+    assert len(files) == 1
+    events = [
+        event.step
+        for event in EventFileLoader(str(files[0])).Load()
+        if event.HasField("summary") and any(value.tag == "ww/alpha" for value in event.summary.value)
+    ]
+    assert events == monitor.history.steps == [0, 5, 10, 15, 20, 24]
+
+    reader = EventAccumulator(trainer.log_dir, size_guidance={"scalars": 0}).Reload()
+    for tag in (tag for tag in reader.Tags()["scalars"] if tag.startswith("ww")):
+        steps = [event.step for event in reader.Scalars(tag)]
+        assert steps == sorted(set(steps)), tag
+    assert "train_loss" in reader.Tags()["scalars"]
+    assert [event.value for event in reader.Scalars("ww/alpha")] == pytest.approx(monitor.history.series("alpha"))
+    assert [event.value for event in reader.Scalars("ww_layer/alpha/001.net.2")] == pytest.approx(
+        monitor.history.series("alpha", "net.2")
+    )
+
+
+def test_a_live_reader_sees_each_point_while_training_goes_on(pl: Any, tmp_path: Path) -> None:
+    loggers = importlib.import_module(f"{pl.__name__}.loggers")
+    seen: list[list[int]] = []
+
+    class Reader(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            reader = EventAccumulator(trainer.log_dir, size_guidance={"scalars": 0}).Reload()
+            known = "ww/alpha" in reader.Tags()["scalars"]
+            seen.append([event.step for event in reader.Scalars("ww/alpha")] if known else [])
+
+    monitor = SpectralMonitor(every_n_steps=3, when_busy="wait")
+    trainer = trainer_of(
+        pl, tmp_path, Reader(), monitor, max_epochs=1, logger=loggers.TensorBoardLogger(tmp_path)
+    )
+    trainer.fit(network(pl), data())
+    assert seen[-1] == [0, 3, 6]  # read before our own hook of the last batch
+    assert [] in seen
+
+
+@both_distributions
+def test_any_other_logger_gets_all_metrics_in_one_row_per_snapshot(pl: Any, tmp_path: Path) -> None:
+    loggers = importlib.import_module(f"{pl.__name__}.loggers")
+    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
+    logger = loggers.CSVLogger(tmp_path)
+    trainer_of(pl, tmp_path, monitor, logger=logger).fit(network(pl), data())
+    rows = list(csv.DictReader(io.StringIO((Path(logger.log_dir) / "metrics.csv").read_text())))
+    ours = [row for row in rows if row["ww/alpha"]]
+    assert [int(row["step"]) for row in ours] == monitor.history.steps
+    assert [float(row["ww/alpha"]) for row in ours] == pytest.approx(monitor.history.series("alpha"))
+
+
+def test_log_dir_is_used_where_no_logger_writes_for_tensorboard(pl: Any, tmp_path: Path) -> None:
+    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait", log_dir=str(tmp_path / "own"), jsonl=True)
+    trainer_of(pl, tmp_path, monitor).fit(network(pl), data())
+    reader = EventAccumulator(str(tmp_path / "own" / "ww")).Reload()
+    assert [event.step for event in reader.Scalars("ww/alpha")] == monitor.history.steps
+    assert list(ww.read_jsonl(tmp_path / "ww_history.jsonl")) == list(monitor.history)
+
+
+def test_callback_metrics_are_the_means_and_change_at_snapshot_steps_only(pl: Any, tmp_path: Path) -> None:
+    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+    model = network(pl)
+    trainer = trainer_of(pl, tmp_path, monitor)
+    trainer.fit(model, data())
+    changes = [
+        step for (_, before), (step, after) in zip(model.seen, model.seen[1:], strict=False) if before != after
+    ]
+    assert set(changes) <= {5, 10, 15, 20}
+    last = monitor.history[-1].summary()
+    assert ww_metrics(trainer)["ww/alpha"] == pytest.approx(last["alpha"])
+    assert {f"ww/{key}" for key in last} < set(ww_metrics(trainer))
+
+
+def test_what_is_known_at_a_step_is_reproducible_when_waiting(pl: Any, tmp_path: Path) -> None:
+    runs = []
+    for _ in range(2):
+        model = network(pl)
+        trainer_of(pl, tmp_path, SpectralMonitor(every_n_steps=4, when_busy="wait")).fit(model, data())
+        runs.append(model.seen)
+    assert runs[0] == runs[1]
+    assert any(metrics for _, metrics in runs[0])
+
+
+@both_distributions
+@pytest.mark.parametrize("first", [True, False])
+def test_stock_early_stopping_and_checkpoint_monitor_alpha_from_their_first_check(
+    pl: Any, tmp_path: Path, first: bool
+) -> None:
+    callbacks = importlib.import_module(f"{pl.__name__}.callbacks")
+    stopping = callbacks.EarlyStopping(monitor="ww/alpha", mode="min", patience=1, min_delta=100.0)
+    checkpoint = callbacks.ModelCheckpoint(tmp_path, monitor="ww/alpha", save_top_k=1)
+    monitor = SpectralMonitor(every_n_steps=1000)
+    order = [monitor, stopping, checkpoint] if first else [stopping, checkpoint, monitor]
+    trainer = trainer_of(pl, tmp_path, *order, max_epochs=9)
+    trainer.fit(network(pl), data(), data())
+    assert trainer.current_epoch < 9
+    assert float(stopping.best_score) == pytest.approx(monitor.history[0].summary()["alpha"])
+    assert float(checkpoint.best_model_score) == pytest.approx(monitor.history[0].summary()["alpha"])
+
+
+def test_checkpoints_between_validations_find_the_metric_too(pl: Any, tmp_path: Path) -> None:
+    callbacks = importlib.import_module(f"{pl.__name__}.callbacks")
+    checkpoint = callbacks.ModelCheckpoint(tmp_path, monitor="ww/alpha", every_n_train_steps=1, save_top_k=-1)
+    trainer_of(pl, tmp_path, SpectralMonitor(every_n_steps=5), checkpoint, max_epochs=1).fit(network(pl), data())
+    assert len(list(tmp_path.glob("*.ckpt"))) == BATCHES
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+def test_plateau_schedulers_find_the_metric_too(pl: Any, tmp_path: Path, interval: str) -> None:
+    model = network(pl, scheduler={"monitor": "ww/alpha", "interval": interval})
+    trainer_of(pl, tmp_path, SpectralMonitor(every_n_steps=5)).fit(model, data())
+    assert model.trainer.lr_scheduler_configs[0].scheduler.last_epoch > 0
+
+
+@both_distributions
+def test_a_second_fit_goes_on_where_the_first_ended(pl: Any, tmp_path: Path) -> None:
+    loggers = importlib.import_module(f"{pl.__name__}.loggers")
+    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
+    trainer = trainer_of(pl, tmp_path, monitor, max_epochs=1, logger=loggers.TensorBoardLogger(tmp_path))
+    model = network(pl)
+    trainer.fit(model, data())
+    assert monitor.history.steps == [0, 10, 12]
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(model, data())
+    assert monitor.history.steps == [20, 24]
+    reader = EventAccumulator(trainer.log_dir).Reload()
+    assert [event.step for event in reader.Scalars("ww/alpha")] == [0, 10, 12, 20, 24]
+
+
+def test_validate_test_and_predict_start_nothing(pl: Any, tmp_path: Path) -> None:
+    monitor = SpectralMonitor(every_n_steps=1)
+    trainer_of(pl, tmp_path, monitor).validate(network(pl), data(), verbose=False)
+    assert monitor.monitor is None
+    assert len(monitor.history) == 0
+
+
+def test_fast_dev_run_is_left_alone(pl: Any, tmp_path: Path) -> None:
+    monitor = SpectralMonitor(every_n_steps=1)
+    trainer_of(pl, tmp_path, monitor, fast_dev_run=True).fit(network(pl), data())
+    assert monitor.monitor is None
+
+
+def test_weights_that_become_nan_do_not_disturb_training(pl: Any, tmp_path: Path) -> None:
+    class Breaker(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
+            if trainer.global_step == 10:
+                module.net[2].weight.data.fill_(float("nan"))
+
+    monitor = SpectralMonitor(every_n_steps=8, when_busy="wait")
+    trainer = trainer_of(pl, tmp_path, Breaker(), monitor, max_epochs=1)
+    trainer.fit(network(pl), data())
+    assert trainer.global_step == BATCHES
+    last = monitor.history[-1]
+    assert last["net.2"].status == "failed"
+    assert last["net.2"].reason == "non-finite weights"
+    assert ww_metrics(trainer)["ww/failed"] >= 1
+    assert all(torch.isfinite(torch.tensor(list(ww_metrics(trainer).values()))))
+
+
+def test_a_model_without_an_analysable_layer_trains_with_one_warning(pl: Any, tmp_path: Path) -> None:
+    class Bare(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(80))
+
+        def training_step(self, batch: Any, _index: int) -> torch.Tensor:
+            return (batch[0] * self.scale).square().mean()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    trainer = trainer_of(pl, tmp_path, SpectralMonitor(every_n_steps=2))
+    with pytest.warns(RuntimeWarning, match="nothing to analyse") as record:
+        trainer.fit(Bare(), data())
+    assert len([w for w in record if "nothing to analyse" in str(w.message)]) == 1
+    assert trainer.global_step == 2 * BATCHES
+
+
+def test_a_misspelt_pattern_ends_before_the_first_step(pl: Any, tmp_path: Path) -> None:
+    trainer = trainer_of(pl, tmp_path, SpectralMonitor(layers=["nett.*"]))
+    with pytest.raises(ValueError, match=r"layers: 'nett\.\*' matches no layer; the layers are \['net\.0'"):
+        trainer.fit(network(pl), data())
+    assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"every_n_steps": 0}, ValueError, "every_n_steps: expected at least 1, got 0"),
+        ({"every_n_steps": 2.5}, TypeError, "every_n_steps: expected a whole number, got 2.5"),
+        ({"every_n_epochs": -1}, ValueError, "every_n_epochs: expected at least 1, got -1"),
+        ({"every_n_steps": 5, "every_n_epochs": 1}, ValueError, "every_n_steps, every_n_epochs: give one of them"),
+        ({"layers": "net.*"}, TypeError, "layers: expected a list of patterns"),
+        ({"when_busy": "drop"}, ValueError, "when_busy: expected one of 'skip', 'wait', got 'drop'"),
+        ({"slots": 0}, ValueError, "slots: expected at least 1"),
+        ({"drain_timeout": -1.0}, ValueError, "drain_timeout: expected more than 0 seconds"),
+        ({"conv_scale": "x"}, ValueError, "conv_scale: expected"),
+        ({"log_dir": 5}, TypeError, "log_dir: expected a path"),
+        ({"on_error": "ignore"}, ValueError, "on_error: expected one of"),
+    ],
+)
+def test_arguments_are_checked_at_once(arguments: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        SpectralMonitor(**arguments)
+
+
+def test_it_can_be_copied_and_pickled_before_training(pl: Any, tmp_path: Path) -> None:
+    monitor = SpectralMonitor(every_n_steps=7, layers=["net.*"])
+    for made in (copy.deepcopy(monitor), pickle.loads(pickle.dumps(monitor))):
+        trainer_of(pl, tmp_path, made, max_epochs=1).fit(network(pl), data())
+        assert 0 in made.history.steps
+
+
+def test_the_worker_is_started_with_the_first_snapshot_and_gone_at_the_end(pl: Any, tmp_path: Path) -> None:
+    pids: list[int | None] = []
+
+    class Look(pl.Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            pids.extend(p.pid for p in psutil.Process().children() if "ww_callbacks.worker" in p.cmdline())
+
+    before = set(os.listdir("/proc/self/fd"))
+    trainer_of(pl, tmp_path, SpectralMonitor(every_n_steps=2, when_busy="wait"), Look()).fit(network(pl), data())
+    assert len(set(pids)) == 1
+    assert not any(psutil.pid_exists(pid) for pid in pids if pid)
+    assert len(set(os.listdir("/proc/self/fd")) - before) <= 1
