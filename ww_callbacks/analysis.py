@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -50,7 +51,8 @@ class LayerSpec:
         kind: class of the layer.
         shape: shape as stored.
         dtype: numpy name of the stored dtype, or "bfloat16" (raw 16-bit words).
-        axes: order of the stored axes that puts the pooled ones first and the rows and columns of each matrix last.
+        axes: the stored axes that count the pooled matrices, those of the rows (outputs) and those of the columns
+            (inputs).
         is_conv: whether ``Settings.conv_scale`` applies.
     """
 
@@ -58,7 +60,7 @@ class LayerSpec:
     kind: str
     shape: tuple[int, ...]
     dtype: str
-    axes: tuple[int, ...]
+    axes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     is_conv: bool = False
 
     @property
@@ -74,8 +76,8 @@ class LayerSpec:
     @property
     def matrix_shape(self) -> tuple[int, int, int]:
         """(pooled matrices, rows, columns)."""
-        *pooled, rows, columns = (self.shape[axis] for axis in self.axes)
-        return math.prod(pooled), rows, columns
+        pooled, rows, columns = (math.prod(self.shape[axis] for axis in axes) for axes in self.axes)
+        return pooled, rows, columns
 
 
 def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, step: int | None = None) -> LayerReport:
@@ -92,7 +94,7 @@ def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, ste
 
     Example:
         >>> import numpy as np
-        >>> spec = LayerSpec("fc", "Linear", (100, 60), "float64", (0, 1))
+        >>> spec = LayerSpec("fc", "Linear", (100, 60), "float64", ((), (0,), (1,)))
         >>> analyze_layer(spec, np.zeros((100, 60)), Settings()).reason
         'all weights are zero'
     """
@@ -123,7 +125,7 @@ def as_matrices(spec: LayerSpec, stored: NDArray[Any]) -> NDArray[Any]:
     """The matrices of a layer, shape (pooled, rows, columns), as real numbers that numpy can compute with."""
     if spec.dtype == "bfloat16":
         stored = (stored.astype(np.uint32) << 16).view(np.float32)
-    return stored.transpose(spec.axes).reshape(spec.matrix_shape)
+    return stored.transpose(list(chain(*spec.axes))).reshape(spec.matrix_shape)
 
 
 def _conv_factor(spec: LayerSpec, settings: Settings) -> float:

@@ -50,5 +50,5 @@ def array_layer(
     read: Callable[[], NDArray[np.generic]],
 ) -> Layer:
     """A layer from a matrix (two-dimensional) or a convolution kernel in torch's order (out, in, height, width)."""
-    axes = (2, 3, 0, 1) if len(shape) == 4 else (0, 1)
+    axes = ((2, 3), (0,), (1,)) if len(shape) == 4 else ((), (0,), (1,))
     return Layer(name, kind, LayerSpec(name, kind, tuple(shape), str(dtype), axes, len(shape) == 4), read)
