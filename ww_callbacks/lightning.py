@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ww_callbacks.analysis import ConvScale
-from ww_callbacks.arguments import check_count, check_path
+from ww_callbacks.arguments import check_path
 from ww_callbacks.monitor import Monitor, Output, crosses
-from ww_callbacks.options import OnError, Options, WhenBusy
+from ww_callbacks.options import OnError, Options, WhenBusy, schedule
 from ww_callbacks.outputs.jsonl import FILE_NAME
 from ww_callbacks.outputs.tensorboard import SummaryWriterOutput
 from ww_callbacks.report import History, Report
@@ -39,8 +39,6 @@ else:
         raise ImportError("ww_callbacks.lightning needs Lightning: pip install ww_callbacks[lightning]")
 
     Callback = _callback_class()
-
-DEFAULT_EVERY_N_STEPS = 200
 
 _log = logging.getLogger(f"{Callback.__module__.split('.')[0]}.ww_callbacks")
 
@@ -65,6 +63,7 @@ class SpectralMonitor(Callback):
         log_dir: folder for TensorBoard where no logger of the trainer writes for it.
         jsonl: a file for all results as JSON lines, or True for ``ww_history.jsonl`` beside the run.
         on_result: called with each :class:`~ww_callbacks.report.Report`.
+        max_rows: embeddings with more rows are skipped.
         conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" or "none".
         when_busy: what happens to a snapshot for which no slot is free: "skip" it (and count), or "wait", which makes
             what is known at a step depend on the step alone.
@@ -92,6 +91,7 @@ class SpectralMonitor(Callback):
         log_dir: str | None = None,
         jsonl: bool | str | None = None,
         on_result: Callable[[Report], object] | None = None,
+        max_rows: int = 50_000,
         conv_scale: ConvScale = "weightwatcher",
         when_busy: WhenBusy = "skip",
         slots: int = 2,
@@ -99,14 +99,7 @@ class SpectralMonitor(Callback):
         drain_timeout: float = 60.0,
         on_error: OnError = "warn",
     ) -> None:
-        if every_n_epochs is not None:
-            check_count("every_n_epochs", every_n_epochs)
-            if every_n_steps is not None:
-                raise ValueError(
-                    f"every_n_steps, every_n_epochs: give one of them, got {every_n_steps} and {every_n_epochs}"
-                )
-        elif every_n_steps is None:
-            every_n_steps = DEFAULT_EVERY_N_STEPS
+        every_n_steps = schedule(every_n_steps, every_n_epochs)
         check_path("log_dir", log_dir)
         check_path("jsonl", jsonl, or_bool=True)
         self._every_n_epochs, self._log_dir, self._jsonl = every_n_epochs, log_dir, jsonl
@@ -115,6 +108,7 @@ class SpectralMonitor(Callback):
             layers=layers,
             log_every_layer=log_every_layer,
             on_result=on_result,
+            max_rows=max_rows,
             conv_scale=conv_scale,
             when_busy=when_busy,
             slots=slots,

@@ -102,6 +102,7 @@ class Monitor:
         jsonl: a file for all results as JSON lines, or True for ``<log_dir>/ww_history.jsonl``.
         on_result: called with each report.
         outputs: further places for results.
+        max_rows: embeddings with more rows are skipped.
         conv_scale: factor on the eigenvalues of convolutions, see :class:`ww_callbacks.analysis.Settings`.
         when_busy: what happens to a snapshot for which no slot is free: "skip" it (and count), or "wait": each
             snapshot first collects the results of the one before, so that what is known at a step depends on the
@@ -139,6 +140,7 @@ class Monitor:
         jsonl: bool | str | os.PathLike[str] | None = None,
         on_result: Callable[[Report], object] | None = None,
         outputs: Iterable[Output] = (),
+        max_rows: int = 50_000,
         conv_scale: ConvScale = "weightwatcher",
         when_busy: WhenBusy = "skip",
         slots: int = 2,
@@ -151,6 +153,7 @@ class Monitor:
             layers=layers,
             log_every_layer=log_every_layer,
             on_result=on_result,
+            max_rows=max_rows,
             conv_scale=conv_scale,
             when_busy=when_busy,
             slots=slots,
@@ -209,6 +212,21 @@ class Monitor:
             self.snapshot(step)
         elif self._pending:
             self._safely(self._collect)
+
+    def is_due(self, step: int) -> bool:
+        """Whether :meth:`step` would take a snapshot.
+
+        Args:
+            step: number of finished optimizer steps.
+        """
+        if self._closed or self._every is None:
+            return False
+        return self._last_step is None or crosses(self._last_step, step, self._every)
+
+    @property
+    def has_snapshot(self) -> bool:
+        """Whether a snapshot has been taken."""
+        return self._last_snapshot is not None
 
     def snapshot(self, step: int) -> None:
         """Take a snapshot now, whatever the schedule says; nothing where this step has one.
@@ -275,7 +293,7 @@ class Monitor:
 
     def _check_model(self) -> None:
         """Unknown models and misspelt patterns are the user's errors: they are told before training begins."""
-        found = find_layers(self._model)
+        found = find_layers(self._model, self._options.max_rows)
         select_layers(found, self._options.layers)
         if not isinstance(self._options.log_every_layer, (bool, str)):
             matching([layer.name for layer in found], self._options.log_every_layer, "log_every_layer")
@@ -286,7 +304,7 @@ class Monitor:
         else:
             self._collect()
         self._update_metrics()
-        layers = select_layers(find_layers(self._model), self._options.layers)
+        layers = select_layers(find_layers(self._model, self._options.max_rows), self._options.layers)
         analysed = [layer for layer in layers if layer.spec is not None]
         if not analysed:
             self._warn_empty(layers)
@@ -385,7 +403,7 @@ class Monitor:
             self._warn(f"no more results go to {type(output).__name__}: {type(error).__name__}: {error}")
 
     def _warn_empty(self, layers: Sequence[Layer]) -> None:
-        if not self._warned_empty:
+        if not self._warned_empty and not any(layer.is_late for layer in layers):
             self._warned_empty = True
             found = "; ".join(f"{layer.name}: {layer.reason}" for layer in layers) or "no layer holds weights"
             self._warn(f"nothing to analyse in this model ({found})")

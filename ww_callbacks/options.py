@@ -15,6 +15,9 @@ OnError = Literal["warn", "raise"]
 LogEveryLayer = bool | str | Sequence[str]
 
 
+DEFAULT_EVERY_N_STEPS = 200
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What :class:`ww_callbacks.Monitor` documents under the same names.
@@ -28,6 +31,7 @@ class Options:
     layers: Sequence[str] | None
     log_every_layer: LogEveryLayer
     on_result: Callable[[Report], object] | None
+    max_rows: int
     conv_scale: ConvScale
     when_busy: WhenBusy
     slots: int
@@ -44,6 +48,7 @@ class Options:
         check_callable("on_result", self.on_result)
         check_choice("when_busy", self.when_busy, ("skip", "wait"))
         check_count("slots", self.slots)
+        check_count("max_rows", self.max_rows)
         check_seconds("layer_timeout", self.layer_timeout)
         check_seconds("drain_timeout", self.drain_timeout)
         check_choice("on_error", self.on_error, ("warn", "raise"))
@@ -56,3 +61,18 @@ class Options:
     def as_arguments(self) -> dict[str, Any]:
         """The options as keyword arguments of Monitor."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def schedule(every_n_steps: int | None, every_n_epochs: int | None) -> int | None:
+    """The steps between snapshots: 200 where neither steps nor epochs are given, None where epochs are.
+
+    Raises:
+        TypeError: ``every_n_epochs`` is not a whole number.
+        ValueError: both are given, or ``every_n_epochs`` is smaller than 1.
+    """
+    if every_n_epochs is None:
+        return DEFAULT_EVERY_N_STEPS if every_n_steps is None else every_n_steps
+    check_count("every_n_epochs", every_n_epochs)
+    if every_n_steps is not None:
+        raise ValueError(f"every_n_steps, every_n_epochs: give one of them, got {every_n_steps} and {every_n_epochs}")
+    return None

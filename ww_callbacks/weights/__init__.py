@@ -10,19 +10,27 @@ from ww_callbacks.weights.arrays import layers_of_mapping
 from ww_callbacks.weights.matrix import Layer
 from ww_callbacks.weights.patterns import select_layers
 
-__all__ = ["Layer", "find_layers", "select_layers"]
+MAX_ROWS = 50_000
+
+__all__ = ["MAX_ROWS", "Layer", "find_layers", "select_layers"]
 
 
-def find_layers(model: Any) -> tuple[Layer, ...]:
+def find_layers(model: Any, max_rows: int = MAX_ROWS) -> tuple[Layer, ...]:
     """Every layer of a model that holds weights, in model order, those without a matrix too.
 
     Args:
-        model: a torch module, or a mapping name → array (two-dimensional a matrix, four-dimensional a convolution
-            kernel in torch's order).
+        model: a torch module, a Keras model, or a mapping name → array (two-dimensional a matrix, four-dimensional a
+            convolution kernel in torch's order).
+        max_rows: embeddings with more rows are skipped.
 
     Raises:
         TypeError: the model is of no known kind.
     """
+    keras = sys.modules.get("keras")
+    if keras is not None and isinstance(model, keras.layers.Layer):  # before torch: some are torch modules as well
+        from ww_callbacks.weights.keras import layers_of_keras
+
+        return layers_of_keras(model, max_rows)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(model, torch.nn.Module):
         from ww_callbacks.weights.torch import layers_of_module
@@ -30,4 +38,6 @@ def find_layers(model: Any) -> tuple[Layer, ...]:
         return layers_of_module(model)
     if isinstance(model, Mapping):
         return layers_of_mapping(model)
-    raise TypeError(f"model: expected a torch module or a mapping name -> array, got {type(model).__name__}")
+    raise TypeError(
+        f"model: expected a torch module, a Keras model or a mapping name -> array, got {type(model).__name__}"
+    )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ww_callbacks.weights.matrix import Layer, array_layer
+from ww_callbacks.weights.matrix import Layer, array_layer, dimensions_reason
 
 
 def layers_of_mapping(arrays: Mapping[str, Any]) -> tuple[Layer, ...]:
@@ -38,13 +38,6 @@ def _layer(name: str, value: Any) -> Layer:
     if array.ndim not in (2, 4):
         return Layer.skipped(name, _kind(array.ndim), dimensions_reason(array.ndim))
     return array_layer(name, _kind(array.ndim), array.shape, array.dtype, partial(_same, array))
-
-
-def dimensions_reason(ndim: int) -> str:
-    """Why an array without two or four dimensions is not analysed."""
-    if ndim < 2:
-        return "no matrix: fewer than two dimensions"
-    return f"{ndim} dimensions: neither a matrix (2) nor a convolution kernel (4)"
 
 
 def _kind(ndim: int) -> str:

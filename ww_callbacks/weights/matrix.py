@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 from ww_callbacks.analysis import LayerSpec
 from ww_callbacks.report import LayerReport
 
+Axes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""Stored axes of the pooled matrices, of the rows (outputs) and of the columns (inputs)."""
+
+LATER = "looked at again at the next snapshot"
+"""Ends the reason of a layer that will be analysed once its weights exist."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -37,6 +43,11 @@ class Layer:
         """A layer that is listed but not analysed."""
         return cls(name, kind, reason=reason)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the layer is not analysed only because its weights do not exist yet."""
+        return self.reason.endswith(LATER)
+
     def skip_report(self, step: int | None) -> LayerReport:
         """The entry of a layer that is not analysed."""
         return LayerReport(name=self.name, kind=self.kind, status="skipped", reason=self.reason, step=step)
@@ -50,5 +61,12 @@ def array_layer(
     read: Callable[[], NDArray[np.generic]],
 ) -> Layer:
     """A layer from a matrix (two-dimensional) or a convolution kernel in torch's order (out, in, height, width)."""
-    axes = ((2, 3), (0,), (1,)) if len(shape) == 4 else ((), (0,), (1,))
+    axes: Axes = ((2, 3), (0,), (1,)) if len(shape) == 4 else ((), (0,), (1,))
     return Layer(name, kind, LayerSpec(name, kind, tuple(shape), str(dtype), axes, len(shape) == 4), read)
+
+
+def dimensions_reason(ndim: int) -> str:
+    """Why an array without two or four dimensions is not analysed."""
+    if ndim < 2:
+        return "no matrix: fewer than two dimensions"
+    return f"{ndim} dimensions: neither a matrix (2) nor a convolution kernel (4)"

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils import parametrize
 
-from ww_callbacks.weights.arrays import dimensions_reason
-from ww_callbacks.weights.matrix import Layer, array_layer
+from ww_callbacks.weights.matrix import LATER, Layer, array_layer, dimensions_reason
 
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _DTYPES = {
@@ -96,9 +95,9 @@ def _weight_layer(name: str, module: nn.Module, weight: torch.Tensor, seen: dict
 
 def _unreadable(tensor: torch.Tensor) -> str:
     if nn.parameter.is_lazy(tensor):
-        return "not initialised yet, looked at again at the next snapshot"
+        return f"not initialised yet, {LATER}"
     if tensor.is_meta:
-        return "on the meta device, looked at again at the next snapshot"
+        return f"on the meta device, {LATER}"
     if tensor.ndim not in (2, 4):
         return dimensions_reason(tensor.ndim)
     if tensor.dtype not in _DTYPES:
@@ -112,8 +111,8 @@ def _unknown_reason(kind: str, parameters: list[torch.Tensor]) -> str:
     if any(not nn.parameter.is_lazy(parameter) and parameter.ndim >= 2 for parameter in parameters):
         return f"{kind} is not analysed yet"
     if any(nn.parameter.is_lazy(parameter) for parameter in parameters):
-        return "not initialised yet, looked at again at the next snapshot"
-    return "no matrix: fewer than two dimensions"
+        return f"not initialised yet, {LATER}"
+    return dimensions_reason(1)
 
 
 def _is_parametrization(name: str) -> bool:

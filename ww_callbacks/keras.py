@@ -1,0 +1,230 @@
+"""The callback for Keras 3, on the torch, JAX and TensorFlow backends."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+try:
+    import keras
+except ImportError as error:
+    raise ImportError("ww_callbacks.keras needs Keras: pip install ww_callbacks[keras]") from error
+
+from ww_callbacks.analysis import ConvScale
+from ww_callbacks.arguments import check_path
+from ww_callbacks.monitor import Monitor, crosses
+from ww_callbacks.options import OnError, Options, WhenBusy, schedule
+from ww_callbacks.report import History, Report
+
+_BASELINE_TRIES = 2
+
+_monitors: weakref.WeakKeyDictionary[Any, weakref.ref[SpectralMonitor]] = weakref.WeakKeyDictionary()
+
+
+@keras.saving.register_keras_serializable(package="ww_callbacks")
+class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
+    """Watches the spectra of a model's weights while it trains.
+
+    A snapshot of the weights is taken before the first step (the baseline; after it, where a model is built by its first
+    call), whenever ``optimizer.iterations`` reaches or passes a multiple of ``every_n_steps``, and at the end. A worker
+    process analyses it. The results go to TensorBoard in ``<log_dir>/ww``, beside the ``train`` and ``validation`` runs of Keras's own callback, and into the ``logs`` of
+    every epoch, so that ``History``, ``CSVLogger``, ``EarlyStopping(monitor="ww/alpha", mode="min")``,
+    ``ModelCheckpoint`` and ``ReduceLROnPlateau`` see them when they stand after this callback in the list.
+
+    The logs of an epoch hold what was known at its last snapshot step. The end of the first epoch waits for the first
+    result (at most ``drain_timeout`` seconds), so that every epoch has the same keys.
+
+    Batches are not observed at their end, so that Keras keeps its asynchronous dispatch. On JAX the model's state is
+    fetched once per snapshot and at no other batch.
+
+    Args:
+        every_n_steps: optimizer steps between snapshots; 200 where neither this nor ``every_n_epochs`` is given.
+        every_n_epochs: epochs between snapshots, instead of steps.
+        layers: patterns of layers to keep, ``"!pattern"`` to leave out; None for all.
+        max_rows: embeddings with more rows are skipped.
+        log_every_layer: which layers get metrics of their own: "auto" (all up to 64, else 64 spread over the depth),
+            True, False, or patterns.
+        log_dir: folder for TensorBoard; None for none.
+        jsonl: a file for all results as JSON lines, or True for ``<log_dir>/ww_history.jsonl``.
+        on_result: called with each :class:`~ww_callbacks.report.Report`.
+        conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" or "none".
+        when_busy: what happens to a snapshot for which no slot is free: "skip" it (and count), or "wait", which makes
+            what is known at a step depend on the step alone.
+        slots: copies of the analysed weights that may be alive at the same time.
+        layer_timeout: seconds that the analysis of one layer may take.
+        drain_timeout: seconds to wait for late results at the end.
+        on_error: "warn" once and end monitoring, or "raise".
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument has a value that is not allowed; at the start of training: a pattern matches no layer.
+
+    Example:
+        >>> import numpy as np
+        >>> model = keras.Sequential([keras.Input((60,)), keras.layers.Dense(50), keras.layers.Dense(1)])
+        >>> model.compile(loss="mse")
+        >>> monitor = SpectralMonitor(every_n_steps=2)
+        >>> history = model.fit(np.ones((32, 60)), np.ones((32, 1)), batch_size=8, callbacks=[monitor], verbose=0)
+        >>> "ww/alpha" in history.history, monitor.history.steps[0], monitor.history.steps[-1]
+        (True, 0, 4)
+    """
+
+    def __init__(
+        self,
+        *,
+        every_n_steps: int | None = None,
+        every_n_epochs: int | None = None,
+        layers: list[str] | None = None,
+        max_rows: int = 50_000,
+        log_every_layer: bool | str | list[str] = "auto",
+        log_dir: str | None = None,
+        jsonl: bool | str | None = None,
+        on_result: Callable[[Report], object] | None = None,
+        conv_scale: ConvScale = "weightwatcher",
+        when_busy: WhenBusy = "skip",
+        slots: int = 2,
+        layer_timeout: float = 600.0,
+        drain_timeout: float = 60.0,
+        on_error: OnError = "warn",
+    ) -> None:
+        super().__init__()
+        every_n_steps = schedule(every_n_steps, every_n_epochs)
+        check_path("log_dir", log_dir)
+        check_path("jsonl", jsonl, or_bool=True)
+        self._every_n_epochs, self._log_dir, self._jsonl = every_n_epochs, log_dir, jsonl
+        self._options = Options(
+            every_n_steps=every_n_steps,
+            layers=layers,
+            max_rows=max_rows,
+            log_every_layer=log_every_layer,
+            on_result=on_result,
+            conv_scale=conv_scale,
+            when_busy=when_busy,
+            slots=slots,
+            layer_timeout=layer_timeout,
+            drain_timeout=drain_timeout,
+            on_error=on_error,
+        )
+        self.monitor: Monitor | None = None
+        self._logged: dict[str, float] = {}
+        self._run: object = None
+        self._known_step: int | None = None
+        self._baselines_due = 0
+        self._batches_before = 0
+        self._accumulation = 1
+
+    @property
+    def history(self) -> History:
+        """The reports of the current or last training, empty before the first."""
+        return self.monitor.history if self.monitor is not None else History()
+
+    def set_model(self, model: Any) -> None:
+        """Enter the registry through which other callbacks find this one, and end with the fit, however it ends."""
+        super().set_model(model)
+        _monitors[model] = weakref.ref(self)
+        self._run = run = object()
+        container = sys._getframe(1).f_locals.get("self")
+        if isinstance(container, keras.callbacks.CallbackList):
+            # Keras calls no hook when fit raises, but the list of callbacks goes then.
+            weakref.finalize(container, _close_run, weakref.ref(self), run).atexit = False
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Get ready; the baseline is taken before the first step, when the model is built."""
+        previous, self._logged, self._baselines_due = self.monitor, {}, _BASELINE_TRIES
+        self._known_step = None
+        if previous is not None:
+            previous.close()
+            self._known_step = (previous.history.steps or [None])[-1]
+        options = self._options.as_arguments()
+        self.monitor = Monitor(self.model, log_dir=self._log_dir, jsonl=self._jsonl, **options)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Batches are counted from here: asking the optimizer at each batch would wait for the device."""
+        self._batches_before = _batches_done(self.model)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Take a snapshot where one is due; the weights are those after all finished steps."""
+        if self.monitor is None:
+            return
+        if self._baselines_due:
+            self._take_baseline(self.monitor)
+        step = (self._batches_before + batch) // self._accumulation
+        if self.monitor.is_due(step):
+            model = self.model  # on JAX this fetches the state
+            step, self._batches_before = _steps_done(model), _batches_done(model) - batch
+        self.monitor.step(step)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Put the means into the logs of the epoch."""
+        if self.monitor is None:
+            return
+        step = _steps_done(self.model)
+        self.monitor.step(step)
+        if self._every_n_epochs is not None and crosses(epoch, epoch + 1, self._every_n_epochs):
+            self.monitor.snapshot(step)
+        self.monitor.wait_for_first()
+        self._logged = self._logged | self.monitor.metrics  # the same keys in every epoch
+        if logs is not None:
+            logs.update(self._logged)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Take the last snapshot and wait for late results."""
+        if self.monitor is not None:
+            self.monitor.finish(_steps_done(self.model))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments as plain values; ``on_result`` is a function and not among them."""
+        config = self._options.as_arguments()
+        del config["on_result"]
+        return config | {"every_n_epochs": self._every_n_epochs, "log_dir": self._log_dir, "jsonl": self._jsonl}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> SpectralMonitor:
+        """The inverse of :meth:`get_config`."""
+        return cls(**config)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies leave the process behind."""
+        return self.__dict__ | {"monitor": None}
+
+    def _take_baseline(self, monitor: Monitor) -> None:
+        """Before the first step; once more after it, where a model is built by its first call."""
+        self._baselines_due -= 1
+        step = _steps_done(self.model)
+        self._accumulation = self.model.optimizer.gradient_accumulation_steps or 1
+        monitor.start(step, baseline=False)
+        if step > 0 and step == self._known_step:  # a second fit goes on where the first one ended
+            self._baselines_due = 0
+            return
+        monitor.snapshot(step)
+        if monitor.has_snapshot:
+            self._baselines_due = 0
+
+
+def monitor_of(model: keras.Model) -> SpectralMonitor | None:
+    """The SpectralMonitor that watches this model, wherever it stands in the list of callbacks.
+
+    Args:
+        model: a model in training, as a callback sees it.
+    """
+    found = _monitors.get(model)
+    return found() if found is not None else None
+
+
+def _close_run(callback: weakref.ref[SpectralMonitor], run: object) -> None:
+    monitor = callback()
+    if monitor is not None and monitor._run is run and monitor.monitor is not None:
+        monitor.monitor.close()
+
+
+def _steps_done(model: keras.Model) -> int:
+    """Finished optimizer steps."""
+    return int(model.optimizer.iterations)
+
+
+def _batches_done(model: keras.Model) -> int:
+    """Batches that went into the optimizer: as many as its steps but for gradient accumulation."""
+    optimizer = model.optimizer
+    return int(getattr(optimizer, "_iterations", optimizer.iterations))
