@@ -27,11 +27,12 @@ _monitors: weakref.WeakKeyDictionary[Any, weakref.ref[SpectralMonitor]] = weakre
 class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     """Watches the spectra of a model's weights while it trains.
 
-    A snapshot of the weights is taken before the first step (the baseline; after it, where a model is built by its first
-    call), whenever ``optimizer.iterations`` reaches or passes a multiple of ``every_n_steps``, and at the end. A worker
-    process analyses it. The results go to TensorBoard in ``<log_dir>/ww``, beside the ``train`` and ``validation`` runs of Keras's own callback, and into the ``logs`` of
-    every epoch, so that ``History``, ``CSVLogger``, ``EarlyStopping(monitor="ww/alpha", mode="min")``,
-    ``ModelCheckpoint`` and ``ReduceLROnPlateau`` see them when they stand after this callback in the list.
+    A snapshot of the weights is taken before the first step (the baseline; after it, where a model is built by its
+    first call), whenever ``optimizer.iterations`` reaches or passes a multiple of ``every_n_steps``, and at the end. A
+    worker process analyses it. The results go to TensorBoard in ``<log_dir>/ww``, beside the ``train`` and
+    ``validation`` runs of Keras's own callback, and into the ``logs`` of every epoch, so that ``History``,
+    ``CSVLogger``, ``EarlyStopping(monitor="ww/alpha", mode="min")``, ``ModelCheckpoint`` and ``ReduceLROnPlateau`` see
+    them when they stand after this callback in the list.
 
     The logs of an epoch hold what was known at its last snapshot step. The end of the first epoch waits for the first
     result (at most ``drain_timeout`` seconds), so that every epoch has the same keys.
