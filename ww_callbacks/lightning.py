@@ -12,8 +12,6 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ww_callbacks.analysis import ConvScale
 from ww_callbacks.arguments import check_path
 from ww_callbacks.monitor import Monitor, Output, crosses
@@ -39,6 +37,9 @@ else:
         raise ImportError("ww_callbacks.lightning needs Lightning: pip install ww_callbacks[lightning]")
 
     Callback = _callback_class()
+
+# After the message above: where Lightning is missing, torch often is too.
+import torch
 
 _log = logging.getLogger(f"{Callback.__module__.split('.')[0]}.ww_callbacks")
 

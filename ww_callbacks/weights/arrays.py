@@ -32,7 +32,10 @@ def _layer(name: str, value: Any) -> Layer:
         from ww_callbacks.weights.torch import tensor_layer
 
         return tensor_layer(name, _kind(value.ndim), value)
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        return Layer.skipped(name, "array", f"not an array: {error}")
     if array.dtype.kind not in "fiub":
         return Layer.skipped(name, _kind(array.ndim), f"not an array of real numbers (dtype {array.dtype})")
     if array.ndim not in (2, 4):

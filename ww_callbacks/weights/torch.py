@@ -60,10 +60,18 @@ def plain_name(name: str) -> str:
 
 
 def _unwrapped(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        model = model.module
+    while (inner := _inside(model)) is not None:
+        model = inner
     for name, module in model.named_modules():
-        yield plain_name(name), module
+        if not hasattr(module, "_orig_mod"):
+            yield plain_name(name), module
+
+
+def _inside(model: nn.Module) -> nn.Module | None:
+    """The model inside a wrapper, None where there is none."""
+    parallel = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+    inner = model.module if parallel else getattr(model, "_orig_mod", None)
+    return inner if isinstance(inner, nn.Module) else None
 
 
 def _layers_of_one(name: str, module: nn.Module, seen: dict[int, str]) -> Iterator[Layer]:
