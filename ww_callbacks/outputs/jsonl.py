@@ -60,7 +60,8 @@ def read_jsonl(path: str | os.PathLike[str]) -> History:
         try:
             report = Report.from_dicts(json.loads(line)["layers"])
         except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, json.JSONDecodeError) and line.startswith(_BEGINNING):
+            cut_off = line and (line.startswith(_BEGINNING) or _BEGINNING.startswith(line))
+            if cut_off and isinstance(error, json.JSONDecodeError):
                 continue
             raise ValueError(f"{path}, line {number}: not a report: {error}") from error
         while reports and (reports[-1].step or 0) >= (report.step or 0):
