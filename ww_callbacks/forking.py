@@ -36,3 +36,14 @@ def _after_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=opening.acquire, after_in_parent=opening.release, after_in_child=_after_in_child)
+
+
+def above_standard_streams(fd: int) -> int:
+    """The same open file under a number that no standard stream has, should a closed one have left its number free."""
+    if fd > 2:
+        return fd
+    import fcntl
+
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return moved

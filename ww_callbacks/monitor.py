@@ -5,8 +5,10 @@ It knows no framework. The callbacks are thin shells over it, and a hand-written
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import threading
 import time
 import warnings
 from collections import deque
@@ -167,12 +169,13 @@ class Monitor:
         check_path("log_dir", log_dir)
         check_path("jsonl", jsonl, or_bool=True)
         self._check_model()
-        self._outputs = [*outputs, *_own_outputs(log_dir, jsonl)]
+        self._outputs = [*outputs, *self._own_outputs(log_dir, jsonl)]
         self._engine: _Engine | None = None
         self._pending: deque[_Pending] = deque()
         self._logged_layers: frozenset[str] | None = None
         self._last_step: int | None = None
         self._last_snapshot: int | None = None
+        self._last_skipped: int | None = None
         self._latest: dict[str, float] = {}
         self._warned_empty = False
         self._closed = False
@@ -188,7 +191,7 @@ class Monitor:
             baseline: whether to take that snapshot.
         """
         if self._last_step is None:
-            self._last_step = step
+            self._last_step = step = int(step)
             if baseline:
                 self.snapshot(step)
 
@@ -203,6 +206,7 @@ class Monitor:
         """
         if self._closed:
             return
+        step = int(step)
         last = self._last_step
         if last is None:
             self.start(step)
@@ -234,10 +238,12 @@ class Monitor:
         Args:
             step: number of finished optimizer steps.
         """
+        step = int(step)
         if self._last_step is None or step > self._last_step:
             self._last_step = step
         if self._last_snapshot is None or step > self._last_snapshot:
-            self._safely(lambda: self._snapshot(step, last=False))
+            patience = self._options.drain_timeout if self._options.when_busy == "wait" else 0.0
+            self._safely(lambda: self._snapshot(step, patience))
 
     def wait_for_first(self) -> bool:
         """Wait until the first results are published, at most ``drain_timeout`` seconds.
@@ -246,7 +252,7 @@ class Monitor:
             Whether there are any.
         """
         if not len(self.history) and self._pending and not self._closed:
-            self._safely(lambda: self._collect(wait_for=1))
+            self._safely(lambda: self._collect(1, self._options.drain_timeout))
             self._update_metrics()
         return len(self.history) > 0
 
@@ -258,11 +264,12 @@ class Monitor:
         """
         if self._closed:
             return
-        step = self._last_step if step is None else step
+        step = self._last_step if step is None else int(step)
         self._last_step = step
+        end = time.monotonic() + self._options.drain_timeout
         if step is not None and (self._last_snapshot is None or step > self._last_snapshot):
-            self._safely(lambda: self._snapshot(step, last=True))
-        self._safely(lambda: self._collect(wait_for=len(self._pending)))
+            self._safely(lambda: self._snapshot(step, end - time.monotonic()))
+        self._safely(lambda: self._collect(len(self._pending), end - time.monotonic()))
         self._update_metrics()
         if self._pending and not self._closed:
             self._warn(f"{len(self._pending)} snapshots were not analysed within {self._options.drain_timeout:g} s")
@@ -275,8 +282,8 @@ class Monitor:
         self._closed = True
         self._pending.clear()
         self._close_engine()
-        for output in self._outputs:
-            self._write_safely(output.close, output)
+        for output in list(self._outputs):
+            self._call_output(output, output.close)
         self._outputs.clear()
 
     def __enter__(self) -> Monitor:
@@ -298,11 +305,9 @@ class Monitor:
         if not isinstance(self._options.log_every_layer, (bool, str)):
             matching([layer.name for layer in found], self._options.log_every_layer, "log_every_layer")
 
-    def _snapshot(self, step: int, *, last: bool) -> None:
-        if self._options.when_busy == "wait" or last:
-            self._collect(wait_for=len(self._pending))
-        else:
-            self._collect()
+    def _snapshot(self, step: int, patience: float) -> None:
+        """Copy the weights and hand them over; where there is patience, first wait so long for what is under way."""
+        self._collect(len(self._pending) if patience > 0 else 0, patience)
         self._update_metrics()
         layers = select_layers(find_layers(self._model, self._options.max_rows), self._options.layers)
         analysed = [layer for layer in layers if layer.spec is not None]
@@ -313,7 +318,10 @@ class Monitor:
         slot = engine.buffer.take([layer.read for layer in analysed if layer.read is not None])
         if slot is None:
             self.skipped += 1
+            self._last_skipped = step
             return
+        if step == self._last_skipped:  # made up for
+            self.skipped -= 1
         self._last_snapshot = step
         wall_time = time.time()
         futures = self._submit(engine, slot, step)
@@ -330,7 +338,7 @@ class Monitor:
     def _engine_for(self, specs: list[LayerSpec]) -> _Engine:
         """The engine for this set of layers; another set (layers initialised late, replaced) gets a new one."""
         if self._engine is not None and self._engine.specs != specs:
-            self._collect(wait_for=len(self._pending))
+            self._collect(len(self._pending), self._options.drain_timeout)
             self._pending.clear()
             self._close_engine()
         if self._engine is None:
@@ -342,11 +350,11 @@ class Monitor:
         if engine is not None:
             engine.close()
 
-    def _collect(self, wait_for: int = 0) -> None:
+    def _collect(self, wait_for: int = 0, patience: float = 0.0) -> None:
         """Publish what is done, in order; before that wait for the first ``wait_for`` snapshots under way."""
         if wait_for:
             awaited = [f for _, p in zip(range(wait_for), self._pending, strict=False) for f in p.futures.values()]
-            wait(awaited, timeout=self._options.drain_timeout)
+            wait(awaited, timeout=min(max(patience, 0.0), threading.TIMEOUT_MAX))
         while self._pending and self._pending[0].done():
             pending = self._pending.popleft()
             if self._engine is not None:
@@ -364,7 +372,7 @@ class Monitor:
         self._latest = metrics
         everything = metrics | layer_metrics(report, self._logged_layers)
         for output in list(self._outputs):
-            self._write_safely(partial(output.write, report, everything, pending.wall_time), output)
+            self._call_output(output, partial(output.write, report, everything, pending.wall_time))
         if self._options.on_result is not None:
             self._options.on_result(report)
 
@@ -392,15 +400,37 @@ class Monitor:
             self._warn(f"monitoring has ended, training goes on: {type(error).__name__}: {error}")
             _log.debug("monitoring has ended", exc_info=True)
 
-    def _write_safely(self, action: Callable[[], None], output: Output) -> None:
+    def _call_output(self, output: Output, action: Callable[[], None]) -> None:
+        """One place that fails (a full disk) is given up with a warning; the others go on."""
         try:
             action()
         except Exception as error:
             if self._options.on_error == "raise":
                 raise
-            if output in self._outputs:
-                self._outputs.remove(output)
+            self._outputs.remove(output)
             self._warn(f"no more results go to {type(output).__name__}: {type(error).__name__}: {error}")
+            with contextlib.suppress(Exception):
+                output.close()
+
+    def _own_outputs(
+        self, log_dir: str | os.PathLike[str] | None, jsonl: bool | str | os.PathLike[str] | None
+    ) -> list[Output]:
+        if jsonl is True and log_dir is None:
+            raise ValueError("jsonl: True writes into log_dir, which is None; give log_dir or a file name")
+        wanted: list[Callable[[], Output]] = []
+        if log_dir is not None:
+            wanted.append(lambda: TensorBoardOutput(Path(log_dir) / "ww"))
+        if jsonl:
+            wanted.append(lambda: JsonlOutput(Path(str(log_dir)) / FILE_NAME if jsonl is True else jsonl))
+        outputs: list[Output] = []
+        for make in wanted:
+            try:
+                outputs.append(make())
+            except OSError as error:
+                if self._options.on_error == "raise":
+                    raise
+                self._warn(f"results are not written: {error}")
+        return outputs
 
     def _warn_empty(self, layers: Sequence[Layer]) -> None:
         if not self._warned_empty and not any(layer.is_late for layer in layers):
@@ -425,14 +455,3 @@ def crosses(last: int, step: int, every: int) -> bool:
 def _cost(spec: LayerSpec) -> int:
     pooled, rows, columns = spec.matrix_shape
     return pooled * max(rows, columns) * min(rows, columns) ** 2
-
-
-def _own_outputs(log_dir: str | os.PathLike[str] | None, jsonl: bool | str | os.PathLike[str] | None) -> list[Output]:
-    if jsonl is True and log_dir is None:
-        raise ValueError("jsonl: True writes into log_dir, which is None; give log_dir or a file name")
-    outputs: list[Output] = []
-    if log_dir is not None:
-        outputs.append(TensorBoardOutput(Path(log_dir) / "ww"))
-    if jsonl:
-        outputs.append(JsonlOutput(Path(str(log_dir)) / FILE_NAME if jsonl is True else jsonl))
-    return outputs

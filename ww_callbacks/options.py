@@ -44,6 +44,8 @@ class Options:
             check_count("every_n_steps", self.every_n_steps)
         check_patterns("layers", self.layers)
         if self.log_every_layer != "auto" and not isinstance(self.log_every_layer, bool):
+            if self.log_every_layer is None:
+                raise TypeError('log_every_layer: expected "auto", True, False or a list of patterns, got None')
             check_patterns("log_every_layer", self.log_every_layer)
         check_callable("on_result", self.on_result)
         check_choice("when_busy", self.when_busy, ("skip", "wait"))

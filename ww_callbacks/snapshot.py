@@ -6,7 +6,9 @@ import contextlib
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,8 @@ class SnapshotBuffer:
         slots: number of snapshots that can be alive at the same time.
 
     Raises:
-        OSError: there is not enough memory or disk space.
+        MemoryError: there is not enough memory.
+        OSError: there is not enough disk space, where memory comes from a file.
 
     Example:
         >>> import numpy as np
@@ -46,9 +49,12 @@ class SnapshotBuffer:
     def __init__(self, arrays: Sequence[tuple[tuple[int, ...], np.dtype[Any]]], slots: int) -> None:
         self._offsets, self._slot_bytes = _layout(arrays)
         self.nbytes = max(self._slot_bytes * slots, mmap.PAGESIZE)
+        _check_memory(self.nbytes)
         with forking.opening:
             self.fd = _allocate(self.nbytes)
             self._map = mmap.mmap(self.fd, self.nbytes)
+            self._finalizer = weakref.finalize(self, os.close, self.fd)
+            self._finalizer.atexit = False
             forking.close_in_children(self)
         memory = np.frombuffer(self._map, dtype=np.uint8)
         memory[:: mmap.PAGESIZE] = 0
@@ -112,9 +118,8 @@ class SnapshotBuffer:
         """Free the memory. Views that are still alive keep it until they are gone."""
         self._slots.clear()
         self._free.clear()
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        self._finalizer()
+        self.fd = -1
         with contextlib.suppress(BufferError):  # where a view is alive, the mapping goes with it
             self._map.close()
 
@@ -132,9 +137,31 @@ def _layout(arrays: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]) -> tuple[li
     return offsets, -(-position // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
+def _check_memory(nbytes: int) -> None:
+    """Refuse what does not fit: asking the kernel for it could end the trainer instead of raising an error."""
+    available = available_memory()
+    if available is not None and nbytes > available:
+        raise MemoryError(
+            f"the snapshots need {nbytes / 2**20:.0f} MiB and {available / 2**20:.0f} MiB are available; "
+            f"analyse fewer layers (layers=) or use fewer slots"
+        )
+
+
+def available_memory() -> int | None:
+    """Bytes that this process can still use, by the machine and by its control group; None where unknown."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return min(found, default=None)
+
+
 def _allocate(nbytes: int) -> int:
     """A descriptor of ``nbytes`` that are really there: writing past a full memory file would be SIGBUS."""
-    fd = _anonymous_file()
+    fd = forking.above_standard_streams(_anonymous_file())
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(fd, 0, nbytes)

@@ -6,8 +6,10 @@ import contextlib
 import os
 import queue
 import select
+import site
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 import ww_callbacks
 from ww_callbacks import forking
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
+from ww_callbacks.forking import above_standard_streams
 from ww_callbacks.report import LayerReport
 from ww_callbacks.worker import lifeline
 from ww_callbacks.worker.protocol import Message, ProtocolError, decode, encode
@@ -34,6 +37,7 @@ MAX_DEATHS = 3
 """After so many deaths without a result in between the worker is not started again."""
 
 _LAST_BREATH = 1.0
+_LONGEST_POLL = 1e6
 _FOREIGN_VARIABLES = (
     "RANK",
     "LOCAL_RANK",
@@ -170,7 +174,7 @@ def _stop(jobs: queue.SimpleQueue[_Job | None], process: _Process, owner: int) -
 def _pump(jobs: queue.SimpleQueue[_Job | None], process: _Process) -> None:
     """Runs in a thread: hands one task after the other to the worker and fulfils its future."""
     while (job := jobs.get()) is not None:
-        if process.closed:
+        if process.closing.is_set():
             job.future.cancel()
         elif job.future.set_running_or_notify_cancel():
             _run(job, process)
@@ -185,6 +189,8 @@ def _run(job: _Job, process: _Process) -> None:
         reason = str(answer.get("error", "the worker gave no reason"))
     except (WorkerError, ValueError) as error:
         reason = str(error)
+    except Exception as error:  # this thread serves all tasks: it must not end with one of them
+        reason = f"{type(error).__name__}: {error}"
     job.future.set_result(failed_report(job.spec, job.step, reason))
 
 
@@ -199,11 +205,11 @@ class _Process:
     def __init__(self, memory_fd: int, layer_timeout: float, method: lifeline.Method) -> None:
         self._memory_fd, self._layer_timeout, self._method = memory_fd, layer_timeout, method
         self._popen: subprocess.Popen[bytes] | None = None
-        self._lifeline = -1
+        self._tasks = self._answers = self._lifeline = -1
         self._log: Any = None
-        self._lock = threading.Lock()
-        self._deaths = 0
-        self.closed = False
+        self._lock = threading.RLock()  # a garbage collection in _start may close
+        self._asked = self._deaths = 0
+        self.closing = threading.Event()
         self.broken = ""
 
     @property
@@ -216,69 +222,101 @@ class _Process:
         if self.broken:
             raise WorkerError(self.broken)
         try:
-            popen = self._popen or self._start()
-            return self._talk(popen, message)
+            if self._popen is not None and self._popen.poll() is not None:
+                self._kill()  # ended between two tasks: no fault of the next one
+            if self._popen is None:
+                self._start()
+            return self._talk(message)
         except (OSError, EOFError, ProtocolError, TimeoutError) as error:
             reason = self._died(error)
             raise WorkerError(reason) from error
 
     def close(self) -> None:
         """Kill the process and free its pipes."""
-        self.closed = True
+        self.closing.set()
         with self._lock:
             self._kill()
+            self._tail_of_log()
 
     def close_in_child(self) -> None:
         """In a forked child: let go of the pipes, leave the process to its owner."""
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
+        self.closing.set()
+        self._close_pipes()
         if self._popen is not None:
-            _close_pipes(self._popen)
             self._popen.returncode = 0  # not our child: nothing to wait for
-        self._popen, self._lifeline, self.closed = None, -1, True
+        self._popen = None
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> None:
         with self._lock, forking.opening:
-            if self.closed:
-                raise EOFError("the monitor was closed")
-            reading, self._lifeline = os.pipe()
-            self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-            command = [sys.executable, "-m", "ww_callbacks.worker"]
-            command += ["--memory", str(self._memory_fd), "--lifeline", str(reading)]
-            command += ["--lifeline-method", self._method]
-            try:
-                self._popen = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=self._log,
-                    bufsize=0,
-                    env=worker_environment(os.environ),
-                    cwd=_package_parent(),
-                    pass_fds=(self._memory_fd, reading),
-                )
-            finally:
-                os.close(reading)
+            if self.closing.is_set():
+                raise EOFError
+            tasks, self._tasks = _pipe()
+            self._answers, answers = _pipe()
+            lifeline_end, self._lifeline = _pipe()
             forking.close_in_children(self)
-            popen = self._popen
-        hello = decode(_reader(popen, self._layer_timeout))
+            theirs = (self._memory_fd, tasks, answers, lifeline_end)
+            try:
+                self._popen = self._popen_with(*theirs)
+            finally:
+                for fd in theirs[1:]:
+                    os.close(fd)
+            if self.closing.is_set():
+                self._kill()
+                raise EOFError
+        hello = decode(self._reader())
         if "hello" not in hello:
             raise ProtocolError(f"expected a hello, got {hello}")
-        return popen
 
-    def _talk(self, popen: subprocess.Popen[bytes], message: Message) -> Message:
-        assert popen.stdin is not None
-        write_all(popen.stdin.fileno(), encode(message | {"task": 0}))
-        answer = decode(_reader(popen, self._layer_timeout))
+    def _popen_with(self, memory: int, tasks: int, answers: int, lifeline_end: int) -> subprocess.Popen[bytes]:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        numbers = {"memory": memory, "tasks": tasks, "answers": answers, "lifeline": lifeline_end}
+        options = [part for name, fd in numbers.items() for part in (f"--{name}", str(fd))]
+        return subprocess.Popen(
+            [sys.executable, "-m", "ww_callbacks.worker", *options, "--lifeline-method", self._method],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            env=worker_environment(os.environ),
+            cwd=_package_parent(),
+            pass_fds=tuple(numbers.values()),
+        )
+
+    def _talk(self, message: Message) -> Message:
+        self._asked += 1
+        write_all(self._tasks, encode(message | {"task": self._asked}))
+        answer = decode(self._reader())
+        if answer.get("task") != self._asked:
+            raise ProtocolError(f"expected the answer to task {self._asked}, got that to {answer.get('task')}")
         self._deaths = 0
         return answer
 
+    def _reader(self) -> Callable[[int], bytes]:
+        """Reads from the worker until the time for one layer is over."""
+        fd, timeout = self._answers, self._layer_timeout
+        deadline = time.monotonic() + timeout
+        ready = select.poll()
+        ready.register(fd, select.POLLIN)
+
+        def read_exactly(count: int) -> bytes:
+            parts = bytearray()
+            while len(parts) < count:
+                if not ready.poll(1000 * min(max(deadline - time.monotonic(), 0), _LONGEST_POLL)):
+                    raise TimeoutError(f"no answer within {timeout:g} s")
+                part = os.read(fd, count - len(parts))
+                if not part:
+                    raise EOFError
+                parts += part
+            return bytes(parts)
+
+        return read_exactly
+
     def _died(self, error: Exception) -> str:
-        if isinstance(error, EOFError) and self._popen is not None:
+        ended = isinstance(error, (EOFError, BrokenPipeError))
+        if ended and self._popen is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(_LAST_BREATH)  # for its status
         with self._lock:
-            if self.closed:
+            if self.closing.is_set():
                 return "the monitor was closed"
             status = self._kill()
         self._deaths += 1
@@ -289,16 +327,19 @@ class _Process:
 
     def _kill(self) -> int | None:
         popen, self._popen = self._popen, None
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        self._close_pipes()
         if popen is None:
             return None
         status = popen.poll()
         popen.kill()
         popen.wait()
-        _close_pipes(popen)
         return status
+
+    def _close_pipes(self) -> None:
+        for fd in (self._tasks, self._answers, self._lifeline):
+            if fd >= 0:
+                os.close(fd)
+        self._tasks = self._answers = self._lifeline = -1
 
     def _tail_of_log(self) -> str:
         if self._log is None:
@@ -310,12 +351,6 @@ class _Process:
         return lines[-1] if lines else ""
 
 
-def _close_pipes(popen: subprocess.Popen[bytes]) -> None:
-    for pipe in (popen.stdin, popen.stdout):
-        if pipe is not None:
-            pipe.close()
-
-
 def worker_environment(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
     """The worker's environment: one BLAS thread, no device, no rank, and this package in reach."""
     kept = {
@@ -324,7 +359,9 @@ def worker_environment(environment: os._Environ[str] | dict[str, str]) -> dict[s
         if key not in _FOREIGN_VARIABLES and not key.startswith(_FOREIGN_PREFIXES)
     }
     homes = [str(Path(module.__file__).parents[1]) for module in (ww_callbacks, np, scipy) if module.__file__]
-    path = [*dict.fromkeys(homes), *filter(None, [kept.get("PYTHONPATH")])]
+    # What is installed in the usual place is found there; on PYTHONPATH it would come before the standard library.
+    usual = {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")}
+    path = [*filter(None, [kept.get("PYTHONPATH")]), *(home for home in dict.fromkeys(homes) if home not in usual)]
     kept.update(dict.fromkeys(_ONE_THREAD, "1"))
     kept.update(CUDA_VISIBLE_DEVICES="", PYTHONPATH=os.pathsep.join(path), PYTHONSAFEPATH="1")
     return kept
@@ -334,24 +371,10 @@ def _package_parent() -> str:
     return str(Path(ww_callbacks.__file__).resolve().parents[1])
 
 
-def _reader(popen: subprocess.Popen[bytes], timeout: float) -> Callable[[int], bytes]:
-    assert popen.stdout is not None
-    fd, deadline = popen.stdout.fileno(), time.monotonic() + timeout
-    ready = select.poll()
-    ready.register(fd, select.POLLIN)
-
-    def read_exactly(count: int) -> bytes:
-        parts = bytearray()
-        while len(parts) < count:
-            if not ready.poll(1000 * max(deadline - time.monotonic(), 0)):
-                raise TimeoutError(f"no answer within {timeout:g} s")
-            part = os.read(fd, count - len(parts))
-            if not part:
-                raise EOFError
-            parts += part
-        return bytes(parts)
-
-    return read_exactly
+def _pipe() -> tuple[int, int]:
+    """Reading and writing end, neither of them where a process has its standard streams."""
+    reading, writing = os.pipe()
+    return above_standard_streams(reading), above_standard_streams(writing)
 
 
 def _describe(error: Exception, status: int | None, log: str) -> str:
@@ -359,7 +382,7 @@ def _describe(error: Exception, status: int | None, log: str) -> str:
         text = str(error)
     elif isinstance(error, ProtocolError):
         text = f"the worker's answer was not understood: {error}"
-    elif isinstance(error, EOFError):
+    elif isinstance(error, (EOFError, BrokenPipeError)):
         text = "the worker process ended" + (f" with status {status}" if status is not None else "")
     else:
         text = f"the worker process could not be started: {error}"

@@ -57,7 +57,7 @@ def decode(read_exactly: Callable[[int], bytes]) -> Message:
         raise ProtocolError("wrong checksum")
     try:
         message = json.loads(payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not JSON: {error}") from error
     if not isinstance(message, dict):
         raise ProtocolError(f"expected a JSON object, got {type(message).__name__}")

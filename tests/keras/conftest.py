@@ -1,0 +1,37 @@
+"""Tests of the Keras front end; KERAS_BACKEND chooses the backend of a whole run, torch where it is not set."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+found = importlib.util.find_spec("keras")
+if found is None or found.origin is None:  # without Keras the name leads to the folder of these tests
+    collect_ignore_glob = ["test_*.py"]
+else:
+    import keras
+
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "integration"))  # for `programs`
+
+
+@pytest.fixture(autouse=True)
+def nothing_survives() -> Iterator[None]:
+    yield
+    workers = [p for p in psutil.Process().children(recursive=True) if "ww_callbacks.worker" in p.cmdline()]
+    assert not workers
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)

@@ -1,0 +1,680 @@
+"""The Keras callback in real trainings, on the backend that KERAS_BACKEND names."""
+
+from __future__ import annotations
+
+import csv
+import gc
+import json
+import math
+import random
+import subprocess
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import psutil
+import pytest
+from keras import layers
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import ww_callbacks as ww
+from ww_callbacks.keras import SpectralMonitor, monitor_of
+
+pytestmark = pytest.mark.timeout(120)
+
+BACKEND = keras.backend.backend()
+BATCHES = 12
+ROOT = Path(__file__).resolve().parents[2]
+
+not_on_torch = pytest.mark.skipif(BACKEND == "torch", reason="Keras does not offer it on the torch backend")
+
+
+def data() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((BATCHES * 8, 80)).astype("float32"), rng.integers(0, 4, BATCHES * 8)
+
+
+def network(*, optimizer: Any = "sgd", cls: Any = keras.Sequential, **compile_arguments: Any) -> Any:
+    keras.utils.set_random_seed(0)
+    model = cls(
+        [
+            keras.Input((80,)),
+            layers.Dense(60, activation="relu", name="first"),
+            layers.Dropout(0.2),
+            layers.Dense(55, activation="relu", name="second"),
+            layers.Dense(4, dtype="float32", name="head"),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=optimizer, loss=loss, **compile_arguments)
+    return model
+
+
+def fit(model: Any, *callbacks: Any, epochs: int = 2, **arguments: Any) -> Any:
+    x, y = data()
+    return model.fit(x, y, batch_size=8, epochs=epochs, verbose=0, callbacks=list(callbacks), **arguments)
+
+
+def iterations(model: Any) -> int:
+    return int(model.optimizer.iterations)
+
+
+def scalars(folder: Path) -> dict[str, list[Any]]:
+    reader = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+    return {tag: reader.Scalars(tag) for tag in reader.Tags()["scalars"]}
+
+
+def ww_keys(values: Any) -> set[str]:
+    return {key for key in values if key.startswith("ww/")}
+
+
+# --- when ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("every", "compiling", "expected"),
+    [
+        pytest.param(10, {"jit_compile": "auto"}, [0, 10, 20, 24], id="plain"),
+        pytest.param(5, {"steps_per_execution": 3}, [0, 6, 12, 15, 21, 24], id="three at once", marks=not_on_torch),
+        pytest.param(10, {"jit_compile": True}, [0, 10, 20, 24], id="compiled", marks=not_on_torch),
+    ],
+)
+def test_snapshots_are_taken_where_a_multiple_of_the_steps_is_reached_or_passed(
+    every: int, compiling: dict[str, Any], expected: list[int]
+) -> None:
+    monitor = SpectralMonitor(every_n_steps=every, when_busy="wait")
+    fit(network(**compiling), monitor)
+    assert monitor.history.steps == expected
+
+
+def test_steps_are_those_of_the_optimizer_with_gradient_accumulation() -> None:
+    model = network(optimizer=keras.optimizers.SGD(gradient_accumulation_steps=2))
+    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+    fit(model, monitor)
+    assert iterations(model) == 12
+    assert monitor.history.steps == [0, 5, 10, 12]
+
+
+@pytest.mark.parametrize(
+    ("policy", "accumulated", "expected"),
+    [
+        ("mixed_bfloat16", None, [0, 10, 20, 24]),
+        ("mixed_float16", None, [0, 10, 20, 24]),  # Keras wraps the optimizer
+        ("mixed_float16", 2, [0, 10, 12]),
+    ],
+)
+def test_mixed_precision(policy: str, accumulated: int | None, expected: list[int]) -> None:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = network(optimizer=keras.optimizers.SGD(gradient_accumulation_steps=accumulated))
+        monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
+        history = fit(model, monitor)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert iterations(model) == expected[-1]
+    assert monitor.history.steps == expected
+    assert [math.isfinite(value) for value in history.history["ww/alpha"]] == [True, True]
+    assert monitor.history[-1]["first"].lambda_max == pytest.approx(ww.analyze(model)["first"].lambda_max)
+
+
+def test_snapshots_by_epochs() -> None:
+    monitor = SpectralMonitor(every_n_epochs=2, when_busy="wait")
+    fit(network(), monitor, epochs=3, validation_data=data())
+    assert monitor.history.steps == [0, 24, 36]
+
+
+def test_a_second_fit_goes_on_where_the_first_ended(tmp_path: Path) -> None:
+    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait", log_dir=str(tmp_path))
+    model = network()
+    fit(model, monitor, epochs=1)
+    assert monitor.history.steps == [0, 10, 12]
+    fit(model, monitor, epochs=2, initial_epoch=1)
+    assert monitor.history.steps == [20, 24]
+    for tag, events in scalars(tmp_path / "ww").items():
+        assert [event.step for event in events] == [0, 10, 12, 20, 24], tag
+
+
+def test_a_second_fit_has_the_metrics_in_every_epoch_too() -> None:
+    """Even where no snapshot is due before the end of its first epochs."""
+    monitor, model = SpectralMonitor(), network()
+    first = fit(model, monitor)
+    second = fit(model, monitor, epochs=3)
+    assert ww_keys(first.history) == ww_keys(second.history)
+    assert len(second.history["ww/alpha"]) == 3
+
+
+def test_backup_and_restore_goes_on_with_the_step(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    class Power(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 1:
+                raise Stop
+
+    backup = lambda: keras.callbacks.BackupAndRestore(str(tmp_path))  # noqa: E731
+    with pytest.raises(Stop):
+        fit(network(), backup(), SpectralMonitor(every_n_steps=10), Power())
+    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
+    history = fit(network(), monitor, backup())
+    assert monitor.history.steps == [12, 20, 24]
+    assert history.epoch == [1]
+
+
+def test_a_loop_of_train_on_batch() -> None:
+    model, (x, y) = network(), data()
+    with ww.Monitor(model, every_n_steps=5, when_busy="wait") as monitor:
+        for start in range(0, len(x), 8):
+            model.train_on_batch(x[start : start + 8], y[start : start + 8])
+            monitor.step(iterations(model))
+    assert monitor.history.steps == [0, 5, 10, 12]
+    assert monitor.history[-1]["first"].alpha == pytest.approx(ww.analyze(model)["first"].alpha)
+    assert monitor.history[0]["first"].norm != monitor.history[1]["first"].norm
+
+
+# --- what ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_last_report_is_that_of_the_trained_weights(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    start = keras.Input((8, 8, 22))
+    x = layers.Conv2D(24, 3, name="conv", activation="relu")(start)
+    x = layers.SeparableConv2D(30, 3, name="separable", activation="relu")(x)
+    x = layers.Reshape((16, 30))(x)
+    x = layers.MultiHeadAttention(2, 12, name="attention")(x, x)
+    x = layers.LSTM(25, name="lstm")(x)
+    model = keras.Model(start, layers.Dense(21, name="dense")(x))
+    model.compile(optimizer="adam", loss="mse")
+    rng = np.random.default_rng(0)
+    before = ww.analyze(model)
+    monitor = SpectralMonitor(every_n_steps=2, when_busy="wait", log_dir=str(tmp_path))
+    model.fit(
+        rng.standard_normal((40, 8, 8, 22)), rng.standard_normal((40, 21)), batch_size=8, verbose=0, callbacks=[monitor]
+    )
+    expected, shown = ww.analyze(model), scalars(tmp_path / "ww")
+    assert monitor.history.steps == [0, 2, 4, 5]
+    assert len(expected) == len(monitor.history[-1]) > 15
+    for index, (seen, wanted) in enumerate(zip(monitor.history[-1], expected, strict=True)):
+        assert (seen.name, seen.kind, seen.status, seen.reason) == (
+            wanted.name,
+            wanted.kind,
+            wanted.status,
+            wanted.reason,
+        )
+        assert (seen.lambda_max is None) == (wanted.lambda_max is None)
+        for metric in ("lambda_max", "alpha", "stable_rank"):
+            if getattr(wanted, metric) is not None:
+                assert getattr(seen, metric) == pytest.approx(getattr(wanted, metric), rel=1e-5), (seen.name, metric)
+        if wanted.alpha is not None:
+            assert shown[f"ww_layer/alpha/{index:03d}.{wanted.name}"][-1].value == pytest.approx(wanted.alpha, rel=1e-5)
+            assert wanted.norm != before[wanted.name].norm
+    kinds = {layer.kind for layer in expected if layer.alpha is not None}
+    assert kinds == {"Conv2D", "SeparableConv2D", "EinsumDense", "LSTMCell", "Dense"}
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """One training with everything that reads logs placed after our callback."""
+    folder = tmp_path_factory.mktemp("watched")
+    reports: list[ww.Report] = []
+    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait", log_dir=str(folder), on_result=reports.append)
+    csv_logger = keras.callbacks.CSVLogger(str(folder / "log.csv"))
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        str(folder / "best.weights.h5"), monitor="ww/alpha", mode="min", save_best_only=True, save_weights_only=True
+    )
+    plateau = keras.callbacks.ReduceLROnPlateau(monitor="ww/alpha", mode="min", patience=1, min_delta=100.0)
+    model = network()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        history = fit(model, monitor, csv_logger, checkpoint, plateau, epochs=3, validation_data=data())
+    return SimpleNamespace(
+        folder=folder,
+        reports=reports,
+        monitor=monitor,
+        model=model,
+        logs=history.history,
+        checkpoint=checkpoint,
+        warnings=[str(each.message) for each in caught],
+    )
+
+
+def test_history_has_finite_metrics_in_every_epoch(watched: SimpleNamespace) -> None:
+    means = {f"ww/{key}" for key in watched.monitor.history[-1].summary()}
+    assert means | {"ww/lag_steps", "ww/skipped"} == ww_keys(watched.logs)
+    for key in ww_keys(watched.logs):
+        assert len(watched.logs[key]) == 3, key
+        assert all(math.isfinite(value) for value in watched.logs[key]), key
+
+
+def test_the_metrics_of_an_epoch_are_those_of_its_last_snapshot_step(watched: SimpleNamespace) -> None:
+    """Each snapshot first collects the result of the one before, so at step 10 that of step 5 is known."""
+    alphas = dict(zip(watched.monitor.history.steps, watched.monitor.history.series("alpha"), strict=True))
+    assert watched.logs["ww/alpha"] == pytest.approx([alphas[5], alphas[15], alphas[30]])
+
+
+def test_csv_logger_writes_them(watched: SimpleNamespace) -> None:
+    with (watched.folder / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["ww/alpha"]) for row in rows] == pytest.approx(watched.logs["ww/alpha"])
+
+
+def test_stock_checkpoint_and_plateau_find_them_from_the_first_epoch(watched: SimpleNamespace) -> None:
+    assert watched.checkpoint.best == pytest.approx(min(watched.logs["ww/alpha"]))
+    assert (watched.folder / "best.weights.h5").exists()
+    assert float(watched.model.optimizer.learning_rate) < 0.01  # no epoch was better than the first by 100
+    assert [message for message in watched.warnings if "ww" in message] == []
+
+
+def test_every_report_is_given_to_on_result(watched: SimpleNamespace) -> None:
+    assert [report.step for report in watched.reports] == watched.monitor.history.steps == [*range(0, 36, 5), 36]
+    assert watched.reports == list(watched.monitor.history)
+
+
+def test_tensorboard_has_a_run_of_its_own_beside_those_of_keras(watched: SimpleNamespace) -> None:
+    shown = scalars(watched.folder / "ww")
+    assert list(watched.folder.glob("events*")) == []
+    assert [event.step for event in shown["ww/alpha"]] == watched.monitor.history.steps
+    assert [event.value for event in shown["ww/alpha"]] == pytest.approx(watched.monitor.history.series("alpha"))
+    assert [event.value for event in shown["ww_layer/alpha/001.second"]] == pytest.approx(
+        watched.monitor.history.series("alpha", "second")
+    )
+
+
+def test_stock_early_stopping_stops_by_alpha() -> None:
+    stopping = keras.callbacks.EarlyStopping(monitor="ww/alpha", mode="min", patience=1, min_delta=100.0)
+    monitor = SpectralMonitor()
+    history = fit(network(), monitor, stopping, epochs=9)
+    assert history.epoch == [0, 1]
+    assert stopping.best == pytest.approx(monitor.history[0].summary()["alpha"])
+    assert monitor.history.steps == [0, 24]
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras's TensorBoard callback needs TensorFlow")
+def test_beside_the_tensorboard_callback_of_keras(tmp_path: Path) -> None:
+    stock = keras.callbacks.TensorBoard(log_dir=str(tmp_path), update_freq=5)
+    fit(network(), stock, SpectralMonitor(every_n_steps=5, log_dir=str(tmp_path)), validation_data=data())
+    runs = {path.parent.name for path in tmp_path.rglob("events*")}
+    assert runs == {"train", "validation", "ww"}
+    reader = EventAccumulator(str(tmp_path / "train")).Reload()
+    assert "epoch_loss" in reader.Tags()["tensors"]
+    assert {event.step for event in scalars(tmp_path / "ww")["ww/alpha"]} >= {0, 24}
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow is the backend")
+def test_tensorflow_is_not_needed(tmp_path: Path) -> None:
+    """With TensorFlow out of reach, and so that nobody tries to load it where it is."""
+    code = """
+import importlib.abc, sys
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "tensorflow" and WATCHING:
+            TRIED.append(name)
+            raise ImportError(name)
+TRIED, WATCHING = [], False
+sys.meta_path.insert(0, Refuse())
+import keras, numpy as np
+WATCHING = "tensorflow" not in sys.modules
+assert WATCHING, "Keras itself has loaded TensorFlow"
+import ww_callbacks as ww
+from ww_callbacks.keras import SpectralMonitor
+model = keras.Sequential([keras.Input((60,)), keras.layers.Dense(50), keras.layers.Dense(1)])
+model.compile(loss="mse")
+monitor = SpectralMonitor(every_n_steps=2, log_dir=sys.argv[1])
+model.fit(np.ones((32, 60)), np.ones((32, 1)), batch_size=8, callbacks=[monitor], verbose=0)
+ww.analyze(model)
+assert monitor.history.steps[-1] == 4
+assert "tensorflow" not in sys.modules
+print("tried", TRIED)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["tried", "[]"]
+    assert "ww/alpha" in scalars(tmp_path / "ww")
+
+
+# --- how: training does not notice -----------------------------------------------------------------------------------
+
+
+def test_training_is_bit_identical_with_and_without_the_callback() -> None:
+    def run(*callbacks: Any) -> tuple[list[float], list[np.ndarray], Any]:
+        model = network(optimizer="adam")
+        history = fit(model, *callbacks, epochs=3)
+        state = np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+        return history.history["loss"], [np.array(value) for value in model.get_weights()], state
+
+    losses, weights, state = run()
+    monitor = SpectralMonitor(every_n_steps=3)
+    seen_losses, seen_weights, seen_state = run(monitor)
+    assert monitor.history.steps[0] == 0
+    assert losses == seen_losses
+    assert losses[-1] < losses[0]
+    for value, seen in zip(weights, seen_weights, strict=True):
+        np.testing.assert_array_equal(value, seen)
+    assert state == seen_state
+
+
+def test_batches_are_still_dispatched_asynchronously() -> None:
+    callbacks = keras.callbacks.CallbackList([SpectralMonitor()], model=network())
+    assert callbacks._async_train is (BACKEND != "tensorflow")
+    synchronous = type("Slow", (SpectralMonitor,), {"on_train_batch_end": lambda *_: None})  # what the test would see
+    assert keras.callbacks.CallbackList([synchronous()])._async_train is False
+    stock = keras.callbacks.Callback
+    assert SpectralMonitor.on_train_batch_end is stock.on_train_batch_end
+    assert SpectralMonitor.on_batch_end is stock.on_batch_end
+    assert not getattr(SpectralMonitor, "async_safe", False)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX keeps the state of a model elsewhere during training")
+def test_the_state_is_fetched_once_per_snapshot_and_on_no_other_batch() -> None:
+    where: list[tuple[int, int] | None] = [None]
+    fetched: list[tuple[int, int]] = []
+
+    class Counting(keras.Sequential):
+        def jax_state_sync(self) -> None:
+            if where[-1] is not None and self._jax_state is not None and not self._jax_state_synced:
+                fetched.append(where[-1])
+            super().jax_state_sync()
+
+    class Before(keras.callbacks.Callback):
+        epoch = 0
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.epoch = epoch
+
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            where.append((self.epoch, batch))
+
+    class After(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            where.append(None)
+
+    monitor = SpectralMonitor(every_n_steps=5)
+    fit(network(cls=Counting), Before(), monitor, After())
+    # Between epochs Keras has fetched it itself, so the baseline and the last snapshot cost nothing.
+    assert fetched == [(0, 5), (0, 10), (1, 3), (1, 8)]
+
+
+def test_evaluation_starts_nothing() -> None:
+    monitor, model = SpectralMonitor(every_n_steps=1), network()
+    x, y = data()
+    model.evaluate(x, y, verbose=0, callbacks=[monitor])
+    model.predict(x, verbose=0, callbacks=[monitor])
+    assert monitor.monitor is None
+    assert len(monitor.history) == 0
+
+
+def test_evaluation_inside_of_fit_is_ignored() -> None:
+    """With validation data, and by a callback that evaluates with the same callbacks again."""
+
+    class Evaluate(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            workers.append([p.pid for p in psutil.Process().children() if "ww_callbacks.worker" in p.cmdline()])
+            self.model.evaluate(*data(), verbose=0, callbacks=[monitor])
+            gc.collect()
+
+    workers: list[list[int]] = []
+    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
+    fit(network(), Evaluate(), monitor, validation_data=data())
+    assert monitor.history.steps == [0, 10, 20, 24]
+    assert len(workers[0]) == 1
+    assert workers[0] == workers[1]
+
+
+# --- the registry ----------------------------------------------------------------------------------------------------
+
+
+class Seeker(keras.callbacks.Callback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Any] = []
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.found.append(monitor_of(self.model))
+
+
+def test_other_callbacks_find_the_monitor_in_any_order_and_it_keeps_nothing_alive() -> None:
+    first, last, monitor = Seeker(), Seeker(), SpectralMonitor()
+    model = network()
+    assert monitor_of(model) is None
+    fit(model, first, monitor, last, epochs=1)
+    assert first.found == last.found == [monitor]
+    assert monitor_of(network()) is None
+
+    seen_model, seen_monitor = weakref.ref(model), weakref.ref(monitor)
+    model.history = None
+    del monitor, first, last
+    gc.collect()
+    assert seen_monitor() is None
+    assert monitor_of(model) is None
+    del model
+    keras.utils.clear_session()
+    gc.collect()
+    assert seen_model() is None
+
+
+# --- arguments and configuration -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"every_n_steps": 0}, ValueError, r"every_n_steps: expected at least 1, got 0"),
+        ({"every_n_steps": 1.5}, TypeError, r"every_n_steps: expected a whole number, got 1\.5"),
+        ({"every_n_epochs": 0}, ValueError, r"every_n_epochs: expected at least 1, got 0"),
+        ({"every_n_steps": 5, "every_n_epochs": 1}, ValueError, r"every_n_steps, every_n_epochs: give one of them"),
+        ({"layers": "dense"}, TypeError, r"layers: expected a list of patterns"),
+        ({"layers": []}, ValueError, r"layers: expected at least one pattern"),
+        ({"max_rows": -1}, ValueError, r"max_rows: expected at least 1"),
+        ({"log_every_layer": "all"}, TypeError, r"log_every_layer: expected a list of patterns"),
+        ({"log_dir": 5}, TypeError, r"log_dir: expected a path or None, got 5"),
+        ({"jsonl": 5}, TypeError, r"jsonl: expected a path, True, False or None, got 5"),
+        ({"on_result": "print"}, TypeError, r"on_result: expected a function or None, got 'print'"),
+        ({"conv_scale": "half"}, ValueError, r"conv_scale: expected"),
+        ({"when_busy": "drop"}, ValueError, r"when_busy: expected one of 'skip', 'wait', got 'drop'"),
+        ({"slots": 0}, ValueError, r"slots: expected at least 1, got 0"),
+        ({"layer_timeout": 0}, ValueError, r"layer_timeout: expected more than 0 seconds"),
+        ({"drain_timeout": "1"}, TypeError, r"drain_timeout: expected a number of seconds"),
+        ({"on_error": "ignore"}, ValueError, r"on_error: expected one of 'warn', 'raise'"),
+        ({"jsonl": True}, ValueError, r"jsonl: True writes into log_dir, which is None"),
+        ({"every": 5}, TypeError, r"unexpected keyword argument 'every'"),
+    ],
+)
+def test_wrong_arguments_are_told_at_construction(arguments: dict[str, Any], error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        SpectralMonitor(**arguments)
+
+
+def test_a_callback_survives_as_a_value_in_a_configuration_file() -> None:
+    arguments = {
+        "every_n_steps": None,
+        "every_n_epochs": 3,
+        "layers": ["*", "!head"],
+        "max_rows": 10,
+        "log_every_layer": ["first"],
+        "log_dir": "runs/a",
+        "jsonl": True,
+        "conv_scale": "paper",
+        "when_busy": "wait",
+        "slots": 3,
+        "layer_timeout": 5.0,
+        "drain_timeout": 6.0,
+        "on_error": "raise",
+    }
+    original = SpectralMonitor(**arguments, on_result=print)
+    text = json.dumps(keras.saving.serialize_keras_object(original))
+    again = keras.saving.deserialize_keras_object(json.loads(text))
+    assert type(again) is SpectralMonitor
+    assert again.get_config() == original.get_config() == arguments
+    assert SpectralMonitor.from_config(SpectralMonitor().get_config()).get_config() == SpectralMonitor().get_config()
+
+
+def test_a_folder_given_as_a_path_survives_too(tmp_path: Path) -> None:
+    text = json.dumps(keras.saving.serialize_keras_object(SpectralMonitor(log_dir=tmp_path)))  # type: ignore[arg-type]
+    assert str(keras.saving.deserialize_keras_object(json.loads(text)).get_config()["log_dir"]) == str(tmp_path)
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_a_misspelt_pattern_ends_before_the_first_step() -> None:
+    model = network()
+    with pytest.raises(ValueError, match=r"layers: 'firts' matches no layer; the layers are \['first'"):
+        fit(model, SpectralMonitor(layers=["firts"]))
+    assert iterations(model) == 0
+
+
+def test_a_folder_that_cannot_be_written_ends_before_the_first_step(tmp_path: Path) -> None:
+    model = network()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        fit(model, SpectralMonitor(log_dir=str(tmp_path / "file")))
+    assert iterations(model) == 0
+
+
+def our_warnings(caught: Any) -> list[str]:
+    return [str(each.message) for each in caught if "ww_callbacks" in str(each.message)]
+
+
+class Scale(layers.Layer):
+    def build(self, shape: Any) -> None:
+        self.factor = self.add_weight(shape=(shape[-1],), name="factor")
+
+    def call(self, x: Any) -> Any:
+        return x * self.factor
+
+
+def bare() -> Iterator[Any]:
+    yield layers.DepthwiseConv1D(2, name="depthwise")
+    yield Scale(name="scale")
+
+
+def test_a_model_without_an_analysable_layer_trains_with_one_warning() -> None:
+    model = keras.Sequential([keras.Input((6, 5)), *bare()])
+    model.compile(optimizer="sgd", loss="mse")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        x = np.ones((32, 6, 5))
+        monitor = SpectralMonitor(every_n_steps=2)
+        history = model.fit(x, x[:, :5], batch_size=8, epochs=2, verbose=0, callbacks=[monitor])
+    (message,) = our_warnings(caught)
+    assert "nothing to analyse" in message
+    assert "depthwise: a depthwise kernel mixes no channels" in message
+    assert "scale: no matrix" in message
+    assert iterations(model) == 8
+    assert len(history.history["loss"]) == 2
+    assert len(monitor.history) == 0
+
+
+def test_frozen_layers_are_analysed_too() -> None:
+    model = network()
+    model.get_layer("first").trainable = False
+    monitor = SpectralMonitor(every_n_steps=12, when_busy="wait")
+    fit(model, monitor, epochs=1)
+    assert monitor.history.steps == [0, 12]
+    norms, others = monitor.history.series("norm", "first"), monitor.history.series("norm", "second")
+    assert norms[0] == norms[1]
+    assert others[0] != others[1]
+
+
+def test_a_frozen_model_is_analysed_as_far_as_its_optimizer_goes() -> None:
+    model = network()
+    model.trainable = False
+    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        history = fit(model, monitor)
+    assert our_warnings(caught) == []
+    assert monitor.history.steps[0] == 0
+    assert monitor.history.steps[-1] == iterations(model)
+    assert len(history.history["ww/alpha"]) == 2
+    assert len(set(monitor.history.series("norm", "first"))) == 1
+
+
+def built_late() -> Any:
+    class Block(layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.dense = layers.Dense(60, name="dense")
+            self.dense.build(shape)
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x)
+
+    class Model(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = Block(name="block")
+            self.head = layers.Dense(4, name="head")
+
+        def call(self, x: Any) -> Any:
+            return self.head(self.block(x))
+
+    keras.utils.set_random_seed(0)
+    model = Model()
+    model.compile(optimizer="sgd", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def test_a_model_that_is_built_by_its_first_batch() -> None:
+    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        history = fit(built_late(), monitor)
+    assert our_warnings(caught) == []
+    assert monitor.history.steps[0] in (0, 1)
+    assert monitor.history.steps[1:] == [10, 20, 24]
+    assert len(history.history["ww/alpha"]) == 2
+    assert monitor.history[-1]["block.dense"].status == "ok"
+
+
+def test_weights_that_become_nan_do_not_disturb_training() -> None:
+    class Breaker(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 1:
+                kernel = self.model.get_layer("second").kernel
+                kernel.assign(np.full(kernel.shape, np.nan, "float32"))
+
+    monitor = SpectralMonitor(every_n_steps=8, when_busy="wait")
+    history = fit(network(), Breaker(), monitor, epochs=3)
+    assert monitor.history.steps == [0, 8, 16, 24, 32, 36]
+    last = monitor.history[-1]
+    assert (last["second"].status, last["second"].reason) == ("failed", "non-finite weights")
+    for key in ww_keys(history.history):
+        assert len(history.history[key]) == 3, key
+        assert all(math.isfinite(value) for value in history.history[key]), key
+    assert history.history["ww/failed"][-1] >= 1
+
+
+def test_an_error_of_on_result_ends_the_monitoring_not_the_training() -> None:
+    def broken(report: ww.Report) -> None:
+        raise KeyError("mine")
+
+    model = network()
+    with pytest.warns(RuntimeWarning, match="monitoring has ended, training goes on: KeyError: 'mine'"):
+        fit(model, SpectralMonitor(every_n_steps=5, on_result=broken))
+    assert iterations(model) == 24
+
+
+def test_an_exception_in_fit_leaves_no_worker_and_the_callback_can_be_used_again() -> None:
+    class Fail(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            if batch == 3:
+                raise KeyError("mine")
+
+    monitor, model = SpectralMonitor(every_n_steps=1), network()
+    with pytest.raises(KeyError, match="mine"):
+        fit(model, monitor, Fail())
+    assert not [p for p in psutil.Process().children() if "ww_callbacks.worker" in p.cmdline()]
+    other = network()
+    fit(other, monitor, epochs=1)
+    assert monitor.history.steps[0] == 0
+    assert monitor.history.steps[-1] == iterations(other) == 12
+    assert monitor_of(other) is monitor

@@ -1,0 +1,520 @@
+import gc
+import math
+import os
+import re
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from torch import nn
+
+import ww_callbacks as ww
+
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc"),
+]
+
+
+def children():
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def memory_files():
+    links = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            links.add((entry.name, os.readlink(entry)))
+        except FileNotFoundError:
+            continue
+    return {link for link in links if "memfd:ww_callbacks" in link[1]}
+
+
+def eventually(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+@pytest.fixture(autouse=True)
+def nothing_survives():
+    before, files = children(), memory_files()
+    yield
+    assert eventually(lambda: children() <= before, 2.0), "a process is left"
+    gc.collect()
+    assert memory_files() <= files, "memory is left"
+
+
+def weights(**more):
+    return {"fc": np.random.default_rng(0).standard_normal((80, 60))} | more
+
+
+def watch(model, steps, **arguments):
+    """A run: the monitor of a loop whose steps are given."""
+    with ww.Monitor(model, **{"every_n_steps": 10, "when_busy": "wait"} | arguments) as monitor:
+        for step in steps:
+            monitor.step(step)
+    return monitor
+
+
+# --- when ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("every", "steps", "snapshots"),
+    [
+        (10, range(1, 31), [0, 10, 20, 30]),
+        (10, range(1, 26), [0, 10, 20, 25]),
+        (10, [], [0]),
+        (10, [3], [0, 3]),
+        (10, [7, 14, 21, 28], [0, 14, 21, 28]),
+        (10, [9, 9, 10, 10, 10, 11], [0, 10, 11]),
+        (10, [35, 36], [0, 35, 36]),
+        (1, [1, 2, 3], [0, 1, 2, 3]),
+        (None, range(1, 8), [0, 7]),
+    ],
+)
+def test_snapshots_at_the_start_at_each_multiple_reached_or_passed_and_at_the_end(every, steps, snapshots):
+    assert watch(weights(), steps, every_n_steps=every).history.steps == snapshots
+
+
+def test_a_run_that_goes_on_begins_at_its_step_with_or_without_a_baseline():
+    for baseline, expected in ((True, [103, 110, 112]), (False, [110, 112])):
+        monitor = ww.Monitor(weights(), every_n_steps=10, when_busy="wait")
+        monitor.start(103, baseline=baseline)
+        for step in range(104, 113):
+            monitor.step(step)
+        monitor.finish()
+        assert monitor.history.steps == expected
+
+
+def test_without_a_with_block_the_first_step_starts_and_finish_ends():
+    monitor = ww.Monitor(weights(), every_n_steps=2, when_busy="wait")
+    for step in range(1, 5):
+        monitor.step(step)
+    monitor.finish(6)
+    assert monitor.history.steps == [1, 2, 4, 6]
+
+
+def test_a_snapshot_on_request_is_taken_once_per_step():
+    with ww.Monitor(weights(), every_n_steps=None, when_busy="wait") as monitor:
+        monitor.step(3)
+        for _ in range(3):
+            monitor.snapshot(3)
+        monitor.step(5)
+        monitor.snapshot(4)  # the past is over
+    assert monitor.history.steps[:2] == [0, 3]
+    assert monitor.history.steps[-1] >= 4
+
+
+def test_each_report_is_of_the_weights_at_its_step():
+    model = weights()
+    with ww.Monitor(model, every_n_steps=1, when_busy="wait") as monitor:
+        for step in range(1, 4):
+            model["fc"] *= 2.0
+            monitor.step(step)
+    norms = monitor.history.series("norm", "fc")
+    assert norms == pytest.approx([norms[0] * 4**step for step in range(4)])
+    assert [report["fc"].step for report in monitor.history] == [0, 1, 2, 3]
+    expected = ww.analyze(model)["fc"]
+    assert monitor.history[-1]["fc"].alpha == expected.alpha
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, torch.tensor], ids=["int64", "int32", "tensor"])
+def test_steps_that_are_whole_numbers_of_numpy_or_torch_are_steps(kind):
+    monitor = watch(weights(), [kind(10), kind(20)], drain_timeout=8.0)
+    assert monitor.history.steps == [0, 10, 20]
+
+
+def test_two_runs_that_wait_have_identical_histories():
+    def run():
+        model = weights(conv=np.random.default_rng(1).standard_normal((30, 20, 2, 2)))
+        with ww.Monitor(model, every_n_steps=3, when_busy="wait") as monitor:
+            known = []
+            for step in range(1, 11):
+                model["fc"] += 0.01 * step
+                monitor.step(step)
+                known.append((monitor.metrics, len(monitor.history)) if step % 3 == 0 else monitor.metrics)
+        return list(monitor.history), known
+
+    assert run() == run()
+
+
+# --- when it is busy -------------------------------------------------------------------------------------------------
+
+
+def stopped_worker():
+    """Stop the worker at its start, so that it is busy for as long as the test wants."""
+    mine = psutil.Process().children
+    assert eventually(lambda: mine(), 10.0)
+    (worker,) = mine()
+    worker.suspend()
+    return worker
+
+
+def test_a_snapshot_that_finds_no_free_slot_is_skipped_and_counted():
+    model = {"fc": np.random.default_rng(0).standard_normal((400, 300))}
+    with ww.Monitor(model, every_n_steps=1, slots=2) as monitor:
+        worker = stopped_worker()
+        for step in range(1, 6):
+            monitor.step(step)
+        assert (monitor.skipped, len(monitor.history)) == (4, 0)
+        worker.resume()
+        assert monitor.wait_for_first()
+    assert monitor.history.steps[:2] == [0, 1]
+    assert monitor.history.steps[-1] == 5  # the last snapshot waits for its place
+    assert monitor.metrics["ww/skipped"] == 4.0
+
+
+def test_results_that_never_come_end_with_a_warning_and_no_process():
+    monitor = ww.Monitor(weights(), every_n_steps=1, drain_timeout=0.3)
+    monitor.start()
+    worker = stopped_worker()
+    monitor.step(1)
+    with pytest.warns(RuntimeWarning, match="not analysed within 0.3 s"):
+        monitor.finish()
+    assert not worker.is_running()
+    assert monitor.history.steps == []
+
+
+# --- what is published -----------------------------------------------------------------------------------------------
+
+
+def test_metrics_change_at_snapshot_steps_and_at_the_end_only():
+    model = weights()
+    monitor = ww.Monitor(model, every_n_steps=5, when_busy="wait")
+    monitor.start()
+    seen = [monitor.metrics]
+    for step in range(1, 12):
+        monitor.step(step)
+        assert eventually(lambda: not monitor._pending or monitor._pending[0].done(), 20.0)
+        seen.append(monitor.metrics)
+    changed = [step for step in range(1, 12) if seen[step] is not seen[step - 1]]
+    assert changed == [5, 10]
+    assert seen[0] == {}
+    monitor.finish()
+    assert monitor.metrics is not seen[-1]
+    assert monitor.metrics["ww/alpha"] == monitor.history[-1].summary()["alpha"]
+    assert seen[5]["ww/alpha"] == monitor.history[0].summary()["alpha"]
+
+
+def test_on_result_gets_each_report_in_order_from_the_training_thread():
+    import threading
+
+    calls = []
+    monitor = watch(
+        weights(), range(1, 31), on_result=lambda report: calls.append((report, threading.current_thread()))
+    )
+    assert [report for report, _ in calls] == list(monitor.history)
+    assert {thread for _, thread in calls} == {threading.main_thread()}
+
+
+def test_log_dir_and_jsonl_hold_what_the_history_holds(tmp_path):
+    accumulator_module = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monitor = watch(weights(), range(1, 26), log_dir=tmp_path, jsonl=True)
+    assert list(ww.read_jsonl(tmp_path / "ww_history.jsonl")) == list(monitor.history)
+    accumulator = accumulator_module.EventAccumulator(str(tmp_path / "ww"))
+    accumulator.Reload()
+    for tag, series in {
+        "ww/alpha": monitor.history.series("alpha"),
+        "ww_layer/alpha/000.fc": monitor.history.series("alpha", "fc"),
+        "ww_layer/stable_rank/000.fc": monitor.history.series("stable_rank", "fc"),
+    }.items():
+        points = accumulator.Scalars(tag)
+        assert [point.step for point in points] == monitor.history.steps == [0, 10, 20, 25]
+        assert [point.value for point in points] == pytest.approx(series, rel=1e-6)
+
+
+def test_jsonl_takes_a_path_of_its_own(tmp_path):
+    monitor = watch(weights(), [1], jsonl=tmp_path / "deep" / "h.jsonl")
+    assert list(ww.read_jsonl(tmp_path / "deep" / "h.jsonl")) == list(monitor.history)
+
+
+def test_jsonl_true_needs_a_log_dir():
+    with pytest.raises(ValueError, match=r"^jsonl: .*log_dir"):
+        ww.Monitor(weights(), jsonl=True)
+
+
+class Recorder:
+    def __init__(self, fail_at=None, fail_on_close=False):
+        self.metrics, self.closed, self.fail_at, self.fail_on_close = [], 0, fail_at, fail_on_close
+
+    def write(self, report, metrics, wall_time):
+        if report.step == self.fail_at:
+            raise OSError("disk full")
+        self.metrics.append((report.step, dict(metrics)))
+
+    def close(self):
+        self.closed += 1
+        if self.fail_on_close:
+            raise OSError("cannot close")
+
+
+def logged(monitor_model, **arguments):
+    recorder = Recorder()
+    watch(monitor_model, [1], outputs=[recorder], **arguments)
+    assert recorder.closed == 1
+    keys = {key for _, metrics in recorder.metrics for key in metrics if key.startswith("ww_layer/alpha/")}
+    return {key.split("/")[-1].split(".", 1)[1] for key in keys}
+
+
+def many(count):
+    rng = np.random.default_rng(0)
+    return {f"fc{i}": rng.standard_normal((24, 20)) for i in range(count)}
+
+
+@pytest.mark.parametrize(
+    ("choice", "count"),
+    [(True, 70), (False, 0), ("auto", 64), (["fc1*"], 11), (["!fc1*"], 59), (["fc0", "fc69"], 2)],
+    ids=str,
+)
+def test_log_every_layer_chooses_the_layers_with_metrics_of_their_own(choice, count):
+    assert len(logged(many(70), log_every_layer=choice)) == count
+
+
+def test_auto_takes_first_and_last_layer_and_keeps_its_choice():
+    recorder = Recorder()
+    watch(many(70), range(1, 21), outputs=[recorder])
+    keys = [{key for key in metrics if key.startswith("ww_layer/alpha/")} for _, metrics in recorder.metrics]
+    assert len(keys) == 3
+    assert keys[0] == keys[1] == keys[2]
+    assert {"ww_layer/alpha/000.fc0", "ww_layer/alpha/069.fc69"} <= keys[0]
+
+
+def test_metrics_are_finite_floats_and_lag_is_in_steps():
+    recorder = Recorder()
+    watch(weights(bad=np.full((60, 60), np.inf)), range(1, 21), outputs=[recorder])
+    for _, metrics in recorder.metrics:
+        assert all(type(value) is float and math.isfinite(value) for value in metrics.values())
+        assert metrics["ww/failed"] == 1.0
+    assert [metrics["ww/lag_steps"] for _, metrics in recorder.metrics][-1] == 0.0
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_an_output_that_raises_is_dropped_with_one_warning_and_all_else_goes_on():
+    bad, good = Recorder(fail_at=10), Recorder()
+    with pytest.warns(RuntimeWarning, match="Recorder.*disk full") as caught:
+        monitor = watch(weights(), range(1, 41), outputs=[bad, good])
+    assert len([warning for warning in caught if warning.category is RuntimeWarning]) == 1
+    assert [step for step, _ in bad.metrics] == [0]
+    assert [step for step, _ in good.metrics] == monitor.history.steps == [0, 10, 20, 30, 40]
+    assert good.closed == 1
+
+
+def test_an_output_that_cannot_be_closed_does_not_keep_the_others_open():
+    outputs = [Recorder(fail_on_close=True), Recorder(), Recorder(fail_on_close=True), Recorder()]
+    with pytest.warns(RuntimeWarning, match="cannot close"):
+        watch(weights(), [], outputs=outputs)
+    assert [output.closed for output in outputs] == [1, 1, 1, 1]
+
+
+def test_an_output_that_was_dropped_is_closed():
+    bad = Recorder(fail_at=0)
+    with pytest.warns(RuntimeWarning, match="disk full"):
+        watch(weights(), [1], outputs=[bad])
+    assert bad.closed == 1
+
+
+def test_an_on_result_that_raises_ends_the_monitoring_with_one_warning_but_not_the_training():
+    def broken(report):
+        raise KeyError("mine")
+
+    with pytest.warns(RuntimeWarning, match="training goes on.*KeyError.*mine") as caught:
+        watch(weights(), range(1, 41), on_result=broken)
+    assert len([warning for warning in caught if warning.category is RuntimeWarning]) == 1
+
+
+def test_on_error_raise_hands_the_error_to_the_training_and_leaves_nothing():
+    monitor = ww.Monitor(weights(), every_n_steps=1, when_busy="wait", outputs=[Recorder(fail_at=0)], on_error="raise")
+    monitor.start()
+    with pytest.raises(OSError, match="disk full"):  # noqa: PT012
+        for step in range(1, 4):
+            monitor.step(step)
+    assert children() == set()
+
+
+def test_an_exception_in_the_body_passes_and_ends_the_worker_at_once():
+    recorder = Recorder()
+    monitor = ww.Monitor(weights(), every_n_steps=1, when_busy="wait", outputs=[recorder])
+    with pytest.raises(ZeroDivisionError), monitor:  # noqa: PT012
+        monitor.step(1)
+        assert children()
+        raise ZeroDivisionError
+    assert children() == set()
+    assert recorder.closed == 1
+
+
+def test_after_the_end_every_call_is_harmless():
+    monitor = watch(weights(), [1])
+    before = list(monitor.history)
+    monitor.step(100)
+    monitor.snapshot(101)
+    monitor.finish(102)
+    monitor.close()
+    monitor.wait_for_first()
+    assert list(monitor.history) == before
+    assert children() == set()
+
+
+def test_a_layer_with_nan_fails_the_others_are_analysed_and_the_summary_is_finite():
+    model = weights(other=np.random.default_rng(1).standard_normal((70, 60)))
+    with ww.Monitor(model, every_n_steps=1, when_busy="wait") as monitor:
+        model["fc"][3, 3] = np.nan
+        monitor.step(1)
+        model["fc"][3, 3] = 0.0
+        monitor.step(2)
+    assert [report["fc"].status for report in monitor.history] == ["ok", "failed", "ok"]
+    assert [report["other"].status for report in monitor.history] == ["ok"] * 3
+    assert monitor.history[1]["fc"].reason == "non-finite weights"
+    assert monitor.history.series("failed") == [0.0, 1.0, 0.0]
+    assert all(math.isfinite(value) for report in monitor.history for value in report.summary().values())
+
+
+def test_a_model_without_anything_to_analyse_is_told_once_with_layers_and_reasons():
+    model = nn.Sequential(nn.LayerNorm(4), nn.Embedding(10, 4))
+    with pytest.warns(RuntimeWarning, match="nothing to analyse") as caught:
+        monitor = watch(model, range(1, 31))
+    assert len([warning for warning in caught if warning.category is RuntimeWarning]) == 1
+    message = str(caught[0].message)
+    assert "0: no matrix" in message
+    assert "1: Embedding is not analysed" in message
+    assert len(monitor.history) == 0
+    assert children() == set()
+
+
+def test_a_model_without_layers_is_told():
+    with pytest.warns(RuntimeWarning, match="no layer holds weights"):
+        watch({}, [1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"layers": ["fd*"]}, ValueError, r"layers: 'fd\*' matches no layer; the layers are \['fc'\]"),
+        ({"log_every_layer": ["fd"]}, ValueError, "log_every_layer: 'fd' matches no layer"),
+        ({"every_n_steps": 0}, ValueError, "every_n_steps: expected at least 1, got 0"),
+        ({"slots": 0}, ValueError, "slots"),
+        ({"log_dir": 3}, TypeError, "log_dir"),
+        ({"jsonl": 3}, TypeError, "jsonl"),
+        ({"conv_scale": "x"}, ValueError, "conv_scale"),
+        ({"when_busy": "x"}, ValueError, "when_busy"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_wrong_arguments_are_refused_at_construction_by_name(arguments, kind, message):
+    with pytest.raises(kind, match="^" + message):
+        ww.Monitor(weights(), **arguments)
+
+
+def test_a_model_of_no_known_kind_is_refused_at_construction():
+    with pytest.raises(TypeError, match=r"^model: expected .*list"):
+        ww.Monitor([nn.Linear(3, 4)])
+
+
+def test_without_limits_of_time_everything_works_as_well():
+    monitor = watch(weights(), [10], drain_timeout=math.inf)
+    assert monitor.history.steps == [0, 10]
+
+
+def test_a_worker_that_cannot_be_started_ends_the_monitoring_with_one_warning(tmp_path, monkeypatch):
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho no numpy here >&2\nexit 3\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    with pytest.warns(RuntimeWarning, match="monitoring has ended, training goes on.*no numpy here") as caught:
+        watch(weights(), range(1, 101))
+    assert len([warning for warning in caught if warning.category is RuntimeWarning]) == 1
+
+
+def test_a_worker_that_is_killed_costs_a_layer_and_not_the_run():
+    with ww.Monitor(weights(), every_n_steps=1, when_busy="wait") as monitor:
+        assert monitor.wait_for_first()
+        for pid in children():
+            os.kill(pid, signal.SIGKILL)
+        for step in range(1, 4):
+            monitor.step(step)
+    assert monitor.history.steps == [0, 1, 2, 3]
+    assert monitor.history[-1]["fc"].status == "ok"
+    assert [report["fc"].status for report in monitor.history].count("failed") <= 1
+
+
+# --- models that change ----------------------------------------------------------------------------------------------
+
+
+def test_layers_that_get_their_weights_later_are_analysed_from_then_on():
+    model = nn.Sequential(nn.Linear(60, 80), nn.LazyLinear(70))
+    with ww.Monitor(model, every_n_steps=1, when_busy="wait", layers=["1", "0"]) as monitor:
+        model(torch.ones(2, 60))
+        monitor.step(1)
+    assert [report["1"].status for report in monitor.history] == ["skipped", "ok"]
+    assert "not initialised yet" in monitor.history[0]["1"].reason
+    assert [report["0"].status for report in monitor.history] == ["ok", "ok"]
+
+
+def test_weights_that_are_replaced_grow_or_change_their_precision_are_followed():
+    model = nn.Sequential(nn.Linear(60, 80))
+    with ww.Monitor(model, every_n_steps=1, when_busy="wait") as monitor:
+        model[0].weight = nn.Parameter(torch.full((80, 60), 2.0))
+        monitor.step(1)
+        model.to(torch.bfloat16)
+        monitor.step(2)
+        model[0] = nn.Linear(70, 90)
+        monitor.step(3)
+    reports = [report["0"] for report in monitor.history]
+    assert [(report.N, report.M) for report in reports] == [(80, 60)] * 3 + [(90, 70)]
+    assert reports[1].norm == reports[2].norm == pytest.approx(4 * 80 * 60)
+    assert reports[0].status == reports[3].status == "ok"
+
+
+def test_the_model_and_the_random_state_are_only_read():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(60, 80), nn.utils.parametrizations.spectral_norm(nn.Linear(60, 60)))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    random_state = torch.get_rng_state()
+    watch(model, range(1, 21))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_two_monitors_in_one_process_do_not_meet():
+    first_model, second_model = weights(), {"head": np.random.default_rng(1).standard_normal((60, 70))}
+    with (
+        ww.Monitor(first_model, every_n_steps=1, when_busy="wait") as first,
+        ww.Monitor(second_model, every_n_steps=2, when_busy="wait") as second,
+    ):
+        for step in range(1, 4):
+            first.step(step)
+            second.step(step)
+        assert len(children()) == 2
+    assert first.history.steps == [0, 1, 2, 3]
+    assert second.history.steps == [0, 2, 3]
+    assert first.history[0]["fc"].alpha == ww.analyze(first_model)["fc"].alpha
+    assert second.history[0]["head"].alpha == ww.analyze(second_model)["head"].alpha
+
+
+def test_a_monitor_that_is_dropped_unclosed_leaves_no_process():
+    monitor = ww.Monitor(weights(), every_n_steps=1, when_busy="wait")
+    monitor.start()
+    monitor.step(1)
+    assert children()
+    del monitor
+    gc.collect()  # what is left is for the fixture to see
+
+
+def test_a_good_run_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monitor = watch(weights(), range(1, 12))
+        gc.collect()
+    assert re.search("3 reports", repr(monitor.history))

@@ -1,0 +1,137 @@
+import math
+import os
+import threading
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
+from ww_callbacks.report import LayerReport
+from ww_callbacks.snapshot import SnapshotBuffer
+from ww_callbacks.worker.protocol import decode, encode
+from ww_callbacks.worker.serve import read_exactly, serve, write_all
+
+SPEC = LayerSpec("fc", "Linear", (80, 60), "float64", ((), (0,), (1,)))
+
+
+class Conversation:
+    """A real loop at the other end of two pipes, in a thread."""
+
+    def __init__(self, memory):
+        self.task_read, self.task_write = os.pipe()
+        self.answer_read, self.answer_write = os.pipe()
+        self.thread = threading.Thread(target=serve, args=(self.task_read, self.answer_write, memory))
+        self.thread.start()
+        self.hello = self.receive()
+
+    def receive(self):
+        return decode(lambda count: read_exactly(self.answer_read, count))
+
+    def ask(self, **task):
+        write_all(self.task_write, encode(task))
+        return self.receive()
+
+    def end(self):
+        os.close(self.task_write)
+        self.thread.join(timeout=10)
+        assert not self.thread.is_alive()
+        for fd in (self.task_read, self.answer_read, self.answer_write):
+            os.close(fd)
+
+
+@pytest.fixture
+def weights():
+    return np.random.default_rng(0).standard_normal((80, 60))
+
+
+@pytest.fixture
+def buffer(weights):
+    made = SnapshotBuffer([((80, 60), np.dtype("f8")), ((80, 60), np.dtype("f8"))], slots=1)
+    made.take([lambda: weights, lambda: 2 * weights])
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def talk(buffer):
+    conversation = Conversation(buffer.fd)
+    yield conversation
+    conversation.end()
+
+
+def task(**changes):
+    return {"task": 7, "spec": asdict(SPEC), "offset": 0, "settings": Settings().to_dict(), "step": 5} | changes
+
+
+@pytest.mark.timeout(30)
+def test_it_greets_with_its_pid_and_answers_with_the_report_of_the_layer(talk, buffer, weights):
+    assert talk.hello == {"hello": os.getpid()}
+    for index, scale in enumerate((1, 2)):
+        answer = talk.ask(**task(offset=buffer.offset_of(buffer.array(0, index))))
+        assert answer["task"] == 7
+        assert LayerReport.from_dict(answer["report"]) == analyze_layer(SPEC, scale * weights, Settings(), 5)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"spec": {"name": "fc"}}, "TypeError"),
+        ({"spec": asdict(SPEC) | {"shape": [10**6, 10**6]}}, "TypeError"),
+        ({"spec": asdict(SPEC) | {"dtype": "nonsense"}}, "TypeError"),
+        ({"spec": asdict(SPEC) | {"axes": [[], [0], [5]]}}, "Error"),
+        ({"offset": 10**9}, "TypeError|ValueError"),
+        ({"settings": {"conv_scale": "x"}}, "ValueError"),
+        ({"settings": {"beauty": 1}}, "TypeError"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else "-".join(value),
+)
+def test_a_task_that_cannot_be_done_is_answered_with_the_error_and_the_next_one_is_done(talk, changes, error):
+    answer = talk.ask(**task(**changes))
+    assert "report" not in answer
+    assert any(kind in answer["error"] for kind in error.split("|"))
+    assert talk.ask(**task())["report"]["status"] == "ok"
+
+
+@pytest.mark.timeout(30)
+def test_a_layer_that_needs_too_much_memory_is_answered_with_that(buffer):
+    spec = LayerSpec("huge", "Linear", (2**24, 2**24), "float64", ((), (0,), (1,)))
+    conversation = Conversation(buffer.fd)
+    answer = conversation.ask(**task(spec=asdict(spec)))
+    conversation.end()
+    assert "error" in answer
+
+
+@pytest.mark.timeout(30)
+def test_weights_with_nan_give_a_failed_report_not_an_error(talk, buffer):
+    buffer.array(0, 0)[3, 3] = math.nan
+    report = talk.ask(**task())["report"]
+    assert (report["status"], report["reason"]) == ("failed", "non-finite weights")
+
+
+@pytest.mark.timeout(30)
+def test_the_weights_are_not_changed(talk, buffer, weights):
+    talk.ask(**task())
+    np.testing.assert_array_equal(buffer.array(0, 0), weights)
+
+
+@pytest.mark.timeout(30)
+def test_a_task_that_is_cut_off_ends_the_loop(buffer):
+    conversation = Conversation(buffer.fd)
+    write_all(conversation.task_write, encode(task())[:20])
+    conversation.end()
+
+
+@pytest.mark.timeout(30)
+def test_more_than_a_pipe_holds_is_written_whole():
+    reading, writing = os.pipe()
+    data = os.urandom(1_000_000)
+    thread = threading.Thread(target=write_all, args=(writing, data))
+    thread.start()
+    assert read_exactly(reading, len(data)) == data
+    thread.join()
+    os.close(writing)
+    with pytest.raises(EOFError):
+        read_exactly(reading, 1)
+    os.close(reading)
