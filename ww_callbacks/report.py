@@ -184,13 +184,18 @@ class LayerReport:
         try:
             beside: dict[str, Any] = {}
             if values.get("histogram") is not None:
-                parts = {k: tuple(v) if isinstance(v, list) else v for k, v in values["histogram"].items()}
-                beside["histogram"] = Histogram(**parts)
+                beside["histogram"] = _histogram(**values["histogram"])
             if values.get("spectrum") is not None:
                 beside["spectrum"] = tuple(values["spectrum"])
             return cls(**(values | beside))
         except TypeError as error:
             raise ValueError(f"values: not the columns of a LayerReport: {error}") from error
+
+
+def _histogram(
+    low: float, high: float, counts: Iterable[int], rand_counts: Iterable[int] | None
+) -> Histogram:
+    return Histogram(low, high, tuple(counts), None if rand_counts is None else tuple(rand_counts))
 
 
 _BESIDE = ("histogram", "spectrum")
@@ -366,8 +371,7 @@ class Report:
         deviations = [abs(change - median) for change in changes.values()]
         spread = 1.4826 * statistics.median(deviations) or 1.2533 * statistics.fmean(deviations)
         return tuple(
-            ScaleChange(name, change, (change - median) / spread if spread else 0.0)
-            for name, change in changes.items()
+            ScaleChange(name, change, (change - median) / spread if spread else 0.0) for name, change in changes.items()
         )
 
     def to_dicts(self) -> list[dict[str, Any]]:

@@ -93,7 +93,7 @@ def _exponential(u: Floats) -> Floats:
 
 
 def _log_normal(u: Floats) -> Floats:
-    """ln p of the best log-normal cut at 1; its μ may lie far below, where it approaches a power law."""
+    """Log density of the best log-normal cut at 1; its μ may lie far below, where it approaches a power law."""
     log_u = np.log(u)
     mean, mean_square, size = float(log_u.mean()), float(np.square(log_u).mean()), len(u)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ def marchenko_pastur_edge(variance: float, rows: int, columns: int) -> tuple[flo
     return variance * (n + m) ** 2, variance * (n + m) * (1 / n + 1 / m) ** (1 / 3)
 
 
-def element_variance(matrix: NDArray[np.generic], sum_of_squares: float | None = None) -> float:
+def element_variance(matrix: NDArray[Any], sum_of_squares: float | None = None) -> float:
     """Variance of the elements of a matrix (over all of them, without Bessel's correction).
 
     Args:

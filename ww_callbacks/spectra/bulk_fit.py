@@ -39,9 +39,7 @@ class MarchenkoPasturFit:
     mp_softrank: float
 
 
-def marchenko_pastur(
-    values: NDArray[np.floating], rows: int, columns: int, level: float = LEVEL
-) -> MarchenkoPasturFit:
+def marchenko_pastur(values: NDArray[np.floating], rows: int, columns: int, level: float = LEVEL) -> MarchenkoPasturFit:
     """Fit σ of the Marchenko-Pastur density to the density of a spectrum.
 
     With the eigenvalues scaled to mean 1, f(x) = Q √((λ₊ - x)(x - λ₋))/(2π σ² x), λ± = σ²(1 ± 1/√Q)², is fitted
@@ -103,13 +101,13 @@ def _density_loss(x: Floats, Q: float) -> Callable[[Floats], Floats]:
     """Squared distance between the kernel estimate and the Marchenko-Pastur density, for an array of σ."""
     grid, density = _kernel_density(x)
     mode, end = grid[np.argmax(density)], grid[-1]
+    inverse = np.divide(Q / (2 * np.pi), grid, out=np.zeros_like(grid), where=grid > 0)
 
     def loss(sigma: Floats) -> Floats:
         variance = np.square(sigma)[:, None]
         upper, lower = variance * (1 + math.sqrt(1 / Q)) ** 2, variance * (1 - math.sqrt(1 / Q)) ** 2
         root = np.sqrt(np.maximum((upper - grid) * (grid - lower), 0.0))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            model = np.nan_to_num(Q / (2 * np.pi * variance * grid)) * root
+        model = inverse / variance * root
         outside = ((upper < mode) | (upper > end) | (lower > mode))[:, 0]
         return np.where(outside, _PENALTY * len(grid), np.square(model - density).sum(axis=1))
 
@@ -124,9 +122,9 @@ def _circle_loss(singular: Floats) -> Callable[[Floats], Floats]:
 
     def loss(sigma: Floats) -> Floats:
         variance = np.square(sigma)[:, None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            model = np.sqrt(np.maximum(4 * variance - np.square(grid), 0.0)) / (np.pi * variance)
-        return np.square(np.nan_to_num(model, posinf=0.0) - density).sum(axis=1)
+        model = np.sqrt(np.maximum(4 * variance - np.square(grid), 0.0)) / (np.pi * variance)
+        distance: Floats = np.square(model - density).sum(axis=1)
+        return distance
 
     return loss
 
@@ -140,4 +138,6 @@ def _kernel_density(x: Floats) -> tuple[Floats, Floats]:
     above = (right - middle) * (1 + grid / _BANDWIDTH) - (sums[right] - sums[middle]) / _BANDWIDTH
     density = (below + above) / (len(x) * _BANDWIDTH)
     kept = density > _MIN_DENSITY
+    if not kept.any():
+        raise ValueError("values: too far apart, there is no bulk")
     return grid[kept], density[kept]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -96,7 +97,7 @@ def shuffled_control(
         values=values,
         max_rand_eval=float(values[-1]),
         num_traps=sum(part[1] for part in parts),
-        trap_pvalue=min(1.0, len(parts) * min(part[2] for part in parts)),
+        trap_pvalue=min(1.0, len(parts) * tracy_widom_sf(max(part[2] for part in parts))),
     )
 
 
@@ -146,7 +147,7 @@ def spectral_distance(values: NDArray[np.floating], others: NDArray[np.floating]
         raise ValueError("values, others: expected eigenvalues with a finite positive sum")
     p, q = p / p.sum(), q / q.sum()
     divergence = (_relative_entropy(p, (p + q) / 2) + _relative_entropy(q, (p + q) / 2)) / 2
-    return max(divergence, 0.0) ** 0.5
+    return math.sqrt(max(divergence, 0.0))
 
 
 def _relative_entropy(p: Floats, m: Floats) -> float:
@@ -157,24 +158,21 @@ def _relative_entropy(p: Floats, m: Floats) -> float:
 def _one(
     matrix: NDArray[np.generic], seed: int, position: int, variance: float, level: float
 ) -> tuple[Floats, int, float]:
-    """Eigenvalues, count and p-value of one kernel position."""
+    """Eigenvalues of one kernel position, their count above the threshold, and λ_max in Tracy-Widom units."""
     tall, largest = checked(matrix)
     rows, columns = tall.shape
     values = _eigenvalues(tall, largest, seed, position, "float32")
-    threshold = max(
-        edge_threshold(variance, rows, columns, level), rank_tolerance(float(values[-1]), rows, columns)
-    )
+    threshold = max(edge_threshold(variance, rows, columns, level), rank_tolerance(float(values[-1]), rows, columns))
     rounding = float(values[-1]) * rows * float(np.finfo(np.float32).eps)
-    if np.abs(values - threshold).min() <= rounding:
+    if np.abs(values - threshold).min() <= rounding:  # single precision cannot tell
         values = _eigenvalues(tall, largest, seed, position, "float64")
     edge, width = marchenko_pastur_edge(variance, rows, columns)
-    pvalue = tracy_widom_sf((float(values[-1]) - edge) / width) if width > 0 else float(values[-1] <= 0)
-    return values, int(np.count_nonzero(values > threshold)), pvalue
+    excess = float(values[-1]) - edge
+    score = excess / width if width > 0 else (math.inf if excess > 0 else -math.inf)
+    return values, int(np.count_nonzero(values > threshold)), score
 
 
-def _eigenvalues(
-    tall: NDArray[np.generic], largest: float, seed: int, position: int, precision: Precision
-) -> Floats:
+def _eigenvalues(tall: NDArray[np.generic], largest: float, seed: int, position: int, precision: Precision) -> Floats:
     scale = power_of_two_scale(largest, precision)
     values = symmetric_eigenvalues(gram(_shuffled_blocks(tall, seed, position), precision, scale))
     with np.errstate(over="ignore", under="ignore"):

@@ -127,7 +127,8 @@ def magnitude(array: NDArray[np.generic]) -> float:
         3.0
     """
     with np.errstate(invalid="ignore"):
-        return float(np.maximum(abs(float(array.max())), abs(float(array.min()))))
+        largest: float = np.maximum(abs(float(array.max())), abs(float(array.min()))).item()
+    return largest
 
 
 def power_of_two_scale(largest: float, precision: Precision) -> int:
@@ -163,5 +164,7 @@ def _scaled(rows: NDArray[np.generic], precision: Precision, scale: int) -> NDAr
     if not scale:
         return rows.astype(precision, copy=False)
     wide = rows if rows.dtype.kind == "f" else rows.astype(np.float64)
+    wide = wide.astype(np.promote_types(wide.dtype, precision), copy=False)
     with np.errstate(under="ignore"):
-        return np.ldexp(wide.astype(np.promote_types(wide.dtype, precision), copy=False), -scale).astype(precision)
+        scaled: NDArray[np.floating] = np.ldexp(wide, -scale).astype(precision)
+    return scaled

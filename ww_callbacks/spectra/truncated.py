@@ -21,9 +21,10 @@ class TruncatedPowerLawFit:
     """A density proportional to x^-alpha · exp(-Lambda x) for x ≥ xmin.
 
     Attributes:
-        alpha: exponent, may be below 1.
+        alpha: exponent ≥ 0, may be below 1; at 0 the tail is an exponential.
         Lambda: rate of the exponential cut-off ≥ 0, in the inverse units of x.
-        sigma: asymptotic standard error of alpha, None where the information matrix is singular.
+        sigma: asymptotic standard error of alpha, None at the end of its range and where the information
+            matrix is singular.
         D: Kolmogorov-Smirnov distance between tail and fit.
         log_likelihood: Σ ln p(x).
     """
@@ -39,7 +40,7 @@ def fit_truncated_power_law(values: NDArray[np.floating], xmin: float) -> Trunca
     """Maximum likelihood fit of a truncated power law to the values from xmin on.
 
     With u = x/xmin and l = Lambda·xmin the density is u^-alpha exp(-l u)/Z, Z = ∫₁^∞ u^-alpha exp(-l u) du; alpha
-    and l maximise the likelihood under l ≥ 0. For Lambda = 0 it is the power law. xmin is not searched for: the one of
+    and l maximise the likelihood under alpha ≥ 0, l ≥ 0. For Lambda = 0 it is the power law. xmin is not searched for: the one of
     :func:`fit_power_law` makes both comparable.
 
     Source: Clauset, Shalizi and Newman (2009), table 2.1; Martin and Mahoney (2021), on its use for layers with a
@@ -73,7 +74,7 @@ def fit_truncated_power_law(values: NDArray[np.floating], xmin: float) -> Trunca
 
     power = min(1 + 1 / mean_log, _MAX_ALPHA) if mean_log > 0 else _MAX_ALPHA
     starts = [(power, 0.0), (max(power - 1, 0.0), 0.5 / mean)]
-    limits = [(-5.0, _MAX_ALPHA), (0.0, None)]
+    limits = [(0.0, _MAX_ALPHA), (0.0, None)]
     found = [minimize(loss, start, method="Nelder-Mead", bounds=limits, options=_OPTIONS) for start in starts]
     best = min(found, key=lambda result: float(result.fun))
     alpha, rate = (float(value) for value in best.x)
@@ -87,19 +88,19 @@ def fit_truncated_power_law(values: NDArray[np.floating], xmin: float) -> Trunca
 
 
 def log_density(u: Floats, alpha: float, rate: float) -> Floats:
-    """ln p(u) of the truncated power law on u ≥ 1."""
+    """The logarithm of the density of the truncated power law on u ≥ 1."""
     return -alpha * np.log(u) - rate * u - _log_z(alpha, rate)
 
 
 def _log_z(alpha: float, rate: float) -> float:
-    """ln ∫₁^∞ u^-alpha exp(-rate·u) du, infinite where the integral is."""
+    """Logarithm of ∫₁^∞ u^-alpha exp(-rate·u) du, infinite where the integral is."""
     if rate <= 0:
         return -math.log(alpha - 1) if alpha > 1 else math.inf
     return _log_integral(alpha, rate, 0.0)
 
 
 def _log_integral(alpha: float, rate: float, start: float) -> float:
-    """ln ∫ exp((1 - alpha)t - rate·eᵗ) dt from ``start`` on, with t = ln u."""
+    """Logarithm of ∫ exp((1 - alpha)t - rate·eᵗ) dt from ``start`` on, with t = ln u."""
     end = _negligible_from(alpha, rate, start)
     t = start + (_NODES + 1) * (end - start) / 2
     exponent = (1 - alpha) * t - rate * np.exp(t)
@@ -134,6 +135,8 @@ def _distance(u: Floats, alpha: float, rate: float) -> float:
 def _sigma(alpha: float, rate: float, size: int) -> float | None:
     """From the second derivatives of the log density's mean, by central differences."""
     a, b = 1e-3 * max(abs(alpha), 1.0), 1e-3 * max(rate, 1e-6)
+    if not 0 < alpha < _MAX_ALPHA:
+        return None
     if rate <= 2 * b:
         return (alpha - 1) / math.sqrt(size) if alpha > 1 else None
 
