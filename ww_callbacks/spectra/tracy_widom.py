@@ -38,10 +38,11 @@ def tracy_widom_sf(x: float) -> float:
         return 1.0
     if x == math.inf:
         return 0.0
-    nodes = x + (_NODES + 1) * _SPAN / 2
+    span = _SPAN - min(x, 0.0)
+    nodes = x + (_NODES + 1) * span / 2
     if x >= _TRACE_FROM:
-        return float((_WEIGHTS * airy(nodes)[0]).sum() * _SPAN / 4)
-    root = np.sqrt(_WEIGHTS * _SPAN / 2)
+        return float((_WEIGHTS * airy(nodes)[0]).sum() * span / 4)
+    root = np.sqrt(_WEIGHTS * span / 2)
     kernel = airy((nodes[:, None] + nodes[None, :]) / 2)[0] / 2
     determinant = np.linalg.det(np.eye(len(nodes)) - root[:, None] * kernel * root[None, :])
     return float(np.clip(1.0 - determinant, 0.0, 1.0))
