@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -12,7 +13,7 @@ from ww_callbacks.spectra.lapack import symmetric_eigenvalues
 
 Precision = Literal["float64", "float32"]
 
-_BLOCK_BYTES = 4 * 2**20
+_BLOCK_BYTES = 2**20
 # Outside of these ranges squares of the weights come near overflow or underflow.
 _SAFE_MAGNITUDE = {"float64": (1e-120, 1e120), "float32": (1e-8, 1e8)}
 
@@ -74,7 +75,7 @@ def rank_tolerance(largest: float, rows: int, columns: int) -> float:
 
 
 def float32_error(largest: float, rows: int, columns: int) -> float:
-    """How far single precision moves an eigenvalue: λ_max · √max(rows, columns) · ε₃₂.
+    """How far single precision moves an eigenvalue: 2 · λ_max · √max(rows, columns) · ε₃₂.
 
     The rounding errors of a sum of n products grow as √n when they are independent (Higham and Mary, *A new approach
     to probabilistic rounding error analysis*, 2019).
@@ -88,7 +89,7 @@ def float32_error(largest: float, rows: int, columns: int) -> float:
         >>> float32_error(1.0, 1000, 100) < 1e-5
         True
     """
-    return largest * max(rows, columns) ** 0.5 * float(np.finfo(np.float32).eps)
+    return 2 * largest * math.sqrt(max(rows, columns)) * float(np.finfo(np.float32).eps)
 
 
 def check_precision(precision: str) -> None:
@@ -138,7 +139,7 @@ def power_of_two_scale(largest: float, precision: Precision) -> int:
 
 
 def row_blocks(tall: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
-    """The rows of a matrix in blocks of a few megabytes, or of half an M × M matrix where that is more."""
+    """The rows of a matrix in blocks of a megabyte, or of half an M × M matrix where that is more."""
     rows = block_rows(*tall.shape)
     return (tall[start : start + rows] for start in range(0, len(tall), rows))
 
