@@ -80,7 +80,9 @@ def torch_model(arrays: dict[str, np.ndarray]) -> object:
     for array in arrays.values():
         rows, columns = array.shape[:2]
         is_conv = array.ndim == 4
-        layer = torch.nn.Conv2d(columns, rows, array.shape[2], bias=False) if is_conv else torch.nn.Linear(columns, rows)
+        layer = (
+            torch.nn.Conv2d(columns, rows, array.shape[2], bias=False) if is_conv else torch.nn.Linear(columns, rows)
+        )
         layer.weight.data = torch.from_numpy(array)
         layers.append(layer)
     return torch.nn.Sequential(*layers)

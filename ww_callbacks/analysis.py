@@ -25,6 +25,8 @@ MIN_EVALS = 20
 MIN_RELIABLE_EVALS = 50
 MIN_RELIABLE_TAIL = 10
 OVER_TRAINED, UNDER_TRAINED = 2.0, 6.0
+MAX_SVD_SIDE = 512
+"""Up to this size the rank of a layer that looks deficient comes from singular values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,9 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], settings: Setting
         return {"status": "failed", "reason": "the squares of the weights leave the range of float64"}
     values = np.sort(np.concatenate(by_position)) * factor
     tolerance = _tolerance(float(values[-1]), rows, columns, settings.precision)
-    result: dict[str, Any] = asdict(spectra.norm_metrics(values, tolerance))
+    deficient = values[0] <= tolerance and min(rows, columns) <= MAX_SVD_SIDE
+    rank = spectra.numerical_rank(matrices) if deficient else None
+    result: dict[str, Any] = asdict(spectra.norm_metrics(values, tolerance, rank))
     if settings.spectrum:
         result["spectrum"] = tuple(values.tolist())
     variances = [
@@ -220,7 +224,7 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], settings: Setting
         result |= _control_columns(control, values, factor, tolerance)
     positive = values[values > tolerance]
     result["histogram"] = _histogram(positive, None if control is None else control.values * factor, tolerance)
-    reason = _no_fit_reason(positive, len(values), spec.dtype)
+    reason = _no_fit_reason(positive, len(values), _precision(spec.dtype, settings))
     if reason:
         return _plain(result | {"status": "skipped", "reason": reason})
     formed = spectra.tail_formed(by_position, variances, rows, columns)
@@ -272,21 +276,22 @@ def _histogram(positive: Floats, shuffled: Floats | None, tolerance: float) -> H
     )
 
 
-def _no_fit_reason(positive: Floats, total: int, dtype: str) -> str:
+def _no_fit_reason(positive: Floats, total: int, precision: float) -> str:
     if len(positive) < MIN_EVALS:
         zero = f" ({total} with the zero ones)" if total > len(positive) else ""
         return f"{len(positive)} non-zero eigenvalues{zero}, a power-law fit needs {MIN_EVALS}"
-    precision = _storage_eps(dtype)
     if positive[-1] - positive[0] <= 64 * precision * positive[-1]:
         return "all eigenvalues are equal within the precision of the weights, so there is no tail"
     return ""
 
 
-def _storage_eps(dtype: str) -> float:
+def _precision(dtype: str, settings: Settings) -> float:
+    """Relative spacing of the numbers, as stored or as computed with, whichever is coarser."""
     if dtype == "bfloat16":
         return 2.0**-7
-    kind = np.dtype(dtype)
-    return float(np.finfo(kind).eps) if kind.kind == "f" else float(np.finfo(np.float64).eps)
+    stored = np.dtype(dtype)
+    kinds = [np.dtype(settings.precision), *([stored] if stored.kind == "f" else [])]
+    return max(float(np.finfo(kind).eps) for kind in kinds)
 
 
 def _fit_columns(positive: Floats, values: Floats, formed: bool, side: int, settings: Settings) -> dict[str, Any]:
@@ -326,9 +331,7 @@ def _truncated_columns(positive: Floats, power: spectra.PowerLawFit, settings: S
     return {"alpha": fit.alpha, "Lambda": fit.Lambda, "sigma": fit.sigma, "D": fit.D}
 
 
-def _interval(
-    positive: Floats, power: spectra.PowerLawFit, settings: Settings
-) -> tuple[float | None, float | None]:
+def _interval(positive: Floats, power: spectra.PowerLawFit, settings: Settings) -> tuple[float | None, float | None]:
     """Of the power law, in which the words of the warnings are defined."""
     if settings.interval == "bootstrap":
         try:

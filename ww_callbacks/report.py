@@ -192,9 +192,7 @@ class LayerReport:
             raise ValueError(f"values: not the columns of a LayerReport: {error}") from error
 
 
-def _histogram(
-    low: float, high: float, counts: Iterable[int], rand_counts: Iterable[int] | None
-) -> Histogram:
+def _histogram(low: float, high: float, counts: Iterable[int], rand_counts: Iterable[int] | None) -> Histogram:
     return Histogram(low, high, tuple(counts), None if rand_counts is None else tuple(rand_counts))
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.special import expi, gammaincc, gamma
+from scipy.special import expi, gamma, gammaincc
 
 from ww_callbacks.spectra import compare_alternatives, fit_power_law, fit_truncated_power_law, goodness_of_fit
 from ww_callbacks.spectra.power_law import PowerLawFit

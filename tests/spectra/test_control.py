@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from ww_callbacks.spectra import edge_threshold, shuffle_matrix, shuffled_control, spectral_distance
 from ww_callbacks.spectra import control as module
+from ww_callbacks.spectra import edge_threshold, shuffle_matrix, shuffled_control, spectral_distance
 from ww_callbacks.spectra.bulk import LEVEL
 
 DENSE = [(64, 32), (128, 128), (300, 100), (784, 300)]

@@ -8,7 +8,7 @@ from ww_callbacks.spectra.bulk import edge_threshold, element_variance, marchenk
 from ww_callbacks.spectra.bulk_fit import MarchenkoPasturFit, marchenko_pastur
 from ww_callbacks.spectra.control import ShuffledControl, shuffle_matrix, shuffled_control, spectral_distance
 from ww_callbacks.spectra.effective_rank import det_x_size
-from ww_callbacks.spectra.eigen import Precision, eigenvalues, float32_error, magnitude, rank_tolerance
+from ww_callbacks.spectra.eigen import Precision, eigenvalues, float32_error, magnitude, numerical_rank, rank_tolerance
 from ww_callbacks.spectra.goodness import goodness_of_fit
 from ww_callbacks.spectra.histogram import log_histogram
 from ww_callbacks.spectra.interval import asymptotic_interval, bootstrap_interval, rounding_shift
@@ -43,6 +43,7 @@ __all__ = [
     "marchenko_pastur",
     "marchenko_pastur_edge",
     "norm_metrics",
+    "numerical_rank",
     "rank_tolerance",
     "rounding_shift",
     "shuffle_matrix",
