@@ -17,6 +17,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from statistics import median
 
@@ -111,6 +112,10 @@ def layers() -> None:
         )
 
 
+def core(matrix: np.ndarray) -> None:
+    symmetric_eigenvalues(matrix.T @ matrix)
+
+
 def share() -> None:
     """Of the time of a dense layer, how much are the Gram product and the eigenvalues."""
     print("\n| layer | whole | share | with control | share |")
@@ -119,16 +124,16 @@ def share() -> None:
         matrix = heavy(np.random.default_rng(0), rows, columns)
         wide = matrix.astype(np.float64)
         spec = LayerSpec("layer", "Linear", matrix.shape, "float32", (0, 1))
-        wholes, cores = [[], []], [[], []]
+        wholes: list[list[float]] = [[], []]
+        cores: list[list[float]] = [[], []]
         for _ in range(5):
             for index, randomize in enumerate((False, True)):
-                settings = Settings(randomize=randomize)
-                wholes[index].append(cpu(lambda settings=settings: analyze_layer(spec, matrix, settings)))
-            exact = cpu(lambda: symmetric_eigenvalues(wide.T @ wide))
+                wholes[index].append(cpu(partial(analyze_layer, spec, matrix, Settings(randomize=randomize))))
+            exact = cpu(partial(core, wide))
             cores[0].append(exact)
-            cores[1].append(exact + cpu(lambda: symmetric_eigenvalues(matrix.T @ matrix)))
-        whole, core = [median(w) for w in wholes], [median(c) for c in cores]
-        cells = [f"{w * 1e3:.0f} ms | {c / w:.0%}" for w, c in zip(whole, core, strict=True)]
+            cores[1].append(exact + cpu(partial(core, matrix)))
+        whole, part = [median(w) for w in wholes], [median(c) for c in cores]
+        cells = [f"{w * 1e3:.0f} ms | {c / w:.0%}" for w, c in zip(whole, part, strict=True)]
         print(f"| {rows} x {columns} | {cells[0]} | {cells[1]} |", flush=True)
 
 
@@ -199,8 +204,8 @@ def bootstrap() -> None:
     for rows, columns in [(128, 128), (256, 256), (512, 512), (2048, 512), (768, 768), (2048, 1024)]:
         matrix = heavy(np.random.default_rng(0), rows, columns)
         spec = LayerSpec("layer", "Linear", matrix.shape, "float32", (0, 1))
-        without = cpu(lambda: analyze_layer(spec, matrix, Settings()), 5)
-        both = cpu(lambda: analyze_layer(spec, matrix, Settings(interval="bootstrap")), 5)
+        without = cpu(partial(analyze_layer, spec, matrix, Settings()), 5)
+        both = cpu(partial(analyze_layer, spec, matrix, Settings(interval="bootstrap")), 5)
         cells = f"{without * 1e3:.0f} ms | {(both - without) * 1e3:.0f} ms | {(both - without) / without:.2f}"
         print(f"| {rows} x {columns} | {cells} |", flush=True)
 

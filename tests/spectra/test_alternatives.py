@@ -53,7 +53,7 @@ def test_truncated_fit_scales():
 
 @pytest.mark.parametrize(("values", "xmin"), [([1.0, 2.0, 3.0], 0.0), ([1.0, 2.0], 1.0), ([1.0, 2.0, np.inf], 1.0)])
 def test_truncated_fit_names_bad_arguments(values, xmin):
-    with pytest.raises(ValueError, match="values|xmin"):
+    with pytest.raises(ValueError, match=r"values|xmin"):
         fit_truncated_power_law(np.array(values), xmin)
 
 

@@ -58,7 +58,7 @@ def test_edge_is_where_random_matrices_end():
 
 @pytest.mark.parametrize(("variance", "rows"), [(-1, 3), (math.nan, 3), (math.inf, 3), (1, 0)])
 def test_bad_edge_arguments_are_named(variance, rows):
-    with pytest.raises(ValueError, match="variance|rows"):
+    with pytest.raises(ValueError, match=r"variance|rows"):
         marchenko_pastur_edge(variance, rows, 2)
 
 

@@ -229,5 +229,5 @@ def test_spectral_distance_is_the_peers():
 
 @pytest.mark.parametrize("bad", [([1.0], [1.0, 2.0]), ([0.0, 0.0], [1.0, 2.0]), ([1.0, np.nan], [1.0, 2.0])])
 def test_spectral_distance_names_bad_values(bad):
-    with pytest.raises(ValueError, match="values|others"):
+    with pytest.raises(ValueError, match=r"values|others"):
         spectral_distance(*map(np.array, bad))

@@ -116,8 +116,7 @@ def test_memory_stays_within_three_gram_matrices(rows):
     ],
 )
 def test_bad_matrices_are_named(matrix):
-    with warnings.catch_warnings(), pytest.raises(ValueError, match="matrix"):
-        warnings.simplefilter("error")
+    with np.errstate(all="raise"), pytest.raises(ValueError, match="matrix"):
         eigenvalues(matrix)
 
 

@@ -95,7 +95,7 @@ def _exponential(u: Floats) -> Floats:
 def _log_normal(u: Floats) -> Floats:
     """Log density of the best log-normal cut at 1; its μ may lie far below, where it approaches a power law."""
     log_u = np.log(u)
-    mean, mean_square, size = float(log_u.mean()), float(np.square(log_u).mean()), len(u)
+    mean, mean_square = float(log_u.mean()), float(np.square(log_u).mean())
 
     def loss(p: Floats) -> float:
         mu, sd = float(p[0]), math.exp(float(p[1]))

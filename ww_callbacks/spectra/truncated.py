@@ -40,8 +40,8 @@ def fit_truncated_power_law(values: NDArray[np.floating], xmin: float) -> Trunca
     """Maximum likelihood fit of a truncated power law to the values from xmin on.
 
     With u = x/xmin and l = Lambda·xmin the density is u^-alpha exp(-l u)/Z, Z = ∫₁^∞ u^-alpha exp(-l u) du; alpha
-    and l maximise the likelihood under alpha ≥ 0, l ≥ 0. For Lambda = 0 it is the power law. xmin is not searched for: the one of
-    :func:`fit_power_law` makes both comparable.
+    and l maximise the likelihood under alpha ≥ 0, l ≥ 0. For Lambda = 0 it is the power law. xmin is not searched
+    for: the one of :func:`fit_power_law` makes both comparable.
 
     Source: Clauset, Shalizi and Newman (2009), table 2.1; Martin and Mahoney (2021), on its use for layers with a
     small alpha.
