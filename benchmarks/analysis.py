@@ -123,7 +123,7 @@ def share() -> None:
     for rows, columns in [(768, 768), (3072, 768), (2048, 2048)]:
         matrix = heavy(np.random.default_rng(0), rows, columns)
         wide = matrix.astype(np.float64)
-        spec = LayerSpec("layer", "Linear", matrix.shape, "float32", (0, 1))
+        spec = LayerSpec("layer", "Linear", matrix.shape, "float32", ((), (0,), (1,)))
         wholes: list[list[float]] = [[], []]
         cores: list[list[float]] = [[], []]
         for _ in range(5):
@@ -203,7 +203,7 @@ def bootstrap() -> None:
     print("|---|---|---|---|")
     for rows, columns in [(128, 128), (256, 256), (512, 512), (2048, 512), (768, 768), (2048, 1024)]:
         matrix = heavy(np.random.default_rng(0), rows, columns)
-        spec = LayerSpec("layer", "Linear", matrix.shape, "float32", (0, 1))
+        spec = LayerSpec("layer", "Linear", matrix.shape, "float32", ((), (0,), (1,)))
         without = cpu(partial(analyze_layer, spec, matrix, Settings()), 5)
         both = cpu(partial(analyze_layer, spec, matrix, Settings(interval="bootstrap")), 5)
         cells = f"{without * 1e3:.0f} ms | {(both - without) * 1e3:.0f} ms | {(both - without) / without:.2f}"

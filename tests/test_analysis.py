@@ -17,7 +17,7 @@ from ww_callbacks.spectra import eigenvalues, shuffled_control
 
 def analyze(array: np.ndarray, step: int | None = None, **options: object) -> LayerReport:
     is_conv = array.ndim == 4
-    axes = (2, 3, 0, 1) if is_conv else (0, 1)
+    axes = ((2, 3), (0,), (1,)) if is_conv else ((), (0,), (1,))
     spec = LayerSpec("layer", "Layer", array.shape, str(array.dtype), axes, is_conv)
     return analyze_layer(spec, array, Settings(**options), step)
 
@@ -220,7 +220,7 @@ def test_another_process_gives_the_same_report():
         "import json, numpy as np\n"
         "from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer\n"
         "W = np.random.default_rng(0).standard_normal((60, 50))\n"
-        "spec = LayerSpec('layer', 'Layer', W.shape, 'float64', (0, 1))\n"
+        "spec = LayerSpec('layer', 'Layer', W.shape, 'float64', ((), (0,), (1,)))\n"
         "print(json.dumps(analyze_layer(spec, W, Settings()).to_dict()))"
     )
     runs = {subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout for _ in range(2)}
@@ -235,7 +235,7 @@ def test_the_control_is_that_of_the_matrix_however_it_is_stored():
     """(in, out) kernels of Keras and (out, in) weights of torch with the same numbers."""
     W = np.random.default_rng(0).standard_normal((50, 30))
     torch_layer = analyze(W)
-    spec = LayerSpec("layer", "Layer", (30, 50), "float64", (1, 0))
+    spec = LayerSpec("layer", "Layer", (30, 50), "float64", ((), (1,), (0,)))
     keras_layer = analyze_layer(spec, np.ascontiguousarray(W.T), Settings())
     assert keras_layer.max_rand_eval == pytest.approx(torch_layer.max_rand_eval, rel=1e-6)
     assert keras_layer.rand_alpha == pytest.approx(torch_layer.rand_alpha, rel=1e-4)
@@ -245,7 +245,7 @@ def test_bfloat16_words():
     words = (np.random.default_rng(0).standard_normal((40, 30)).astype(np.float32).view(np.uint32) >> 16).astype(
         np.uint16
     )
-    spec = LayerSpec("layer", "Layer", (40, 30), "bfloat16", (0, 1))
+    spec = LayerSpec("layer", "Layer", (40, 30), "bfloat16", ((), (0,), (1,)))
     matrix = as_matrices(spec, words)[0]
     assert matrix.dtype == np.float32
     assert analyze_layer(spec, words, Settings()).norm == pytest.approx(float((matrix.astype(float) ** 2).sum()))

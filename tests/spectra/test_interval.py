@@ -53,7 +53,7 @@ def test_interval_of_a_layer_that_is_built_to_have_the_tail():
         values = spectrum(rng, 100, 2.5, 0.0)
         left, _ = np.linalg.qr(rng.standard_normal((150, 100)))
         right, _ = np.linalg.qr(rng.standard_normal((100, 100)))
-        spec = LayerSpec("layer", "Linear", (150, 100), "float64", (0, 1))
+        spec = LayerSpec("layer", "Linear", (150, 100), "float64", ((), (0,), (1,)))
         layer = analyze_layer(spec, (left * np.sqrt(values)) @ right, Settings(randomize=False))
         held += layer.alpha_low < 2.5 < layer.alpha_high
     assert 16 <= held <= 20

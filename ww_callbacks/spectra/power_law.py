@@ -167,7 +167,8 @@ class _Probes:
     def bound(self, i: int) -> float:
         """The same from all ranks: exponentials, which cost a fraction of the powers of a full evaluation."""
         ranks = np.arange(len(self.log_x) - i) / float(self.k[i])
-        model = np.exp(-self.slope[i] * (self.log_x[i:] - self.log_x[i]))
+        with np.errstate(invalid="ignore", over="ignore"):
+            model = np.exp(-self.slope[i] * (self.log_x[i:] - self.log_x[i]))
         model += ranks
         model -= 1
         return float(np.abs(model, out=model).max() - self.slack[i])
