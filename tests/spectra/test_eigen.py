@@ -116,7 +116,7 @@ def test_memory_stays_within_three_gram_matrices(rows):
     ],
 )
 def test_bad_matrices_are_named(matrix):
-    with np.errstate(all="raise"), pytest.raises(ValueError, match="matrix"):
+    with np.errstate(over="raise", invalid="raise", divide="raise"), pytest.raises(ValueError, match="matrix"):
         eigenvalues(matrix)
 
 
