@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ww_callbacks.analysis import ConvScale, Settings, analyze_layer
+from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings, analyze_layer
 from ww_callbacks.arguments import check_patterns
 from ww_callbacks.report import LayerReport, Report
+from ww_callbacks.spectra import Precision
 from ww_callbacks.weights import Layer, find_layers, select_layers
 
 
-def analyze(model: Any, *, layers: Sequence[str] | None = None, conv_scale: ConvScale = "weightwatcher") -> Report:
+def analyze(
+    model: Any,
+    *,
+    layers: Sequence[str] | None = None,
+    conv_scale: ConvScale = "weightwatcher",
+    randomize: bool = True,
+    precision: Precision = "float64",
+    interval: Interval = "asymptotic",
+    fit: Fit = "PL",
+    seed: int = 0,
+    gof: bool = False,
+    compare: bool = False,
+    spectrum: bool = False,
+) -> Report:
     """Analyse the weights of a model.
 
     The model is only read. A layer that cannot be analysed is listed with the reason and stops nothing.
@@ -22,10 +36,18 @@ def analyze(model: Any, *, layers: Sequence[str] | None = None, conv_scale: Conv
         layers: patterns of layers to keep, ``"!pattern"`` to leave out; None for all.
         conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" (number of kernel
             positions / 2) or "none".
+        randomize: compare each layer with a shuffled copy of itself (rand_alpha, num_traps and so on).
+        precision: "float64", or "float32" for half the time and an error of alpha, estimated in ``alpha_error``.
+        interval: 95 % interval of alpha: "asymptotic", or "bootstrap" with xmin chosen anew in 40 resampled spectra.
+        fit: "PL", a power law, or "TPL", a truncated one (alpha and Lambda).
+        seed: of the shuffle and of all resampling; the same seed gives the same report.
+        gof: compute the goodness of fit of the power law, ``gof_pvalue`` (200 fits per layer).
+        compare: compare the power law with an exponential, a log-normal and a truncated power law.
+        spectrum: keep all eigenvalues of each layer, ``LayerReport.spectrum``.
 
     Raises:
         TypeError: the model or an argument is of the wrong kind.
-        ValueError: a pattern matches no layer, or ``conv_scale`` is unknown.
+        ValueError: a pattern matches no layer, or an argument has a value that is not allowed.
 
     Example:
         >>> import numpy as np
@@ -36,7 +58,7 @@ def analyze(model: Any, *, layers: Sequence[str] | None = None, conv_scale: Conv
         ['ok', 'skipped']
     """
     check_patterns("layers", layers)
-    settings = Settings(conv_scale=conv_scale)
+    settings = Settings(conv_scale, randomize, precision, interval, fit, seed, gof, compare, spectrum)
     chosen = select_layers(find_layers(model), layers)
     return Report.of(_analyze(layer, settings) for layer in chosen)
 

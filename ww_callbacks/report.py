@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Status = Literal["ok", "skipped", "failed"]
 Warning_ = Literal["", "over-trained", "under-trained", "no tail"]
 
+Verdict = Literal["power law", "exponential", "log-normal", "truncated power law", "undecided"]
+
 MIN_COUNTED = 50
 """A layer with fewer eigenvalues does not enter the means while another one has as many."""
 
@@ -28,6 +30,23 @@ _MEANS = (
     "stable_rank",
     "D",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """A spectrum, and that of the shuffled weights, in equal bins of log10 λ.
+
+    Attributes:
+        low: log10 of the lower end.
+        high: log10 of the upper end.
+        counts: eigenvalues in each bin, at most 64 bins.
+        rand_counts: eigenvalues of the shuffled matrices in the same bins; None without them.
+    """
+
+    low: float
+    high: float
+    counts: tuple[int, ...]
+    rand_counts: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +77,7 @@ class LayerReport:
         xmin: smallest eigenvalue of the fitted tail.
         xmax: largest eigenvalue.
         num_pl_spikes: number of eigenvalues in the tail.
+        finger_shift: how far alpha moves when the largest eigenvalue is left out.
         reliable: tail formed, at least 50 eigenvalues and 10 of them in the tail.
         norm: squared Frobenius norm, Σλ.
         log_norm: log10 of it.
@@ -70,6 +90,27 @@ class LayerReport:
         matrix_rank: eigenvalues above the rounding error.
         rank_loss: eigenvalues that are numerically zero.
         entropy: entropy of λ/Σλ relative to its maximum.
+        sigma_mp: σ of the Marchenko-Pastur law fitted to the bulk, where the mean eigenvalue is 1.
+        bulk_min: lower edge of that bulk.
+        bulk_max: upper edge of it.
+        num_spikes: eigenvalues above the edge by more than its fluctuation.
+        mp_softrank: bulk_max/λ_max.
+        rand_alpha: alpha of the shuffled weights.
+        max_rand_eval: largest eigenvalue of the shuffled weights.
+        ww_softrank: max_rand_eval/λ_max.
+        rand_distance: Jensen-Shannon distance of the spectrum from that of the shuffled weights.
+        num_traps: eigenvalues of the shuffled weights above the random edge: correlation traps.
+        trap_pvalue: how probable as large a max_rand_eval is without traps; an upper bound for small or thin layers.
+        detX_num: number of the largest eigenvalues whose product is 1 at mean 1.
+        ERG_gap: detX_num - num_pl_spikes.
+        Lambda: rate of the exponential cut-off (fit "TPL").
+        alpha_error: estimated error of alpha from single precision (precision "float32").
+        gof_pvalue: goodness of fit of the power law (on request); small speaks against it.
+        vs_exponential: the better of power law and exponential, or "undecided" (on request).
+        vs_lognormal: the same for the log-normal.
+        vs_truncated: the same for the truncated power law.
+        histogram: counts for a picture; not a column.
+        spectrum: all eigenvalues, ascending (on request); not a column.
     """
 
     name: str
@@ -93,6 +134,7 @@ class LayerReport:
     xmin: float | None = None
     xmax: float | None = None
     num_pl_spikes: int | None = None
+    finger_shift: float | None = None
     reliable: bool | None = None
     norm: float | None = None
     log_norm: float | None = None
@@ -105,25 +147,94 @@ class LayerReport:
     matrix_rank: int | None = None
     rank_loss: int | None = None
     entropy: float | None = None
+    sigma_mp: float | None = None
+    bulk_min: float | None = None
+    bulk_max: float | None = None
+    num_spikes: int | None = None
+    mp_softrank: float | None = None
+    rand_alpha: float | None = None
+    max_rand_eval: float | None = None
+    ww_softrank: float | None = None
+    rand_distance: float | None = None
+    num_traps: int | None = None
+    trap_pvalue: float | None = None
+    detX_num: int | None = None
+    ERG_gap: int | None = None
+    Lambda: float | None = None
+    alpha_error: float | None = None
+    gof_pvalue: float | None = None
+    vs_exponential: Verdict | None = None
+    vs_lognormal: Verdict | None = None
+    vs_truncated: Verdict | None = None
+    histogram: Histogram | None = None
+    spectrum: tuple[float, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The columns as plain values, ready for JSON."""
-        return asdict(self)
+        """The columns as plain values, ready for JSON; histogram and spectrum only where there is one."""
+        values = asdict(self)
+        return {key: value for key, value in values.items() if key in COLUMNS or value is not None}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LayerReport:
-        """The inverse of :meth:`to_dict`.
+        """The inverse of :meth:`to_dict`, also after a way through JSON.
 
         Raises:
             ValueError: a column is missing or unknown.
         """
         try:
-            return cls(**values)
+            beside: dict[str, Any] = {}
+            if values.get("histogram") is not None:
+                beside["histogram"] = _histogram(**values["histogram"])
+            if values.get("spectrum") is not None:
+                beside["spectrum"] = tuple(values["spectrum"])
+            return cls(**(values | beside))
         except TypeError as error:
             raise ValueError(f"values: not the columns of a LayerReport: {error}") from error
 
 
-COLUMNS = tuple(field.name for field in fields(LayerReport))
+def _histogram(low: float, high: float, counts: Iterable[int], rand_counts: Iterable[int] | None) -> Histogram:
+    return Histogram(low, high, tuple(counts), None if rand_counts is None else tuple(rand_counts))
+
+
+_BESIDE = ("histogram", "spectrum")
+COLUMNS = tuple(field.name for field in fields(LayerReport) if field.name not in _BESIDE)
+_TEXTS = ("name", "kind", "status", "reason", "warning", "vs_exponential", "vs_lognormal", "vs_truncated")
+_FLAGS = ("counted", "reliable")
+
+
+@dataclass(frozen=True, slots=True)
+class CorrelationFlow:
+    """Alpha against depth: how information flows from layer to layer.
+
+    Attributes:
+        names: the fitted layers in model order.
+        alpha: their alpha.
+        mean: mean of it.
+        std: standard deviation over the layers; None for fewer than two.
+        slope: change of alpha from the first to the last layer, by least squares; None for fewer than two.
+    """
+
+    names: tuple[str, ...]
+    alpha: tuple[float, ...]
+    mean: float | None
+    std: float | None
+    slope: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleChange:
+    """How the scale of one layer moved against a baseline.
+
+    Attributes:
+        name: of the layer.
+        change: Δ log10 λ_max.
+        z: distance of the change from the median change in robust standard deviations; beyond ±3.5 the layer has
+            changed its scale while the others have not.
+    """
+
+    name: str
+    change: float
+    z: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +299,8 @@ class Report:
 
         Keys are those of the logged metrics without their prefix: alpha, alpha_median, alpha_min, alpha_max,
         alpha_hill, alpha_weighted, log_norm, log_spectral_norm, stable_rank, D, num_overtrained,
-        num_undertrained, num_no_tail, num_reliable, failed. A mean without any value is left out.
+        num_undertrained, num_no_tail, num_reliable, failed, and with a shuffled control num_traps and
+        num_trap_layers. A mean without any value is left out.
         """
         result: dict[str, float] = {}
         for name in _MEANS:
@@ -203,7 +315,62 @@ class Report:
         result["num_no_tail"] = self._count("warning", "no tail")
         result["num_reliable"] = self._count("reliable", True)
         result["failed"] = self._count("status", "failed")
+        traps = [layer.num_traps for layer in self.layers if layer.num_traps is not None]
+        if traps:
+            result["num_traps"] = float(sum(traps))
+            result["num_trap_layers"] = float(sum(number > 0 for number in traps))
         return result
+
+    def correlation_flow(self) -> CorrelationFlow:
+        """Alpha against depth, over the fitted layers in model order.
+
+        A small and flat alpha is what well-trained networks show (Martin, Peng and Mahoney 2021).
+
+        Example:
+            >>> layers = [LayerReport(name=n, kind="Linear", alpha=a) for n, a in [("fc1", 2.0), ("fc2", 3.0)]]
+            >>> flow = Report(tuple(layers)).correlation_flow()
+            >>> flow.names, flow.mean, flow.slope
+            (('fc1', 'fc2'), 2.5, 1.0)
+        """
+        fitted = [(layer.name, layer.alpha) for layer in self.layers if layer.alpha is not None]
+        alpha = tuple(value for _, value in fitted)
+        many = len(alpha) > 1
+        depth = [index / (len(alpha) - 1) for index in range(len(alpha))] if many else []
+        return CorrelationFlow(
+            names=tuple(name for name, _ in fitted),
+            alpha=alpha,
+            mean=statistics.fmean(alpha) if alpha else None,
+            std=statistics.stdev(alpha) if many else None,
+            slope=statistics.linear_regression(depth, alpha).slope if many else None,
+        )
+
+    def scale_collapse(self, baseline: Report) -> tuple[ScaleChange, ...]:
+        """How far the scale of each layer moved from a baseline, beside the other layers.
+
+        z = (Δ - median Δ)/(1.4826 · median |Δ - median Δ|) with Δ the change of log10 λ_max. Where more than half of
+        the layers moved alike, the mean absolute deviation takes the place of the median one (Iglewicz and Hoaglin
+        1993). Published scale collapses go both ways: look at |z|.
+
+        Args:
+            baseline: a report of the same model before; layers are matched by name.
+
+        Returns:
+            One entry per layer whose λ_max is known in both, in model order.
+        """
+        before = {layer.name: layer.log_spectral_norm for layer in baseline.layers}
+        changes = {
+            layer.name: layer.log_spectral_norm - old
+            for layer in self.layers
+            if layer.log_spectral_norm is not None and (old := before.get(layer.name)) is not None
+        }
+        if not changes:
+            return ()
+        median = statistics.median(changes.values())
+        deviations = [abs(change - median) for change in changes.values()]
+        spread = 1.4826 * statistics.median(deviations) or 1.2533 * statistics.fmean(deviations)
+        return tuple(
+            ScaleChange(name, change, (change - median) / spread if spread else 0.0) for name, change in changes.items()
+        )
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dictionary of plain values per layer, ready for JSON."""
@@ -318,5 +485,5 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     except ImportError as error:
         raise ImportError("to_pandas needs pandas: pip install ww_callbacks[pandas]") from error
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    numbers = [c for c in COLUMNS if c not in ("name", "kind", "status", "reason", "warning", "counted", "reliable")]
+    numbers = [column for column in COLUMNS if column not in _TEXTS + _FLAGS]
     return frame.astype(dict.fromkeys(numbers, float))

@@ -1,25 +1,54 @@
-"""The numbers: eigenvalues, power law, Marchenko-Pastur edge, norms. Arrays in, values out.
+"""The numbers: eigenvalues, power law, Marchenko-Pastur bulk, shuffled control, norms. Arrays in, values out.
 
 Every function here is pure and depends on numpy and scipy only; nothing reads or changes global random state.
 """
 
-from ww_callbacks.spectra.bulk import edge_threshold, marchenko_pastur_edge, tail_formed
-from ww_callbacks.spectra.eigen import eigenvalues, rank_tolerance
+from ww_callbacks.spectra.alternatives import Comparison, compare_alternatives
+from ww_callbacks.spectra.bulk import edge_threshold, element_variance, marchenko_pastur_edge, tail_formed
+from ww_callbacks.spectra.bulk_fit import MarchenkoPasturFit, marchenko_pastur
+from ww_callbacks.spectra.control import ShuffledControl, shuffle_matrix, shuffled_control, spectral_distance
+from ww_callbacks.spectra.effective_rank import det_x_size
+from ww_callbacks.spectra.eigen import Precision, eigenvalues, float32_error, magnitude, numerical_rank, rank_tolerance
+from ww_callbacks.spectra.goodness import goodness_of_fit
+from ww_callbacks.spectra.histogram import log_histogram
+from ww_callbacks.spectra.interval import asymptotic_interval, bootstrap_interval, rounding_shift
 from ww_callbacks.spectra.norms import Norms, log_alpha_norm, norm_metrics
 from ww_callbacks.spectra.power_law import PowerLawFit, fit_power_law, hill_alpha
 from ww_callbacks.spectra.tracy_widom import tracy_widom_isf, tracy_widom_sf
+from ww_callbacks.spectra.truncated import TruncatedPowerLawFit, fit_truncated_power_law
 
 __all__ = [
+    "Comparison",
+    "MarchenkoPasturFit",
     "Norms",
     "PowerLawFit",
+    "Precision",
+    "ShuffledControl",
+    "TruncatedPowerLawFit",
+    "asymptotic_interval",
+    "bootstrap_interval",
+    "compare_alternatives",
+    "det_x_size",
     "edge_threshold",
     "eigenvalues",
+    "element_variance",
     "fit_power_law",
+    "fit_truncated_power_law",
+    "float32_error",
+    "goodness_of_fit",
     "hill_alpha",
     "log_alpha_norm",
+    "log_histogram",
+    "magnitude",
+    "marchenko_pastur",
     "marchenko_pastur_edge",
     "norm_metrics",
+    "numerical_rank",
     "rank_tolerance",
+    "rounding_shift",
+    "shuffle_matrix",
+    "shuffled_control",
+    "spectral_distance",
     "tail_formed",
     "tracy_widom_isf",
     "tracy_widom_sf",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,26 @@ def marchenko_pastur_edge(variance: float, rows: int, columns: int) -> tuple[flo
         raise ValueError(f"rows, columns: expected at least 1, got {rows} x {columns}")
     n, m = math.sqrt(rows - 0.5), math.sqrt(columns - 0.5)
     return variance * (n + m) ** 2, variance * (n + m) * (1 / n + 1 / m) ** (1 / 3)
+
+
+def element_variance(matrix: NDArray[Any], sum_of_squares: float | None = None) -> float:
+    """Variance of the elements of a matrix (over all of them, without Bessel's correction).
+
+    Args:
+        matrix: any real dtype.
+        sum_of_squares: ΣW² where it is known (the sum of the eigenvalues): saves a pass and a copy, as long as the
+            mean is not so large that the difference would lose digits.
+
+    Example:
+        >>> import numpy as np
+        >>> element_variance(np.array([[1.0, 3.0]]))
+        1.0
+    """
+    mean = float(np.mean(matrix, dtype=np.float64))
+    if sum_of_squares is not None and mean**2 <= 1e-3 * sum_of_squares / matrix.size:
+        return sum_of_squares / matrix.size - mean**2
+    squares = (float(np.square(np.subtract(row, mean, dtype=np.float64)).sum()) for row in np.atleast_2d(matrix))
+    return math.fsum(squares) / matrix.size
 
 
 def edge_threshold(variance: float, rows: int, columns: int, level: float = LEVEL) -> float:

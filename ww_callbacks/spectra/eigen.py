@@ -2,42 +2,55 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+from ww_callbacks.spectra.lapack import symmetric_eigenvalues
 
-_BLOCK_BYTES = 32 * 2**20
-# Outside of this range squares of float64 weights come near overflow or underflow.
-_SAFE_MAGNITUDE = (1e-120, 1e120)
+Precision = Literal["float64", "float32"]
+
+_BLOCK_BYTES = 2**20
+# Outside of these ranges squares of the weights come near overflow or underflow.
+_SAFE_MAGNITUDE = {"float64": (1e-120, 1e120), "float32": (1e-8, 1e8)}
 
 
-def eigenvalues(matrix: NDArray[np.generic]) -> NDArray[np.float64]:
+def eigenvalues(matrix: NDArray[np.generic], precision: Precision = "float64") -> NDArray[np.float64]:
     """Eigenvalues of X = WᵀW (no 1/N), the squared singular values of W.
 
-    The float64 Gram matrix of the shorter side is accumulated in row blocks, so that beside the weights no
-    more than about three M × M float64 matrices are alive. Against a singular value decomposition the relative
-    error is about 1e-13 for large eigenvalues; those below ``rank_tolerance`` are noise.
+    The Gram matrix of the shorter side is accumulated in row blocks, so that beside the weights no more than about
+    three M × M float64 matrices are alive. Against a singular value decomposition the relative error in float64 is
+    about 1e-13 for large eigenvalues; those below :func:`rank_tolerance` are noise. In float32 the error is about
+    :func:`float32_error`, relative to the largest.
 
     Args:
         matrix: weights, shape (rows, columns), any real dtype. Either orientation.
+        precision: "float64", or "float32" for half the time.
 
     Returns:
         float64, shape (M,) with M = min(rows, columns), ascending, never negative.
 
     Raises:
-        ValueError: ``matrix`` is not two-dimensional, empty, not real or holds NaN or infinity.
+        ValueError: ``matrix`` is not two-dimensional, empty, not real or holds NaN or infinity; ``precision`` is
+            unknown; the squares of the weights leave the range of float64.
 
     Example:
         >>> import numpy as np
         >>> eigenvalues(np.diag([3.0, 1.0, 2.0]))
         array([1., 4., 9.])
     """
-    tall = _checked(matrix)
-    scale = _power_of_two_scale(tall)
-    values = np.linalg.eigvalsh(_gram(tall, scale))
-    result: NDArray[np.float64] = np.ldexp(np.maximum(values, 0.0), 2 * scale)
-    return result
+    check_precision(precision)
+    tall, largest = checked(matrix)
+    scale = power_of_two_scale(largest, precision)
+    values = symmetric_eigenvalues(gram(row_blocks(tall), precision, scale)).astype(np.float64, copy=False)
+    with np.errstate(over="ignore", under="ignore"):
+        values = np.ldexp(np.maximum(values, 0.0), 2 * scale)
+    if not np.isfinite(values[-1]) or (largest > 0 and values[-1] == 0):
+        raise ValueError("matrix: the squares of its elements leave the range of float64")
+    return values
 
 
 def rank_tolerance(largest: float, rows: int, columns: int) -> float:
@@ -61,34 +74,117 @@ def rank_tolerance(largest: float, rows: int, columns: int) -> float:
     return largest * max(rows, columns) * float(np.finfo(np.float64).eps)
 
 
-def _checked(matrix: NDArray[np.generic]) -> NDArray[np.generic]:
+def numerical_rank(matrices: NDArray[Any]) -> int:
+    """Rank of all matrices of a layer together, from their singular values: #{s > s_max · max(rows, columns) · ε}.
+
+    Singular values resolve ranks that the Gram matrix cannot (it loses those below 1e-8 of the largest), at several
+    times the cost.
+
+    Args:
+        matrices: weights, shape (positions, rows, columns), finite.
+
+    Example:
+        >>> import numpy as np
+        >>> numerical_rank(np.diag([1.0, 1e-10, 0.0])[None])
+        2
+    """
+    singular = np.linalg.svd(matrices.astype(np.float64), compute_uv=False)
+    bound = singular.max() * max(matrices.shape[1:]) * float(np.finfo(np.float64).eps)
+    return int(np.count_nonzero(singular > bound))
+
+
+def float32_error(largest: float, rows: int, columns: int) -> float:
+    """How far single precision moves an eigenvalue: 2 · λ_max · √max(rows, columns) · ε₃₂.
+
+    The rounding errors of a sum of n products grow as √n when they are independent (Higham and Mary, *A new approach
+    to probabilistic rounding error analysis*, 2019).
+
+    Args:
+        largest: λ_max, the largest eigenvalue of X = WᵀW.
+        rows: number of rows of W.
+        columns: number of columns of W.
+
+    Example:
+        >>> float32_error(1.0, 1000, 100) < 1e-5
+        True
+    """
+    return 2 * largest * math.sqrt(max(rows, columns)) * float(np.finfo(np.float32).eps)
+
+
+def check_precision(precision: str) -> None:
+    """Complain about anything but "float64" and "float32".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if precision not in ("float64", "float32"):
+        raise ValueError(f'precision: expected "float64" or "float32", got {precision!r}')
+
+
+def checked(matrix: NDArray[np.generic]) -> tuple[NDArray[np.generic], float]:
+    """The matrix with rows ≥ columns, and its largest absolute element.
+
+    Raises:
+        ValueError: not two-dimensional, empty, not real or not finite.
+    """
     matrix = np.asarray(matrix)
     if matrix.ndim != 2 or matrix.size == 0:
         raise ValueError(f"matrix: expected a non-empty two-dimensional array, got shape {matrix.shape}")
     if matrix.dtype.kind not in "fiub":
         raise ValueError(f"matrix: expected real numbers, got dtype {matrix.dtype}")
-    if not np.isfinite(matrix).all():
+    largest = magnitude(matrix)
+    if not np.isfinite(largest):
         raise ValueError("matrix: holds NaN or infinite values")
-    return matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    return (matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T), largest
 
 
-def _power_of_two_scale(matrix: NDArray[np.generic]) -> int:
+def magnitude(array: NDArray[np.generic]) -> float:
+    """The largest absolute element; NaN or infinity where there is one.
+
+    Example:
+        >>> import numpy as np
+        >>> magnitude(np.array([1.0, -3.0]))
+        3.0
+    """
+    with np.errstate(invalid="ignore"):
+        largest: float = np.maximum(abs(float(array.max())), abs(float(array.min()))).item()
+    return largest
+
+
+def power_of_two_scale(largest: float, precision: Precision) -> int:
     """Exponent e such that W·2⁻ᵉ has safe squares; 0 for all ordinary weights."""
-    largest = float(max(abs(float(matrix.max())), abs(float(matrix.min()))))
-    if largest == 0.0 or _SAFE_MAGNITUDE[0] < largest < _SAFE_MAGNITUDE[1]:
-        return 0
-    return int(np.frexp(largest)[1])
+    low, high = _SAFE_MAGNITUDE[precision]
+    return 0 if largest == 0.0 or low < largest < high else int(np.frexp(largest)[1])
 
 
-def _gram(tall: NDArray[np.generic], scale: int) -> NDArray[np.float64]:
-    rows, columns = tall.shape
-    block_rows = max(columns, _BLOCK_BYTES // (8 * columns))
-    gram: NDArray[np.float64] | None = None
-    for start in range(0, rows, block_rows):
-        block = tall[start : start + block_rows].astype(np.float64)
-        if scale:
-            block = np.ldexp(block, -scale)
+def row_blocks(tall: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
+    """The rows of a matrix in blocks of a megabyte, or of half an M × M matrix where that is more."""
+    rows = block_rows(*tall.shape)
+    return (tall[start : start + rows] for start in range(0, len(tall), rows))
+
+
+def block_rows(rows: int, columns: int) -> int:
+    """Rows of one block."""
+    return min(rows, max(columns // 2, _BLOCK_BYTES // (8 * columns), 1))
+
+
+def gram(blocks: Iterable[NDArray[np.generic]], precision: Precision, scale: int = 0) -> NDArray[np.floating]:
+    """Σ BᵀB over blocks of rows, each multiplied by 2⁻ˢᶜᵃˡᵉ first."""
+    total: NDArray[np.floating] | None = None
+    for rows in blocks:
+        block = _scaled(rows, precision, scale)
         product = block.T @ block
-        gram = product if gram is None else np.add(gram, product, out=gram)
-    assert gram is not None
-    return gram
+        total = product if total is None else np.add(total, product, out=total)
+        del block, product  # before the next block is made
+    assert total is not None
+    return total
+
+
+def _scaled(rows: NDArray[np.generic], precision: Precision, scale: int) -> NDArray[np.floating]:
+    if not scale:
+        return rows.astype(precision, copy=False)
+    wide = rows if rows.dtype.kind == "f" else rows.astype(np.float64)
+    wide = wide.astype(np.promote_types(wide.dtype, precision), copy=False)
+    with np.errstate(under="ignore"):
+        scaled: NDArray[np.floating] = np.ldexp(wide, -scale).astype(precision)
+    return scaled

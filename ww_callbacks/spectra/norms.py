@@ -25,7 +25,7 @@ class Norms:
     entropy: float | None
 
 
-def norm_metrics(values: NDArray[np.float64], tolerance: float) -> Norms:
+def norm_metrics(values: NDArray[np.float64], tolerance: float, rank: int | None = None) -> Norms:
     """Norms and ranks of a layer, as WeightWatcher defines them.
 
     norm = Σλ = ‖W‖²_F; spectral_norm = lambda_max = λ_max = ‖W‖²₂ (both squared, as in WeightWatcher); log is log10;
@@ -36,6 +36,7 @@ def norm_metrics(values: NDArray[np.float64], tolerance: float) -> Norms:
     Args:
         values: eigenvalues ≥ 0 of all kernel positions together, shape (n,).
         tolerance: eigenvalues up to it count as zero.
+        rank: matrix_rank where it is known better, from singular values.
 
     Raises:
         ValueError: ``values`` is empty, negative or not finite.
@@ -50,7 +51,8 @@ def norm_metrics(values: NDArray[np.float64], tolerance: float) -> Norms:
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all() or values.min() < 0:
         raise ValueError("values: expected a non-empty array of finite eigenvalues >= 0")
     total, largest = float(values.sum()), float(values.max())
-    rank = int(np.count_nonzero(values > tolerance))
+    if rank is None:
+        rank = int(np.count_nonzero(values > tolerance))
     return Norms(
         norm=total,
         log_norm=_log10(total),
@@ -60,7 +62,7 @@ def norm_metrics(values: NDArray[np.float64], tolerance: float) -> Norms:
         stable_rank=total / largest if largest > 0 else None,
         matrix_rank=rank,
         rank_loss=len(values) - rank,
-        entropy=_entropy(values[values > tolerance] / total) if rank > 1 else None,
+        entropy=_entropy(values[values > 0] / total, rank) if rank > 1 else None,
     )
 
 
@@ -80,8 +82,9 @@ def log_alpha_norm(values: NDArray[np.float64], alpha: float) -> float:
     return float(logsumexp(alpha * np.log(positive)) / math.log(10))
 
 
-def _entropy(p: NDArray[np.float64]) -> float:
-    return float(-(p * np.log(p)).sum() / math.log(len(p)))
+def _entropy(p: NDArray[np.float64], rank: int) -> float:
+    p = p[p > 0]  # a share may underflow
+    return float(-(p * np.log(p)).sum() / math.log(rank))
 
 
 def _log10(value: float) -> float | None:

@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_PROBES = 48
+# Ranks, as fractions of a tail, at which its distance is bounded: all candidates at the coarse ones, those that
+# survive the first full evaluations at the fine ones too.
+_COARSE = (np.arange(8) + 0.5) / 8
+_FINE = (np.arange(48) + 0.5) / 48
+_FIRST = 3
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -64,16 +68,7 @@ def fit_power_law(values: NDArray[np.floating]) -> PowerLawFit:
     """
     x = np.sort(np.asarray(values, dtype=np.float64))
     _check(x)
-    log_x = np.log(x)
-    bounds = _distance_bounds(log_x)
-    order = np.argsort(bounds, kind="stable")
-    best = (math.inf, len(x), math.nan)
-    for i in order.tolist():
-        if bounds[i] > best[0]:
-            break
-        alpha, distance = _evaluate(x, log_x, i)
-        best = min(best, (distance, i, alpha))
-    distance, start, alpha = best
+    distance, start, alpha = _search(x)
     k = int(np.count_nonzero(x >= x[start]))
     return PowerLawFit(
         alpha=alpha,
@@ -133,22 +128,61 @@ def _evaluate(x: Floats, log_x: Floats, i: int) -> tuple[float, float]:
     return alpha, float(np.max(np.abs(model - np.arange(k) / k)))
 
 
-def _distance_bounds(log_x: Floats) -> Floats:
-    """A lower bound of D_i for each candidate i: the deviation at a few ranks, less all rounding errors."""
-    n = len(log_x)
-    candidates = np.arange(n - 1)
-    k = (n - candidates).astype(np.float64)
-    # Σ_j≥i (ln x_j - ln x_i) as a sum of non-negative gaps keeps its relative precision.
-    gaps = np.diff(log_x) * np.arange(n - 1, 0, -1)
-    log_sums = np.cumsum(gaps[::-1])[::-1]
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        slope = k / log_sums
-        # |∂D/∂ln slope| ≤ 1/e; _evaluate loses digits of the log sum by cancellation.
-        slack = 64 * _EPS * (1 + k * np.abs(log_x).max() / log_sums)
-        bounds = np.zeros(n - 1)
-        for fraction in (np.arange(_PROBES) + 0.5) / _PROBES:
-            offset = (fraction * k).astype(np.intp)
-            rise = log_x[candidates + offset] - log_x[:-1]
-            np.maximum(bounds, np.abs(1 - np.exp(-slope * rise) - offset / k), out=bounds)
-    bounds -= slack
-    return np.where(bounds > 0, bounds, 0.0)
+def _search(x: Floats) -> tuple[float, int, float]:
+    """(D, index, alpha) of the first candidate with the smallest D, best bounds first."""
+    log_x = np.log(x)
+    probes = _Probes(log_x)
+    bounds = probes.bounds(np.arange(len(x) - 1), _COARSE)
+    best = (math.inf, len(x), math.nan)
+    for i in np.argsort(bounds, kind="stable")[:_FIRST].tolist():
+        alpha, distance = _evaluate(x, log_x, i)
+        best = min(best, (distance, i, alpha))
+        bounds[i] = math.inf
+    left = np.flatnonzero(bounds <= best[0])
+    bounds = np.maximum(bounds[left], probes.bounds(left, _FINE))
+    for bound, i in sorted(zip(bounds.tolist(), left.tolist(), strict=True)):
+        if bound > best[0]:
+            break
+        if probes.bound(i) > best[0]:
+            continue
+        alpha, distance = _evaluate(x, log_x, i)
+        best = min(best, (distance, i, alpha))
+    return best
+
+
+class _Probes:
+    """Lower bounds of D_i: the deviation at a few ranks of the tail, less all rounding errors."""
+
+    def __init__(self, log_x: Floats) -> None:
+        n = len(log_x)
+        self.log_x = log_x
+        self.k = np.arange(n, 1, -1)
+        # Σ_j≥i (ln x_j - ln x_i) as a sum of non-negative gaps keeps its relative precision.
+        log_sums = np.cumsum((np.diff(log_x) * np.arange(n - 1, 0, -1))[::-1])[::-1]
+        with np.errstate(divide="ignore", over="ignore"):
+            self.slope = self.k / log_sums
+            # |∂D/∂ln slope| ≤ 1/e; _evaluate loses digits of the log sum by cancellation.
+            self.slack = 64 * _EPS * (1 + np.abs(log_x).max() * self.slope)
+
+    def bound(self, i: int) -> float:
+        """The same from all ranks: exponentials, which cost a fraction of the powers of a full evaluation."""
+        ranks = np.arange(len(self.log_x) - i) / float(self.k[i])
+        with np.errstate(invalid="ignore", over="ignore"):
+            model = np.exp(-self.slope[i] * (self.log_x[i:] - self.log_x[i]))
+        model += ranks
+        model -= 1
+        return float(np.abs(model, out=model).max() - self.slack[i])
+
+    def bounds(self, candidates: NDArray[np.intp], fractions: Floats) -> Floats:
+        """A lower bound of D at each candidate from the ranks at these fractions of its tail."""
+        k = self.k[candidates]
+        offset = (fractions[:, None] * k).astype(np.intp)
+        with np.errstate(invalid="ignore", over="ignore"):
+            model = self.log_x[candidates + offset]
+            model -= self.log_x[candidates]
+            model *= -self.slope[candidates]
+            np.exp(model, out=model)
+            model += offset / k
+            model -= 1
+            result = np.abs(model, out=model).max(axis=0) - self.slack[candidates]
+        return np.where(result > 0, result, 0.0)

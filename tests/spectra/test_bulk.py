@@ -1,0 +1,156 @@
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ww_callbacks.spectra import (
+    edge_threshold,
+    eigenvalues,
+    element_variance,
+    marchenko_pastur,
+    marchenko_pastur_edge,
+    tail_formed,
+    tracy_widom_isf,
+    tracy_widom_sf,
+)
+
+
+def heavy(seed: int, rows: int, columns: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    W = rng.standard_normal((rows, columns))
+    return W + (rng.standard_normal((rows, 10)) * (rng.pareto(1.5, 10) + 1)) @ rng.standard_normal((10, columns)) / 5
+
+
+def test_tracy_widom_against_published_quantiles():
+    """Johnstone (2001), table 1, and Bornemann (2010)."""
+    for x, probability in ((-3.90, 0.01), (-3.18, 0.05), (-1.27, 0.5), (0.45, 0.9), (0.98, 0.95), (2.02, 0.99)):
+        assert tracy_widom_sf(x) == pytest.approx(1 - probability, abs=2.5e-3)
+
+
+@given(st.floats(-10, 30))
+def test_tracy_widom_falls(x):
+    assert 0 <= tracy_widom_sf(x + 0.1) <= tracy_widom_sf(x) <= 1
+
+
+@pytest.mark.parametrize("level", [1e-10, 1e-6, 1e-3 / 49, 0.001, 0.5, 0.999])
+def test_tracy_widom_quantile_inverts(level):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tracy_widom_sf(tracy_widom_isf.__wrapped__(level)) == pytest.approx(level, rel=1e-5)
+
+
+@pytest.mark.parametrize("level", [0, -1, 1, math.nan])
+def test_bad_level_is_named(level):
+    with pytest.raises(ValueError, match="level"):
+        tracy_widom_isf(level)
+
+
+def test_edge_is_where_random_matrices_end():
+    rng = np.random.default_rng(0)
+    largest = np.array([eigenvalues(rng.standard_normal((100, 50)))[-1] for _ in range(200)])
+    edge, width = marchenko_pastur_edge(1, 100, 50)
+    assert ((largest - edge) / width).mean() == pytest.approx(-1.2065, abs=0.3)
+    assert 0.02 < (largest > edge_threshold(1, 100, 50, 0.05)).mean() < 0.08
+
+
+@pytest.mark.parametrize(("variance", "rows"), [(-1, 3), (math.nan, 3), (math.inf, 3), (1, 0)])
+def test_bad_edge_arguments_are_named(variance, rows):
+    with pytest.raises(ValueError, match=r"variance|rows"):
+        marchenko_pastur_edge(variance, rows, 2)
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.01, 1.0, 1e6])
+def test_element_variance_with_and_without_the_sum(mean):
+    W = np.random.default_rng(0).standard_normal((50, 40)) + mean
+    assert element_variance(W) == pytest.approx(W.var(), rel=1e-12)
+    assert element_variance(W, float((W**2).sum())) == pytest.approx(W.var(), rel=1e-9)
+
+
+def test_tail_formed_holds_each_position_against_its_own_variance():
+    rng = np.random.default_rng(0)
+    stack = rng.standard_normal((9, 60, 40)) * np.arange(1, 10)[:, None, None]
+    spectra, variances = [eigenvalues(W) for W in stack], [W.var() for W in stack]
+    assert not tail_formed(spectra, variances, 60, 40)
+    stack[0, 0] += 3 * rng.standard_normal(40)  # the faintest position gets a direction of its own
+    assert tail_formed([eigenvalues(W) for W in stack], [W.var() for W in stack], 60, 40)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", ["xavier", "kaiming", "uniform", "orthogonal"])
+def test_tail_of_fresh_initialisations(kind):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(1)
+    formed, count = 0, 0
+    for rows, columns, positions in [(300, 100, 1), (784, 300, 1), (256, 256, 1), (64, 32, 9), (128, 64, 9)] * 400:
+        weight = torch.empty(rows, columns, *([3, 3] if positions > 1 else []))
+        init = {
+            "xavier": torch.nn.init.xavier_normal_,
+            "kaiming": torch.nn.init.kaiming_normal_,
+            "uniform": torch.nn.init.kaiming_uniform_,
+            "orthogonal": torch.nn.init.orthogonal_,
+        }[kind]
+        init(weight)
+        stack = weight.numpy().reshape(rows, columns, -1).transpose(2, 0, 1)
+        formed += tail_formed([eigenvalues(W) for W in stack], [float(W.var()) for W in stack], rows, columns)
+        count += 1
+    print(f"\n{kind}: {formed} of {count} fresh layers have a tail")
+    assert formed <= 0.005 * count
+
+
+@pytest.mark.parametrize(("rows", "columns", "seed"), [(300, 100, 0), (200, 80, 1), (201, 200, 3)])
+@pytest.mark.parametrize("kind", ["gauss", "heavy"])
+def test_sigma_equals_the_peers(rows, columns, seed, kind):
+    peer = pytest.importorskip("weightwatcher.RMT_Util")
+    W = heavy(seed, rows, columns) if kind == "heavy" else np.random.default_rng(seed).standard_normal((rows, columns))
+    values = eigenvalues(W)
+    expected, _ = peer.fit_density_with_range(values / values.mean(), rows / columns)
+    assert marchenko_pastur(values, rows, columns).sigma_mp == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 3.0])
+def test_square_matrix_has_sigma_one(scale):
+    """WeightWatcher's quarter circle ends at 2 whatever sigma is; here sigma and edges are those of the elements."""
+    W = scale * np.random.default_rng(0).standard_normal((300, 300))
+    fit = marchenko_pastur(eigenvalues(W), 300, 300)
+    assert fit.sigma_mp == pytest.approx(1, abs=0.02)
+    assert fit.bulk_max == pytest.approx(4 * 300 * scale**2, rel=0.03)
+    assert fit.num_spikes == 0
+
+
+def test_square_bulk_under_spikes():
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal((300, 300))
+    left, right = np.linalg.qr(rng.standard_normal((300, 5)))[0], np.linalg.qr(rng.standard_normal((300, 5)))[0]
+    fit = marchenko_pastur(eigenvalues(W + 60 * left @ right.T), 300, 300)
+    assert fit.num_spikes == 5
+    assert fit.bulk_max == pytest.approx(4 * 300, rel=0.05)
+
+
+@pytest.mark.parametrize("planted", [0, 1, 4])
+def test_spikes_are_counted(planted):
+    rng = np.random.default_rng(planted)
+    left = np.linalg.qr(rng.standard_normal((600, 4)))[0][:, :planted]
+    right = np.linalg.qr(rng.standard_normal((300, 4)))[0][:, :planted]
+    fit = marchenko_pastur(eigenvalues(rng.standard_normal((600, 300)) + 60 * left @ right.T), 600, 300)
+    assert fit.num_spikes == planted
+    assert fit.bulk_min == pytest.approx((np.sqrt(600) - np.sqrt(300)) ** 2, rel=0.1)
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e20])
+def test_bulk_fit_is_free_of_scale(factor):
+    values = eigenvalues(heavy(0, 200, 100))
+    one, scaled = marchenko_pastur(values, 200, 100), marchenko_pastur(values * factor, 200, 100)
+    assert scaled.sigma_mp == pytest.approx(one.sigma_mp, rel=1e-5)
+    assert scaled.bulk_max == pytest.approx(one.bulk_max * factor, rel=1e-5)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [0.0, 0.0], [-1.0, 1.0], [1.0, np.nan]])
+def test_bad_spectra_are_named(values):
+    with pytest.raises(ValueError, match="values"):
+        marchenko_pastur(np.array(values), 3, 2)
+    with pytest.raises(ValueError, match="rows"):
+        marchenko_pastur(np.array([1.0, 2.0]), 0, 2)

@@ -1,0 +1,132 @@
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ww_callbacks.spectra import eigenvalues, float32_error, lapack, rank_tolerance
+
+shapes = st.tuples(st.integers(1, 25), st.integers(1, 25))
+seeds = st.integers(0, 2**32 - 1)
+
+
+def svd_squares(matrix: np.ndarray) -> np.ndarray:
+    return np.sort(np.linalg.svd(matrix.astype(np.float64), compute_uv=False) ** 2)
+
+
+@given(seeds, shapes)
+def test_squared_singular_values(seed, shape):
+    W = np.random.default_rng(seed).standard_normal(shape)
+    expected = svd_squares(W)
+    np.testing.assert_allclose(eigenvalues(W), expected, rtol=1e-12, atol=1e-13 * expected[-1])
+
+
+@given(seeds, shapes)
+def test_permutation_of_rows_and_columns_keeps_the_spectrum(seed, shape):
+    rng = np.random.default_rng(seed)
+    W = rng.standard_normal(shape)
+    moved = W[rng.permutation(shape[0])][:, rng.permutation(shape[1])].T
+    np.testing.assert_allclose(eigenvalues(moved), eigenvalues(W), atol=1e-12 * eigenvalues(W)[-1])
+
+
+@given(seeds, shapes)
+def test_rotation_keeps_the_spectrum(seed, shape):
+    rng = np.random.default_rng(seed)
+    W = rng.standard_normal(shape)
+    turn, _ = np.linalg.qr(rng.standard_normal((shape[0], shape[0])))
+    np.testing.assert_allclose(eigenvalues(turn @ W), eigenvalues(W), atol=1e-12 * eigenvalues(W)[-1])
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-20, 1e15, 1e150])
+def test_scale_of_the_weights(scale):
+    W = np.random.default_rng(0).standard_normal((40, 20))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(eigenvalues(W * scale) / scale / scale, eigenvalues(W), rtol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "uint16", "bool", "int64"])
+def test_every_real_dtype(dtype):
+    W = (np.random.default_rng(0).standard_normal((30, 20)) * 3).astype(dtype)
+    np.testing.assert_allclose(eigenvalues(W), svd_squares(W), atol=1e-10 * svd_squares(W)[-1])
+
+
+@pytest.mark.parametrize("shape", [(3000, 60), (60, 3000), (300, 300), (20_000, 40)])
+def test_blocks_of_rows_add_up(shape):
+    W = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    np.testing.assert_allclose(eigenvalues(W), svd_squares(W), rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(400, 400), (1000, 200), (50, 3000)])
+def test_float32_is_as_near_as_promised(shape):
+    W = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    exact = eigenvalues(W)
+    error = np.abs(eigenvalues(W, "float32") - exact).max()
+    assert 0 < error < float32_error(exact[-1], *shape)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_float32_does_not_overflow(scale):
+    W = np.random.default_rng(0).standard_normal((40, 20))
+    np.testing.assert_allclose(eigenvalues(W * scale, "float32") / scale / scale, eigenvalues(W), rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("two_stage_from", [1, 10**9])
+def test_every_routine_gives_the_same(monkeypatch, dtype, two_stage_from):
+    monkeypatch.setattr(lapack, "_TWO_STAGE_SIZE", two_stage_from)
+    W = np.random.default_rng(0).standard_normal((200, 150))
+    X = W.T @ W
+    values = lapack.symmetric_eigenvalues(X.astype(dtype))
+    np.testing.assert_allclose(values, np.linalg.eigvalsh(X), rtol=1e-3 if dtype == "float32" else 1e-10)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_numpy_does_the_work_where_the_routines_are_missing(monkeypatch, dtype):
+    monkeypatch.setattr(lapack, "_routine", lambda name: None)
+    monkeypatch.setattr(lapack, "_TWO_STAGE_SIZE", 1)
+    X = np.diag([3.0, 1.0, 2.0]).astype(dtype)
+    np.testing.assert_allclose(lapack.symmetric_eigenvalues(X), [1, 2, 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1024, 5000])
+def test_memory_stays_within_three_gram_matrices(rows):
+    W = np.random.default_rng(0).standard_normal((rows, 1024)).astype(np.float32)
+    tracemalloc.start()
+    eigenvalues(W)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 3 * 1024**2 * 8
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.zeros(3),
+        np.zeros((0, 3)),
+        np.zeros((2, 2, 2)),
+        np.array([[1.0, np.nan]]),
+        np.array([[np.inf, 1.0]]),
+        np.array([[1j]]),
+        np.array([["a"]]),
+        np.array([[1e200, 1.0]]),
+        np.array([[1e-200]]),
+    ],
+)
+def test_bad_matrices_are_named(matrix):
+    with np.errstate(over="raise", invalid="raise", divide="raise"), pytest.raises(ValueError, match="matrix"):
+        eigenvalues(matrix)
+
+
+def test_bad_precision_is_named():
+    with pytest.raises(ValueError, match="precision"):
+        eigenvalues(np.eye(2), "bfloat16")
+
+
+def test_rank_tolerance_separates_rounding_from_rank():
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal((300, 10)) @ rng.standard_normal((10, 100))
+    values = eigenvalues(W)
+    assert np.count_nonzero(values > rank_tolerance(values[-1], 300, 100)) == 10

@@ -1,0 +1,298 @@
+import json
+import math
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer, as_matrices
+from ww_callbacks.report import LayerReport, Report
+from ww_callbacks.spectra import eigenvalues, shuffled_control
+
+
+def analyze(array: np.ndarray, step: int | None = None, **options: object) -> LayerReport:
+    is_conv = array.ndim == 4
+    axes = ((2, 3), (0,), (1,)) if is_conv else ((), (0,), (1,))
+    spec = LayerSpec("layer", "Layer", array.shape, str(array.dtype), axes, is_conv)
+    return analyze_layer(spec, array, Settings(**options), step)
+
+
+def trained(shape: tuple[int, int] = (200, 100), seed: int = 0) -> np.ndarray:
+    """Gaussian noise and a low-rank part whose strengths follow a power law."""
+    rng = np.random.default_rng(seed)
+    rows, columns = shape
+    left, right = rng.standard_normal((rows, 30)), rng.standard_normal((30, columns))
+    return rng.standard_normal(shape) + (left * (rng.pareto(1.5, 30) + 0.3)) @ right / 4
+
+
+def numbers(layer: LayerReport) -> dict[str, float]:
+    return {key: value for key, value in layer.to_dict().items() if type(value) in (int, float)}
+
+
+def kernel(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((40, 30, 3, 3))
+
+
+def test_a_trained_layer_has_every_column():
+    layer = analyze(trained())
+    on_request = {"Lambda", "alpha_error", "gof_pvalue", "vs_exponential", "vs_lognormal", "vs_truncated"}
+    missing = {key for key, value in layer.to_dict().items() if value is None}
+    assert missing == on_request | {"step"}
+    assert (layer.status, layer.reliable, layer.warning) == ("ok", True, "over-trained")
+
+
+def test_requested_columns():
+    layer = analyze(trained((80, 60)), precision="float32", gof=True, compare=True, spectrum=True)
+    assert 0 <= layer.gof_pvalue <= 1
+    assert 0 <= layer.alpha_error < 0.1
+    assert layer.vs_exponential in ("power law", "exponential", "undecided")
+    assert layer.vs_lognormal in ("power law", "log-normal", "undecided")
+    assert layer.vs_truncated in ("truncated power law", "undecided")
+    assert len(layer.spectrum) == 60
+    assert max(layer.spectrum) == layer.lambda_max
+
+
+def test_without_control_there_are_no_control_columns():
+    layer = analyze(trained(), randomize=False)
+    control = ("rand_alpha", "max_rand_eval", "ww_softrank", "rand_distance", "num_traps", "trap_pvalue")
+    assert [getattr(layer, name) for name in control] == [None] * 6
+    assert layer.histogram.rand_counts is None
+    assert layer.alpha == analyze(trained()).alpha
+
+
+def test_definitions_of_single_columns():
+    W = trained()
+    layer, values, control = analyze(W), eigenvalues(W), shuffled_control(W)
+    assert layer.ww_softrank == pytest.approx(control.max_rand_eval / values[-1])
+    assert layer.num_traps == control.num_traps
+    assert layer.ERG_gap == layer.detX_num - layer.num_pl_spikes
+    assert layer.alpha_weighted == pytest.approx(layer.alpha * math.log10(layer.lambda_max))
+    assert layer.finger_shift == pytest.approx(analyze_without_largest(values).alpha - layer.alpha)
+    assert sum(layer.histogram.counts) == sum(layer.histogram.rand_counts) == 100
+
+
+def analyze_without_largest(values: np.ndarray) -> LayerReport:
+    return analyze(np.diag(np.sqrt(values[:-1])), randomize=False)
+
+
+def test_kernel_positions_are_pooled():
+    W = kernel()
+    layer = analyze(W)
+    pooled = np.sort(np.concatenate([eigenvalues(W[:, :, i, j]) for i in range(3) for j in range(3)]))
+    assert (layer.N, layer.M, layer.rf, layer.num_evals) == (40, 30, 9, 270)
+    assert layer.lambda_max == pytest.approx(pooled[-1] / 2)
+    assert layer.norm == pytest.approx((W**2).sum() / 2)
+
+
+@pytest.mark.parametrize(("scale", "factor"), [("weightwatcher", 0.5), ("paper", 4.5), ("none", 1.0)])
+def test_conv_scale_moves_sizes_and_nothing_else(scale, factor):
+    plain, scaled = analyze(kernel(), conv_scale="none"), analyze(kernel(), conv_scale=scale)
+    for name in ("lambda_max", "norm", "xmin", "bulk_max", "max_rand_eval"):
+        assert getattr(scaled, name) == pytest.approx(factor * getattr(plain, name))
+    for name in ("alpha", "D", "sigma_mp", "num_spikes", "num_traps", "trap_pvalue", "rand_distance"):
+        assert getattr(scaled, name) == pytest.approx(getattr(plain, name), rel=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1e-20, 1e15])
+@pytest.mark.parametrize("make", [trained, kernel])
+def test_alpha_does_not_depend_on_the_scale_of_the_weights(make, factor):
+    one, scaled = analyze(make()), analyze(make() * factor)
+    for name in ("alpha", "D", "alpha_hill", "stable_rank", "entropy", "sigma_mp", "rand_alpha", "ww_softrank"):
+        assert getattr(scaled, name) == pytest.approx(getattr(one, name), rel=1e-4)
+    for name in ("num_traps", "num_spikes", "detX_num", "warning", "reliable", "matrix_rank"):
+        assert getattr(scaled, name) == getattr(one, name)
+
+
+def test_a_planted_element_is_a_trap_and_a_planted_direction_a_spike():
+    W = np.random.default_rng(0).standard_normal((200, 100))
+    direction = W + np.outer(np.ones(200), np.random.default_rng(1).standard_normal(100))
+    assert (analyze(direction).num_spikes, analyze(direction).num_traps) == (1, 0)
+    W[3, 3] = 60
+    assert (analyze(W).num_spikes, analyze(W).num_traps) == (1, 1)
+
+
+def test_warnings():
+    assert analyze(np.random.default_rng(0).standard_normal((200, 100))).warning in ("no tail", "under-trained")
+    assert not analyze(np.random.default_rng(0).standard_normal((200, 100))).reliable
+    rng = np.random.default_rng(0)
+    left = np.linalg.qr(rng.standard_normal((300, 200)))[0]
+    right = np.linalg.qr(rng.standard_normal((200, 200)))[0]
+    heavy = (left * (rng.pareto(0.5, 200) + 1)) @ right  # λ = s², so the density of λ has the exponent 1.25
+    layer = analyze(heavy)
+    assert layer.alpha_high < 2
+    assert (layer.reliable, layer.warning) == (True, "over-trained")
+
+
+BAD = {
+    "nan": (np.full((30, 30), np.nan), "failed", "non-finite"),
+    "one inf": (np.where(np.eye(30) > 0, np.inf, 1.0), "failed", "non-finite"),
+    "zero": (np.zeros((40, 30)), "skipped", "zero"),
+    "constant": (np.ones((40, 30)), "skipped", "1 non-zero"),
+    "rank one": (np.outer(np.arange(1, 41.0), np.arange(1, 31.0)), "skipped", "non-zero"),
+    "one row": (np.ones((1, 50)), "skipped", "1 non-zero"),
+    "empty": (np.zeros((0, 5)), "skipped", "empty"),
+    "few eigenvalues": (np.random.default_rng(0).standard_normal((100, 10)), "skipped", "10 non-zero"),
+    "orthogonal": (np.linalg.qr(np.random.default_rng(0).standard_normal((60, 60)))[0], "skipped", "equal"),
+    "too large": (np.full((30, 30), 1e300) * np.random.default_rng(0).random((30, 30)), "failed", "range"),
+    "too small": (np.full((30, 30), 1e-300) * np.random.default_rng(0).random((30, 30)), "failed", "range"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize(
+    "options", [{}, {"precision": "float32", "interval": "bootstrap"}, {"fit": "TPL", "compare": True}]
+)
+def test_bad_input_gets_a_status_and_a_sentence(name, options):
+    array, status, reason = BAD[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer = analyze(array, **options)
+    assert layer.status == status
+    assert reason in layer.reason
+    assert layer.alpha is None
+    assert all(math.isfinite(value) for value in numbers(layer).values())
+    assert all(math.isfinite(value) for value in Report.of([layer]).summary().values())
+
+
+elements = st.one_of(
+    st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True),
+    st.floats(-2, 2, width=16),
+    st.sampled_from([0.0, 1.0, -1.0, 5e-324, 1e-310, 1e-160, 1e160]),
+)
+shapes = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40)
+matrices = st.one_of(
+    arrays(np.float64, shapes, elements=elements),
+    arrays(np.float32, shapes, elements=st.floats(-10, 10, width=32)),
+    arrays(np.int16, shapes, elements=st.integers(-3, 3)),
+    st.tuples(st.integers(0, 2**32 - 1), st.integers(20, 40), st.integers(20, 40)).map(
+        lambda t: np.random.default_rng(t[0]).standard_normal(t[1:])
+    ),
+)
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "precision": st.sampled_from(["float64", "float32"]),
+        "randomize": st.booleans(),
+        "compare": st.booleans(),
+        "fit": st.sampled_from(["PL", "TPL"]),
+    },
+)
+
+
+def survives(array: np.ndarray, options: dict[str, object]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer = analyze(array, **options)
+    assert layer.status == "ok" or layer.reason
+    assert all(math.isfinite(value) for value in numbers(layer).values())
+    assert Report.from_dicts(json.loads(json.dumps(Report((layer,)).to_dicts()))).layers == (layer,)
+
+
+@given(matrices, OPTIONS)
+@settings(max_examples=60, deadline=None)
+def test_no_matrix_raises(array, options):
+    survives(array, options)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@given(matrices, OPTIONS)
+@settings(max_examples=2000, deadline=None)
+def test_no_matrix_raises_in_many_tries(array, options):
+    survives(array, options)
+
+
+def test_same_input_same_report_and_no_global_random_state():
+    np.random.seed(1)  # noqa: NPY002 - the state under test
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    options = {"interval": "bootstrap", "precision": "float32"}
+    assert analyze(trained(), **options) == analyze(trained(), **options)
+    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_another_process_gives_the_same_report():
+    script = (
+        "import json, numpy as np\n"
+        "from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer\n"
+        "W = np.random.default_rng(0).standard_normal((60, 50))\n"
+        "spec = LayerSpec('layer', 'Layer', W.shape, 'float64', ((), (0,), (1,)))\n"
+        "print(json.dumps(analyze_layer(spec, W, Settings()).to_dict()))"
+    )
+    runs = {subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout for _ in range(2)}
+    assert len(runs) == 1
+    here = analyze(np.random.default_rng(0).standard_normal((60, 50)))
+    there = LayerReport.from_dict(json.loads(runs.pop()))
+    assert there.alpha == pytest.approx(here.alpha, rel=1e-9)
+    assert there.num_traps == here.num_traps
+
+
+def test_the_control_is_that_of_the_matrix_however_it_is_stored():
+    """(in, out) kernels of Keras and (out, in) weights of torch with the same numbers."""
+    W = np.random.default_rng(0).standard_normal((50, 30))
+    torch_layer = analyze(W)
+    spec = LayerSpec("layer", "Layer", (30, 50), "float64", ((), (1,), (0,)))
+    keras_layer = analyze_layer(spec, np.ascontiguousarray(W.T), Settings())
+    assert keras_layer.max_rand_eval == pytest.approx(torch_layer.max_rand_eval, rel=1e-6)
+    assert keras_layer.rand_alpha == pytest.approx(torch_layer.rand_alpha, rel=1e-4)
+
+
+def test_bfloat16_words():
+    words = (np.random.default_rng(0).standard_normal((40, 30)).astype(np.float32).view(np.uint32) >> 16).astype(
+        np.uint16
+    )
+    spec = LayerSpec("layer", "Layer", (40, 30), "bfloat16", ((), (0,), (1,)))
+    matrix = as_matrices(spec, words)[0]
+    assert matrix.dtype == np.float32
+    assert analyze_layer(spec, words, Settings()).norm == pytest.approx(float((matrix.astype(float) ** 2).sum()))
+
+
+def test_float32_is_near_and_knows_how_near():
+    exact, fast = analyze(trained((300, 200))), analyze(trained((300, 200)), precision="float32")
+    assert exact.alpha_error is None
+    assert 0 < abs(fast.alpha - exact.alpha) <= fast.alpha_error < 0.05
+
+
+def test_bootstrap_and_truncated_fit_replace_what_they_say():
+    plain, boot = analyze(trained()), analyze(trained(), interval="bootstrap")
+    assert (boot.alpha, boot.D) == (plain.alpha, plain.D)
+    assert boot.alpha_low < boot.alpha < boot.alpha_high
+    assert (boot.alpha_low, boot.alpha_high) != (plain.alpha_low, plain.alpha_high)
+    cut = analyze(trained(), fit="TPL")
+    assert cut.Lambda >= 0
+    assert cut.alpha <= plain.alpha
+    assert (cut.xmin, cut.num_pl_spikes, cut.warning) == (plain.xmin, plain.num_pl_spikes, plain.warning)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"conv_scale": "half"}, ValueError),
+        ({"precision": "float16"}, ValueError),
+        ({"interval": "exact"}, ValueError),
+        ({"fit": "E_TPL"}, ValueError),
+        ({"seed": -1}, ValueError),
+        ({"seed": 1.5}, TypeError),
+        ({"seed": True}, TypeError),
+        ({"randomize": 1}, TypeError),
+        ({"gof": "yes"}, TypeError),
+        ({"compare": None}, TypeError),
+        ({"spectrum": 0}, TypeError),
+        ({"interval": "bootstrap", "fit": "TPL"}, ValueError),
+    ],
+)
+def test_wrong_settings_are_named(arguments, error):
+    with pytest.raises(error, match=next(iter(arguments))):
+        Settings(**arguments)
+
+
+def test_settings_travel_as_json():
+    chosen = Settings(conv_scale="paper", randomize=False, precision="float32", seed=7, compare=True)
+    assert Settings.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
+    assert Settings.from_dict({}) == Settings()
+    with pytest.raises(ValueError, match="colour"):
+        Settings.from_dict({"colour": "red"})

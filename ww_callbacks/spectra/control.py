@@ -1,0 +1,232 @@
+"""The shuffled control: the same elements in random places, so that only their distribution is left."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ww_callbacks.spectra.bulk import LEVEL, edge_threshold, element_variance, marchenko_pastur_edge
+from ww_callbacks.spectra.eigen import Precision, block_rows, checked, gram, power_of_two_scale, rank_tolerance
+from ww_callbacks.spectra.lapack import symmetric_eigenvalues
+from ww_callbacks.spectra.tracy_widom import tracy_widom_sf
+
+Floats = NDArray[np.float64]
+Permutation = NDArray[np.int32]
+
+KEPT_BYTES = 256 * 2**20
+"""Permutations are kept for the next matrix of the same shape until they take this much memory together."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShuffledControl:
+    """What the shuffled matrices of a layer say.
+
+    Attributes:
+        values: eigenvalues of all shuffled matrices together, ascending, shape (n,).
+        max_rand_eval: the largest of them.
+        num_traps: eigenvalues above the random edge at the given level: correlation traps.
+        trap_pvalue: probability that elements without traps make as large a max_rand_eval; for very small or thin
+            matrices an upper bound.
+    """
+
+    values: Floats
+    max_rand_eval: float
+    num_traps: int
+    trap_pvalue: float
+
+
+def shuffled_control(
+    matrices: NDArray[np.generic],
+    *,
+    seed: int = 0,
+    level: float = LEVEL,
+    variances: Sequence[float] | None = None,
+) -> ShuffledControl:
+    """Shuffle the elements of a layer's matrices and count the eigenvalues that still leave the random bulk.
+
+    A permutation keeps the element variance, so the edge λ₊ + q·Δ of :func:`edge_threshold` needs no fit. Each
+    kernel position is held against its own variance at ``level`` divided by the number of positions. Low-rank
+    structure is destroyed by the shuffle and does not count; large single elements and a shifted mean survive it.
+
+    The permutation is a function of (seed, N, M, position) alone, of the matrix with N ≥ M rows (a square one as
+    given: out × in), so a change of the result means that the weights moved. Eigenvalues are computed in single
+    precision; where one is nearer to the threshold than the rounding error, in double. The count is that of the
+    float64 singular values of :func:`shuffle_matrix`.
+
+    Sources: Martin and Mahoney, *Implicit self-regularization in deep neural networks* (2021), for the shuffle;
+    Prakash and Martin, *Grokking and generalization collapse* (2025), for the trap; Johnstone (2001) for the edge.
+
+    Args:
+        matrices: weights, shape (rows, columns) or (positions, rows, columns), any real dtype.
+        seed: chooses the permutation.
+        level: significance per layer.
+        variances: element variance of each position where the caller knows it.
+
+    Raises:
+        ValueError: ``matrices`` is neither two- nor three-dimensional, empty, not real or not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> W = np.random.default_rng(0).standard_normal((200, 100))
+        >>> shuffled_control(W).num_traps
+        0
+        >>> W[3, 4] = 40.0
+        >>> shuffled_control(W).num_traps
+        1
+    """
+    matrices = np.asarray(matrices)
+    if matrices.ndim == 2:
+        matrices = matrices[None]
+    if matrices.ndim != 3 or matrices.size == 0:
+        raise ValueError(f"matrices: expected one matrix or a stack of them, got shape {matrices.shape}")
+    if variances is None:
+        variances = [element_variance(matrix) for matrix in matrices]
+    each = level / len(matrices)
+    parts = [
+        _one(matrix, seed, position, variance, each)
+        for position, (matrix, variance) in enumerate(zip(matrices, variances, strict=True))
+    ]
+    values = np.sort(np.concatenate([part[0] for part in parts]))
+    return ShuffledControl(
+        values=values,
+        max_rand_eval=float(values[-1]),
+        num_traps=sum(part[1] for part in parts),
+        trap_pvalue=min(1.0, len(parts) * tracy_widom_sf(max(part[2] for part in parts))),
+    )
+
+
+def shuffle_matrix(matrix: NDArray[np.generic], *, seed: int = 0, position: int = 0) -> NDArray[np.generic]:
+    """The shuffled matrix that :func:`shuffled_control` looks at, with N ≥ M rows.
+
+    Args:
+        matrix: weights, shape (rows, columns).
+        seed: chooses the permutation.
+        position: index of the kernel position, 0 for a dense layer.
+
+    Raises:
+        ValueError: ``matrix`` is not two-dimensional, empty, not real or not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> W = np.arange(6.0).reshape(2, 3)
+        >>> shuffle_matrix(W).shape, sorted(shuffle_matrix(W).ravel()) == sorted(W.ravel())
+        ((3, 2), True)
+    """
+    tall, _ = checked(matrix)
+    return np.concatenate(list(_shuffled_blocks(tall, seed, position)))
+
+
+def spectral_distance(values: NDArray[np.floating], others: NDArray[np.floating]) -> float:
+    """Jensen-Shannon distance of two spectra of the same length, matched by rank.
+
+    √(½ KL(p‖m) + ½ KL(q‖m)) with p, q the sorted eigenvalues divided by their sums and m their mean, natural
+    logarithm: 0 for equal spectra, at most √ln 2. WeightWatcher's ``rand_distance``.
+
+    Args:
+        values: eigenvalues ≥ 0, shape (n,), not all zero.
+        others: the same of the other spectrum.
+
+    Raises:
+        ValueError: the lengths differ, or a spectrum has no positive sum.
+
+    Example:
+        >>> import numpy as np
+        >>> spectral_distance(np.array([1.0, 2.0]), np.array([2.0, 4.0]))
+        0.0
+    """
+    if np.shape(values) != np.shape(others) or np.ndim(values) != 1:
+        raise ValueError(f"others: expected shape {np.shape(values)}, got {np.shape(others)}")
+    p, q = np.sort(values).astype(np.float64), np.sort(others).astype(np.float64)
+    if not (0 < p.sum() < np.inf and 0 < q.sum() < np.inf):
+        raise ValueError("values, others: expected eigenvalues with a finite positive sum")
+    p, q = p / p.sum(), q / q.sum()
+    divergence = (_relative_entropy(p, (p + q) / 2) + _relative_entropy(q, (p + q) / 2)) / 2
+    return math.sqrt(max(divergence, 0.0))
+
+
+def _relative_entropy(p: Floats, m: Floats) -> float:
+    positive = p > 0
+    return float((p[positive] * np.log(p[positive] / m[positive])).sum())
+
+
+def _one(
+    matrix: NDArray[np.generic], seed: int, position: int, variance: float, level: float
+) -> tuple[Floats, int, float]:
+    """Eigenvalues of one kernel position, their count above the threshold, and λ_max in Tracy-Widom units."""
+    tall, largest = checked(matrix)
+    rows, columns = tall.shape
+    values = _eigenvalues(tall, largest, seed, position, "float32")
+    threshold = max(edge_threshold(variance, rows, columns, level), rank_tolerance(float(values[-1]), rows, columns))
+    rounding = float(values[-1]) * rows * float(np.finfo(np.float32).eps)
+    if np.abs(values - threshold).min() <= rounding:  # single precision cannot tell
+        values = _eigenvalues(tall, largest, seed, position, "float64")
+    edge, width = marchenko_pastur_edge(variance, rows, columns)
+    excess = float(values[-1]) - edge
+    score = excess / width if width > 0 else (math.inf if excess > 0 else -math.inf)
+    return values, int(np.count_nonzero(values > threshold)), score
+
+
+def _eigenvalues(tall: NDArray[np.generic], largest: float, seed: int, position: int, precision: Precision) -> Floats:
+    scale = power_of_two_scale(largest, precision)
+    values = symmetric_eigenvalues(gram(_shuffled_blocks(tall, seed, position), precision, scale))
+    with np.errstate(over="ignore", under="ignore"):
+        return np.ldexp(np.maximum(values.astype(np.float64, copy=False), 0.0), 2 * scale)
+
+
+def _shuffled_blocks(tall: NDArray[np.generic], seed: int, position: int) -> Iterator[NDArray[np.generic]]:
+    """Rows of the shuffled matrix in blocks, gathered from the elements as they lie in memory."""
+    rows, columns = tall.shape
+    transposed = not tall.flags.c_contiguous and tall.T.flags.c_contiguous
+    source = np.ascontiguousarray(tall.T if transposed else tall).reshape(-1)
+    order = _permutations.get(seed, rows, columns, position, transposed)
+    step = block_rows(rows, columns) * columns
+    return (
+        source.take(order[start : start + step], mode="clip").reshape(-1, columns)
+        for start in range(0, len(order), step)
+    )
+
+
+class _Permutations:
+    """The permutations in use, the latest used last, at most ``KEPT_BYTES`` of them."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[int, int, int, int, bool], Permutation] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, seed: int, rows: int, columns: int, position: int, transposed: bool) -> Permutation:
+        """Where in memory each element of the shuffled matrix comes from."""
+        key = (seed, rows, columns, position, transposed)
+        with self._lock:
+            order = self._kept.pop(key, None)
+        if order is None:
+            order = _permutation(*key)
+        with self._lock:
+            self._kept[key] = order
+            while sum(each.nbytes for each in self._kept.values()) > KEPT_BYTES:
+                self._kept.popitem(last=False)
+        return order
+
+
+def _permutation(seed: int, rows: int, columns: int, position: int, transposed: bool) -> Permutation:
+    """Uniform, by sorting random keys whose low bits number the elements: a third of the time of a shuffle."""
+    size = rows * columns
+    bits = np.uint64(max((size - 1).bit_length(), 1))
+    rng = np.random.Generator(np.random.SFC64([seed, rows, columns, position]))
+    keys = rng.integers(0, 2**64, size=size, dtype=np.uint64)
+    keys <<= bits
+    keys |= np.arange(size, dtype=np.uint64)
+    keys.sort()
+    keys &= (np.uint64(1) << bits) - np.uint64(1)
+    if transposed:
+        row, column = np.divmod(keys, np.uint64(columns))
+        keys = column * np.uint64(rows) + row
+    return keys.astype(np.int32 if size < 2**31 else np.int64)
+
+
+_permutations = _Permutations()

@@ -1,0 +1,50 @@
+"""A spectrum as a picture needs it: counts on a logarithmic axis."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_BINS = 64
+
+
+def log_histogram(
+    values: NDArray[np.floating],
+    low: float | None = None,
+    high: float | None = None,
+    bins: int | None = None,
+) -> tuple[float, float, tuple[int, ...]]:
+    """Counts of positive eigenvalues in equal bins of log10 λ.
+
+    Args:
+        values: eigenvalues, shape (n,); those ≤ 0 or outside of the range are not counted.
+        low: log10 of the lower end; None for the smallest value.
+        high: log10 of the upper end; None for the largest value.
+        bins: number of bins; None for 2√n, 8 to 64 of them.
+
+    Returns:
+        (low, high, counts): both ends and the counts.
+
+    Raises:
+        ValueError: no value is positive, or one is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> low, high, counts = log_histogram(np.logspace(-2, 1, 300))
+        >>> low, high, len(counts), sum(counts)
+        (-2.0, 1.0, 34, 300)
+    """
+    values = np.asarray(values, dtype=np.float64)
+    positive = values[values > 0]
+    if not np.isfinite(values).all() or len(positive) == 0:
+        raise ValueError("values: expected finite numbers, at least one of them positive")
+    logs = np.log10(positive)
+    low = float(logs.min()) if low is None else low
+    high = float(logs.max()) if high is None else high
+    if not low < high:  # all equal: a bin needs a width
+        low, high = low - 0.5, low + 0.5
+    bins = bins or min(MAX_BINS, max(8, 2 * math.isqrt(len(positive))))
+    counts, _ = np.histogram(logs, bins=bins, range=(low, high))
+    return low, high, tuple(counts.tolist())
