@@ -12,11 +12,12 @@ try:
 except ImportError as error:
     raise ImportError("ww_callbacks.keras needs Keras: pip install ww_callbacks[keras]") from error
 
-from ww_callbacks.analysis import ConvScale
+from ww_callbacks.analysis import ConvScale, Fit, Interval
 from ww_callbacks.arguments import check_path
 from ww_callbacks.monitor import Monitor, crosses
 from ww_callbacks.options import OnError, Options, WhenBusy, schedule
 from ww_callbacks.report import History, Report
+from ww_callbacks.spectra import Precision
 
 _BASELINE_TRIES = 2
 
@@ -51,6 +52,11 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         jsonl: a file for all results as JSON lines, or True for ``<log_dir>/ww_history.jsonl``.
         on_result: called with each :class:`~ww_callbacks.report.Report`.
         conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" or "none".
+        randomize: compare each layer with a shuffled copy of itself: correlation traps.
+        precision: "float64", or "float32" for half the time and a small error of alpha, which is estimated.
+        interval: 95 % interval of alpha: "asymptotic", or "bootstrap" with xmin chosen anew in 40 resampled spectra.
+        fit: "PL", a power law, or "TPL", a truncated one.
+        seed: of the shuffle and of all resampling.
         when_busy: what happens to a snapshot for which no slot is free: "skip" it (and count), or "wait", which makes
             what is known at a step depend on the step alone.
         slots: copies of the analysed weights that may be alive at the same time.
@@ -84,6 +90,11 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         jsonl: bool | str | None = None,
         on_result: Callable[[Report], object] | None = None,
         conv_scale: ConvScale = "weightwatcher",
+        randomize: bool = True,
+        precision: Precision = "float64",
+        interval: Interval = "asymptotic",
+        fit: Fit = "PL",
+        seed: int = 0,
         when_busy: WhenBusy = "skip",
         slots: int = 2,
         layer_timeout: float = 600.0,
@@ -102,6 +113,11 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             log_every_layer=log_every_layer,
             on_result=on_result,
             conv_scale=conv_scale,
+            randomize=randomize,
+            precision=precision,
+            interval=interval,
+            fit=fit,
+            seed=seed,
             when_busy=when_busy,
             slots=slots,
             layer_timeout=layer_timeout,

@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.analysis import ConvScale
+from ww_callbacks.analysis import ConvScale, Fit, Interval
 from ww_callbacks.arguments import check_path
 from ww_callbacks.monitor import Monitor, Output, crosses
 from ww_callbacks.options import OnError, Options, WhenBusy, schedule
 from ww_callbacks.outputs.jsonl import FILE_NAME
 from ww_callbacks.outputs.tensorboard import SummaryWriterOutput
 from ww_callbacks.report import History, Report
+from ww_callbacks.spectra import Precision
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule
@@ -66,6 +67,11 @@ class SpectralMonitor(Callback):
         on_result: called with each :class:`~ww_callbacks.report.Report`.
         max_rows: embeddings with more rows are skipped.
         conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" or "none".
+        randomize: compare each layer with a shuffled copy of itself: correlation traps.
+        precision: "float64", or "float32" for half the time and a small error of alpha, which is estimated.
+        interval: 95 % interval of alpha: "asymptotic", or "bootstrap" with xmin chosen anew in 40 resampled spectra.
+        fit: "PL", a power law, or "TPL", a truncated one.
+        seed: of the shuffle and of all resampling.
         when_busy: what happens to a snapshot for which no slot is free: "skip" it (and count), or "wait", which makes
             what is known at a step depend on the step alone.
         slots: copies of the analysed weights that may be alive at the same time.
@@ -94,6 +100,11 @@ class SpectralMonitor(Callback):
         on_result: Callable[[Report], object] | None = None,
         max_rows: int = 50_000,
         conv_scale: ConvScale = "weightwatcher",
+        randomize: bool = True,
+        precision: Precision = "float64",
+        interval: Interval = "asymptotic",
+        fit: Fit = "PL",
+        seed: int = 0,
         when_busy: WhenBusy = "skip",
         slots: int = 2,
         layer_timeout: float = 600.0,
@@ -111,6 +122,11 @@ class SpectralMonitor(Callback):
             on_result=on_result,
             max_rows=max_rows,
             conv_scale=conv_scale,
+            randomize=randomize,
+            precision=precision,
+            interval=interval,
+            fit=fit,
+            seed=seed,
             when_busy=when_busy,
             slots=slots,
             layer_timeout=layer_timeout,

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings, analyze_layer
-from ww_callbacks.arguments import check_patterns
+from ww_callbacks.arguments import check_count, check_patterns
 from ww_callbacks.report import LayerReport, Report
 from ww_callbacks.spectra import Precision
-from ww_callbacks.weights import Layer, find_layers, select_layers
+from ww_callbacks.weights import MAX_ROWS, Layer, find_layers, select_layers
 
 
 def analyze(
     model: Any,
     *,
     layers: Sequence[str] | None = None,
+    max_rows: int = MAX_ROWS,
     conv_scale: ConvScale = "weightwatcher",
     randomize: bool = True,
     precision: Precision = "float64",
@@ -31,9 +32,10 @@ def analyze(
     The model is only read. A layer that cannot be analysed is listed with the reason and stops nothing.
 
     Args:
-        model: a torch module, or a mapping name → array (two-dimensional a matrix, four-dimensional a convolution
-            kernel in torch's order).
+        model: a torch module, a Keras model, or a mapping name → array (two-dimensional a matrix, four-dimensional a
+            convolution kernel in torch's order).
         layers: patterns of layers to keep, ``"!pattern"`` to leave out; None for all.
+        max_rows: embeddings with more rows are skipped with the reason.
         conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" (number of kernel
             positions / 2) or "none".
         randomize: compare each layer with a shuffled copy of itself (rand_alpha, num_traps and so on).
@@ -58,8 +60,9 @@ def analyze(
         ['ok', 'skipped']
     """
     check_patterns("layers", layers)
+    check_count("max_rows", max_rows)
     settings = Settings(conv_scale, randomize, precision, interval, fit, seed, gof, compare, spectrum)
-    chosen = select_layers(find_layers(model), layers)
+    chosen = select_layers(find_layers(model, max_rows), layers)
     return Report.of(_analyze(layer, settings) for layer in chosen)
 
 

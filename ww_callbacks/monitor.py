@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from ww_callbacks.analysis import ConvScale, LayerSpec, analyze_layer
+from ww_callbacks.analysis import ConvScale, Fit, Interval, LayerSpec, analyze_layer
 from ww_callbacks.arguments import check_path
 from ww_callbacks.options import LogEveryLayer, OnError, Options, WhenBusy
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlOutput
@@ -28,6 +28,7 @@ from ww_callbacks.outputs.metrics import aggregate_metrics, layer_metrics, sprea
 from ww_callbacks.outputs.tensorboard import TensorBoardOutput
 from ww_callbacks.report import History, LayerReport, Report
 from ww_callbacks.snapshot import SnapshotBuffer
+from ww_callbacks.spectra import Precision
 from ww_callbacks.weights import Layer, find_layers, select_layers
 from ww_callbacks.weights.patterns import matching
 from ww_callbacks.worker.process import WorkerProcess, failed_report
@@ -106,6 +107,11 @@ class Monitor:
         outputs: further places for results.
         max_rows: embeddings with more rows are skipped.
         conv_scale: factor on the eigenvalues of convolutions, see :class:`ww_callbacks.analysis.Settings`.
+        randomize: compare each layer with a shuffled copy of itself: correlation traps.
+        precision: "float64", or "float32" for half the time and a small error of alpha, which is estimated.
+        interval: 95 % interval of alpha: "asymptotic", or "bootstrap" with xmin chosen anew in 40 resampled spectra.
+        fit: "PL", a power law, or "TPL", a truncated one.
+        seed: of the shuffle and of all resampling.
         when_busy: what happens to a snapshot for which no slot is free: "skip" it (and count), or "wait": each
             snapshot first collects the results of the one before, so that what is known at a step depends on the
             step alone.
@@ -144,6 +150,11 @@ class Monitor:
         outputs: Iterable[Output] = (),
         max_rows: int = 50_000,
         conv_scale: ConvScale = "weightwatcher",
+        randomize: bool = True,
+        precision: Precision = "float64",
+        interval: Interval = "asymptotic",
+        fit: Fit = "PL",
+        seed: int = 0,
         when_busy: WhenBusy = "skip",
         slots: int = 2,
         layer_timeout: float = 600.0,
@@ -157,6 +168,11 @@ class Monitor:
             on_result=on_result,
             max_rows=max_rows,
             conv_scale=conv_scale,
+            randomize=randomize,
+            precision=precision,
+            interval=interval,
+            fit=fit,
+            seed=seed,
             when_busy=when_busy,
             slots=slots,
             layer_timeout=layer_timeout,

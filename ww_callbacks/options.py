@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from ww_callbacks.analysis import ConvScale, Settings
+from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
 from ww_callbacks.arguments import check_callable, check_choice, check_count, check_patterns, check_seconds
 from ww_callbacks.report import Report
+from ww_callbacks.spectra import Precision
 
 WhenBusy = Literal["skip", "wait"]
 OnError = Literal["warn", "raise"]
@@ -33,6 +34,11 @@ class Options:
     on_result: Callable[[Report], object] | None
     max_rows: int
     conv_scale: ConvScale
+    randomize: bool
+    precision: Precision
+    interval: Interval
+    fit: Fit
+    seed: int
     when_busy: WhenBusy
     slots: int
     layer_timeout: float
@@ -58,7 +64,8 @@ class Options:
 
     def settings(self) -> Settings:
         """How single layers are analysed."""
-        return Settings(conv_scale=self.conv_scale)
+        names = ("conv_scale", "randomize", "precision", "interval", "fit", "seed")
+        return Settings(**{name: getattr(self, name) for name in names})
 
     def as_arguments(self) -> dict[str, Any]:
         """The options as keyword arguments of Monitor."""

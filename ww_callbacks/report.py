@@ -274,6 +274,10 @@ class Report:
         )
         return Report(layers, self.step)
 
+    def without_spectra(self) -> Report:
+        """The same report without histograms and spectra."""
+        return Report(tuple(replace(layer, histogram=None, spectrum=None) for layer in self.layers), self.step)
+
     @property
     def counted(self) -> frozenset[str]:
         """Names of the layers over which the means run."""
@@ -424,12 +428,16 @@ class History(Sequence[Report]):
     def append(self, report: Report) -> Report:
         """Add a report and return it with the counted layers of this run.
 
+        Histograms and spectra are kept in the latest report only, for they would fill the memory of a long run.
+
         Raises:
             ValueError: its step is not larger than the last one.
         """
         if self._reports and not _later(report.step, self._reports[-1].step):
             raise ValueError(f"report.step: expected more than {self._reports[-1].step}, got {report.step}")
         report = report.recount(self._counted)
+        if self._reports:
+            self._reports[-1] = self._reports[-1].without_spectra()
         self._counted = self._counted or report.counted or None
         self._reports.append(report)
         return report

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_HEAD = ("layer", "kind", "N x M", "alpha", "95 % interval", "D", "tail", "log λmax", "stable rank", "")
-_LEFT = {0, 1, 9}
+_HEAD = ("layer", "kind", "N x M", "alpha", "95 % interval", "shuffled", "D", "tail", "log λmax", "stable rank", "traps", "")
+_LEFT = {0, 1, 11}
 
 
 def render_table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, float], step: int | None) -> str:
@@ -41,10 +41,12 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         size,
         _number(row["alpha"], 2),
         f"{_number(row['alpha_low'], 2)} to {_number(row['alpha_high'], 2)}",
+        _number(row["rand_alpha"], 2),
         _number(row["D"], 3),
         f"{row['num_pl_spikes']}/{row['num_evals']}",
         _number(row["log_spectral_norm"], 2),
         _number(row["stable_rank"], 1),
+        _number(row["num_traps"], 0),
         row["warning"],
     )
 

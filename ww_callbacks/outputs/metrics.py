@@ -7,7 +7,18 @@ from collections.abc import Collection, Sequence
 
 from ww_callbacks.report import LayerReport, Report
 
-LAYER_METRICS = ("alpha", "alpha_hill", "alpha_weighted", "D", "log_norm", "log_spectral_norm", "stable_rank")
+LAYER_METRICS = (
+    "alpha",
+    "alpha_hill",
+    "alpha_weighted",
+    "D",
+    "log_norm",
+    "log_spectral_norm",
+    "stable_rank",
+    "rand_alpha",
+    "num_traps",
+    "ww_softrank",
+)
 MAX_LAYERS = 64
 
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.\-]")

@@ -57,7 +57,7 @@ def _answer(task: Message, mapped: mmap.mmap) -> Message:
     try:
         spec = LayerSpec(**task["spec"])
         stored = _stored(spec, mapped, task["offset"])
-        report = analyze_layer(spec, stored, Settings(**task["settings"]), task["step"])
+        report = analyze_layer(spec, stored, Settings.from_dict(task["settings"]), task["step"])
     except MemoryError:
         return {"task": task["task"], "error": "not enough memory for this layer"}
     except Exception as error:  # the trainer is told, and goes on
