@@ -31,9 +31,7 @@ class Reader(pl.LightningModule):
         self.features = nn.Sequential(
             nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)
         )
-        self.hidden = nn.Sequential(
-            nn.Flatten(), nn.Linear(64 * 5 * 5, 300), nn.ReLU(), nn.Linear(300, 150), nn.ReLU()
-        )
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(64 * 5 * 5, 300), nn.ReLU(), nn.Linear(300, 150), nn.ReLU())
         self.head = nn.Linear(150, 10)
 
     def forward(self, images: Tensor) -> Tensor:

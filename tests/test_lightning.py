@@ -145,9 +145,7 @@ def test_the_last_report_is_that_of_the_trained_weights(pl: Any, tmp_path: Path)
 def test_tensorboard_gets_one_event_per_snapshot_in_the_run_of_the_logger(pl: Any, tmp_path: Path) -> None:
     loggers = importlib.import_module(f"{pl.__name__}.loggers")
     monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
-    trainer = trainer_of(
-        pl, tmp_path, monitor, logger=loggers.TensorBoardLogger(tmp_path), log_every_n_steps=1
-    )
+    trainer = trainer_of(pl, tmp_path, monitor, logger=loggers.TensorBoardLogger(tmp_path), log_every_n_steps=1)
     trainer.fit(network(pl), data(), data())
 
     files = list(Path(trainer.log_dir).glob("events*"))
@@ -181,9 +179,7 @@ def test_a_live_reader_sees_each_point_while_training_goes_on(pl: Any, tmp_path:
             seen.append([event.step for event in reader.Scalars("ww/alpha")] if known else [])
 
     monitor = SpectralMonitor(every_n_steps=3, when_busy="wait")
-    trainer = trainer_of(
-        pl, tmp_path, Reader(), monitor, max_epochs=1, logger=loggers.TensorBoardLogger(tmp_path)
-    )
+    trainer = trainer_of(pl, tmp_path, Reader(), monitor, max_epochs=1, logger=loggers.TensorBoardLogger(tmp_path))
     trainer.fit(network(pl), data())
     assert seen[-1] == [0, 3, 6]  # read before our own hook of the last batch
     assert [] in seen
@@ -214,9 +210,7 @@ def test_callback_metrics_are_the_means_and_change_at_snapshot_steps_only(pl: An
     model = network(pl)
     trainer = trainer_of(pl, tmp_path, monitor)
     trainer.fit(model, data())
-    changes = [
-        step for (_, before), (step, after) in zip(model.seen, model.seen[1:], strict=False) if before != after
-    ]
+    changes = [step for (_, before), (step, after) in zip(model.seen, model.seen[1:], strict=False) if before != after]
     assert set(changes) <= {5, 10, 15, 20}
     last = monitor.history[-1].summary()
     assert ww_metrics(trainer)["ww/alpha"] == pytest.approx(last["alpha"])

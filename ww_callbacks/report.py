@@ -188,7 +188,7 @@ class LayerReport:
             if values.get("spectrum") is not None:
                 beside["spectrum"] = tuple(values["spectrum"])
             return cls(**(values | beside))
-        except TypeError as error:
+        except (AttributeError, TypeError) as error:
             raise ValueError(f"values: not the columns of a LayerReport: {error}") from error
 
 

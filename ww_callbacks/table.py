@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_HEAD = ("layer", "kind", "N x M", "alpha", "95 % interval", "shuffled", "D", "tail", "log λmax", "stable rank", "traps", "")
-_LEFT = {0, 1, 11}
+_NUMBERS = ("N x M", "alpha", "95 % interval", "shuffled", "D", "tail", "log λmax", "stable rank", "traps")
+_HEAD = ("layer", "kind", *_NUMBERS, "")
+_LEFT = {0, 1, len(_HEAD) - 1}
 
 
 def render_table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, float], step: int | None) -> str:

@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import ww_callbacks as ww
 from ww_callbacks.outputs.jsonl import JsonlOutput, read_jsonl
-from ww_callbacks.report import LayerReport, Report
+from ww_callbacks.report import Report
 
 
 def reports(steps):
@@ -13,7 +14,7 @@ def reports(steps):
     result = []
     for step in steps:
         weights = {"fc/ö": rng.standard_normal((90, 60)), "b": np.ones(3), "n": np.full((9, 9), np.nan)}
-        layers = [LayerReport(**layer.to_dict() | {"step": step}) for layer in ww.analyze(weights)]
+        layers = [replace(layer, step=step) for layer in ww.analyze(weights)]
         result.append(Report(tuple(layers), step))
     return result
 
@@ -28,7 +29,7 @@ def write(path, some):
 def test_what_was_written_is_read_back_to_the_last_bit(tmp_path):
     written = reports([0, 10, 25])
     write(tmp_path / "h.jsonl", written)
-    assert list(read_jsonl(tmp_path / "h.jsonl")) == written
+    assert list(read_jsonl(tmp_path / "h.jsonl")) == [*(one.without_spectra() for one in written[:-1]), written[-1]]
     assert ww.read_jsonl is read_jsonl
 
 

@@ -83,7 +83,7 @@ def test_it_greets_with_its_pid_and_answers_with_the_report_of_the_layer(talk, b
         ({"spec": asdict(SPEC) | {"axes": [[], [0], [5]]}}, "Error"),
         ({"offset": 10**9}, "TypeError|ValueError"),
         ({"settings": {"conv_scale": "x"}}, "ValueError"),
-        ({"settings": {"beauty": 1}}, "TypeError"),
+        ({"settings": {"beauty": 1}}, "ValueError"),
     ],
     ids=lambda value: None if isinstance(value, str) else "-".join(value),
 )

@@ -1,0 +1,93 @@
+# What .ci/run and .ci/full share: a scratch folder, sections that are all run whatever fails, and a summing-up.
+# Sourced, not run.
+
+set -uo pipefail # no -e: a section that fails must not keep the others from running
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+scratch=$(mktemp -d)
+child=
+
+# Whatever ends the script also ends the section it is in, which runs in a process group of its own.
+leave() {
+    if [ -n "$child" ]; then
+        kill -TERM -- "-$child" 2>/dev/null
+        wait "$child" 2>/dev/null
+    fi
+    rm -rf "$scratch"
+}
+trap leave EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+results=()
+failures=0
+
+# section TITLE COMMAND...: runs the command, or function, in a shell of its own that stops at the first error.
+section() {
+    local title=$1 started=$SECONDS status verdict=ok
+    shift
+    printf '\n════ %s\n' "$title"
+    set -m
+    (
+        set -e
+        "$@"
+    ) </dev/null 2>&1 &
+    child=$!
+    set +m
+    wait "$child"
+    status=$?
+    child=
+    if [ "$status" -ne 0 ]; then
+        verdict="FAILED (exit $status)"
+        failures=$((failures + 1))
+    fi
+    results+=("$(printf '%5d s  %s: %s' $((SECONDS - started)) "$title" "$verdict")")
+    printf '──── %s after %d s: %s\n' "$title" $((SECONDS - started)) "$verdict"
+}
+
+# summary: prints how every section ended and leaves with 1 if any failed.
+summary() {
+    printf '\n════ Summary, %d s in all\n' "$SECONDS"
+    printf '%s\n' "${results[@]}"
+    if [ "$failures" -ne 0 ]; then
+        printf '%d of %d sections failed\n' "$failures" "${#results[@]}"
+        exit 1
+    fi
+    printf 'all %d sections passed\n' "${#results[@]}"
+}
+
+# copy_tree FOLDER: the working tree as it would be committed now, with new files, without ignored ones.
+copy_tree() {
+    mkdir -p "$1"
+    (cd "$root" && git ls-files -z --cached --others --exclude-standard |
+        while IFS= read -r -d '' file; do
+            if [ -e "$file" ]; then printf '%s\0' "$file"; fi
+        done | tar -c --null -T -) | tar -x -C "$1"
+}
+
+# readme_command NAME FOLDER: the one line of the bash block after `<!-- command: NAME -->` in the folder's README.md.
+readme_command() {
+    local line
+    line=$(awk -v mark="<!-- command: $1 -->" '
+        $0 == mark { found = 1; next }
+        found && /^```bash$/ { inside = 1; next }
+        inside && /^```$/ { exit }
+        inside { print; next }
+        found && NF { exit }' "$2/README.md")
+    if [ -z "$line" ] || [ "$(wc -l <<<"$line")" -ne 1 ]; then
+        echo "README.md: no bash block of one line follows <!-- command: $1 -->" >&2
+        return 1
+    fi
+    printf '%s\n' "$line"
+}
+
+# run_readme_command NAME FOLDER: runs that line in the folder, as somebody would who pasted it into a shell.
+run_readme_command() {
+    local line
+    line=$(readme_command "$1" "$2")
+    printf '$ %s\n' "$line"
+    cd "$2"
+    bash -c "$line"
+}
