@@ -298,9 +298,9 @@ class Monitor:
         self._closed = True
         self._pending.clear()
         self._close_engine()
-        for output in list(self._outputs):
+        outputs, self._outputs = self._outputs, []
+        for output in outputs:
             self._call_output(output, output.close)
-        self._outputs.clear()
 
     def __enter__(self) -> Monitor:
         self.start()
@@ -423,10 +423,11 @@ class Monitor:
         except Exception as error:
             if self._options.on_error == "raise":
                 raise
-            self._outputs.remove(output)
             self._warn(f"no more results go to {type(output).__name__}: {type(error).__name__}: {error}")
-            with contextlib.suppress(Exception):
-                output.close()
+            if output in self._outputs:
+                self._outputs.remove(output)
+                with contextlib.suppress(Exception):
+                    output.close()
 
     def _own_outputs(
         self, log_dir: str | os.PathLike[str] | None, jsonl: bool | str | os.PathLike[str] | None
