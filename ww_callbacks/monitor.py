@@ -55,18 +55,18 @@ class _Pending:
     skipped: int
     slot: int
     layers: tuple[Layer, ...]
-    futures: dict[str, Future[LayerReport]]
+    futures: dict[int, Future[LayerReport]]  # by position in layers, in the order of their submission
 
     def done(self) -> bool:
         return all(future.done() for future in reversed(self.futures.values()))
 
     def report(self) -> Report:
-        return Report.of((self._layer_report(layer) for layer in self.layers), self.step)
+        return Report.of((self._layer_report(*item) for item in enumerate(self.layers)), self.step)
 
-    def _layer_report(self, layer: Layer) -> LayerReport:
+    def _layer_report(self, position: int, layer: Layer) -> LayerReport:
         if layer.spec is None:
             return layer.skip_report(self.step)
-        future = self.futures[layer.name]
+        future = self.futures[position]
         if future.cancelled():
             return failed_report(layer.spec, self.step, "the monitor was closed")
         error = future.exception()
@@ -340,14 +340,18 @@ class Monitor:
             self.skipped -= 1
         self._last_snapshot = step
         wall_time = time.time()
-        futures = self._submit(engine, slot, step)
+        futures = self._submit(engine, slot, step, [i for i, layer in enumerate(layers) if layer.spec is not None])
         self._pending.append(_Pending(step, wall_time, self.skipped, slot, layers, futures))
 
-    def _submit(self, engine: _Engine, slot: int, step: int) -> dict[str, Future[LayerReport]]:
+    def _submit(
+        self, engine: _Engine, slot: int, step: int, positions: Sequence[int]
+    ) -> dict[int, Future[LayerReport]]:
         """Layers as separate tasks, the largest first."""
         order = sorted(enumerate(engine.specs), key=lambda item: _cost(item[1]), reverse=True)
         return {
-            spec.name: engine.worker.submit(analyze_layer, spec, engine.buffer.array(slot, index), self._settings, step)
+            positions[index]: engine.worker.submit(
+                analyze_layer, spec, engine.buffer.array(slot, index), self._settings, step
+            )
             for index, spec in order
         }
 

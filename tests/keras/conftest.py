@@ -33,5 +33,5 @@ def nothing_survives() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)

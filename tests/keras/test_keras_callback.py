@@ -11,7 +11,7 @@ import subprocess
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -303,7 +303,7 @@ def test_beside_the_tensorboard_callback_of_keras(tmp_path: Path) -> None:
     runs = {path.parent.name for path in tmp_path.rglob("events*")}
     assert runs == {"train", "validation", "ww"}
     reader = EventAccumulator(str(tmp_path / "train")).Reload()
-    assert "epoch_loss" in reader.Tags()["tensors"]
+    assert "batch_loss" in reader.Tags()["tensors"]
     assert {event.step for event in scalars(tmp_path / "ww")["ww/alpha"]} >= {0, 24}
 
 
@@ -334,7 +334,11 @@ assert "tensorflow" not in sys.modules
 print("tried", TRIED)
 """
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=100
+        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["tried", "[]"]
@@ -380,7 +384,7 @@ def test_the_state_is_fetched_once_per_snapshot_and_on_no_other_batch() -> None:
 
     class Counting(keras.Sequential):
         def jax_state_sync(self) -> None:
-            if where[-1] is not None and self._jax_state is not None and not self._jax_state_synced:
+            if where[-1] is not None and getattr(self, "_jax_state", None) and not self._jax_state_synced:
                 fetched.append(where[-1])
             super().jax_state_sync()
 
@@ -678,3 +682,23 @@ def test_an_exception_in_fit_leaves_no_worker_and_the_callback_can_be_used_again
     assert monitor.history.steps[0] == 0
     assert monitor.history.steps[-1] == iterations(other) == 12
     assert monitor_of(other) is monitor
+
+
+def test_an_exception_that_is_kept_leaves_no_worker_either() -> None:
+    """Notebooks keep the last exception, with all frames of fit in its traceback."""
+
+    class Fail(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            if batch == 3:
+                raise KeyError("mine")
+
+    kept = None
+    try:
+        fit(network(), SpectralMonitor(every_n_steps=1), Fail())
+    except KeyError as error:
+        kept = error
+    workers = [p for p in psutil.Process().children() if "ww_callbacks.worker" in p.cmdline()]
+    _, alive = psutil.wait_procs(workers, timeout=3)
+    del kept
+    gc.collect()
+    assert alive == []

@@ -28,7 +28,8 @@ class Conduct(keras.callbacks.Callback):
         if told("end"):
             self._model.stop_training = True
         if told("fail") and self.fail is not None:
-            raise self.fail
+            fail, self.fail = self.fail, None
+            raise fail
 
 def fit(monitor, size, fail=None):
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(size), keras.layers.Dense(size),
@@ -64,7 +65,8 @@ try:
     fit(monitor, 2000, fail=error)
 except KeyError as caught:
     assert caught is error and caught.args == ("as raised",), caught
-    reached("caught")
+del error
+reached("caught")
 while not told("looked"):
     time.sleep(0.01)
 """,

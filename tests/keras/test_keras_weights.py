@@ -252,16 +252,12 @@ CASES = {
     "Conv1D": Case(lambda x: built(layers.Conv1D(4, 3), x), SERIES, convolution(3)),
     "Conv2D": Case(lambda x: built(layers.Conv2D(4, (3, 2)), x), noise(2, 6, 5, 3), convolution(3, 2)),
     "Conv3D": Case(lambda x: built(layers.Conv3D(4, (3, 2, 1)), x), noise(2, 4, 5, 3, 2), convolution(3, 2, 1)),
-    "Conv1D, groups": Case(
-        lambda x: built(layers.Conv1D(9, 2, groups=3), x), noise(2, 5, 6), convolution(2, groups=3)
-    ),
+    "Conv1D, groups": Case(lambda x: built(layers.Conv1D(9, 2, groups=3), x), noise(2, 5, 6), convolution(2, groups=3)),
     "Conv2D, groups": Case(
         lambda x: built(layers.Conv2D(6, (3, 2), groups=2), x), noise(2, 6, 5, 8), convolution(3, 2, groups=2)
     ),
     "Conv1DTranspose": Case(lambda x: built(layers.Conv1DTranspose(4, 3), x), SERIES, transposed(3)),
-    "Conv2DTranspose": Case(
-        lambda x: built(layers.Conv2DTranspose(4, (3, 2)), x), noise(2, 4, 5, 3), transposed(3, 2)
-    ),
+    "Conv2DTranspose": Case(lambda x: built(layers.Conv2DTranspose(4, (3, 2)), x), noise(2, 4, 5, 3), transposed(3, 2)),
     "Conv3DTranspose": Case(
         lambda x: built(layers.Conv3DTranspose(4, (3, 2, 1)), x), noise(2, 3, 4, 3, 2), transposed(3, 2, 1)
     ),
@@ -295,9 +291,7 @@ CASES = {
     ),
     "Bidirectional": Case(lambda x: built(layers.Bidirectional(layers.SimpleRNN(4)), x), SERIES, both_ways),
     "TimeDistributed": Case(lambda x: built(layers.TimeDistributed(layers.Dense(4)), x), SERIES, dense),
-    "SpectralNormalization": Case(
-        lambda x: built(layers.SpectralNormalization(layers.Dense(4)), x), VECTORS, dense
-    ),
+    "SpectralNormalization": Case(lambda x: built(layers.SpectralNormalization(layers.Dense(4)), x), VECTORS, dense),
     "Sequential in functional": Case(
         lambda _: nested_functional(), VECTORS, in_turn("start", "inner.a", "inner.b", "shared", "end")
     ),
@@ -312,9 +306,7 @@ CASES = {
         lambda x: with_lora(layers.EinsumDense("abc,cde->abde", (None, 4, 2)), x), SERIES, reshaped((4, 2))
     ),
     "Conv1D with LoRA": Case(lambda x: with_lora(layers.Conv1D(4, 3), x), SERIES, convolution(3)),
-    "Conv2D with LoRA": Case(
-        lambda x: with_lora(layers.Conv2D(4, (3, 2)), x), noise(2, 6, 5, 3), convolution(3, 2)
-    ),
+    "Conv2D with LoRA": Case(lambda x: with_lora(layers.Conv2D(4, (3, 2)), x), noise(2, 6, 5, 3), convolution(3, 2)),
     "Conv3D with LoRA": Case(
         lambda x: with_lora(layers.Conv3D(4, (2, 2, 1)), x), noise(2, 4, 5, 3, 2), convolution(2, 2, 1)
     ),
@@ -569,7 +561,8 @@ def test_reads_see_the_weights_of_now() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["SpectralNormalization", "Dense with LoRA", "Dense in int8 with LoRA", "Embedding in int8", "LSTM", "Conv2D"]
+    "name",
+    ["SpectralNormalization", "Dense with LoRA", "Dense in int8 with LoRA", "Embedding in int8", "LSTM", "Conv2D"],
 )
 def test_reading_changes_nothing(name: str) -> None:
     case = CASES[name]
