@@ -151,16 +151,16 @@ def test_a_second_fit_has_the_metrics_in_every_epoch_too() -> None:
 
 
 def test_backup_and_restore_goes_on_with_the_step(tmp_path: Path) -> None:
-    class Stop(Exception):
+    class PowerError(Exception):
         pass
 
     class Power(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             if epoch == 1:
-                raise Stop
+                raise PowerError
 
     backup = lambda: keras.callbacks.BackupAndRestore(str(tmp_path))  # noqa: E731
-    with pytest.raises(Stop):
+    with pytest.raises(PowerError):
         fit(network(), backup(), SpectralMonitor(every_n_steps=10), Power())
     monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
     history = fit(network(), monitor, backup())
