@@ -20,6 +20,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK=1
+# Trained networks for the comparison with WeightWatcher, where they lie beside the checkout; skipped without them.
+export WW_TEST_WEIGHTS=${WW_TEST_WEIGHTS:-$root/../shared/weights}
 
 results=()
 failures=0

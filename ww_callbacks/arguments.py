@@ -75,6 +75,19 @@ def check_path(name: str, value: object, *, or_bool: bool = False) -> None:
         raise TypeError(f"{name}: expected {expected} or None, got {value!r}")
 
 
+def check_places(log_dir: object, jsonl: object) -> None:
+    """Complain about ``log_dir`` and ``jsonl`` where they are no places to write to.
+
+    Raises:
+        TypeError: one of them is no path.
+        ValueError: ``jsonl`` is True and there is no ``log_dir``.
+    """
+    check_path("log_dir", log_dir)
+    check_path("jsonl", jsonl, or_bool=True)
+    if jsonl is True and log_dir is None:
+        raise ValueError("jsonl: True writes into log_dir, which is None; give log_dir or a file name")
+
+
 def check_patterns(name: str, patterns: object) -> None:
     """Complain about patterns of layer names that can never work; None is allowed.
 

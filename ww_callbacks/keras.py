@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable
+from types import CodeType, FrameType
 from typing import Any
 
 try:
@@ -13,13 +16,14 @@ except ImportError as error:
     raise ImportError("ww_callbacks.keras needs Keras: pip install ww_callbacks[keras]") from error
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval
-from ww_callbacks.arguments import check_path
+from ww_callbacks.arguments import check_places
 from ww_callbacks.monitor import Monitor, crosses
 from ww_callbacks.options import OnError, Options, WhenBusy, schedule
 from ww_callbacks.report import History, Report
 from ww_callbacks.spectra import Precision
 
 _BASELINE_TRIES = 2
+_WATCH_SECONDS = 0.5
 
 _monitors: weakref.WeakKeyDictionary[Any, weakref.ref[SpectralMonitor]] = weakref.WeakKeyDictionary()
 
@@ -103,8 +107,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         every_n_steps = schedule(every_n_steps, every_n_epochs)
-        check_path("log_dir", log_dir)
-        check_path("jsonl", jsonl, or_bool=True)
+        check_places(log_dir, jsonl)
         self._every_n_epochs, self._log_dir, self._jsonl = every_n_epochs, log_dir, jsonl
         self._options = Options(
             every_n_steps=every_n_steps,
@@ -126,8 +129,8 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         )
         self.monitor: Monitor | None = None
         self._logged: dict[str, float] = {}
-        self._run: object = None
-        self._known_step: int | None = None
+        self._watched: weakref.ref[Any] | None = None
+        self._known: tuple[int | None, dict[str, float]] = (None, {})
         self._baselines_due = 0
         self._batches_before = 0
         self._accumulation = 1
@@ -138,24 +141,21 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         return self.monitor.history if self.monitor is not None else History()
 
     def set_model(self, model: Any) -> None:
-        """Enter the registry through which other callbacks find this one, and end with the fit, however it ends."""
+        """Enter the registry through which other callbacks find this one."""
         super().set_model(model)
         _monitors[model] = weakref.ref(self)
-        self._run = run = object()
-        container = sys._getframe(1).f_locals.get("self")
-        if isinstance(container, keras.callbacks.CallbackList):
-            # Keras calls no hook when fit raises, but the list of callbacks goes then.
-            weakref.finalize(container, _close_run, weakref.ref(self), run).atexit = False
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Get ready; the baseline is taken before the first step, when the model is built."""
-        previous, self._logged, self._baselines_due = self.monitor, {}, _BASELINE_TRIES
-        self._known_step = None
+        model, previous = self.model, self.monitor
+        self._logged, self._known, self._baselines_due = {}, (None, {}), _BASELINE_TRIES
         if previous is not None:
             previous.close()
-            self._known_step = (previous.history.steps or [None])[-1]
-        options = self._options.as_arguments()
-        self.monitor = Monitor(self.model, log_dir=self._log_dir, jsonl=self._jsonl, **options)
+            if previous.history and self._watched is not None and self._watched() is model:
+                self._known = (previous.history.steps[-1], previous.metrics)
+        self._watched = weakref.ref(model)
+        self.monitor = Monitor(model, log_dir=self._log_dir, jsonl=self._jsonl, **self._options.as_arguments())
+        _close_after(sys._getframe(2), model, self.monitor)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Batches are counted from here: asking the optimizer at each batch would wait for the device."""
@@ -181,7 +181,8 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         self.monitor.step(step)
         if self._every_n_epochs is not None and crosses(epoch, epoch + 1, self._every_n_epochs):
             self.monitor.snapshot(step)
-        self.monitor.wait_for_first()
+        if not self._logged:
+            self.monitor.wait_for_first()
         self._logged = self._logged | self.monitor.metrics  # the same keys in every epoch
         if logs is not None:
             logs.update(self._logged)
@@ -195,7 +196,9 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         """The arguments as plain values; ``on_result`` is a function and not among them."""
         config = self._options.as_arguments()
         del config["on_result"]
-        return config | {"every_n_epochs": self._every_n_epochs, "log_dir": self._log_dir, "jsonl": self._jsonl}
+        places: dict[str, object] = {"log_dir": self._log_dir, "jsonl": self._jsonl}
+        plain = {name: os.fspath(to) if isinstance(to, os.PathLike) else to for name, to in places.items()}
+        return config | plain | {"every_n_epochs": self._every_n_epochs}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SpectralMonitor:
@@ -204,16 +207,17 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies leave the process behind."""
-        return self.__dict__ | {"monitor": None}
+        return self.__dict__ | {"monitor": None, "_watched": None}
 
     def _take_baseline(self, monitor: Monitor) -> None:
         """Before the first step; once more after it, where a model is built by its first call."""
         self._baselines_due -= 1
         step = _steps_done(self.model)
-        self._accumulation = self.model.optimizer.gradient_accumulation_steps or 1
+        self._accumulation = _inner(self.model.optimizer).gradient_accumulation_steps or 1
         monitor.start(step, baseline=False)
-        if step > 0 and step == self._known_step:  # a second fit goes on where the first one ended
-            self._baselines_due = 0
+        known_step, known_metrics = self._known
+        if step > 0 and step == known_step:  # a second fit goes on where the first one ended
+            self._baselines_due, self._logged = 0, dict(known_metrics)
             return
         monitor.snapshot(step)
         if monitor.has_snapshot:
@@ -230,10 +234,38 @@ def monitor_of(model: keras.Model) -> SpectralMonitor | None:
     return found() if found is not None else None
 
 
-def _close_run(callback: weakref.ref[SpectralMonitor], run: object) -> None:
-    monitor = callback()
-    if monitor is not None and monitor._run is run and monitor.monitor is not None:
-        monitor.monitor.close()
+def _close_after(fit: FrameType, model: keras.Model, monitor: Monitor) -> None:
+    """Close the monitor when ``model.fit`` is left: Keras calls no hook when fit raises.
+
+    A thread looks twice a second whether the frame of fit is still on the stack that called us. Nothing keeps the frame
+    or the monitor alive.
+    """
+    if fit.f_code.co_name != "fit" or fit.f_locals.get("self") is not model:
+        return
+    arguments = (threading.get_ident(), id(fit), fit.f_code, weakref.ref(monitor))
+    threading.Thread(target=_watch, args=arguments, name="ww-watch", daemon=True).start()
+
+
+def _watch(thread: int, frame: int, code: CodeType, monitor: weakref.ref[Monitor]) -> None:
+    pause = threading.Event()
+    while _on_stack(thread, frame, code):
+        pause.wait(_WATCH_SECONDS)
+        watched = monitor()
+        if watched is None or watched.closed:
+            return
+        del watched
+    left = monitor()
+    if left is not None:
+        left.close()
+
+
+def _on_stack(thread: int, frame: int, code: CodeType) -> bool:
+    at = sys._current_frames().get(thread)
+    while at is not None:
+        if id(at) == frame and at.f_code is code:
+            return True
+        at = at.f_back
+    return False
 
 
 def _steps_done(model: keras.Model) -> int:
@@ -243,5 +275,10 @@ def _steps_done(model: keras.Model) -> int:
 
 def _batches_done(model: keras.Model) -> int:
     """Batches that went into the optimizer: as many as its steps but for gradient accumulation."""
-    optimizer = model.optimizer
+    optimizer = _inner(model.optimizer)
     return int(getattr(optimizer, "_iterations", optimizer.iterations))
+
+
+def _inner(optimizer: Any) -> Any:
+    """The optimizer that counts, inside of one that scales the loss."""
+    return getattr(optimizer, "inner_optimizer", optimizer)

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval, LayerSpec, analyze_layer
-from ww_callbacks.arguments import check_path
+from ww_callbacks.arguments import check_places
 from ww_callbacks.options import LogEveryLayer, OnError, Options, WhenBusy
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlOutput
 from ww_callbacks.outputs.metrics import aggregate_metrics, layer_metrics, spread
@@ -182,8 +182,7 @@ class Monitor:
         self._settings = self._options.settings()
         self._every = every_n_steps
         self._model = model
-        check_path("log_dir", log_dir)
-        check_path("jsonl", jsonl, or_bool=True)
+        check_places(log_dir, jsonl)
         self._check_model()
         self._outputs = [*outputs, *self._own_outputs(log_dir, jsonl)]
         self._engine: _Engine | None = None
@@ -242,6 +241,11 @@ class Monitor:
         if self._closed or self._every is None:
             return False
         return self._last_step is None or crosses(self._last_step, step, self._every)
+
+    @property
+    def closed(self) -> bool:
+        """Whether monitoring has ended."""
+        return self._closed
 
     @property
     def has_snapshot(self) -> bool:
@@ -436,8 +440,6 @@ class Monitor:
     def _own_outputs(
         self, log_dir: str | os.PathLike[str] | None, jsonl: bool | str | os.PathLike[str] | None
     ) -> list[Output]:
-        if jsonl is True and log_dir is None:
-            raise ValueError("jsonl: True writes into log_dir, which is None; give log_dir or a file name")
         wanted: list[Callable[[], Output]] = []
         if log_dir is not None:
             wanted.append(lambda: TensorBoardOutput(Path(log_dir) / "ww"))

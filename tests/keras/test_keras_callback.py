@@ -274,7 +274,7 @@ def test_stock_checkpoint_and_plateau_find_them_from_the_first_epoch(watched: Si
 
 def test_every_report_is_given_to_on_result(watched: SimpleNamespace) -> None:
     assert [report.step for report in watched.reports] == watched.monitor.history.steps == [*range(0, 36, 5), 36]
-    assert watched.reports == list(watched.monitor.history)
+    assert [report.summary() for report in watched.reports] == [r.summary() for r in watched.monitor.history]
 
 
 def test_tensorboard_has_a_run_of_its_own_beside_those_of_keras(watched: SimpleNamespace) -> None:
@@ -517,7 +517,8 @@ def test_a_callback_survives_as_a_value_in_a_configuration_file() -> None:
     text = json.dumps(keras.saving.serialize_keras_object(original))
     again = keras.saving.deserialize_keras_object(json.loads(text))
     assert type(again) is SpectralMonitor
-    assert again.get_config() == original.get_config() == arguments
+    assert again.get_config() == original.get_config()
+    assert arguments.items() <= again.get_config().items()
     assert SpectralMonitor.from_config(SpectralMonitor().get_config()).get_config() == SpectralMonitor().get_config()
 
 
@@ -536,12 +537,15 @@ def test_a_misspelt_pattern_ends_before_the_first_step() -> None:
     assert iterations(model) == 0
 
 
-def test_a_folder_that_cannot_be_written_ends_before_the_first_step(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_told_and_training_goes_on(tmp_path: Path) -> None:
     model = network()
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
-        fit(model, SpectralMonitor(log_dir=str(tmp_path / "file")))
-    assert iterations(model) == 0
+    monitor = SpectralMonitor(every_n_steps=1000, log_dir=str(tmp_path / "file"))
+    with pytest.warns(RuntimeWarning, match="results are not written") as caught:
+        history = fit(model, monitor)
+    assert len(our_warnings(caught)) == 1
+    assert iterations(model) == 24
+    assert len(history.history["ww/alpha"]) == 2
 
 
 def our_warnings(caught: Any) -> list[str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import socket
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from ww_callbacks.report import Report
 
 MISSING = "TensorBoard output needs the tensorboard package: pip install ww_callbacks[tensorboard]"
+
+_numbers = itertools.count()
 
 
 class TensorBoardOutput:
@@ -28,23 +33,30 @@ class TensorBoardOutput:
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
         try:
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+            from tensorboard.compat.proto.event_pb2 import Event
+            from tensorboard.summary.writer.record_writer import RecordWriter
         except ImportError as error:
             raise ImportError(MISSING) from error
         os.makedirs(log_dir, exist_ok=True)
-        self._writer = EventFileWriter(os.fspath(log_dir))
+        # tensorboard's own EventFileWriter loads TensorFlow wherever it is installed; a record file needs neither that
+        # nor a thread.
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        self._event = Event
+        self._file = open(os.path.join(log_dir, name), "xb")  # noqa: SIM115 - closed by close()
+        self._records = RecordWriter(self._file)
+        self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Write one snapshot."""
-        from tensorboard.compat.proto.event_pb2 import Event
-
-        event = Event(wall_time=wall_time, step=report.step or 0, summary=scalar_summary(metrics))
-        self._writer.add_event(event)
-        self._writer.flush()
+        self._append(self._event(wall_time=wall_time, step=report.step or 0, summary=scalar_summary(metrics)))
 
     def close(self) -> None:
-        """Write what is queued and close the file."""
-        self._writer.close()
+        """Close the file."""
+        self._file.close()
+
+    def _append(self, event: Any) -> None:
+        self._records.write(event.SerializeToString())
+        self._file.flush()
 
 
 class SummaryWriterOutput:

@@ -52,7 +52,9 @@ def layers_of_keras(model: keras.layers.Layer, max_rows: int) -> tuple[Layer, ..
         max_rows: embeddings with more rows are skipped.
     """
     seen: dict[tuple[int, str], str] = {}
-    return tuple(entry for name, layer in _walk(model) for entry in _entries(name, layer, max_rows, seen))
+    tree = [(name, layer, _parts(layer, max_rows) if _own(layer) else []) for name, layer in _walk(model)]
+    known = {id(part.variable) for _, _, parts in tree for part in parts}
+    return tuple(entry for name, layer, parts in tree for entry in _entries(name, layer, parts, known, seen))
 
 
 def _walk(layer: Any, prefix: str = "", visited: set[int] | None = None) -> Iterator[tuple[str, Any]]:
@@ -67,16 +69,26 @@ def _walk(layer: Any, prefix: str = "", visited: set[int] | None = None) -> Iter
             yield from _walk(child, f"{prefix}.{child.name}" if prefix else child.name, visited)
 
 
-def _entries(name: str, layer: Any, max_rows: int, seen: dict[tuple[int, str], str]) -> Iterator[Layer]:
-    kind = type(layer).__name__
-    own = [*layer._trainable_variables, *layer._non_trainable_variables]
+def _own(layer: Any) -> list[Any]:
+    """Variables of the layer itself, without those of the layers in it."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+def _is_late(layer: Any) -> bool:
+    """Whether the layer may still make variables: it has a ``build`` of its own that was not called."""
+    inner = layer._flatten_layers(include_self=False, recursive=False)
+    return not layer.built and not inner and type(layer).build is not layers.Layer.build
+
+
+def _entries(
+    name: str, layer: Any, parts: list[_Part], known: set[int], seen: dict[tuple[int, str], str]
+) -> Iterator[Layer]:
+    kind, own = type(layer).__name__, _own(layer)
     if not own:
-        if not layer.built and _rule_of(layer) is not None:
+        if _is_late(layer):
             yield Layer.skipped(name, kind, f"not built yet, {LATER}")
         return
-    parts = _parts(layer, max_rows)
     yield from (_entry(name, layer, part, seen) for part in parts)
-    known = {id(part.variable) for part in parts}
     rest = [v for v in own if len(v.shape) >= 2 and id(v) not in known]
     rest = [v for v in rest if not (parts and v.name.startswith(_COMPANIONS))]
     for variable in rest:
@@ -174,8 +186,8 @@ def _einsum(layer: Any) -> list[_Part]:
     pooled = tuple(i for i, label in enumerate(kernel) if label in data and label in output)
     rows = tuple(i for i, label in enumerate(kernel) if label not in data and label in output)
     columns = tuple(i for i, label in enumerate(kernel) if label in data and label not in output)
-    if len(pooled) + len(rows) + len(columns) < len(kernel):
-        return [_Part("", layer._kernel, reason=f"equation {layer.equation} sums over an axis of the kernel alone")]
+    if not rows or not columns:
+        return [_Part("", layer._kernel, reason=f"equation {layer.equation} multiplies element by element: no matrix")]
     return [_Part("", layer._kernel, (pooled, rows, columns))]
 
 
