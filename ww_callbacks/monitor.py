@@ -113,8 +113,8 @@ class Monitor:
         fit: "PL", a power law, or "TPL", a truncated one.
         seed: of the shuffle and of all resampling.
         when_busy: what happens to a snapshot for which no slot is free: "skip" it (and count), or "wait": each
-            snapshot first collects the results of the one before, so that what is known at a step depends on the
-            step alone.
+            snapshot first collects the results of the one before, and nothing is collected in between, so that
+            what is known at a step depends on the step alone.
         slots: copies of the analysed weights that may be alive at the same time.
         layer_timeout: seconds that the analysis of one layer may take.
         drain_timeout: seconds to wait for late results at the end, and for a slot where one is waited for.
@@ -229,7 +229,7 @@ class Monitor:
         self._last_step = step
         if self._every is not None and crosses(last, step, self._every):
             self.snapshot(step)
-        elif self._pending:
+        elif self._pending and self._options.when_busy == "skip":
             self._safely(self._collect)
 
     def is_due(self, step: int) -> bool:

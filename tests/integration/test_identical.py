@@ -97,7 +97,9 @@ def run(tmp_path):
         yield started
 
 
-@pytest.mark.parametrize("loop", [pytest.param(LIGHTNING, id="Lightning"), pytest.param(PLAIN, id="plain loop")])
+@pytest.mark.parametrize(
+    "loop", [pytest.param(LIGHTNING, id="Lightning"), pytest.param(PLAIN, id="plain loop", marks=pytest.mark.slow)]
+)
 def test_weights_losses_and_random_states(run: Session, loop):
     torch = pytest.importorskip("torch")
     states = []

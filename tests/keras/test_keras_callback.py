@@ -680,7 +680,8 @@ def test_an_exception_in_fit_leaves_no_worker_and_the_callback_can_be_used_again
     monitor, model = SpectralMonitor(every_n_steps=1), network()
     with pytest.raises(KeyError, match="mine"):
         fit(model, monitor, Fail())
-    assert not [p for p in psutil.Process().children() if "ww_callbacks.worker" in p.cmdline()]
+    workers = [p for p in psutil.Process().children() if "ww_callbacks.worker" in p.cmdline()]
+    assert not psutil.wait_procs(workers, timeout=2)[1]
     other = network()
     fit(other, monitor, epochs=1)
     assert monitor.history.steps[0] == 0

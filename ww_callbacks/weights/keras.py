@@ -187,7 +187,11 @@ def _einsum(layer: Any) -> list[_Part]:
     rows = tuple(i for i, label in enumerate(kernel) if label not in data and label in output)
     columns = tuple(i for i, label in enumerate(kernel) if label in data and label not in output)
     if not rows or not columns:
-        return [_Part("", layer._kernel, reason=f"equation {layer.equation} multiplies element by element: no matrix")]
+        return [
+            _Part(
+                "", layer._kernel, reason=f"equation {layer.equation} multiplies element by element and holds no matrix"
+            )
+        ]
     return [_Part("", layer._kernel, (pooled, rows, columns))]
 
 
