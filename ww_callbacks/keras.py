@@ -12,7 +12,9 @@ from typing import Any
 
 try:
     import keras
-except ImportError as error:
+except ModuleNotFoundError as error:
+    if error.name != "keras":  # Keras is there, and says itself what its backend lacks
+        raise
     raise ImportError("ww_callbacks.keras needs Keras: pip install ww_callbacks[keras]") from error
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval
