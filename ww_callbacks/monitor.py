@@ -14,7 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -24,9 +24,10 @@ from ww_callbacks.analysis import ConvScale, Fit, Interval, LayerSpec, analyze_l
 from ww_callbacks.arguments import check_places
 from ww_callbacks.options import LogEveryLayer, OnError, Options, WhenBusy
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlOutput
-from ww_callbacks.outputs.metrics import aggregate_metrics, layer_metrics, spread
+from ww_callbacks.outputs.metrics import AGGREGATES, aggregate_metrics, layer_metrics, spread
 from ww_callbacks.outputs.tensorboard import TensorBoardOutput
 from ww_callbacks.report import History, LayerReport, Report
+from ww_callbacks.signals.signal import Signal
 from ww_callbacks.snapshot import SnapshotBuffer
 from ww_callbacks.spectra import Precision
 from ww_callbacks.weights import Layer, find_layers, select_layers
@@ -73,6 +74,19 @@ class _Pending:
         if error is not None:
             return failed_report(layer.spec, self.step, f"{type(error).__name__}: {error}")
         return future.result()
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What is known at a snapshot step, as plain values; it changes at snapshot steps and at the end only.
+
+    Attributes:
+        metrics: the latest ``ww/…`` metrics.
+        verdicts: what each attached signal says, by the name it was attached under.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    verdicts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class _Engine:
@@ -191,12 +205,13 @@ class Monitor:
         self._last_step: int | None = None
         self._last_snapshot: int | None = None
         self._last_skipped: int | None = None
-        self._latest: dict[str, float] = {}
+        self._signals: dict[str, Signal] = {}
+        self._latest = Published()
         self._warned_empty = False
         self._closed = False
         self.history = History()
         self.skipped = 0
-        self.metrics: dict[str, float] = {}
+        self.published = Published()
 
     def start(self, step: int = 0, *, baseline: bool = True) -> None:
         """Begin, with a first snapshot.
@@ -242,6 +257,25 @@ class Monitor:
             return False
         return self._last_step is None or crosses(self._last_step, step, self._every)
 
+    def attach(self, name: str, signal: Signal) -> None:
+        """Let a signal judge the history after each report; its metrics are logged with the report.
+
+        Args:
+            name: under which its verdict is found in ``published.verdicts``.
+            signal: what judges.
+
+        Raises:
+            ValueError: another signal has that name.
+        """
+        if name in self._signals:
+            raise ValueError(f"name: {name!r} is attached already, choose another name")
+        self._signals[name] = signal
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The latest ``ww/…`` metrics, as of the last snapshot step."""
+        return self.published.metrics
+
     @property
     def closed(self) -> bool:
         """Whether monitoring has ended."""
@@ -273,7 +307,7 @@ class Monitor:
         """
         if not len(self.history) and self._pending and not self._closed:
             self._safely(lambda: self._collect(1, self._options.drain_timeout))
-            self._update_metrics()
+            self._update_published()
         return len(self.history) > 0
 
     def finish(self, step: int | None = None) -> None:
@@ -290,7 +324,7 @@ class Monitor:
         if step is not None and (self._last_snapshot is None or step > self._last_snapshot):
             self._safely(lambda: self._snapshot(step, end - time.monotonic()))
         self._safely(lambda: self._collect(len(self._pending), end - time.monotonic()))
-        self._update_metrics()
+        self._update_published()
         if self._pending and not self._closed:
             self._warn(f"{len(self._pending)} snapshots were not analysed within {self._options.drain_timeout:g} s")
         self.close()
@@ -328,7 +362,7 @@ class Monitor:
     def _snapshot(self, step: int, patience: float) -> None:
         """Copy the weights and hand them over; where there is patience, first wait so long for what is under way."""
         self._collect(len(self._pending) if patience > 0 else 0, patience)
-        self._update_metrics()
+        self._update_published()
         layers = select_layers(find_layers(self._model, self._options.max_rows), self._options.layers)
         analysed = [layer for layer in layers if layer.spec is not None]
         if not analysed:
@@ -392,17 +426,20 @@ class Monitor:
         if self._logged_layers is None:
             self._logged_layers = self._choose_logged(report)
         lag = (self._last_step or 0) - pending.step
+        judgements = {name: signal.judge(self.history) for name, signal in self._signals.items()}
+        judged = {key: value for judgement in judgements.values() for key, value in judgement.metrics.items()}
         metrics = aggregate_metrics(report, lag_steps=lag, skipped=pending.skipped)
-        self._latest = metrics
-        everything = metrics | layer_metrics(report, self._logged_layers)
+        metrics |= {key: value for key, value in judged.items() if key.startswith(AGGREGATES)}
+        self._latest = Published(metrics, {name: judgement.verdict for name, judgement in judgements.items()})
+        everything = metrics | layer_metrics(report, self._logged_layers) | judged
         for output in list(self._outputs):
             self._call_output(output, partial(output.write, report, everything, pending.wall_time))
         if self._options.on_result is not None:
             self._options.on_result(report)
 
-    def _update_metrics(self) -> None:
-        """``metrics`` changes at snapshot steps and at the end only, so that decisions depend on the step alone."""
-        self.metrics = self._latest
+    def _update_published(self) -> None:
+        """It changes at snapshot steps and at the end only, so that decisions depend on the step alone."""
+        self.published = self._latest
 
     def _choose_logged(self, report: Report) -> frozenset[str]:
         names = [layer.name for layer in report.layers]

@@ -20,6 +20,8 @@ LAYER_METRICS = (
     "ww_softrank",
 )
 MAX_LAYERS = 64
+AGGREGATES = "ww/"
+"""What the keys begin with that frameworks see too; those of single layers begin with ``ww_layer/``."""
 
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.\-]")
 
@@ -36,7 +38,7 @@ def aggregate_metrics(report: Report, *, lag_steps: int, skipped: int) -> dict[s
         >>> aggregate_metrics(Report((), step=5), lag_steps=2, skipped=0)["ww/lag_steps"]
         2.0
     """
-    metrics = {f"ww/{name}": value for name, value in report.summary().items()}
+    metrics = {f"{AGGREGATES}{name}": value for name, value in report.summary().items()}
     return metrics | {"ww/lag_steps": float(lag_steps), "ww/skipped": float(skipped)}
 
 

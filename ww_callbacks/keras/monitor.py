@@ -1,33 +1,25 @@
-"""The callback for Keras 3, on the torch, JAX and TensorFlow backends."""
+"""The callback that watches: snapshots by step or epoch, results to TensorBoard and the logs of every epoch."""
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 import weakref
-from collections.abc import Callable
-from types import CodeType, FrameType
+from collections.abc import Callable, Mapping
 from typing import Any
 
-try:
-    import keras
-except ModuleNotFoundError as error:
-    if error.name != "keras":  # Keras is there, and says itself what its backend lacks
-        raise
-    raise ImportError("ww_callbacks.keras needs Keras: pip install ww_callbacks[keras]") from error
+import keras
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval
 from ww_callbacks.arguments import check_places
+from ww_callbacks.keras.fit import batches_done, close_after, inner_optimizer, steps_done
+from ww_callbacks.keras.registry import enter
 from ww_callbacks.monitor import Monitor, crosses
 from ww_callbacks.options import OnError, Options, WhenBusy, schedule
 from ww_callbacks.report import History, Report
 from ww_callbacks.spectra import Precision
 
 _BASELINE_TRIES = 2
-_WATCH_SECONDS = 0.5
-
-_monitors: weakref.WeakKeyDictionary[Any, weakref.ref[SpectralMonitor]] = weakref.WeakKeyDictionary()
 
 
 @keras.saving.register_keras_serializable(package="ww_callbacks")
@@ -130,9 +122,9 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             on_error=on_error,
         )
         self.monitor: Monitor | None = None
-        self._logged: dict[str, float] = {}
+        self._logged: Mapping[str, float] = {}
         self._watched: weakref.ref[Any] | None = None
-        self._known: tuple[int | None, dict[str, float]] = (None, {})
+        self._known: tuple[int | None, Mapping[str, float]] = (None, {})
         self._baselines_due = 0
         self._batches_before = 0
         self._accumulation = 1
@@ -145,7 +137,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     def set_model(self, model: Any) -> None:
         """Enter the registry through which other callbacks find this one."""
         super().set_model(model)
-        _monitors[model] = weakref.ref(self)
+        enter(model, self)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Get ready; the baseline is taken before the first step, when the model is built."""
@@ -157,11 +149,11 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
                 self._known = (previous.history.steps[-1], previous.metrics)
         self._watched = weakref.ref(model)
         self.monitor = Monitor(model, log_dir=self._log_dir, jsonl=self._jsonl, **self._options.as_arguments())
-        _close_after(sys._getframe(2), model, self.monitor)
+        close_after(sys._getframe(2), model, self.monitor)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Batches are counted from here: asking the optimizer at each batch would wait for the device."""
-        self._batches_before = _batches_done(self.model)
+        self._batches_before = batches_done(self.model)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Take a snapshot where one is due; the weights are those after all finished steps."""
@@ -172,27 +164,27 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         step = (self._batches_before + batch) // self._accumulation
         if self.monitor.is_due(step):
             model = self.model  # on JAX this fetches the state
-            step, self._batches_before = _steps_done(model), _batches_done(model) - batch
+            step, self._batches_before = steps_done(model), batches_done(model) - batch
         self.monitor.step(step)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Put the means into the logs of the epoch."""
         if self.monitor is None:
             return
-        step = _steps_done(self.model)
+        step = steps_done(self.model)
         self.monitor.step(step)
         if self._every_n_epochs is not None and crosses(epoch, epoch + 1, self._every_n_epochs):
             self.monitor.snapshot(step)
         if not self._logged:
             self.monitor.wait_for_first()
-        self._logged = self._logged | self.monitor.metrics  # the same keys in every epoch
+        self._logged = {**self._logged, **self.monitor.metrics}  # the same keys in every epoch
         if logs is not None:
             logs.update(self._logged)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Take the last snapshot and wait for late results."""
         if self.monitor is not None:
-            self.monitor.finish(_steps_done(self.model))
+            self.monitor.finish(steps_done(self.model))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments as plain values; ``on_result`` is a function and not among them."""
@@ -214,8 +206,8 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     def _take_baseline(self, monitor: Monitor) -> None:
         """Before the first step; once more after it, where a model is built by its first call."""
         self._baselines_due -= 1
-        step = _steps_done(self.model)
-        self._accumulation = _inner(self.model.optimizer).gradient_accumulation_steps or 1
+        step = steps_done(self.model)
+        self._accumulation = inner_optimizer(self.model.optimizer).gradient_accumulation_steps or 1
         monitor.start(step, baseline=False)
         known_step, known_metrics = self._known
         if step > 0 and step == known_step:  # a second fit goes on where the first one ended
@@ -224,63 +216,3 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         monitor.snapshot(step)
         if monitor.has_snapshot:
             self._baselines_due = 0
-
-
-def monitor_of(model: keras.Model) -> SpectralMonitor | None:
-    """The SpectralMonitor that watches this model, wherever it stands in the list of callbacks.
-
-    Args:
-        model: a model in training, as a callback sees it.
-    """
-    found = _monitors.get(model)
-    return found() if found is not None else None
-
-
-def _close_after(fit: FrameType, model: keras.Model, monitor: Monitor) -> None:
-    """Close the monitor when ``model.fit`` is left: Keras calls no hook when fit raises.
-
-    A thread looks twice a second whether the frame of fit is still on the stack that called us. Nothing keeps the frame
-    or the monitor alive.
-    """
-    if fit.f_code.co_name != "fit" or fit.f_locals.get("self") is not model:
-        return
-    arguments = (threading.get_ident(), id(fit), fit.f_code, weakref.ref(monitor))
-    threading.Thread(target=_watch, args=arguments, name="ww-watch", daemon=True).start()
-
-
-def _watch(thread: int, frame: int, code: CodeType, monitor: weakref.ref[Monitor]) -> None:
-    pause = threading.Event()
-    while _on_stack(thread, frame, code):
-        pause.wait(_WATCH_SECONDS)
-        watched = monitor()
-        if watched is None or watched.closed:
-            return
-        del watched
-    left = monitor()
-    if left is not None:
-        left.close()
-
-
-def _on_stack(thread: int, frame: int, code: CodeType) -> bool:
-    at = sys._current_frames().get(thread)
-    while at is not None:
-        if id(at) == frame and at.f_code is code:
-            return True
-        at = at.f_back
-    return False
-
-
-def _steps_done(model: keras.Model) -> int:
-    """Finished optimizer steps."""
-    return int(model.optimizer.iterations)
-
-
-def _batches_done(model: keras.Model) -> int:
-    """Batches that went into the optimizer: as many as its steps but for gradient accumulation."""
-    optimizer = _inner(model.optimizer)
-    return int(getattr(optimizer, "_iterations", optimizer.iterations))
-
-
-def _inner(optimizer: Any) -> Any:
-    """The optimizer that counts, inside of one that scales the loss."""
-    return getattr(optimizer, "inner_optimizer", optimizer)

@@ -1,48 +1,25 @@
-"""The callback for PyTorch Lightning.
-
-It works in the list of callbacks of a Trainer of either distribution, ``pytorch_lightning`` or ``lightning``.
-"""
+"""The callback that watches: snapshots by step or epoch, results to the loggers and the metrics of the Trainer."""
 
 from __future__ import annotations
 
-import importlib
-import logging
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ww_callbacks.analysis import ConvScale, Fit, Interval
 from ww_callbacks.arguments import check_path
-from ww_callbacks.monitor import Monitor, Output, crosses
+from ww_callbacks.lightning.base import Callback, Trainer, log
+from ww_callbacks.lightning.loggers import is_tensorboard, logger_outputs
+from ww_callbacks.monitor import Monitor, crosses
 from ww_callbacks.options import OnError, Options, WhenBusy, schedule
 from ww_callbacks.outputs.jsonl import FILE_NAME
-from ww_callbacks.outputs.tensorboard import SummaryWriterOutput
 from ww_callbacks.report import History, Report
 from ww_callbacks.spectra import Precision
 
 if TYPE_CHECKING:
-    from pytorch_lightning import Callback, LightningModule
-
-    Trainer = Any  # of either distribution; its attributes come from mixins that type checkers do not see
-else:
-
-    def _callback_class() -> type:
-        """The Callback of the distribution that is in use, of an installed one where none is imported yet."""
-        names = ("lightning.pytorch", "pytorch_lightning")
-        for name in sorted(names, key=lambda name: name not in sys.modules):
-            try:
-                return importlib.import_module(name).Callback
-            except ImportError:
-                continue
-        raise ImportError("ww_callbacks.lightning needs Lightning: pip install ww_callbacks[lightning]")
-
-    Callback = _callback_class()
-
-# After the message above: where Lightning is missing, torch often is too.
-import torch
-
-_log = logging.getLogger(f"{Callback.__module__.split('.')[0]}.ww_callbacks")
+    from pytorch_lightning import LightningModule
 
 
 class SpectralMonitor(Callback):
@@ -149,8 +126,8 @@ class SpectralMonitor(Callback):
         previous, step = self.monitor, trainer.global_step
         self.monitor = Monitor(
             pl_module,
-            outputs=_logger_outputs(trainer),
-            log_dir=None if any(map(_is_tensorboard, trainer.loggers)) else self._log_dir,
+            outputs=logger_outputs(trainer),
+            log_dir=None if any(map(is_tensorboard, trainer.loggers)) else self._log_dir,
             jsonl=self._jsonl_path(trainer),
             **self._options.as_arguments(),
         )
@@ -214,7 +191,7 @@ class SpectralMonitor(Callback):
         if self._awaits_first and self.monitor is not None:
             self._awaits_first = False
             if not len(self.monitor.history):
-                _log.info("A callback monitors a ww/ metric: its first check waits for the first result.")
+                log.info("A callback monitors a ww/ metric: its first check waits for the first result.")
                 self.monitor.wait_for_first()
 
     def _publish(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
@@ -226,30 +203,6 @@ class SpectralMonitor(Callback):
         if self._jsonl is True:
             return os.path.join(trainer.log_dir or trainer.default_root_dir, FILE_NAME)
         return self._jsonl or None
-
-
-class _LoggerOutput:
-    """Any logger but TensorBoard: all metrics of a snapshot in one call."""
-
-    def __init__(self, logger: Any) -> None:
-        self._logger = logger
-
-    def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
-        self._logger.log_metrics(dict(metrics), step=report.step)
-
-    def close(self) -> None:
-        """The logger stays open: it is the trainer's."""
-
-
-def _logger_outputs(trainer: Trainer) -> list[Output]:
-    return [
-        SummaryWriterOutput(logger.experiment) if _is_tensorboard(logger) else _LoggerOutput(logger)
-        for logger in trainer.loggers
-    ]
-
-
-def _is_tensorboard(logger: object) -> bool:
-    return any(cls.__name__ == "TensorBoardLogger" for cls in type(logger).__mro__)
 
 
 def _is_monitored(trainer: Trainer) -> bool:

@@ -1,0 +1,13 @@
+"""The callbacks for Keras 3, on the torch, JAX and TensorFlow backends."""
+
+try:
+    import keras  # noqa: F401 - the message below stands for the traceback of whoever has no Keras
+except ModuleNotFoundError as error:
+    if error.name != "keras":  # Keras is there, and says itself what its backend lacks
+        raise
+    raise ImportError("ww_callbacks.keras needs Keras: pip install ww_callbacks[keras]") from error
+
+from ww_callbacks.keras.monitor import SpectralMonitor
+from ww_callbacks.keras.registry import monitor_of
+
+__all__ = ["SpectralMonitor", "monitor_of"]

@@ -1,0 +1,9 @@
+"""The callbacks for PyTorch Lightning.
+
+They work in the list of callbacks of a Trainer of either distribution, ``pytorch_lightning`` or ``lightning``.
+"""
+
+from ww_callbacks.lightning import base  # noqa: F401 - first: it says which extra is missing
+from ww_callbacks.lightning.monitor import SpectralMonitor
+
+__all__ = ["SpectralMonitor"]

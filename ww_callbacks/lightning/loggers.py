@@ -1,0 +1,42 @@
+"""The loggers of a Trainer as places for results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ww_callbacks.lightning.base import Trainer
+from ww_callbacks.monitor import Output
+from ww_callbacks.outputs.tensorboard import SummaryWriterOutput
+from ww_callbacks.report import Report
+
+
+class LoggerOutput:
+    """Any logger but TensorBoard: all metrics of a snapshot in one call.
+
+    Args:
+        logger: of a Trainer.
+    """
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
+        """Log one snapshot at its step."""
+        self._logger.log_metrics(dict(metrics), step=report.step)
+
+    def close(self) -> None:
+        """The logger stays open: it is the trainer's."""
+
+
+def logger_outputs(trainer: Trainer) -> list[Output]:
+    """One output per logger of the trainer."""
+    return [
+        SummaryWriterOutput(logger.experiment) if is_tensorboard(logger) else LoggerOutput(logger)
+        for logger in trainer.loggers
+    ]
+
+
+def is_tensorboard(logger: object) -> bool:
+    """Whether it is the TensorBoardLogger of either distribution."""
+    return any(cls.__name__ == "TensorBoardLogger" for cls in type(logger).__mro__)
