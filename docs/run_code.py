@@ -1,0 +1,28 @@
+"""Runs the code of the documentation: ``python -m pytest -p docs.run_code docs README.md``.
+
+Each page is one program: its blocks share their names, in an empty folder of its own.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.myst import PythonCodeBlockParser, SkipParser
+
+
+@pytest.fixture(scope="module", autouse=True)
+def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    before, folder = Path.cwd(), tmp_path_factory.mktemp("page")
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser(), SkipParser()],
+    path=str(Path(__file__).resolve().parents[1]),
+    patterns=["README.md", "docs/*.md"],
+    fixtures=["empty_folder"],
+).pytest()
