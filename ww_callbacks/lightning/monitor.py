@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,11 +11,14 @@ import torch
 from ww_callbacks.analysis import ConvScale, Fit, Interval
 from ww_callbacks.arguments import check_path
 from ww_callbacks.lightning.base import Callback, Trainer, log
+from ww_callbacks.lightning.checks import anybody_checks, checkpoint_checks_batches, scheduler_checks_steps
+from ww_callbacks.lightning.distributed import on_first_rank
 from ww_callbacks.lightning.loggers import is_tensorboard, logger_outputs
-from ww_callbacks.monitor import Monitor, crosses
+from ww_callbacks.monitor import Monitor, Published, crosses
 from ww_callbacks.options import OnError, Options, WhenBusy, schedule
 from ww_callbacks.outputs.jsonl import FILE_NAME
 from ww_callbacks.report import History, Report
+from ww_callbacks.signals.signal import Signal
 from ww_callbacks.spectra import Precision
 
 if TYPE_CHECKING:
@@ -32,6 +35,14 @@ class SpectralMonitor(Callback):
     and at the end of training only, so ``EarlyStopping(monitor="ww/alpha", mode="min")`` and
     ``ModelCheckpoint(monitor="ww/alpha")`` work. Where a callback monitors such a key, its first check waits for
     the first result.
+
+    With several ranks the first one watches, and tells the others what is published by one broadcast at each snapshot
+    step, so that all ranks have the same ``callback_metrics`` and :attr:`published` at each step. All ranks need the
+    same list of callbacks.
+
+    Attributes:
+        monitor: the monitor of the current or last training, on the first rank only.
+        published: metrics and verdicts of attached signals as of the last snapshot step, the same on every rank.
 
     Args:
         every_n_steps: optimizer steps between snapshots; 200 where neither this nor ``every_n_epochs`` is given.
@@ -111,116 +122,160 @@ class SpectralMonitor(Callback):
             on_error=on_error,
         )
         self.monitor: Monitor | None = None
+        self.published = Published()
+        self._signals: dict[str, Signal] = {}
+        self._is_watching = False
         self._awaits_first = False
-        self._published: Mapping[str, float] = {}
+        self._step = 0
+        self._late_error: Exception | None = None
 
     @property
     def history(self) -> History:
-        """The reports of the current or last training, empty before the first."""
+        """The reports of the current or last training, empty before the first; on the first rank only."""
         return self.monitor.history if self.monitor is not None else History()
+
+    def attach(self, name: str, signal: Signal) -> None:
+        """Let a signal judge the history after each report, in this training and later ones.
+
+        Call it on every rank, in ``setup``. The verdict is then found, on every rank, in ``published.verdicts``.
+
+        Args:
+            name: of the verdict.
+            signal: what judges.
+
+        Raises:
+            ValueError: another signal has that name.
+        """
+        if self._signals.setdefault(name, signal) != signal:
+            raise ValueError(f"name: {name!r} is attached already, choose another name")
+        if self.monitor is not None and self._is_watching:
+            self.monitor.attach(name, signal)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the baseline."""
-        if trainer.fast_dev_run or trainer.barebones or not trainer.is_global_zero:
+        if trainer.fast_dev_run or trainer.barebones:
             return
-        previous, step = self.monitor, trainer.global_step
-        self.monitor = Monitor(
-            pl_module,
-            outputs=logger_outputs(trainer),
-            log_dir=None if any(map(is_tensorboard, trainer.loggers)) else self._log_dir,
-            jsonl=self._jsonl_path(trainer),
-            **self._options.as_arguments(),
-        )
-        self._awaits_first = _is_monitored(trainer)
-        known = previous is not None and previous.history.steps[-1:] == [step] and step > 0
-        if known and previous is not None:  # a second fit goes on where the first one ended
-            self._publish(trainer, previous.metrics)
-        self.monitor.start(step, baseline=not known)
-        if _scheduler_checks_steps(trainer):
-            self._wait_for_first()
+        self._is_watching, self.published = True, Published()
+        self._awaits_first = anybody_checks(trainer)
+        self._step = trainer.global_step
+        jsonl = self._jsonl_path(trainer)  # which asks the other ranks
+        self._round(trainer, lambda: self._start(trainer, pl_module, jsonl))
+        if scheduler_checks_steps(trainer):
+            self._wait_for_first(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Take a snapshot where one is due, and pass on what has come in."""
-        if self.monitor is None:
+        if not self._is_watching:
             return
-        self.monitor.step(trainer.global_step)
-        if self._awaits_first and _checkpoint_checks_batches(trainer):
-            self._wait_for_first()
-        self._publish(trainer, self.monitor.metrics)
+        last, self._step = self._step, trainer.global_step
+        every = self._options.every_n_steps
+        if every is not None and crosses(last, self._step, every):
+            self._round(trainer, lambda: self._watched.step(self._step))
+        elif self.monitor is not None:
+            self._step_alone(trainer, self.monitor)
+        if self._awaits_first and checkpoint_checks_batches(trainer):
+            self._wait_for_first(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Callbacks check their metric in validation: the first result must be there."""
-        if self.monitor is not None and not trainer.sanity_checking:
-            self._wait_for_first()
-            self._publish(trainer, self.monitor.metrics)
+        if self._is_watching and not trainer.sanity_checking:
+            self._wait_for_first(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take a snapshot where epochs are counted; callbacks check their metric after this."""
-        if self.monitor is None:
+        if not self._is_watching:
             return
         epoch = trainer.current_epoch + 1
         if self._every_n_epochs is not None and crosses(epoch - 1, epoch, self._every_n_epochs):
-            self.monitor.snapshot(trainer.global_step)
-        self._wait_for_first()
-        self._publish(trainer, self.monitor.metrics)
+            self._round(trainer, lambda: self._watched.snapshot(trainer.global_step))
+        self._wait_for_first(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the last snapshot and wait for late results, before loggers and checkpoints finish."""
-        if self.monitor is not None:
-            self.monitor.finish(trainer.global_step)
-            self._publish(trainer, self.monitor.metrics)
+        if self._is_watching:
+            self._round(trainer, lambda: self._watched.finish(trainer.global_step))
+            self._is_watching = False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stop at once."""
-        if self.monitor is not None:
-            self.monitor.close()
+        self._stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Stop, should training have ended in another way."""
-        if self.monitor is not None and stage == "fit":
-            self.monitor.close()
+        if stage == "fit":
+            self._stop()
 
     def __getstate__(self) -> dict[str, Any]:
         """A Trainer is pickled or copied before training by launchers and tuners: leave the process behind."""
-        return self.__dict__ | {"monitor": None}
+        return self.__dict__ | {"monitor": None, "_is_watching": False, "_late_error": None}
 
-    def _wait_for_first(self) -> None:
+    @property
+    def _watched(self) -> Monitor:
+        """The monitor, on the first rank while training goes on."""
+        assert self.monitor is not None
+        return self.monitor
+
+    def _start(self, trainer: Trainer, pl_module: LightningModule, jsonl: str | None) -> None:
+        previous, step = self.monitor, trainer.global_step
+        self.monitor = Monitor(
+            pl_module,
+            outputs=logger_outputs(trainer),
+            log_dir=None if any(map(is_tensorboard, trainer.loggers)) else self._log_dir,
+            jsonl=jsonl,
+            **self._options.as_arguments(),
+        )
+        for name, signal in self._signals.items():
+            self.monitor.attach(name, signal)
+        known = previous is not None and previous.history.steps[-1:] == [step] and step > 0
+        if known and previous is not None:  # a second fit goes on where the first one ended
+            self.monitor.published = previous.published
+        self.monitor.start(step, baseline=not known)
+
+    def _stop(self) -> None:
+        self._is_watching = False
+        if self.monitor is not None:
+            self.monitor.close()
+
+    def _round(self, trainer: Trainer, action: Callable[[], object]) -> None:
+        """Let the first rank act, after which every rank knows what is published: one broadcast."""
+        published = on_first_rank(trainer, lambda: self._act(action))
+        if published is not None:
+            self.published = published
+            trainer.callback_metrics.update({key: torch.tensor(value) for key, value in published.metrics.items()})
+
+    def _act(self, action: Callable[[], object]) -> Published | None:
+        """What has been published by the action, None where it is the same as before."""
+        error, self._late_error = self._late_error, None
+        if error is not None:
+            raise error
+        action()
+        published = self._watched.published
+        return None if published is self.published else published
+
+    def _step_alone(self, trainer: Trainer, monitor: Monitor) -> None:
+        """Between snapshots the other ranks take no part: they learn of an error with the next snapshot."""
+        try:
+            monitor.step(self._step)
+        except Exception as error:
+            if trainer.world_size == 1:
+                raise
+            self._late_error = error
+
+    def _wait_for_first(self, trainer: Trainer) -> None:
         """Once, and only where somebody's check would fail without a first result."""
-        if self._awaits_first and self.monitor is not None:
-            self._awaits_first = False
-            if not len(self.monitor.history):
-                log.info("A callback monitors a ww/ metric: its first check waits for the first result.")
-                self.monitor.wait_for_first()
+        if not self._awaits_first:
+            return
+        self._awaits_first = False
+        if not self.published.metrics:
+            self._round(trainer, self._await_first)
 
-    def _publish(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
-        if metrics is not self._published:
-            self._published = metrics
-            trainer.callback_metrics.update({key: torch.tensor(value) for key, value in metrics.items()})
+    def _await_first(self) -> None:
+        log.info("A callback monitors a ww/ metric: its first check waits for the first result.")
+        self._watched.wait_for_first()
 
     def _jsonl_path(self, trainer: Trainer) -> str | None:
         if self._jsonl is True:
             return os.path.join(trainer.log_dir or trainer.default_root_dir, FILE_NAME)
         return self._jsonl or None
-
-
-def _is_monitored(trainer: Trainer) -> bool:
-    """Whether a callback or a learning-rate scheduler of this run checks one of our metrics."""
-    watchers = [*trainer.callbacks, *trainer.lr_scheduler_configs]
-    return any(str(getattr(watcher, "monitor", "")).startswith("ww/") for watcher in watchers)
-
-
-def _scheduler_checks_steps(trainer: Trainer) -> bool:
-    return any(
-        config.interval == "step" and str(config.monitor).startswith("ww/") for config in trainer.lr_scheduler_configs
-    )
-
-
-def _checkpoint_checks_batches(trainer: Trainer) -> bool:
-    """Whether a ModelCheckpoint checks one of our metrics between the ends of validations and epochs."""
-    return any(
-        str(getattr(callback, "monitor", "")).startswith("ww/")
-        and (getattr(callback, "_every_n_train_steps", 0) or getattr(callback, "_train_time_interval", None))
-        for callback in trainer.checkpoint_callbacks
-    )
