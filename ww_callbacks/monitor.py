@@ -199,6 +199,11 @@ class Monitor:
         """What is known, as of the last snapshot step."""
         return self._publisher.published
 
+    @published.setter
+    def published(self, known: Published) -> None:
+        """A monitor that goes on where another one ended begins with what that one knew."""
+        self._publisher.published = known
+
     @property
     def metrics(self) -> Mapping[str, float]:
         """The latest ``ww/…`` metrics, as of the last snapshot step."""
