@@ -6,12 +6,22 @@ import os
 from collections.abc import Collection
 
 
-def check_count(name: str, value: object) -> None:
-    """Complain about a value that is not a whole number ≥ 1.
+def check_flag(name: str, value: object) -> None:
+    """Complain about a value that is neither True nor False.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+
+
+def check_count(name: str, value: object, *, least: int = 1) -> None:
+    """Complain about a value that is not a whole number ≥ ``least``.
 
     Raises:
         TypeError: it is not a whole number.
-        ValueError: it is smaller than 1.
+        ValueError: it is smaller.
 
     Example:
         >>> check_count("slots", 0)
@@ -20,8 +30,8 @@ def check_count(name: str, value: object) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: expected a whole number, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name}: expected at least 1, got {value}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
 
 
 def check_seconds(name: str, value: object) -> None:

@@ -290,7 +290,7 @@ def plain(name: str, longest: int = _MAX_NAME) -> str:
 
     Example:
         >>> plain("a$b"), plain("encoder.layers.11.attention.query", 12)
-        ('a\\\\$b', '…ntion.query')
+        ('a\\$b', '…ntion.query')
     """
     name = " ".join(name.split())
     short = name if len(name) <= longest else "…" + name[1 - longest :]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings, analyze_layer
-from ww_callbacks.arguments import check_count, check_patterns
-from ww_callbacks.report import LayerReport, Report
+from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
+from ww_callbacks.arguments import check_count, check_flag, check_patterns
+from ww_callbacks.models.run import run_layers
+from ww_callbacks.report import Report
 from ww_callbacks.spectra import Precision
-from ww_callbacks.weights import MAX_ROWS, Layer, find_layers, select_layers
+from ww_callbacks.weights import MAX_ROWS, find_layers, select_layers
 
 
 def analyze(
@@ -26,6 +27,8 @@ def analyze(
     gof: bool = False,
     compare: bool = False,
     spectrum: bool = False,
+    workers: int = 0,
+    progress: bool = False,
 ) -> Report:
     """Analyse the weights of a model.
 
@@ -46,10 +49,14 @@ def analyze(
         gof: compute the goodness of fit of the power law, ``gof_pvalue`` (200 fits per layer).
         compare: compare the power law with an exponential, a log-normal and a truncated power law.
         spectrum: keep all eigenvalues of each layer, ``LayerReport.spectrum``.
+        workers: processes to analyse in, one thread and one layer in memory each; 0 for this process.
+        progress: show a bar with layer and remaining time on standard error, where that is a terminal or a notebook.
 
     Raises:
         TypeError: the model or an argument is of the wrong kind.
         ValueError: a pattern matches no layer, or an argument has a value that is not allowed.
+        MemoryError: there is not enough memory for ``workers`` copies of the largest layer.
+        ImportError: ``progress`` is wanted and rich is not installed.
 
     Example:
         >>> import numpy as np
@@ -62,11 +69,7 @@ def analyze(
     check_patterns("layers", layers)
     check_count("max_rows", max_rows)
     settings = Settings(conv_scale, randomize, precision, interval, fit, seed, gof, compare, spectrum)
+    check_count("workers", workers, least=0)
+    check_flag("progress", progress)
     chosen = select_layers(find_layers(model, max_rows), layers)
-    return Report.of(_analyze(layer, settings) for layer in chosen)
-
-
-def _analyze(layer: Layer, settings: Settings) -> LayerReport:
-    if layer.spec is None or layer.read is None:
-        return layer.skip_report(None)
-    return analyze_layer(layer.spec, layer.read(), settings)
+    return Report.of(run_layers(chosen, settings, workers=workers, progress=progress))
