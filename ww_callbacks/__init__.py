@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ww_callbacks.monitor import Monitor
     from ww_callbacks.outputs.jsonl import read_jsonl
     from ww_callbacks.report import History, LayerReport, Report
+    from ww_callbacks.weights.files import WeightsFileError
 
 __version__ = "0.1.0"
 
@@ -21,11 +22,21 @@ _HOMES = {
     "LayerReport": "ww_callbacks.report",
     "Monitor": "ww_callbacks.monitor",
     "Report": "ww_callbacks.report",
+    "WeightsFileError": "ww_callbacks.weights.files",
     "analyze": "ww_callbacks.models",
     "read_jsonl": "ww_callbacks.outputs.jsonl",
 }
 
-__all__ = ["History", "LayerReport", "Monitor", "Report", "__version__", "analyze", "read_jsonl"]
+__all__ = [
+    "History",
+    "LayerReport",
+    "Monitor",
+    "Report",
+    "WeightsFileError",
+    "__version__",
+    "analyze",
+    "read_jsonl",
+]
 
 
 def __getattr__(name: str) -> Any:

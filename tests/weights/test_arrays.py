@@ -83,7 +83,7 @@ def test_names_that_are_no_strings_are_refused(name):
         find_layers({name: np.ones((3, 3))})
 
 
-@pytest.mark.parametrize("model", [None, 3, "model.pt", np.ones((3, 3)), [np.ones((3, 3))], torch.ones(3, 3)])
+@pytest.mark.parametrize("model", [None, 3, b"model.pt", np.ones((3, 3)), [np.ones((3, 3))], torch.ones(3, 3)])
 def test_models_of_an_unknown_kind_are_refused_by_name_of_the_argument(model):
     with pytest.raises(TypeError, match=r"^model: expected .*" + type(model).__name__):
         find_layers(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -9,23 +10,35 @@ from typing import Any
 from ww_callbacks.weights.arrays import layers_of_mapping
 from ww_callbacks.weights.matrix import Layer
 from ww_callbacks.weights.patterns import select_layers
+from ww_callbacks.weights.split import Split, split_layers
 
 MAX_ROWS = 50_000
 
-__all__ = ["MAX_ROWS", "Layer", "find_layers", "select_layers"]
+__all__ = ["MAX_ROWS", "Layer", "Split", "find_layers", "select_layers"]
 
 
-def find_layers(model: Any, max_rows: int = MAX_ROWS) -> tuple[Layer, ...]:
+def find_layers(model: Any, max_rows: int = MAX_ROWS, split: Split | None = None) -> tuple[Layer, ...]:
     """Every layer of a model that holds weights, in model order, those without a matrix too.
 
     Args:
-        model: a torch module, a Keras model, or a mapping name → array (two-dimensional a matrix, four-dimensional a
-            convolution kernel in torch's order).
+        model: a torch module, a Keras model, a mapping name → array (two-dimensional a matrix, four-dimensional a
+            convolution kernel in torch's order), or the path of a weights file or of a folder with one.
         max_rows: embeddings with more rows are skipped.
+        split: patterns of fused projections → number of equal parts, or the size of each.
 
     Raises:
         TypeError: the model is of no known kind.
+        ValueError: a pattern of ``split`` matches no layer, or its sizes do not fit.
+        WeightsFileError: a path that cannot be read as weights.
     """
+    return split_layers(_found(model, max_rows), split)
+
+
+def _found(model: Any, max_rows: int) -> tuple[Layer, ...]:
+    if isinstance(model, (str, os.PathLike)):
+        from ww_callbacks.weights.files import layers_of_path
+
+        return layers_of_path(model, max_rows)
     keras = sys.modules.get("keras")
     if keras is not None and isinstance(model, keras.layers.Layer):  # before torch: some are torch modules as well
         from ww_callbacks.weights.keras import layers_of_keras
@@ -39,5 +52,5 @@ def find_layers(model: Any, max_rows: int = MAX_ROWS) -> tuple[Layer, ...]:
     if isinstance(model, Mapping):
         return layers_of_mapping(model)
     raise TypeError(
-        f"model: expected a torch module, a Keras model or a mapping name -> array, got {type(model).__name__}"
+        f"model: expected a torch module, a Keras model, a mapping name -> array or a path, got {type(model).__name__}"
     )

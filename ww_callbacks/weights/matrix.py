@@ -18,6 +18,9 @@ Axes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 LATER = "looked at again at the next snapshot"
 """Ends the reason of a layer that will be analysed once its weights exist."""
 
+INFERRED = "(inferred)"
+"""Ends the kind of a layer whose class is not known but inferred from name and shape."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:

@@ -14,12 +14,15 @@ from torch.nn.utils import parametrize
 from ww_callbacks.weights.matrix import LATER, Layer, array_layer, dimensions_reason
 
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-_DTYPES = {
+DTYPES = {
     torch.float64: "float64",
     torch.float32: "float32",
     torch.float16: "float16",
     torch.bfloat16: "bfloat16",
+    torch.float8_e4m3fn: "float16",
+    torch.float8_e5m2: "float16",
 }
+"""What numbers of a tensor are read as; eight-bit ones become float16, which holds each of them exactly."""
 
 
 def layers_of_module(model: nn.Module) -> tuple[Layer, ...]:
@@ -37,12 +40,14 @@ def tensor_layer(name: str, kind: str, tensor: torch.Tensor) -> Layer:
     reason = _unreadable(tensor)
     if reason:
         return Layer.skipped(name, kind, reason)
-    return array_layer(name, kind, tuple(tensor.shape), _DTYPES[tensor.dtype], partial(stored_array, tensor))
+    return array_layer(name, kind, tuple(tensor.shape), DTYPES[tensor.dtype], partial(stored_array, tensor))
 
 
 def stored_array(tensor: torch.Tensor) -> NDArray[np.generic]:
     """The numbers of a tensor as stored; on the CPU without a copy. bfloat16 comes as raw 16-bit words."""
     tensor = tensor.detach()
+    if DTYPES.get(tensor.dtype) == "float16":
+        tensor = tensor.to(torch.float16)
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).cpu().numpy().view(np.uint16)
     array: NDArray[np.generic] = tensor.cpu().numpy()
@@ -108,7 +113,7 @@ def _unreadable(tensor: torch.Tensor) -> str:
         return f"on the meta device, {LATER}"
     if tensor.ndim not in (2, 4):
         return dimensions_reason(tensor.ndim)
-    if tensor.dtype not in _DTYPES:
+    if tensor.dtype not in DTYPES:
         return f"weights of {tensor.dtype}, only real floating-point ones are analysed"
     if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.layout != torch.strided:
         return f"weights of class {type(tensor).__name__}, layout {tensor.layout}, not analysed yet"

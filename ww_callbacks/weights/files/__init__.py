@@ -1,0 +1,100 @@
+"""Weights files and folders as layers: measured first, read layer by layer, nothing in them executed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from pathlib import Path
+
+from ww_callbacks.weights.files.directory import tensors_of_index, weights_in
+from ww_callbacks.weights.files.rules import layers_of_tensors
+from ww_callbacks.weights.files.stored import StoredTensor, WeightsFileError, reading
+from ww_callbacks.weights.matrix import Layer
+
+__all__ = ["StoredTensor", "WeightsFileError", "layers_of_path"]
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_KNOWN = ".safetensors, torch's .pt, .pth, .ckpt and .bin, .npz, Keras's .keras, .weights.h5, .h5 and .hdf5"
+
+
+def layers_of_path(path: str | os.PathLike[str], max_rows: int) -> tuple[Layer, ...]:
+    """The layers of a weights file, of an index of several, or of a folder.
+
+    Args:
+        path: the format is told from the content, safetensors and indexes from the name.
+        max_rows: embeddings with more rows are skipped.
+
+    Raises:
+        WeightsFileError: no such file, of no known format, damaged, or not to be trusted.
+    """
+    path = Path(path)
+    with reading(path):
+        path = path.absolute()
+        mode = path.stat().st_mode
+    is_folder = stat.S_ISDIR(mode)
+    if not is_folder and not stat.S_ISREG(mode):
+        raise WeightsFileError(path, "neither a file nor a folder")
+    files = weights_in(path) if is_folder else [path]
+    if len(files) == 1 and _is_keras(files[0]):
+        return _keras(files[0], max_rows)
+    return layers_of_tensors([tensor for file in files for tensor in _tensors(file)], max_rows)
+
+
+def _tensors(path: Path) -> list[StoredTensor]:
+    """The tensors of a file of any format but Keras's, which knows more than tensors."""
+    name = path.name.lower()
+    if name.endswith(".index.json"):
+        return tensors_of_index(path, _tensors)
+    if name.endswith(".safetensors"):
+        from ww_callbacks.weights.files.safetensors import tensors_of_safetensors
+
+        return tensors_of_safetensors(path)
+    names = _members(path)
+    if names and all(member.endswith(".npy") for member in names):
+        from ww_callbacks.weights.files.npz import tensors_of_npz
+
+        return tensors_of_npz(path)
+    if any(member.endswith("data.pkl") for member in names) or _first_bytes(path)[:1] == b"\x80":
+        return _torch(path)
+    raise WeightsFileError(path, _unknown(path))
+
+
+def _torch(path: Path) -> list[StoredTensor]:
+    try:
+        from ww_callbacks.weights.torch_files import tensors_of_torch
+    except ModuleNotFoundError as error:
+        raise WeightsFileError(path, "reading it needs torch: pip install 'ww_callbacks[lightning]'") from error
+    return tensors_of_torch(path)
+
+
+def _keras(path: Path, max_rows: int) -> tuple[Layer, ...]:
+    try:
+        from ww_callbacks.weights.files.keras_layers import layers_of_keras_file
+    except ModuleNotFoundError as error:
+        raise WeightsFileError(path, "reading it needs h5py: pip install 'ww_callbacks[files]'") from error
+    return layers_of_keras_file(path, max_rows)
+
+
+def _is_keras(path: Path) -> bool:
+    return _first_bytes(path) == _HDF5 or "model.weights.h5" in _members(path)
+
+
+def _first_bytes(path: Path) -> bytes:
+    with reading(path), path.open("rb") as file:
+        return file.read(8)
+
+
+def _members(path: Path) -> list[str]:
+    """Names in a zip archive; none where the file is not one."""
+    with reading(path):
+        if not zipfile.is_zipfile(path):
+            return []
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+
+
+def _unknown(path: Path) -> str:
+    with reading(path):
+        size = path.stat().st_size
+    return "an empty file" if size == 0 else f"not a weights file, or a damaged one; known are {_KNOWN}"

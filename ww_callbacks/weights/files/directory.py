@@ -1,0 +1,82 @@
+"""Folders of weights, and the indexes of weights that lie in several files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path, PurePath
+from typing import Any
+
+from ww_callbacks.weights.files.stored import StoredTensor, WeightsFileError, reading
+
+MAX_INDEX_BYTES = 64 * 2**20
+SINGLE = (".pt", ".pth", ".ckpt", ".bin", ".th", ".npz", ".keras", ".h5", ".hdf5")
+"""Names of weights files of which a folder holds one, after safetensors."""
+_SHARD = re.compile(r"-\d+-of-(\d+)$")
+
+Reader = Callable[[Path], list[StoredTensor]]
+
+
+def weights_in(folder: Path) -> list[Path]:
+    """The file, index or shards that a folder holds as the weights of one model.
+
+    Looked for in this order: an index of safetensors, safetensors, an index of ``.bin`` files, one other file.
+
+    Raises:
+        WeightsFileError: there are none, or several that are not parts of one model.
+    """
+    with reading(folder):
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    for ending in (".safetensors.index.json", ".safetensors", ".bin.index.json", SINGLE):
+        found = [name for name in names if name.lower().endswith(ending)]
+        if found:
+            return [folder / name for name in _one_model(folder, found)]
+    raise WeightsFileError(folder, f"no weights file in this folder, which holds {names[:10]}")
+
+
+def _one_model(folder: Path, names: list[str]) -> list[str]:
+    """Those of the names that make one model: the only one, the one of the usual name, or all parts of it."""
+    matches = [_SHARD.search(PurePath(name).stem) for name in names]
+    totals = {int(match[1]) if match else None for match in matches}
+    usual = [name for name in names if name.split(".")[0] in ("model", "pytorch_model")]
+    if totals == {len(names)} or (totals == {None} and len(names) == 1):
+        return names
+    if totals == {None} and len(usual) == 1:
+        return usual
+    problem = "several weights files, name one of them" if totals == {None} else "parts are missing or too many"
+    raise WeightsFileError(folder, f"{problem}: {names[:10]}")
+
+
+def tensors_of_index(path: Path, read: Reader) -> list[StoredTensor]:
+    """The tensors that an index spreads over the files beside it.
+
+    Args:
+        path: of the index, JSON with a ``weight_map``: tensor → file name.
+        read: reads one file.
+
+    Raises:
+        WeightsFileError: not such an index, a name that leads out of the folder, or a tensor that is not in its file.
+    """
+    where = _weight_map(path)
+    tensors: dict[tuple[str, str], StoredTensor] = {}
+    for name in dict.fromkeys(where.values()):
+        tensors |= {(name, tensor.name): tensor for tensor in read(path.parent / name)}
+    missing = [tensor for tensor, name in where.items() if (name, tensor) not in tensors]
+    if missing:
+        raise WeightsFileError(path, f"{len(missing)} tensors are not in their files, as {missing[0]!r}")
+    return [tensors[name, tensor] for tensor, name in where.items()]
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    with reading(path):
+        if path.stat().st_size > MAX_INDEX_BYTES:
+            raise WeightsFileError(path, f"an index of more than {MAX_INDEX_BYTES} bytes")
+        index: Any = json.loads(path.read_text(encoding="utf-8"))
+    where = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+        raise WeightsFileError(path, "holds no weight_map from tensors to file names")
+    for name in where.values():
+        if PurePath(name).name != name or "\\" in name or name in ("", ".", ".."):
+            raise WeightsFileError(path, f"{name!r} leads out of the folder, refused")
+    return where

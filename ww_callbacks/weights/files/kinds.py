@@ -1,0 +1,74 @@
+"""What a stored tensor is taken for, whatever the rules that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from ww_callbacks.analysis import LayerSpec
+from ww_callbacks.weights.files.stored import FLOATS, Stored, StoredTensor
+from ww_callbacks.weights.matrix import Axes, Layer
+from ww_callbacks.weights.split import divided
+
+OUT_IN: Axes = ((), (0,), (1,))
+IN_OUT: Axes = ((), (1,), (0,))
+
+ONE_INPUT = "one input channel: depthwise, or images in grey; a matrix has two columns or more"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a tensor is.
+
+    Attributes:
+        word: the kind that the report shows.
+        axes: the pooled, row and column axes of what is analysed.
+        is_conv: whether it is a convolution.
+        reason: why it is not analysed.
+        parts: suffix → number of outputs, where they belong to several matrices.
+        shape: as which the axes see the numbers; None for their own shape.
+    """
+
+    word: str
+    axes: Axes = ((), (), ())
+    is_conv: bool = False
+    reason: str = ""
+    parts: Mapping[str, int] = field(default_factory=dict)
+    shape: tuple[int, ...] | None = None
+
+
+def layers_of_kind(name: str, kind: Kind, tensor: StoredTensor) -> tuple[Layer, ...]:
+    """The layers that a tensor makes: one, one per part, or a skipped one."""
+    reason = kind.reason or tensor.reason
+    if not reason and tensor.dtype not in FLOATS:
+        reason = f"stored as {tensor.dtype}, only floating-point numbers are analysed"
+    if reason:
+        return (Layer.skipped(name, kind.word, reason),)
+    assert tensor.read is not None
+    read = tensor.read if kind.shape is None else partial(_reshaped, tensor.read, kind.shape)
+    spec = LayerSpec(name, kind.word, kind.shape or tensor.shape, tensor.dtype, kind.axes, kind.is_conv)
+    layer = Layer(name, kind.word, spec, read)
+    return divided(layer, kind.parts) if kind.parts else (layer,)
+
+
+def _reshaped(read: Callable[[], Stored], shape: tuple[int, ...]) -> Stored:
+    return read().reshape(shape)
+
+
+def embedding(word: str, shape: tuple[int, ...], max_rows: int) -> Kind:
+    """A table of vectors, one a row."""
+    if len(shape) != 2:
+        return Kind(word, reason=f"an embedding of {len(shape)} dimensions")
+    if shape[0] > max_rows:
+        return Kind(word, reason=f"embedding of {shape[0]} rows, more than max_rows={max_rows}")
+    return Kind(word, IN_OUT)
+
+
+def convolution(word: str, shape: tuple[int, ...], channels_last: bool) -> Kind:
+    """A kernel in torch's order (outputs, inputs, positions…), or (positions…, inputs, outputs)."""
+    rank = len(shape) - 2
+    outputs, inputs, taps = (rank + 1, rank, range(rank)) if channels_last else (0, 1, range(2, rank + 2))
+    if shape[inputs] == 1 < shape[outputs]:
+        return Kind(word, reason=ONE_INPUT)
+    return Kind(word, (tuple(taps), (outputs,), (inputs,)), is_conv=True)

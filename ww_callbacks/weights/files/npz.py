@@ -1,0 +1,74 @@
+"""Archives of ``numpy.savez``; arrays of objects, which are pickles, are refused."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from ww_callbacks.weights.files import zips
+from ww_callbacks.weights.files.stored import FLOATS, Stored, StoredTensor, WeightsFileError
+
+Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
+_CHUNK = 2**20
+
+
+def tensors_of_npz(path: Path) -> list[StoredTensor]:
+    """The arrays in the order of the archive, each measured by its header.
+
+    Raises:
+        WeightsFileError: not such an archive, an array of objects, or a size that does not fit shape and dtype.
+    """
+    with zips.opened(path) as archive:
+        return [_tensor(path, archive, member) for member in archive.infolist()]
+
+
+def _tensor(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> StoredTensor:
+    with archive.open(member) as file:
+        shape, fortran, dtype = _header(path, member.filename, file)
+        body = member.file_size - file.tell()
+    if math.prod(shape) * dtype.itemsize != body:
+        raise WeightsFileError(path, f"{member.filename!r}: {dtype}{shape} does not fit the {body} bytes it holds")
+    name, known = member.filename.removesuffix(".npy"), dtype.newbyteorder("=").name
+    if known not in FLOATS:
+        return StoredTensor(name, shape, known, reason=f"stored as {known}, only floating-point numbers are analysed")
+    return StoredTensor(name, shape, known, partial(_read, path, member.filename, shape, fortran, dtype))
+
+
+def _header(path: Path, name: str, file: IO[bytes]) -> Header:
+    version = npy.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise WeightsFileError(path, f"{name!r}: version {version} of the array format is not known")
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if dtype.hasobject:
+        raise WeightsFileError(path, f"{name!r} holds Python objects, which would have to be unpickled: refused")
+    if any(side < 0 for side in shape):
+        raise WeightsFileError(path, f"{name!r}: shape {shape} is not a list of sizes")
+    return shape, fortran, dtype
+
+
+def _read(path: Path, member: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> Stored:
+    with zips.opened(path) as archive, archive.open(member) as file:
+        if _header(path, member, file) != (shape, fortran, dtype):
+            raise WeightsFileError(path, f"{member!r} has changed since its header was read")
+        array = np.empty(math.prod(shape), dtype)
+        _fill(path, member, file, array.view(np.uint8).data)
+    native = array.astype(dtype.newbyteorder("="), copy=False)
+    return native.reshape(shape[::-1]).T if fortran else native.reshape(shape)
+
+
+def _fill(path: Path, member: str, file: IO[bytes], target: memoryview) -> None:
+    position = 0
+    while chunk := file.read(_CHUNK):  # the archive compares the checksum when the end is read
+        if position + len(chunk) > len(target):
+            raise WeightsFileError(path, f"{member!r} holds more than its header says")
+        target[position : position + len(chunk)] = chunk
+        position += len(chunk)
+    if position != len(target):
+        raise WeightsFileError(path, f"truncated: {member!r} ends early")

@@ -1,0 +1,122 @@
+"""Safetensors files: a length, a header in JSON, then the numbers. Nothing is believed before it is checked."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ww_callbacks.weights.files import float8
+from ww_callbacks.weights.files.stored import Stored, StoredTensor, WeightsFileError, reading
+
+MAX_HEADER_BYTES = 32 * 2**20
+"""Room for some 200,000 tensors, and a bound on what a made-up header costs."""
+
+_BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8}
+_BITS |= {"F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32}
+_BITS |= {"F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64}
+_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+
+
+def tensors_of_safetensors(path: Path) -> list[StoredTensor]:
+    """The tensors in the order in which they lie in the file.
+
+    Raises:
+        WeightsFileError: the header is not what the format demands: too long, not JSON, names twice, an unknown dtype,
+            a size that does not fit shape and dtype, offsets that overlap, leave gaps or leave the file.
+    """
+    with reading(path):
+        header, start, size = _header(path)
+    entries = [_checked(path, name, entry) for name, entry in header.items() if name != "__metadata__"]
+    entries.sort(key=lambda entry: (entry[3], entry[4]))
+    position = 0
+    for name, _, _, begin, end in entries:
+        if begin != position:
+            problem = "overlaps the tensor before it" if begin < position else "leaves a gap before it"
+            raise WeightsFileError(path, f"tensor {name!r} {problem}")
+        position = end
+    if position != size:
+        problem = "truncated: the" if position > size else "the"
+        raise WeightsFileError(path, f"{problem} header describes {position} bytes, the file holds {size}")
+    return [_tensor(path, start, *entry) for entry in entries]
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The header, where the numbers begin, and how many bytes of them there are."""
+    total = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if total < 8 or length > total - 8:
+            raise WeightsFileError(path, f"truncated: a header of {length} bytes in a file of {total}")
+        if length > MAX_HEADER_BYTES:
+            raise WeightsFileError(path, f"a header of {length} bytes, more than {MAX_HEADER_BYTES} are not read")
+        header = json.loads(file.read(length).decode(), object_pairs_hook=_once, parse_constant=_no_constant)
+    if not isinstance(header, dict):
+        raise WeightsFileError(path, f"the header is not an object but {type(header).__name__}")
+    return header, 8 + length, total - 8 - length
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name stands twice in the header")
+    return result
+
+
+def _no_constant(constant: str) -> None:
+    raise ValueError(f"{constant} in the header")
+
+
+def _checked(path: Path, name: str, entry: Any) -> tuple[str, str, tuple[int, ...], int, int]:
+    """Name, dtype, shape, begin and end of an entry that holds together."""
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise WeightsFileError(path, f"tensor {name!r}: expected dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _BITS:
+        raise WeightsFileError(path, f"tensor {name!r}: unknown dtype {str(dtype)[:40]!r}")
+    if not _are_sizes(shape) or len(shape) > 32:
+        raise WeightsFileError(path, f"tensor {name!r}: shape {str(shape)[:80]} is not a list of sizes")
+    if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise WeightsFileError(path, f"tensor {name!r}: data_offsets {str(offsets)[:80]} are not begin and end")
+    bits = math.prod(shape) * _BITS[dtype]
+    if bits != 8 * (offsets[1] - offsets[0]):
+        held = offsets[1] - offsets[0]
+        raise WeightsFileError(
+            path, f"tensor {name!r}: {dtype}{tuple(shape)} does not fit the {held} bytes of its offsets"
+        )
+    return name, dtype, tuple(shape), offsets[0], offsets[1]
+
+
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)
+
+
+def _tensor(
+    path: Path, start: int, name: str, dtype: str, shape: tuple[int, ...], begin: int, end: int
+) -> StoredTensor:
+    if dtype in _FLOAT8:
+        read = partial(_read_float8, path, start + begin, shape, _FLOAT8[dtype])
+        return StoredTensor(name, shape, "float16", read)
+    if dtype not in _NAMES:
+        return StoredTensor(
+            name, shape, dtype, reason=f"stored as {dtype}, only F16, BF16, F32, F64 and F8 are analysed"
+        )
+    storage = np.dtype("uint16" if dtype == "BF16" else _NAMES[dtype]).newbyteorder("<")
+    return StoredTensor(name, shape, _NAMES[dtype], partial(_read, path, start + begin, shape, storage))
+
+
+def _read(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Stored:
+    with reading(path):
+        array = np.fromfile(path, dtype, math.prod(shape), offset=offset)
+    if array.size != math.prod(shape):
+        raise WeightsFileError(path, "truncated: it has become shorter since its header was read")
+    return array.reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+
+
+def _read_float8(path: Path, offset: int, shape: tuple[int, ...], dtype: str) -> Stored:
+    return float8.decode(_read(path, offset, shape, np.dtype(np.uint8)).view(np.uint8), dtype)

@@ -1,0 +1,65 @@
+"""Zip archives whose directory is checked before anything in them is believed."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from ww_callbacks.weights.files.stored import WeightsFileError, check_inflation, reading
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive, closed at the end. What goes wrong inside becomes a :class:`WeightsFileError`.
+
+    Raises:
+        WeightsFileError: not a zip archive, or a member is encrypted, has a name that leads out of the archive, lies
+            beyond the end of the file or would grow out of proportion.
+    """
+    with reading(path), zipfile.ZipFile(path) as archive:
+        size = path.stat().st_size
+        for member in archive.infolist():
+            _check(path, member, size)
+        yield archive
+
+
+def _check(path: Path, member: zipfile.ZipInfo, size: int) -> None:
+    parts = PurePosixPath(member.filename.replace("\\", "/"))
+    if ".." in parts.parts or parts.is_absolute():
+        raise WeightsFileError(path, f"member {member.filename!r} leads out of the archive")
+    if member.flag_bits & 1:
+        raise WeightsFileError(path, f"member {member.filename!r} is encrypted")
+    stored, inflated = member.compress_size, member.file_size
+    if member.header_offset + stored > size:
+        raise WeightsFileError(path, f"truncated: member {member.filename!r} lies beyond the end of the file")
+    if member.compress_type == zipfile.ZIP_STORED and stored != inflated:
+        raise WeightsFileError(path, f"member {member.filename!r} declares {inflated} bytes and stores {stored}")
+    check_inflation(path, member.filename, stored, inflated)
+
+
+def start_of(path: Path, raw: IO[bytes], member: zipfile.ZipInfo) -> int:
+    """Where the bytes of a member begin in the file: behind its local header, name and extra field.
+
+    Raises:
+        WeightsFileError: there is no such header.
+    """
+    raw.seek(member.header_offset)
+    header = raw.read(30)
+    if len(header) < 30 or header[:4] != b"PK\x03\x04":
+        raise WeightsFileError(path, f"member {member.filename!r} has no header of its own")
+    name, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+    return member.header_offset + 30 + name + extra
+
+
+def contents(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """A whole member of at most ``limit`` bytes.
+
+    Raises:
+        WeightsFileError: it is longer.
+    """
+    if archive.getinfo(name).file_size > limit:
+        raise WeightsFileError(path, f"member {name!r} is longer than {limit} bytes")
+    return archive.read(name)

@@ -1,0 +1,111 @@
+"""Fused projections: a matrix whose outputs belong to several, taken apart by the sizes that somebody names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ww_callbacks.weights.matrix import INFERRED, Layer
+from ww_callbacks.weights.patterns import matching
+
+Split = Mapping[str, int | Sequence[int]]
+"""Pattern of layer names → number of equal parts, or the size of each."""
+
+
+def divided(layer: Layer, parts: Mapping[str, int], axis: int | None = None) -> tuple[Layer, ...]:
+    """The parts of a layer, in the order in which they stand along one axis.
+
+    Args:
+        layer: a layer that is analysed.
+        parts: suffix of the name → length along the axis; together the length of the axis.
+        axis: stored axis; None for that of the outputs.
+    """
+    spec, read = layer.spec, layer.read
+    if spec is None or read is None:
+        return (layer,)
+    axis = spec.axes[1][0] if axis is None else axis
+    starts = accumulate(parts.values(), initial=0)
+    return tuple(
+        replace(
+            layer,
+            name=f"{layer.name}.{suffix}",
+            spec=replace(
+                spec,
+                name=f"{layer.name}.{suffix}",
+                shape=(*spec.shape[:axis], size, *spec.shape[axis + 1 :]),
+            ),
+            read=_narrowed(read, axis, start, size),
+        )
+        for (suffix, size), start in zip(parts.items(), starts, strict=False)
+    )
+
+
+def _narrowed(read: Callable[[], NDArray[Any]], axis: int, start: int, size: int) -> Callable[[], NDArray[Any]]:
+    """Reads a part only, where the reader can do that."""
+    narrow = getattr(read, "narrow", None)
+    result: Callable[[], NDArray[Any]] = (
+        narrow(axis, start, size) if narrow is not None else partial(_slice, read, axis, start, size)
+    )
+    return result
+
+
+def _slice(read: Callable[[], NDArray[Any]], axis: int, start: int, size: int) -> NDArray[Any]:
+    return read()[(slice(None),) * axis + (slice(start, start + size),)]
+
+
+def split_layers(layers: Sequence[Layer], rules: Split | None) -> tuple[Layer, ...]:
+    """The layers with those that a rule names taken apart along their outputs; the first rule that matches counts.
+
+    In a file that does not tell its layer classes (kind "… (inferred)") the outputs of a fused matrix are the longer
+    side. Layers that are not analysed stay as they are.
+
+    Args:
+        layers: all layers of a model.
+        rules: pattern of names → number of equal parts, or the size of each.
+
+    Raises:
+        ValueError: a pattern matches no layer, or the sizes do not fit a layer that it matches.
+
+    Example:
+        >>> import numpy as np
+        >>> from ww_callbacks.weights import find_layers
+        >>> layers = find_layers({"block.qkv": np.zeros((300, 100))})
+        >>> [(layer.name, layer.spec.shape) for layer in split_layers(layers, {"*.qkv": 3})]
+        [('block.qkv.0', (100, 100)), ('block.qkv.1', (100, 100)), ('block.qkv.2', (100, 100))]
+    """
+    if not rules:
+        return tuple(layers)
+    names = [layer.name for layer in layers]
+    chosen: dict[str, int | Sequence[int]] = {}
+    for pattern, sizes in rules.items():
+        for name in matching(names, [pattern], "split"):
+            chosen.setdefault(name, sizes)
+    return tuple(
+        part for layer in layers for part in (_apart(layer, chosen[layer.name]) if layer.name in chosen else (layer,))
+    )
+
+
+def _apart(layer: Layer, sizes: int | Sequence[int]) -> tuple[Layer, ...]:
+    if layer.spec is None:
+        return (layer,)
+    if len(layer.spec.axes[1]) != 1:
+        raise ValueError(f"split: the outputs of {layer.name!r} lie along several axes, it cannot be taken apart")
+    axis = _fused_axis(layer)
+    length = layer.spec.shape[axis]
+    each = [length // sizes] * sizes if isinstance(sizes, int) else list(sizes)
+    if sum(each) != length:
+        raise ValueError(f"split: {layer.name!r} has {length} outputs, which {sizes!r} does not divide")
+    return divided(layer, {str(i): size for i, size in enumerate(each)}, axis)
+
+
+def _fused_axis(layer: Layer) -> int:
+    assert layer.spec is not None
+    (rows,), columns, shape = layer.spec.axes[1], layer.spec.axes[2], layer.spec.shape
+    if layer.kind.endswith(INFERRED) and len(columns) == 1 and shape[columns[0]] > shape[rows]:
+        return columns[0]
+    return rows
