@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection
 
@@ -45,6 +46,27 @@ def check_seconds(name: str, value: object) -> None:
         raise TypeError(f"{name}: expected a number of seconds, got {value!r}")
     if not value > 0:
         raise ValueError(f"{name}: expected more than 0 seconds, got {value}")
+
+
+def check_range(low_name: str, low: object, high_name: str, high: object) -> None:
+    """Complain about a range that does not go from a number > 0 up.
+
+    Raises:
+        TypeError: an end is not a number.
+        ValueError: an end is not finite, the lower one is not larger than 0, or larger than the upper one.
+
+    Example:
+        >>> check_range("low", 1.5, "high", 0.5)
+        Traceback (most recent call last):
+        ValueError: low, high: expected 0 < low <= high, both finite, got 1.5 and 0.5
+    """
+    for name, value in ((low_name, low), (high_name, high)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not (isinstance(low, (int, float)) and isinstance(high, (int, float)) and 0 < low <= high < math.inf):
+        raise ValueError(
+            f"{low_name}, {high_name}: expected 0 < {low_name} <= {high_name}, both finite, got {low} and {high}"
+        )
 
 
 def check_choice(name: str, value: object, allowed: Collection[object]) -> None:

@@ -16,12 +16,13 @@ from ww_callbacks.analysis import ConvScale, Fit, Interval
 from ww_callbacks.arguments import check_places
 from ww_callbacks.engine import Engine
 from ww_callbacks.options import LogEveryLayer, OnError, Options, WhenBusy
+from ww_callbacks.patterns import matching
 from ww_callbacks.publishing import Output, Published, Publisher, own_outputs, warn
 from ww_callbacks.report import History, Report
+from ww_callbacks.signals.learning_rate import VERDICTS, LayerRatios, ratios_by_name
 from ww_callbacks.signals.signal import Signal
 from ww_callbacks.spectra import Precision
 from ww_callbacks.weights import Layer, find_layers, select_layers
-from ww_callbacks.weights.patterns import matching
 
 __all__ = ["Monitor", "Output", "Published", "crosses"]
 
@@ -208,6 +209,17 @@ class Monitor:
     def metrics(self) -> Mapping[str, float]:
         """The latest ``ww/…`` metrics, as of the last snapshot step."""
         return self.published.metrics
+
+    def lr_ratios(self) -> dict[str, float]:
+        """By what to multiply the learning rate of each layer, by name, as of the last snapshot step.
+
+        They come from the :class:`~ww_callbacks.signals.learning_rate.LayerRatios` attached as "lr_ratio", or from one
+        with its defaults. Empty before the first result.
+        """
+        verdict = self.published.verdicts.get(VERDICTS["learning_rate"])
+        if verdict is None and self.published.reports:
+            verdict = LayerRatios().verdict(self.history[self.published.reports - 1])
+        return ratios_by_name(verdict or {})
 
     @property
     def closed(self) -> bool:

@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from ww_callbacks.keys import AGGREGATES, is_of_layers
 from ww_callbacks.options import Options
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlOutput
-from ww_callbacks.outputs.metrics import AGGREGATES, aggregate_metrics, layer_metrics, spread
+from ww_callbacks.outputs.metrics import aggregate_metrics, layer_metrics, spread
 from ww_callbacks.outputs.tensorboard import TensorBoardOutput
+from ww_callbacks.patterns import matching
 from ww_callbacks.report import History, Report
 from ww_callbacks.signals.signal import Signal
-from ww_callbacks.weights.patterns import matching
 
 
 class Output(Protocol):
@@ -37,10 +38,12 @@ class Published:
     Attributes:
         metrics: the latest ``ww/…`` metrics.
         verdicts: what each attached signal says, by the name it was attached under.
+        reports: how many reports of the history had come in.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     verdicts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    reports: int = 0
 
 
 class Publisher:
@@ -86,8 +89,10 @@ class Publisher:
         judged = {key: value for judgement in judgements.values() for key, value in judgement.metrics.items()}
         metrics = aggregate_metrics(report, lag_steps=lag_steps, skipped=skipped)
         metrics |= {key: value for key, value in judged.items() if key.startswith(AGGREGATES)}
-        self._latest = Published(metrics, {name: judgement.verdict for name, judgement in judgements.items()})
-        everything = metrics | layer_metrics(report, self._logged_layers) | judged
+        verdicts = {name: judgement.verdict for name, judgement in judgements.items()}
+        self._latest = Published(metrics, verdicts, len(self.history))
+        shown = {key: value for key, value in judged.items() if is_of_layers(key, self._logged_layers)}
+        everything = metrics | layer_metrics(report, self._logged_layers) | shown
         for output in list(self._outputs):
             self._call_output(output, partial(output.write, report, everything, wall_time))
         if self._options.on_result is not None:

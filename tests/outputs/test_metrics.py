@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import ww_callbacks as ww
-from ww_callbacks.outputs.metrics import LAYER_METRICS, aggregate_metrics, layer_metrics, spread, tag_name
+from ww_callbacks.keys import tag_name
+from ww_callbacks.outputs.metrics import LAYER_METRICS, aggregate_metrics, layer_metrics, spread
 from ww_callbacks.report import LayerReport, Report
 
 

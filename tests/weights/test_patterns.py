@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 import ww_callbacks as ww
+from ww_callbacks.patterns import matching
 from ww_callbacks.weights import find_layers, select_layers
-from ww_callbacks.weights.patterns import LEFT_OUT, matching
+from ww_callbacks.weights.patterns import LEFT_OUT
 
 NAMES = ["encoder.0.fc", "encoder.1.fc", "encoder.1.norm", "decoder.fc", "Head"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 
+from ww_callbacks.keys import AGGREGATES, layer_key
 from ww_callbacks.report import LayerReport, Report
 
 LAYER_METRICS = (
@@ -20,10 +20,6 @@ LAYER_METRICS = (
     "ww_softrank",
 )
 MAX_LAYERS = 64
-AGGREGATES = "ww/"
-"""What the keys begin with that frameworks see too; those of single layers begin with ``ww_layer/``."""
-
-_NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.\-]")
 
 
 def aggregate_metrics(report: Report, *, lag_steps: int, skipped: int) -> dict[str, float]:
@@ -50,22 +46,12 @@ def layer_metrics(report: Report, names: Collection[str]) -> dict[str, float]:
         names: the layers to include.
     """
     return {
-        f"ww_layer/{metric}/{index:03d}.{tag_name(layer.name)}": float(value)
+        layer_key(metric, index, layer.name): float(value)
         for index, layer in enumerate(report.layers)
         if layer.name in names
         for metric in LAYER_METRICS
         if (value := getattr(layer, metric)) is not None
     }
-
-
-def tag_name(name: str) -> str:
-    """A layer's name in characters that every logger takes; a slash would open a group of its own.
-
-    Example:
-        >>> tag_name("encoder/block 1")
-        'encoder.block_1'
-    """
-    return _NOT_ALLOWED.sub("_", name.replace("/", "."))
 
 
 def spread(layers: Sequence[LayerReport], limit: int = MAX_LAYERS) -> list[str]:

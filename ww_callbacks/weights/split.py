@@ -10,8 +10,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ww_callbacks.patterns import matching
 from ww_callbacks.weights.matrix import INFERRED, Layer
-from ww_callbacks.weights.patterns import matching
 
 Split = Mapping[str, int | Sequence[int]]
 """Pattern of layer names → number of equal parts, or the size of each."""

@@ -1,0 +1,52 @@
+"""The keys of metrics: the same for every logger, TensorBoard and the frameworks' own dictionaries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+AGGREGATES = "ww/"
+"""What the keys begin with that frameworks see too; those of single layers begin with ``ww_layer/``."""
+
+_NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.\-]")
+
+
+def layer_key(metric: str, index: int, name: str) -> str:
+    """The key of one layer's metric.
+
+    Args:
+        metric: such as "alpha".
+        index: position of the layer in the report, from 0.
+        name: of the layer.
+
+    Example:
+        >>> layer_key("alpha", 2, "encoder/block 1")
+        'ww_layer/alpha/002.encoder.block_1'
+    """
+    return f"ww_layer/{metric}/{index:03d}.{tag_name(name)}"
+
+
+def is_of_layers(key: str, names: Collection[str]) -> bool:
+    """Whether a key belongs to one of these layers.
+
+    Args:
+        key: of any metric.
+        names: of layers.
+
+    Example:
+        >>> is_of_layers("ww_layer/lr_ratio/002.fc", ["fc"]), is_of_layers("ww/stop/traps", ["fc"])
+        (True, False)
+    """
+    if key.startswith(AGGREGATES):
+        return False
+    return key.rsplit("/", 1)[-1].partition(".")[2] in {tag_name(name) for name in names}
+
+
+def tag_name(name: str) -> str:
+    """A layer's name in characters that every logger takes; a slash would open a group of its own.
+
+    Example:
+        >>> tag_name("encoder/block 1")
+        'encoder.block_1'
+    """
+    return _NOT_ALLOWED.sub("_", name.replace("/", "."))

@@ -1,0 +1,151 @@
+"""Learning-rate and weight-decay ratios per layer, from the alphas of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from ww_callbacks.arguments import check_choice, check_count, check_flag, check_patterns, check_range
+from ww_callbacks.keys import layer_key
+from ww_callbacks.patterns import keeps
+from ww_callbacks.report import MIN_COUNTED, History, LayerReport, Report
+from ww_callbacks.signals.mappings import MAPPINGS, MappingName, block_means, ratios_of
+from ww_callbacks.signals.signal import Judgement
+
+Quantity = Literal["learning_rate", "weight_decay"]
+QUANTITIES: tuple[str, ...] = get_args(Quantity)
+
+VERDICTS: dict[str, str] = {"learning_rate": "lr_ratio", "weight_decay": "weight_decay_ratio"}
+"""Under what name the verdict is found, and in the keys of the metrics."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerRatios:
+    """A signal: how far each layer's learning rate, or its weight decay, is to stand from the common one.
+
+    The input is ``alpha_hill``, the Hill estimate from the upper half of the spectrum, which moves smoothly in time. A
+    larger one gives a larger rate. These keep ratio 1: the first and the last layer and embeddings (unless ``layers``
+    asks for them), layers with fewer than 50 eigenvalues or without a finite alpha, and all where the alphas are
+    equal. Before the first optimizer step all ratios are 1: an untrained spectrum tells the shape of its layer only.
+
+    The verdict is ``{"step": the judged step, "layers": names, "ratios": numbers}`` with one entry per layer of the
+    report, in its order; the metrics are ``ww_layer/lr_ratio/<index>.<name>`` (``ww_layer/weight_decay_ratio/…``) of
+    the layers that take part.
+
+    Sources: Zhou et al., *Temperature Balancing, Layer-wise Weight Analysis, and Neural Network Training* (2023); for
+    the weight decay AlphaDecay (2025), which uses the range 2/3 … 5; see :func:`ratios_of` for the mappings.
+
+    Args:
+        mapping: "linear", "sqrt", "log2", "rank" or "sigmoid".
+        low: smallest ratio.
+        high: largest ratio.
+        blocks: whether all layers of a block get one ratio, from their mean alpha.
+        layers: patterns of the layers that take part, ``"!pattern"`` to leave out; None for all but the first, the last
+            and embeddings.
+        until: from this step on all ratios are 1; None for never.
+        quantity: "learning_rate" or "weight_decay".
+        partners: name of a normalisation layer → name of the layer whose ratio it gets.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument has a value that is not allowed, such as ``low`` > ``high``.
+
+    Example:
+        >>> from ww_callbacks import LayerReport, Report
+        >>> rows = [("conv", 2.0), ("fc1", 2.2), ("fc2", 2.6), ("fc3", 3.0), ("head", 4.0)]
+        >>> layers = [
+        ...     LayerReport(name=name, kind="Linear", N=90, num_evals=90, alpha_hill=alpha) for name, alpha in rows
+        ... ]
+        >>> LayerRatios().ratios(Report(tuple(layers)))
+        [1.0, 0.5, 1.0, 1.5, 1.0]
+    """
+
+    mapping: MappingName = "linear"
+    low: float = 0.5
+    high: float = 1.5
+    blocks: bool = False
+    layers: Sequence[str] | None = None
+    until: int | None = None
+    quantity: Quantity = "learning_rate"
+    partners: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_choice("mapping", self.mapping, MAPPINGS)
+        check_choice("quantity", self.quantity, QUANTITIES)
+        check_range("low", self.low, "high", self.high)
+        check_flag("blocks", self.blocks)
+        check_patterns("layers", self.layers)
+        if self.until is not None:
+            check_count("until", self.until)
+
+    @property
+    def name(self) -> str:
+        """What the signal is attached as, and its part of the metrics' keys."""
+        return VERDICTS[self.quantity]
+
+    def judge(self, history: History) -> Judgement:
+        """The ratios after the latest report."""
+        report = history[-1]
+        verdict = self.verdict(report)
+        members = sorted(self._members(report))
+        metrics = {layer_key(self.name, i, report.layers[i].name): verdict["ratios"][i] for i in members}
+        return Judgement(metrics, verdict)
+
+    def verdict(self, report: Report) -> dict[str, Any]:
+        """What is to be done after a report, as plain values."""
+        over = self.until is not None and report.step is not None and report.step >= self.until
+        ratios = [1.0] * len(report.layers) if over or report.step == 0 else self.ratios(report)
+        return {"step": report.step, "layers": [layer.name for layer in report.layers], "ratios": ratios}
+
+    def ratios(self, report: Report) -> list[float]:
+        """One ratio per layer of a report, in its order, whatever its step."""
+        members = self._members(report)
+        alphas = [layer.alpha_hill if i in members else None for i, layer in enumerate(report.layers)]
+        if self.blocks:
+            means = block_means([layer.name for layer in report.layers], alphas)
+            alphas = [mean if i in members else None for i, mean in enumerate(means)]
+        ratios = ratios_of(alphas, self.mapping, self.low, self.high)
+        first = ratios_by_name({"layers": [layer.name for layer in report.layers], "ratios": ratios})
+        leaders = (self.partners.get(layer.name) for layer in report.layers)
+        return [
+            ratio if leader is None else first.get(leader, 1.0) for ratio, leader in zip(ratios, leaders, strict=True)
+        ]
+
+    def _members(self, report: Report) -> set[int]:
+        """Positions of the layers whose alpha counts."""
+        asked = self.layers is not None and any(not pattern.startswith("!") for pattern in self.layers)
+        positions = range(len(report.layers)) if asked else _inner(report)
+        return {
+            i
+            for i in positions
+            if (report.layers[i].num_evals or 0) >= MIN_COUNTED
+            and (self.layers is None or keeps(self.layers, report.layers[i].name))
+        }
+
+
+def _inner(report: Report) -> list[int]:
+    """Positions of the layers that hold a matrix, without the first, the last and embeddings."""
+    holders = [i for i, layer in enumerate(report.layers) if _holds_matrix(layer)]
+    return [i for i in holders[1:-1] if "Embedding" not in report.layers[i].kind]
+
+
+def _holds_matrix(layer: LayerReport) -> bool:
+    """Also one that was not analysed as it shares its matrix (a tied head), or has too many rows (an embedding)."""
+    return layer.N is not None or "Embedding" in layer.kind or layer.reason.startswith("shares its weight")
+
+
+def ratios_by_name(verdict: Mapping[str, Any]) -> dict[str, float]:
+    """What a verdict says, by name; where layers share a name the first one counts.
+
+    Args:
+        verdict: of a :class:`LayerRatios`; empty before the first.
+
+    Example:
+        >>> ratios_by_name({"step": 1, "layers": ["fc1", "fc2"], "ratios": [0.5, 1.5]})
+        {'fc1': 0.5, 'fc2': 1.5}
+    """
+    result: dict[str, float] = {}
+    for name, ratio in zip(verdict.get("layers", ()), verdict.get("ratios", ()), strict=True):
+        result.setdefault(name, ratio)
+    return result

@@ -1,0 +1,132 @@
+"""From alphas to ratios: how far the learning rate of each layer is to stand above or below the common one.
+
+Every published rule raises the rate with alpha: a larger alpha is a lighter tail, a layer that has learned less.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+MappingName = Literal["linear", "sqrt", "log2", "rank", "sigmoid"]
+MAPPINGS: tuple[str, ...] = get_args(MappingName)
+
+TEMPERATURE = 10.0
+"""τ of Model Balancing's sigmoid."""
+
+_EQUAL = 1e-9
+
+
+def ratios_of(alphas: Sequence[float | None], mapping: MappingName, low: float, high: float) -> list[float]:
+    """One ratio per layer, in the order of the layers.
+
+    With a_i the L finite alphas and [s1, s2] = [low, high]
+
+        linear    s1 + (s2 - s1) (a_i - min a)/(max a - min a)
+        sqrt      L √a_i / Σ √a_j
+        log2      L log2 a_i / Σ log2 a_j
+        rank      s1 + (s2 - s1) r_i/L,  r_i = 0 … L - 1 the rank of a_i from below, equal ones share their mean rank
+        sigmoid   s1 (s2/s1)^σ_i,  σ_i = 1/(1 + exp(-τ (a_i - mean a))),  τ = 10
+
+    and what sqrt and log2 give beyond the range is cut off at its ends. The mean ratio is 1 for sqrt and log2 only.
+    Sources: the first four TempBalance (Zhou et al. 2023), with 0.5 and 1.5; sigmoid Model Balancing (2024), which
+    writes 10^(s (σ_i - ½)): low = 10^(-s/2), high = 10^(s/2).
+
+    Args:
+        alphas: one per layer; what is None or not finite gets ratio 1 and does not count.
+        mapping: one of those above.
+        low: smallest ratio, > 0.
+        high: largest ratio.
+
+    Returns:
+        The ratios; 1 for all where the alphas are equal (to 1 in 10⁹) or fewer than two.
+
+    Example:
+        >>> ratios_of([2.0, 3.0, None, 4.0], "linear", 0.5, 1.5)
+        [0.5, 1.0, 1.0, 1.5]
+    """
+    known = [alpha for alpha in alphas if alpha is not None and math.isfinite(alpha)]
+    if not known or max(known) - min(known) <= _EQUAL * abs(max(known)):
+        return [1.0] * len(alphas)
+    mapped = iter(min(max(ratio, low), high) for ratio in _MAPPINGS[mapping](known, low, high))
+    return [next(mapped) if alpha is not None and math.isfinite(alpha) else 1.0 for alpha in alphas]
+
+
+def block_means(names: Sequence[str], alphas: Sequence[float | None]) -> list[float | None]:
+    """The mean alpha of the block that each layer belongs to, over the layers of the block that have a finite one.
+
+    Source: Model Balancing (2024), which gives all layers of a transformer block one rate.
+
+    Args:
+        names: full dotted names of the layers, see :func:`block_of`.
+        alphas: one per layer.
+
+    Example:
+        >>> block_means(["h.0.q", "h.0.k", "h.1.q"], [2.0, 3.0, 4.0])
+        [2.5, 2.5, 4.0]
+    """
+    blocks: dict[str, list[float]] = {}
+    for name, alpha in zip(names, alphas, strict=True):
+        if alpha is not None and math.isfinite(alpha):
+            blocks.setdefault(block_of(name), []).append(alpha)
+    means = {block: math.fsum(values) / len(values) for block, values in blocks.items()}
+    return [means.get(block_of(name)) for name in names]
+
+
+def block_of(name: str) -> str:
+    """The block of a layer: its name up to the first number that has something below it.
+
+    Where no part of the name is a number, the first that ends in one counts; without any the layer is its own block.
+
+    Example:
+        >>> [block_of(name) for name in ("h.3.attn.q", "block_2.mlp.up", "features.0", "head")]
+        ['h.3', 'block_2', 'features.0', 'head']
+    """
+    parts = name.split(".")
+    for pattern in (r"\d+", r".*\d"):
+        for index, part in enumerate(parts[:-1], start=1):
+            if re.fullmatch(pattern, part):
+                return ".".join(parts[:index])
+    return name
+
+
+def _linear(alphas: list[float], low: float, high: float) -> list[float]:
+    smallest, largest = min(alphas), max(alphas)
+    return [low + (high - low) * (alpha - smallest) / (largest - smallest) for alpha in alphas]
+
+
+def _sqrt(alphas: list[float], low: float, high: float) -> list[float]:
+    return _shares([math.sqrt(max(alpha, 0.0)) for alpha in alphas])
+
+
+def _log2(alphas: list[float], low: float, high: float) -> list[float]:
+    return _shares([math.log2(max(alpha, 1.0)) for alpha in alphas])
+
+
+def _shares(values: list[float]) -> list[float]:
+    total = math.fsum(values)
+    return [len(values) * value / total if total else 1.0 for value in values]
+
+
+def _rank(alphas: list[float], low: float, high: float) -> list[float]:
+    order = sorted(alphas)
+    ranks = [(bisect_left(order, alpha) + bisect_right(order, alpha) - 1) / 2 for alpha in alphas]
+    return [low + (high - low) * rank / len(alphas) for rank in ranks]
+
+
+def _sigmoid(alphas: list[float], low: float, high: float) -> list[float]:
+    mean = math.fsum(alphas) / len(alphas)
+    shares = [(1 + math.tanh(TEMPERATURE * (alpha - mean) / 2)) / 2 for alpha in alphas]
+    return [low * (high / low) ** share for share in shares]
+
+
+_MAPPINGS: dict[str, Callable[[list[float], float, float], list[float]]] = {
+    "linear": _linear,
+    "sqrt": _sqrt,
+    "log2": _log2,
+    "rank": _rank,
+    "sigmoid": _sigmoid,
+}
