@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ww_callbacks.keys import AGGREGATES
 from ww_callbacks.lightning.base import Trainer
-from ww_callbacks.outputs.metrics import AGGREGATES
 
 
 def anybody_checks(trainer: Trainer) -> bool:
