@@ -1,0 +1,173 @@
+"""One layer: stored weights and settings in, LayerReport out. This is what the worker runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ww_callbacks import spectra
+from ww_callbacks.analysis.settings import Settings
+from ww_callbacks.analysis.spec import LayerSpec, arranged, as_numbers
+from ww_callbacks.analysis.tail import tail_columns
+from ww_callbacks.report import Histogram, LayerReport
+from ww_callbacks.spectra import Precision
+
+Floats = NDArray[np.float64]
+
+MIN_EVALS = 20
+"""Fewer eigenvalues are not fitted."""
+MAX_SVD_SIDE = 512
+"""Up to this size the rank of a layer that looks deficient comes from singular values."""
+
+
+def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, step: int | None = None) -> LayerReport:
+    """Analyse one layer.
+
+    Args:
+        spec: what the weights are.
+        stored: the weights, of ``spec.shape`` and ``spec.storage_dtype``. They are not changed.
+        settings: how to analyse.
+        step: finished optimizer steps, put into the report.
+
+    Returns:
+        The report. Weights that cannot be analysed give status "skipped" or "failed" and a reason, never an exception.
+
+    Example:
+        >>> import numpy as np
+        >>> spec = LayerSpec("fc", "Linear", (100, 60), "float64", ((), (0,), (1,)))
+        >>> analyze_layer(spec, np.zeros((100, 60)), Settings()).reason
+        'all weights are zero'
+    """
+    pooled, rows, columns = spec.matrix_shape
+    large, small = max(rows, columns), min(rows, columns)
+    shape: dict[str, Any] = {
+        "name": spec.name,
+        "kind": spec.kind,
+        "step": step,
+        "N": large,
+        "M": small,
+        "rf": pooled,
+        "Q": large / small if small else None,
+        "num_evals": small * pooled,
+    }
+    if min(pooled, small) == 0:
+        return LayerReport(**shape, status="skipped", reason="empty weights")
+    numbers = as_numbers(spec, stored)
+    largest = spectra.magnitude(numbers)
+    if not math.isfinite(largest):
+        return LayerReport(**shape, status="failed", reason="non-finite weights")
+    if largest == 0:
+        return LayerReport(**shape, status="skipped", reason="all weights are zero")
+    with np.errstate(all="ignore"):
+        return LayerReport(**shape, **_spectral_columns(spec, arranged(spec, numbers), settings))
+
+
+def _conv_factor(spec: LayerSpec, settings: Settings) -> float:
+    if not spec.is_conv:
+        return 1.0
+    return {"weightwatcher": 0.5, "paper": spec.matrix_shape[0] / 2, "none": 1.0}[settings.conv_scale]
+
+
+def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], settings: Settings) -> dict[str, Any]:
+    _, rows, columns = matrices.shape
+    factor = _conv_factor(spec, settings)
+    try:
+        by_position = [spectra.eigenvalues(matrix, settings.precision) for matrix in matrices]
+    except ValueError:
+        return {"status": "failed", "reason": "the squares of the weights leave the range of float64"}
+    values = np.sort(np.concatenate(by_position)) * factor
+    tolerance = _tolerance(float(values[-1]), rows, columns, settings.precision)
+    deficient = values[0] <= tolerance and min(rows, columns) <= MAX_SVD_SIDE
+    rank = spectra.numerical_rank(matrices) if deficient else None
+    result: dict[str, Any] = asdict(spectra.norm_metrics(values, tolerance, rank))
+    if settings.spectrum:
+        result["spectrum"] = tuple(values.tolist())
+    variances = [
+        spectra.element_variance(matrix, float(each.sum())) for matrix, each in zip(matrices, by_position, strict=True)
+    ]
+    result |= _bulk_columns(values, rows, columns)
+    control = None
+    if settings.randomize:
+        control = spectra.shuffled_control(matrices, seed=settings.seed, variances=variances)
+        result |= _control_columns(control, values, factor, tolerance)
+    positive = values[values > tolerance]
+    result["histogram"] = _histogram(positive, None if control is None else control.values * factor, tolerance)
+    reason = _no_fit_reason(positive, len(values), _precision(spec.dtype, settings))
+    if reason:
+        return _plain(result | {"status": "skipped", "reason": reason})
+    formed = spectra.tail_formed(by_position, variances, rows, columns)
+    return _plain(result | tail_columns(positive, values, formed, max(rows, columns), settings))
+
+
+def _tolerance(largest: float, rows: int, columns: int, precision: Precision) -> float:
+    """Up to here an eigenvalue is rounding error."""
+    if precision == "float32":
+        return spectra.float32_error(largest, rows, columns)
+    return spectra.rank_tolerance(largest, rows, columns)
+
+
+def _bulk_columns(values: Floats, rows: int, columns: int) -> dict[str, Any]:
+    if len(values) < MIN_EVALS:
+        return {}
+    try:
+        return asdict(spectra.marchenko_pastur(values, rows, columns))
+    except ValueError:  # no bulk of that form
+        return {}
+
+
+def _control_columns(
+    control: spectra.ShuffledControl, values: Floats, factor: float, tolerance: float
+) -> dict[str, Any]:
+    shuffled = control.values * factor
+    largest = control.max_rand_eval * factor
+    positive = shuffled[shuffled > tolerance]
+    fitted = len(positive) >= MIN_EVALS and positive[0] < positive[-1]
+    return {
+        "rand_alpha": spectra.fit_power_law(positive).alpha if fitted else None,
+        "max_rand_eval": largest,
+        "ww_softrank": largest / float(values[-1]),
+        "rand_distance": spectra.spectral_distance(values, shuffled),
+        "num_traps": control.num_traps,
+        "trap_pvalue": control.trap_pvalue,
+    }
+
+
+def _histogram(positive: Floats, shuffled: Floats | None, tolerance: float) -> Histogram:
+    both = positive if shuffled is None else np.concatenate([positive, shuffled[shuffled > tolerance]])
+    low, high, counts = spectra.log_histogram(both)
+    bins = len(counts)
+    return Histogram(
+        low,
+        high,
+        spectra.log_histogram(positive, low, high, bins)[2],
+        None if shuffled is None else spectra.log_histogram(shuffled, low, high, bins)[2],
+    )
+
+
+def _no_fit_reason(positive: Floats, total: int, precision: float) -> str:
+    if len(positive) < MIN_EVALS:
+        zero = f" ({total} with the zero ones)" if total > len(positive) else ""
+        return f"{len(positive)} non-zero eigenvalues{zero}, a power-law fit needs {MIN_EVALS}"
+    if positive[-1] - positive[0] <= 64 * precision * positive[-1]:
+        return "all eigenvalues are equal within the precision of the weights, so there is no tail"
+    return ""
+
+
+def _precision(dtype: str, settings: Settings) -> float:
+    """Relative spacing of the numbers, as stored or as computed with, whichever is coarser."""
+    if dtype == "bfloat16":
+        return 2.0**-7
+    stored = np.dtype(dtype)
+    kinds = [np.dtype(settings.precision), *([stored] if stored.kind == "f" else [])]
+    return max(float(np.finfo(kind).eps) for kind in kinds)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Non-finite numbers become None: a number that does not exist is None everywhere."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
+    }

@@ -1,0 +1,85 @@
+"""How layers are analysed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from ww_callbacks.spectra import Precision
+
+ConvScale = Literal["weightwatcher", "paper", "none"]
+Interval = Literal["asymptotic", "bootstrap"]
+Fit = Literal["PL", "TPL"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How layers are analysed; plain values that travel to the worker.
+
+    Attributes:
+        conv_scale: factor on the eigenvalues of a convolution with rf kernel positions: "weightwatcher" (½, today's
+            default there), "paper" (rf/2, the published figures) or "none". Alpha does not depend on it.
+        randomize: compare each layer with a shuffled copy of itself: correlation traps.
+        precision: "float64", or "float32" for half the time and a small error of alpha, which is estimated.
+        interval: of alpha: "asymptotic", or "bootstrap" with xmin chosen anew in each replicate.
+        fit: "PL", a power law, or "TPL", a truncated one (alpha and Lambda) on the tail of the power law.
+        seed: of the shuffle and of all resampling, ≥ 0.
+        gof: compute the goodness of fit, ``gof_pvalue``; costs 200 fits per layer.
+        compare: compare the power law with an exponential, a log-normal and a truncated power law.
+        spectrum: keep all eigenvalues in the report.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument has a value that is not allowed.
+    """
+
+    conv_scale: ConvScale = "weightwatcher"
+    randomize: bool = True
+    precision: Precision = "float64"
+    interval: Interval = "asymptotic"
+    fit: Fit = "PL"
+    seed: int = 0
+    gof: bool = False
+    compare: bool = False
+    spectrum: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                expected = " or ".join(f'"{choice}"' for choice in allowed)
+                raise ValueError(f"{name}: expected {expected}, got {value!r}")
+        for name in ("randomize", "gof", "compare", "spectrum"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise TypeError(f"seed: expected an integer, got {self.seed!r}")
+        if self.seed < 0:
+            raise ValueError(f"seed: expected at least 0, got {self.seed}")
+        if (self.interval, self.fit) == ("bootstrap", "TPL"):
+            raise ValueError('interval: "bootstrap" goes with fit="PL" only')
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """The inverse of :meth:`to_dict`; what is missing keeps its default.
+
+        Raises:
+            ValueError: a name is unknown, or a value is not allowed.
+        """
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(f"values: unknown settings {sorted(unknown)}")
+        return cls(**values)
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "conv_scale": get_args(ConvScale),
+    "precision": get_args(Precision),
+    "interval": get_args(Interval),
+    "fit": get_args(Fit),
+}

@@ -1,0 +1,64 @@
+"""What is known of a layer's stored weights, and the matrices in them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """What is known of a layer's stored weights before they are read.
+
+    Attributes:
+        name: full dotted name.
+        kind: class of the layer.
+        shape: shape as stored.
+        dtype: numpy name of the stored dtype, or "bfloat16" (raw 16-bit words).
+        axes: the stored axes that count the pooled matrices, those of the rows (outputs) and those of the columns
+            (inputs).
+        is_conv: whether ``Settings.conv_scale`` applies.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    dtype: str
+    axes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    is_conv: bool = False
+
+    @property
+    def storage_dtype(self) -> np.dtype[Any]:
+        """The numpy dtype in which the weights are copied."""
+        return np.dtype(np.uint16 if self.dtype == "bfloat16" else self.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stored weights."""
+        return math.prod(self.shape) * self.storage_dtype.itemsize
+
+    @property
+    def matrix_shape(self) -> tuple[int, int, int]:
+        """(pooled matrices, rows, columns)."""
+        pooled, rows, columns = (math.prod(self.shape[axis] for axis in axes) for axes in self.axes)
+        return pooled, rows, columns
+
+
+def as_matrices(spec: LayerSpec, stored: NDArray[Any]) -> NDArray[Any]:
+    """The matrices of a layer, shape (pooled, rows, columns), in a dtype that numpy can compute with."""
+    return arranged(spec, as_numbers(spec, stored))
+
+
+def as_numbers(spec: LayerSpec, stored: NDArray[Any]) -> NDArray[Any]:
+    """The weights as stored, in a dtype that numpy can compute with."""
+    return (stored.astype(np.uint32) << 16).view(np.float32) if spec.dtype == "bfloat16" else stored
+
+
+def arranged(spec: LayerSpec, numbers: NDArray[Any]) -> NDArray[Any]:
+    """The matrices of a layer, shape (pooled, rows, columns)."""
+    return numbers.transpose(list(chain(*spec.axes))).reshape(spec.matrix_shape)

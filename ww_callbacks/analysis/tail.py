@@ -1,0 +1,120 @@
+"""The columns of the power-law tail."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ww_callbacks import spectra
+from ww_callbacks.analysis.settings import Settings
+from ww_callbacks.report import Warning_
+
+Floats = NDArray[np.float64]
+
+MIN_RELIABLE_EVALS = 50
+MIN_RELIABLE_TAIL = 10
+OVER_TRAINED, UNDER_TRAINED = 2.0, 6.0
+
+
+def tail_columns(positive: Floats, values: Floats, formed: bool, side: int, settings: Settings) -> dict[str, Any]:
+    """Everything that follows from the power law fitted to a layer's spectrum.
+
+    Args:
+        positive: the eigenvalues above rounding error, ascending.
+        values: all of them.
+        formed: whether a tail has formed.
+        side: larger side of the matrices.
+        settings: how to analyse.
+    """
+    power = spectra.fit_power_law(positive)
+    if not math.isfinite(power.alpha):
+        return {"status": "skipped", "reason": "hardly two eigenvalues differ, so there is no tail"}
+    fit = asdict(power) | _truncated_columns(positive, power, settings)
+    sure = _interval(positive, power, settings)
+    low, high = sure if settings.fit == "PL" else _truncated_interval(fit, power)
+    reliable = formed and len(values) >= MIN_RELIABLE_EVALS and power.num_pl_spikes >= MIN_RELIABLE_TAIL
+    detX_num = spectra.det_x_size(values)
+    return (
+        fit
+        | {
+            "alpha_low": low,
+            "alpha_high": high,
+            "alpha_hill": _hill(positive),
+            "alpha_weighted": fit["alpha"] * math.log10(positive[-1]),
+            "log_alpha_norm": spectra.log_alpha_norm(positive, fit["alpha"]),
+            "finger_shift": _finger_shift(positive, power),
+            "detX_num": detX_num,
+            "ERG_gap": detX_num - power.num_pl_spikes,
+            "reliable": reliable,
+            "warning": _warning(*sure, reliable, formed, len(values)),
+        }
+        | _requested_columns(positive, power, side, settings)
+    )
+
+
+def _truncated_columns(positive: Floats, power: spectra.PowerLawFit, settings: Settings) -> dict[str, Any]:
+    if settings.fit == "PL":
+        return {}
+    try:
+        fit = spectra.fit_truncated_power_law(positive, power.xmin)
+    except ValueError:
+        return {}
+    return {"alpha": fit.alpha, "Lambda": fit.Lambda, "sigma": fit.sigma, "D": fit.D}
+
+
+def _interval(positive: Floats, power: spectra.PowerLawFit, settings: Settings) -> tuple[float | None, float | None]:
+    """Of the power law, in which the words of the warnings are defined."""
+    if settings.interval == "bootstrap":
+        try:
+            return spectra.bootstrap_interval(positive, power, seed=settings.seed)
+        except ValueError:
+            return None, None
+    low, high = spectra.asymptotic_interval(power.alpha, power.sigma, power.num_pl_spikes)
+    return max(low, 1.0), high
+
+
+def _truncated_interval(fit: dict[str, Any], power: spectra.PowerLawFit) -> tuple[float | None, float | None]:
+    if fit["sigma"] is None:
+        return None, None
+    low, high = spectra.asymptotic_interval(fit["alpha"], fit["sigma"], power.num_pl_spikes)
+    return max(low, 0.0), high
+
+
+def _requested_columns(positive: Floats, power: spectra.PowerLawFit, side: int, settings: Settings) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    if settings.precision == "float32":
+        bound = spectra.float32_error(power.xmax, side, 1)
+        result["alpha_error"] = spectra.rounding_shift(positive, power, bound, seed=settings.seed)
+    if settings.gof and power.alpha > 1:
+        result["gof_pvalue"] = spectra.goodness_of_fit(positive, power, seed=settings.seed)
+    if settings.compare:
+        try:
+            verdicts = [comparison.verdict for comparison in spectra.compare_alternatives(positive, power)]
+        except ValueError:  # too short a tail for any of them
+            verdicts = ["undecided"] * 3
+        result |= dict(zip(("vs_exponential", "vs_lognormal", "vs_truncated"), verdicts, strict=True))
+    return result
+
+
+def _finger_shift(positive: Floats, power: spectra.PowerLawFit) -> float | None:
+    rest = positive[:-1]
+    return spectra.fit_power_law(rest).alpha - power.alpha if rest[0] < rest[-1] else None
+
+
+def _warning(low: float | None, high: float | None, reliable: bool, formed: bool, total: int) -> Warning_:
+    if reliable and high is not None and high < OVER_TRAINED:
+        return "over-trained"
+    if low is not None and low > UNDER_TRAINED and total >= MIN_RELIABLE_EVALS:
+        return "under-trained"
+    return "" if formed else "no tail"
+
+
+def _hill(positive: Floats) -> float | None:
+    try:
+        return spectra.hill_alpha(positive)
+    except ValueError:
+        return None

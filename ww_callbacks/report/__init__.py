@@ -1,0 +1,20 @@
+"""The results as values: one layer, one snapshot of a model, and the history of a run."""
+
+from ww_callbacks.report.flow import CorrelationFlow, ScaleChange
+from ww_callbacks.report.history import History
+from ww_callbacks.report.layer import COLUMNS, Histogram, LayerReport, Status, Verdict, Warning_
+from ww_callbacks.report.report import MIN_COUNTED, Report
+
+__all__ = [
+    "COLUMNS",
+    "MIN_COUNTED",
+    "CorrelationFlow",
+    "Histogram",
+    "History",
+    "LayerReport",
+    "Report",
+    "ScaleChange",
+    "Status",
+    "Verdict",
+    "Warning_",
+]

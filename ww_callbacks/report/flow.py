@@ -1,0 +1,113 @@
+"""What the layers say together: alpha against depth, and one scale against the others."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ww_callbacks.report.layer import LayerReport
+
+
+@dataclass(frozen=True, slots=True)
+class CorrelationFlow:
+    """Alpha against depth: how information flows from layer to layer.
+
+    Attributes:
+        names: the fitted layers in model order.
+        alpha: their alpha.
+        mean: mean of it.
+        std: standard deviation over the layers; None for fewer than two.
+        slope: change of alpha from the first to the last layer, by least squares; None for fewer than two.
+    """
+
+    names: tuple[str, ...]
+    alpha: tuple[float, ...]
+    mean: float | None
+    std: float | None
+    slope: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleChange:
+    """How the scale of one layer moved against a baseline.
+
+    Attributes:
+        name: of the layer.
+        change: Δ log10 λ_max.
+        z: distance of the change from the median change in robust standard deviations; beyond ±3.5 the layer has
+            changed its scale while the others have not.
+    """
+
+    name: str
+    change: float
+    z: float
+
+
+def correlation_flow(layers: Iterable[LayerReport]) -> CorrelationFlow:
+    """Alpha against depth, over the fitted layers in model order.
+
+    A small and flat alpha is what well-trained networks show.
+
+    Source: Martin, Peng and Mahoney, *Predicting trends in the quality of state-of-the-art neural networks without
+    access to training or testing data* (2021).
+
+    Args:
+        layers: in model order.
+
+    Example:
+        >>> layers = [LayerReport(name=n, kind="Linear", alpha=a) for n, a in [("fc1", 2.0), ("fc2", 3.0)]]
+        >>> flow = correlation_flow(layers)
+        >>> flow.names, flow.mean, flow.slope
+        (('fc1', 'fc2'), 2.5, 1.0)
+    """
+    fitted = [(layer.name, layer.alpha) for layer in layers if layer.alpha is not None]
+    alpha = tuple(value for _, value in fitted)
+    many = len(alpha) > 1
+    depth = [index / (len(alpha) - 1) for index in range(len(alpha))] if many else []
+    return CorrelationFlow(
+        names=tuple(name for name, _ in fitted),
+        alpha=alpha,
+        mean=statistics.fmean(alpha) if alpha else None,
+        std=statistics.stdev(alpha) if many else None,
+        slope=statistics.linear_regression(depth, alpha).slope if many else None,
+    )
+
+
+def scale_collapse(layers: Iterable[LayerReport], baseline: Iterable[LayerReport]) -> tuple[ScaleChange, ...]:
+    """How far the scale of each layer moved from a baseline, beside the other layers.
+
+    z = (Δ - median Δ)/(1.4826 · median |Δ - median Δ|) with Δ the change of log10 λ_max. Where more than half of
+    the layers moved alike, the mean absolute deviation takes the place of the median one. Published scale collapses
+    go both ways: look at |z|.
+
+    Source: Iglewicz and Hoaglin, *How to detect and handle outliers* (1993), for the score.
+
+    Args:
+        layers: the model now, in model order.
+        baseline: the same model before; layers are matched by name.
+
+    Returns:
+        One entry per layer whose λ_max is known in both, in model order.
+
+    Example:
+        >>> def model(**scales):
+        ...     return [LayerReport(name=n, kind="Linear", log_spectral_norm=s) for n, s in scales.items()]
+        >>> changes = scale_collapse(model(a=0.0, b=0.1, c=-0.1, d=1.5), model(a=0.0, b=0.0, c=0.0, d=0.0))
+        >>> [change.name for change in changes if abs(change.z) > 3.5]
+        ['d']
+    """
+    before = {layer.name: layer.log_spectral_norm for layer in baseline}
+    changes = {
+        layer.name: layer.log_spectral_norm - old
+        for layer in layers
+        if layer.log_spectral_norm is not None and (old := before.get(layer.name)) is not None
+    }
+    if not changes:
+        return ()
+    median = statistics.median(changes.values())
+    deviations = [abs(change - median) for change in changes.values()]
+    spread = 1.4826 * statistics.median(deviations) or 1.2533 * statistics.fmean(deviations)
+    return tuple(
+        ScaleChange(name, change, (change - median) / spread if spread else 0.0) for name, change in changes.items()
+    )

@@ -1,0 +1,85 @@
+"""The reports of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ww_callbacks.report.frame import to_frame
+from ww_callbacks.report.report import Report
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class History(Sequence[Report]):
+    """The reports of one run in the order of their steps.
+
+    The counted layers of the first report stay those of all later ones, so that a mean never jumps because a layer
+    entered or left it.
+
+    Example:
+        >>> history = History()
+        >>> history.append(Report((), step=0)).step, len(history), history.steps
+        (0, 1, [0])
+    """
+
+    def __init__(self, reports: Iterable[Report] = ()) -> None:
+        self._reports: list[Report] = []
+        self._counted: frozenset[str] | None = None
+        for report in reports:
+            self.append(report)
+
+    def append(self, report: Report) -> Report:
+        """Add a report and return it with the counted layers of this run.
+
+        Histograms and spectra are kept in the latest report only, for they would fill the memory of a long run.
+
+        Raises:
+            ValueError: its step is not larger than the last one.
+        """
+        if self._reports and not _later(report.step, self._reports[-1].step):
+            raise ValueError(f"report.step: expected more than {self._reports[-1].step}, got {report.step}")
+        report = report.recount(self._counted)
+        if self._reports:
+            self._reports[-1] = self._reports[-1].without_spectra()
+        self._counted = self._counted or report.counted or None
+        self._reports.append(report)
+        return report
+
+    @property
+    def steps(self) -> list[int | None]:
+        """The step of each report."""
+        return [report.step for report in self._reports]
+
+    def series(self, metric: str, layer: str | None = None) -> list[float | None]:
+        """One value per report: a key of ``Report.summary()``, or a column of one layer.
+
+        Args:
+            metric: "alpha", "stable_rank" and so on.
+            layer: name of a layer; None for the summary.
+        """
+        if layer is None:
+            return [report.summary().get(metric) for report in self._reports]
+        return [getattr(report[layer], metric) for report in self._reports]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per step and layer.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return to_frame([row for report in self._reports for row in report.to_dicts()])
+
+    def __len__(self) -> int:
+        return len(self._reports)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._reports[index]
+
+    def __repr__(self) -> str:
+        return f"History of {len(self)} reports, steps {self.steps[:1]} to {self.steps[-1:]}"
+
+
+def _later(step: int | None, last: int | None) -> bool:
+    return step is None or last is None or step > last
