@@ -5,7 +5,7 @@ from importlib import resources
 import pytest
 
 import ww_callbacks as ww
-from ww_callbacks.worker.process import worker_environment
+from ww_callbacks.worker.environment import worker_environment
 
 FRAMEWORKS = (
     "torch", "lightning", "pytorch_lightning", "keras", "tensorflow", "jax", "tensorboard", "pandas", "matplotlib"

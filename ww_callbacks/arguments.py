@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection
+from concurrent.futures import Executor
 
 
 def check_flag(name: str, value: object) -> None:
@@ -77,6 +78,24 @@ def check_choice(name: str, value: object, allowed: Collection[object]) -> None:
     """
     if value not in allowed:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_executor(name: str, value: object) -> None:
+    """Complain about a value that is neither the name of an executor nor one.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it is an unknown name.
+
+    Example:
+        >>> check_executor("executor", "fork")
+        Traceback (most recent call last):
+        ValueError: executor: expected one of 'process', 'thread', 'sync', got 'fork'
+    """
+    if isinstance(value, str):
+        check_choice(name, value, ("process", "thread", "sync"))
+    elif not isinstance(value, Executor):
+        raise TypeError(f'{name}: expected "process", "thread", "sync" or a concurrent.futures.Executor, got {value!r}')
 
 
 def check_callable(name: str, value: object) -> None:

@@ -9,12 +9,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from types import TracebackType
 from typing import Any
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval
 from ww_callbacks.arguments import check_places
-from ww_callbacks.engine import Engine
+from ww_callbacks.budget import parse_budget
+from ww_callbacks.engine import Engine, Limits, Status, resident_bytes, wait_for
 from ww_callbacks.options import LogEveryLayer, OnError, Options, WhenBusy
 from ww_callbacks.patterns import matching
 from ww_callbacks.publishing import Output, Published, Publisher, own_outputs, warn
@@ -53,10 +55,18 @@ class Monitor:
         interval: 95 % interval of alpha: "asymptotic", or "bootstrap" with xmin chosen anew in 40 resampled spectra.
         fit: "PL", a power law, or "TPL", a truncated one.
         seed: of the shuffle and of all resampling.
+        executor: where layers are analysed: "process" (a process of its own), "thread" (threads of this one), "sync"
+            (at once, training waits), or a ``concurrent.futures.Executor``, such as a Dask cluster's, which is not shut
+            down.
+        workers: processes or threads that analyse, where they are our own.
         when_busy: what happens to a snapshot for which no slot is free: "skip" it (and count), or "wait": each
             snapshot first collects the results of the one before, and nothing is collected in between, so that
             what is known at a step depends on the step alone.
         slots: copies of the analysed weights that may be alive at the same time.
+        budget: CPU time of the analysis: a share of one core such as 0.05, or seconds per snapshot such as "30s". Where
+            not all layers fit, they take turns, the stalest first. None for all layers at each snapshot.
+        max_bytes: memory that the copies may take; monitoring ends with a warning where they need more. None for no
+            limit but that of the machine.
         layer_timeout: seconds that the analysis of one layer may take.
         drain_timeout: seconds to wait for late results at the end, and for a slot where one is waited for.
         on_error: "warn" once and end monitoring, or "raise".
@@ -96,8 +106,12 @@ class Monitor:
         interval: Interval = "asymptotic",
         fit: Fit = "PL",
         seed: int = 0,
+        executor: str | Executor = "process",
+        workers: int = 1,
         when_busy: WhenBusy = "skip",
         slots: int = 2,
+        budget: float | str | None = None,
+        max_bytes: int | None = None,
         layer_timeout: float = 600.0,
         drain_timeout: float = 60.0,
         on_error: OnError = "warn",
@@ -114,8 +128,12 @@ class Monitor:
             interval=interval,
             fit=fit,
             seed=seed,
+            executor=executor,
+            workers=workers,
             when_busy=when_busy,
             slots=slots,
+            budget=budget,
+            max_bytes=max_bytes,
             layer_timeout=layer_timeout,
             drain_timeout=drain_timeout,
             on_error=on_error,
@@ -126,7 +144,17 @@ class Monitor:
         self._check_model()
         own = own_outputs(log_dir, jsonl, strict=on_error == "raise")
         self._publisher = Publisher(self._options, [*outputs, *own])
-        self._engine = Engine(self._options.settings(), slots=slots, layer_timeout=layer_timeout)
+        limits = Limits(
+            executor=executor,
+            workers=workers,
+            slots=slots,
+            layer_timeout=layer_timeout,
+            budget=parse_budget(budget),
+            max_bytes=max_bytes,
+        )
+        self._engine = Engine(self._options.settings(), limits)
+        self._started = time.monotonic()
+        self._hook_seconds = 0.0
         self._last_step: int | None = None
         self._last_snapshot: int | None = None
         self._last_skipped: int | None = None
@@ -231,6 +259,37 @@ class Monitor:
         """Whether a snapshot has been taken."""
         return self._last_snapshot is not None
 
+    def status(self) -> Status:
+        """How the monitoring is doing now, and what it cost so far; ``str()`` of it is one line.
+
+        Example:
+            >>> import numpy as np
+            >>> import ww_callbacks as ww
+            >>> weights = {"fc": np.random.default_rng(0).standard_normal((100, 60))}
+            >>> with ww.Monitor(weights) as monitor:
+            ...     monitor.step(1)
+            >>> monitor.status().published, monitor.status().under_way
+            (2, 0)
+        """
+        engine, now = self._engine, self._last_step or 0
+        pids, oldest = engine.pids, engine.oldest_step
+        return Status(
+            snapshots=engine.taken,
+            published=len(self.history),
+            under_way=len(engine),
+            skipped=self.skipped,
+            failed=engine.failed,
+            lag_steps=now - oldest if oldest is not None else 0,
+            worker_pids=pids,
+            worker_memory=resident_bytes(pids),
+            worker_cpu=engine.worker_cpu,
+            snapshot_bytes=engine.snapshot_bytes,
+            copy_seconds=engine.copy_seconds,
+            hook_seconds=self._hook_seconds,
+            wall_seconds=time.monotonic() - self._started,
+            staleness={name: None if step is None else now - step for name, step in engine.last_steps.items()},
+        )
+
     def snapshot(self, step: int) -> None:
         """Take a snapshot now, whatever the schedule says; nothing where this step has one.
 
@@ -268,7 +327,7 @@ class Monitor:
         end = time.monotonic() + self._options.drain_timeout
         if step is not None and (self._last_snapshot is None or step > self._last_snapshot):
             self._safely(lambda: self._snapshot(step, end - time.monotonic()))
-        self._safely(lambda: self._collect(len(self._engine), end - time.monotonic()))
+        self._safely(lambda: self._collect(len(self._engine), end - time.monotonic(), bar=True))
         self._publisher.update()
         if self._engine and not self._closed:
             warn(f"{len(self._engine)} snapshots were not analysed within {self._options.drain_timeout:g} s")
@@ -278,6 +337,8 @@ class Monitor:
         """End the worker and close the outputs at once; results that are not in are dropped."""
         if self._closed:
             return
+        if self.has_snapshot:
+            _log.info("%s", self.status())
         self._closed = True
         self._engine.close()
         self._publisher.close()
@@ -312,6 +373,8 @@ class Monitor:
         if not self._engine.fits(layers):  # the first ones, or layers initialised late or replaced
             self._collect(len(self._engine), self._options.drain_timeout)
             self._engine.renew(layers)
+        if not self._engine.is_affordable():
+            return
         made_up_for = int(step == self._last_skipped)
         if self._engine.take(layers, step, self.skipped - made_up_for):
             self.skipped -= made_up_for
@@ -319,21 +382,23 @@ class Monitor:
         else:
             self.skipped += 1
             self._last_skipped = step
+        if self._options.executor == "sync":
+            self._collect()
+            self._publisher.update()
 
-    def _collect(self, wait_for: int = 0, patience: float = 0.0) -> None:
-        """Publish what is done, in order; before that wait for the first ``wait_for`` snapshots under way."""
-        if wait_for:
-            self._engine.wait(wait_for, patience)
-        for pending in self._engine.finished():
+    def _collect(self, wait_for_first: int = 0, patience: float = 0.0, *, bar: bool = False) -> None:
+        """Publish what is done, in order; before that wait for the first ones under way."""
+        if wait_for_first:
+            wait_for(self._engine.futures(wait_for_first), patience, bar=bar)
+        for pending, report in self._engine.finished():
             lag = (self._last_step or 0) - pending.step
-            self._publisher.publish(
-                pending.report(), lag_steps=lag, skipped=pending.skipped, wall_time=pending.wall_time
-            )
+            self._publisher.publish(report, lag_steps=lag, skipped=pending.skipped, wall_time=pending.wall_time)
         if self._engine.broken:
             raise RuntimeError(self._engine.broken)
 
     def _safely(self, action: Callable[[], None]) -> None:
         """Training never fails because of us: an error ends the monitoring, not the run."""
+        start = time.perf_counter()
         try:
             if not self._closed:
                 action()
@@ -343,6 +408,8 @@ class Monitor:
                 raise
             warn(f"monitoring has ended, training goes on: {type(error).__name__}: {error}")
             _log.debug("monitoring has ended", exc_info=True)
+        finally:
+            self._hook_seconds += time.perf_counter() - start
 
     def _warn_empty(self, layers: Sequence[Layer]) -> None:
         if not self._warned_empty and not any(layer.is_late for layer in layers):

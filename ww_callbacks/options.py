@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
-from ww_callbacks.arguments import check_callable, check_choice, check_count, check_patterns, check_seconds
+from ww_callbacks.arguments import (
+    check_callable,
+    check_choice,
+    check_count,
+    check_executor,
+    check_patterns,
+    check_seconds,
+)
+from ww_callbacks.budget import parse_budget
 from ww_callbacks.report import Report
 from ww_callbacks.spectra import Precision
 
@@ -39,8 +48,12 @@ class Options:
     interval: Interval
     fit: Fit
     seed: int
+    executor: str | Executor
+    workers: int
     when_busy: WhenBusy
     slots: int
+    budget: float | str | None
+    max_bytes: int | None
     layer_timeout: float
     drain_timeout: float
     on_error: OnError
@@ -54,8 +67,13 @@ class Options:
                 raise TypeError('log_every_layer: expected "auto", True, False or a list of patterns, got None')
             check_patterns("log_every_layer", self.log_every_layer)
         check_callable("on_result", self.on_result)
+        check_executor("executor", self.executor)
+        check_count("workers", self.workers)
         check_choice("when_busy", self.when_busy, ("skip", "wait"))
         check_count("slots", self.slots)
+        parse_budget(self.budget)
+        if self.max_bytes is not None:
+            check_count("max_bytes", self.max_bytes)
         check_count("max_rows", self.max_rows)
         check_seconds("layer_timeout", self.layer_timeout)
         check_seconds("drain_timeout", self.drain_timeout)

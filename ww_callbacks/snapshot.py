@@ -31,6 +31,7 @@ class SnapshotBuffer:
     Args:
         arrays: shape and dtype of each array.
         slots: number of snapshots that can be alive at the same time.
+        capacity: bytes of one slot, where snapshots are of some of the arrays only; None for all of them.
 
     Raises:
         MemoryError: there is not enough memory.
@@ -46,8 +47,11 @@ class SnapshotBuffer:
         >>> buffer.close()
     """
 
-    def __init__(self, arrays: Sequence[tuple[tuple[int, ...], np.dtype[Any]]], slots: int) -> None:
-        self._offsets, self._slot_bytes = _layout(arrays)
+    def __init__(
+        self, arrays: Sequence[tuple[tuple[int, ...], np.dtype[Any]]], slots: int, capacity: int | None = None
+    ) -> None:
+        self._arrays = list(arrays)
+        self._slot_bytes = _whole_pages(_layout(arrays)[1] if capacity is None else capacity)
         self.nbytes = max(self._slot_bytes * slots, mmap.PAGESIZE)
         _check_memory(self.nbytes)
         with forking.opening:
@@ -58,39 +62,58 @@ class SnapshotBuffer:
             forking.close_in_children(self)
         memory = np.frombuffer(self._map, dtype=np.uint8)
         memory[:: mmap.PAGESIZE] = 0
-        self._slots = [
-            [
-                np.ndarray(shape, dtype, memory.data, slot * self._slot_bytes + offset)
-                for (shape, dtype), offset in zip(arrays, self._offsets, strict=True)
-            ]
-            for slot in range(slots)
-        ]
+        self._memory = memory.data
+        self._slots: list[dict[int, Stored]] = [{} for _ in range(slots)]
         self._free = list(range(slots))
 
-    def take(self, reads: Sequence[Callable[[], Stored]]) -> int | None:
+    def take(self, reads: Sequence[Callable[[], Stored]], which: Sequence[int] | None = None) -> int | None:
         """Copy what ``reads`` give into a free slot.
 
         Args:
-            reads: one function per array of the buffer; its result must have that array's shape and dtype.
+            reads: one function per array; its result must have that array's shape and dtype.
+            which: the arrays that are read, by index; None for all.
 
         Returns:
             The slot, or None where all are in use.
 
         Raises:
-            ValueError: an array has another shape or dtype than the buffer.
+            ValueError: an array has another shape or dtype than the buffer, or they do not fit into a slot.
         """
         if not self._free:
             return None
         slot = self._free[-1]
-        for target, read in zip(self._slots[slot], reads, strict=True):
+        which = range(len(self._arrays)) if which is None else which
+        self._slots[slot] = self._views(slot, which)
+        for target, read in zip(self._slots[slot].values(), reads, strict=True):
             source = read()
             if source.shape != target.shape or source.dtype != target.dtype:
                 raise ValueError(f"reads: expected {target.dtype}{target.shape}, got {source.dtype}{source.shape}")
             np.copyto(target, source)
         return self._free.pop()
 
+    def _views(self, slot: int, which: Sequence[int]) -> dict[int, Stored]:
+        arrays = [self._arrays[index] for index in which]
+        offsets, nbytes = _layout(arrays)
+        if nbytes > self._slot_bytes:
+            raise ValueError(f"which: these arrays need {nbytes} bytes, a slot has {self._slot_bytes}")
+        start = slot * self._slot_bytes
+        return {
+            index: np.ndarray(shape, dtype, self._memory, start + offset)
+            for index, (shape, dtype), offset in zip(which, arrays, offsets, strict=True)
+        }
+
+    @staticmethod
+    def nbytes_of(arrays: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]) -> int:
+        """Bytes that arrays take in a slot.
+
+        Example:
+            >>> SnapshotBuffer.nbytes_of([((2, 3), np.dtype("f4"))] * 2)
+            128
+        """
+        return _layout(arrays)[1]
+
     def array(self, slot: int, index: int) -> Stored:
-        """The copy of array ``index`` in ``slot``, a view."""
+        """The copy of array ``index`` in ``slot``, a view; a KeyError where it was not taken."""
         return self._slots[slot][index]
 
     def offset_of(self, array: Stored) -> int:
@@ -118,6 +141,7 @@ class SnapshotBuffer:
         """Free the memory. Views that are still alive keep it until they are gone."""
         self._slots.clear()
         self._free.clear()
+        self._memory = memoryview(b"")
         self._finalizer()
         self.fd = -1
         with contextlib.suppress(BufferError):  # where a view is alive, the mapping goes with it
@@ -134,7 +158,11 @@ def _layout(arrays: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]) -> tuple[li
         offsets.append(position)
         nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         position += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
-    return offsets, -(-position // mmap.PAGESIZE) * mmap.PAGESIZE
+    return offsets, position
+
+
+def _whole_pages(nbytes: int) -> int:
+    return -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 def _check_memory(nbytes: int) -> None:

@@ -16,7 +16,10 @@ import pytest
 
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
 from ww_callbacks.snapshot import SnapshotBuffer
-from ww_callbacks.worker.process import MAX_DEATHS, WorkerProcess, worker_environment
+from ww_callbacks.worker.environment import worker_environment
+from ww_callbacks.worker.faults import MAX_DEATHS
+from ww_callbacks.worker.process import WorkerProcess
+from ww_callbacks.worker.task import make_task, read_answer, run_task
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -59,6 +62,17 @@ def nothing_survives():
     assert eventually(lambda: not pipes_and_memory() - files, 2.0), pipes_and_memory() - files
 
 
+class Asked:
+    """A task under way, whose result is read as the report that the monitor shows."""
+
+    def __init__(self, future, spec, step):
+        self.future, self.spec, self.step = future, spec, step
+        self.done = future.done
+
+    def result(self, timeout=None):
+        return read_answer(self.future.result(timeout), self.spec, self.step)
+
+
 class Bench:
     """Weights in shared memory and a worker for them."""
 
@@ -76,7 +90,13 @@ class Bench:
         return self.buffer.array(self.slot, list(SHAPES).index(name))
 
     def submit(self, name="small", step=5):
-        return self.worker.submit(analyze_layer, self.spec(name), self.stored(name), Settings(), step)
+        task = make_task(self.spec(name), Settings(), step)
+        return Asked(self.worker.submit(run_task, task, self.stored(name)), self.spec(name), step)
+
+    @property
+    def pid(self):
+        """Process id of the only worker; None where none runs."""
+        return next(iter(self.worker.pids), None)
 
     def run(self, name="small"):
         return self.submit(name).result(timeout=40)
@@ -84,7 +104,7 @@ class Bench:
     def start_slow(self):
         """A running task that takes seconds, and the process that runs it."""
         assert self.run().status == "ok"
-        return self.submit("slow"), self.worker.pid
+        return self.submit("slow"), self.pid
 
     def close(self):
         self.worker.shutdown()
@@ -115,7 +135,8 @@ def test_every_stored_dtype_and_convolutions_come_back_the_same(dtype):
     buffer = SnapshotBuffer([(spec.shape, spec.storage_dtype)], slots=1)
     slot = buffer.take([lambda: stored])
     worker = WorkerProcess(buffer)
-    report = worker.submit(analyze_layer, spec, buffer.array(slot, 0), Settings("paper")).result(timeout=40)
+    future = worker.submit(run_task, make_task(spec, Settings("paper"), None), buffer.array(slot, 0))
+    report = read_answer(future.result(timeout=40), spec, None)
     assert report == analyze_layer(spec, stored, Settings("paper"))
     assert report.alpha is not None
     worker.shutdown()
@@ -123,12 +144,12 @@ def test_every_stored_dtype_and_convolutions_come_back_the_same(dtype):
 
 
 def test_the_process_starts_with_the_first_task_and_serves_all_of_them(bench):
-    assert bench.worker.pid is None
+    assert bench.pid is None
     bench.run()
-    pid = bench.worker.pid
+    pid = bench.pid
     assert pid != os.getpid()
     bench.run()
-    assert bench.worker.pid == pid
+    assert bench.pid == pid
 
 
 def test_non_finite_weights_fail_with_that_reason_and_the_next_layer_is_analysed(bench):
@@ -146,13 +167,13 @@ def test_a_killed_worker_fails_its_layer_and_the_next_layer_gets_a_new_process(b
     assert (report.name, report.status, report.step) == ("slow", "failed", 5)
     assert "the worker process ended with status -9" in report.reason
     assert bench.run().status == "ok"
-    assert bench.worker.pid != pid
+    assert bench.pid != pid
     assert gone(pid)
 
 
 def test_a_worker_that_was_killed_while_idle_costs_at_most_one_layer(bench):
     bench.run()
-    os.kill(bench.worker.pid, signal.SIGKILL)
+    os.kill(bench.pid, signal.SIGKILL)
     bench.run()
     assert bench.run().status == "ok"
 
@@ -160,7 +181,7 @@ def test_a_worker_that_was_killed_while_idle_costs_at_most_one_layer(bench):
 def test_deaths_with_results_in_between_do_not_add_up(bench):
     for _ in range(MAX_DEATHS + 1):
         assert bench.run().status == "ok"
-        pid = bench.worker.pid
+        pid = bench.pid
         os.kill(pid, signal.SIGKILL)
         assert bench.run().status == "failed"
     assert bench.worker.broken == ""
@@ -169,14 +190,14 @@ def test_deaths_with_results_in_between_do_not_add_up(bench):
 def test_a_worker_that_hangs_fails_its_layer_after_the_time_limit_and_is_replaced():
     bench = Bench(layer_timeout=20)
     assert bench.run().status == "ok"
-    pid = bench.worker.pid
-    bench.worker._process._layer_timeout = 1.0  # the start of the process is over: now a short limit is safe
+    pid = bench.pid
+    bench.worker._children[0]._layer_timeout = 1.0  # the start of the process is over: now a short limit is safe
     os.kill(pid, signal.SIGSTOP)
     report = bench.run()
     assert report.status == "failed"
     assert "no answer within 1 s" in report.reason
     assert gone(pid)
-    bench.worker._process._layer_timeout = 20.0
+    bench.worker._children[0]._layer_timeout = 20.0
     assert bench.run().status == "ok"
     bench.close()
 
@@ -217,7 +238,7 @@ def test_an_interpreter_that_cannot_run_us_is_given_up_with_its_last_words(tmp_p
     assert f"{MAX_DEATHS} times in a row" in bench.worker.broken
     assert "no numpy here" in bench.worker.broken
     assert len(starts.read_text().splitlines()) == MAX_DEATHS
-    assert bench.worker.pid is None
+    assert bench.pid is None
     bench.close()
 
 
@@ -259,7 +280,7 @@ def test_shutdown_ends_a_running_task_at_once_and_its_future_with_it(bench):
     waiting = bench.submit()
     bench.worker.shutdown()
     assert gone(pid)
-    assert bench.worker.pid is None
+    assert bench.pid is None
     with contextlib.suppress(CancelledError):
         assert running.result(timeout=2).status == "failed"
     with pytest.raises(CancelledError):
@@ -284,7 +305,7 @@ def test_after_shutdown_nothing_is_taken_and_shutting_down_again_is_harmless(ben
 
 def test_shutdown_before_the_first_task_starts_nothing(bench):
     bench.worker.shutdown()
-    assert bench.worker.pid is None
+    assert bench.pid is None
     with pytest.raises(RuntimeError, match="shut down"):
         bench.submit()
 
@@ -292,7 +313,7 @@ def test_shutdown_before_the_first_task_starts_nothing(bench):
 def test_the_end_of_a_with_block_ends_the_process(bench):
     with bench.worker:
         bench.run()
-        pid = bench.worker.pid
+        pid = bench.pid
     assert gone(pid)
 
 
@@ -308,14 +329,14 @@ def test_an_executor_that_was_never_shut_down_takes_its_process_and_thread_along
 
 
 def test_another_function_is_refused(bench):
-    with pytest.raises(TypeError, match="runs analyze_layer only"):
-        bench.worker.submit(print, bench.spec("small"), bench.stored("small"), Settings())
-    assert bench.worker.pid is None
+    with pytest.raises(TypeError, match="runs run_task only"):
+        bench.worker.submit(print, make_task(bench.spec("small"), Settings(), 5), bench.stored("small"))
+    assert bench.pid is None
 
 
 def test_weights_outside_the_shared_memory_are_refused(bench):
     with pytest.raises(ValueError, match="not a view of this buffer"):
-        bench.worker.submit(analyze_layer, bench.spec("small"), bench.weights["small"], Settings())
+        bench.worker.submit(run_task, make_task(bench.spec("small"), Settings(), 5), bench.weights["small"])
     assert bench.run().status == "ok"
 
 
@@ -325,7 +346,7 @@ def test_the_process_is_alone_quiet_and_knows_nothing_of_ranks_and_devices(bench
     monkeypatch.setenv("OMP_NUM_THREADS", "16")
     monkeypatch.setenv("UNRELATED", "kept")
     bench.run()
-    process = psutil.Process(bench.worker.pid)
+    process = psutil.Process(bench.pid)
     environment = process.environ()
     assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "PL_X"} & set(environment)
     assert environment["OMP_NUM_THREADS"] == environment["OPENBLAS_NUM_THREADS"] == "1"
@@ -343,14 +364,14 @@ def test_ctrl_c_is_the_trainers_and_not_the_workers(bench):
     os.kill(pid, signal.SIGINT)
     assert bench.run().status == "ok"
     assert future.result(timeout=40).status == "ok"
-    assert bench.worker.pid == pid
+    assert bench.pid == pid
 
 
 def test_the_process_maps_the_weights_read_only_and_holds_no_other_descriptor_of_ours(bench, tmp_path):
     with (tmp_path / "mine").open("w") as file:
         os.set_inheritable(file.fileno(), True)
         bench.run()
-        pid = bench.worker.pid
+        pid = bench.pid
         links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
     assert not any("mine" in link for link in links)
     mapped = [line for line in open(f"/proc/{pid}/maps") if "memfd:ww_callbacks" in line]  # noqa: SIM115
@@ -361,7 +382,7 @@ def test_the_process_maps_the_weights_read_only_and_holds_no_other_descriptor_of
 def test_what_the_process_loads_are_numpy_and_scipy_and_no_framework(bench):
     bench.run()
     homes = {}
-    for line in open(f"/proc/{bench.worker.pid}/maps"):  # noqa: SIM115
+    for line in open(f"/proc/{bench.pid}/maps"):  # noqa: SIM115
         if "/site-packages/" in line:
             package = line.split("/site-packages/")[1].split("/")[0].strip()
             homes[package.removesuffix(".libs")] = line

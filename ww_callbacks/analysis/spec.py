@@ -48,6 +48,17 @@ class LayerSpec:
         pooled, rows, columns = (math.prod(self.shape[axis] for axis in axes) for axes in self.axes)
         return pooled, rows, columns
 
+    @property
+    def work(self) -> int:
+        """What the analysis costs, in units that compare layers: multiplications of the Gram matrices.
+
+        Example:
+            >>> LayerSpec("fc", "Linear", (100, 20), "float32", ((), (0,), (1,))).work
+            40000
+        """
+        pooled, rows, columns = self.matrix_shape
+        return pooled * max(rows, columns) * min(rows, columns) ** 2
+
 
 def as_matrices(spec: LayerSpec, stored: NDArray[Any]) -> NDArray[Any]:
     """The matrices of a layer, shape (pooled, rows, columns), in a dtype that numpy can compute with."""

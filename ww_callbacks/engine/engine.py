@@ -1,19 +1,19 @@
-"""Copies of the weights on their way through the worker, and their reports in the order of steps."""
+"""Copies of the weights on their way through the analysis, and their reports in the order of steps."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future
 from itertools import islice
 
-from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
-from ww_callbacks.engine.pending import Pending
-from ww_callbacks.snapshot import SnapshotBuffer
+from ww_callbacks.analysis import LayerSpec, Settings
+from ww_callbacks.engine.line import Limits, Line
+from ww_callbacks.engine.pending import Awaited, Pending
+from ww_callbacks.report import Report
 from ww_callbacks.weights import Layer
-from ww_callbacks.worker.process import WorkerProcess
+from ww_callbacks.worker.protocol import Message
 
 
 class Engine:
@@ -21,14 +21,18 @@ class Engine:
 
     Args:
         settings: how layers are analysed.
-        slots: snapshots that can be under way at the same time.
-        layer_timeout: seconds that the analysis of one layer may take.
+        limits: what may be used.
     """
 
-    def __init__(self, settings: Settings, *, slots: int, layer_timeout: float) -> None:
-        self._settings, self._slots, self._layer_timeout = settings, slots, layer_timeout
-        self._line: _Line | None = None
+    def __init__(self, settings: Settings, limits: Limits) -> None:
+        self._settings, self._limits = settings, limits
+        self._line: Line | None = None
         self._under_way: deque[Pending] = deque()
+        self._start = time.monotonic()
+        self._reserved = 0.0
+        self.taken = self.failed = 0
+        self.worker_cpu = self.copy_seconds = 0.0
+        self.snapshot_bytes = 0
 
     def __len__(self) -> int:
         """Snapshots under way."""
@@ -37,26 +41,50 @@ class Engine:
     @property
     def broken(self) -> str:
         """Why nothing is analysed any more; empty while something can be."""
-        return self._line.worker.broken if self._line is not None else ""
+        return self._line.analyst.broken if self._line is not None else ""
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Processes that analyse."""
+        return self._line.analyst.pids if self._line is not None else ()
+
+    @property
+    def oldest_step(self) -> int | None:
+        """The step of the oldest snapshot under way."""
+        return self._under_way[0].step if self._under_way else None
+
+    @property
+    def last_steps(self) -> dict[str, int | None]:
+        """The step at which each layer was looked at last, by name; None where it never was."""
+        if self._line is None:
+            return {}
+        known = self._line.known
+        steps = ((known[index].report.step if index in known else None) for index in range(len(self._line.specs)))
+        return {spec.name: step for spec, step in zip(self._line.specs, steps, strict=True)}
 
     def fits(self, layers: Sequence[Layer]) -> bool:
-        """Whether memory and worker are those of these layers; others need a :meth:`renew` first."""
+        """Whether memory and analysts are those of these layers; others need a :meth:`renew` first."""
         return self._line is not None and self._line.specs == _specs(layers)
 
     def renew(self, layers: Sequence[Layer]) -> None:
-        """Memory and a worker for these layers; what is still under way is dropped.
+        """Memory and analysts for these layers; what is still under way is dropped.
 
         Raises:
-            MemoryError: there is not enough memory for the snapshots.
+            MemoryError: there is not enough memory for the snapshots, or not enough is allowed.
         """
         self.close()
-        self._line = _Line(_specs(layers), self._slots, self._layer_timeout)
+        self._line = Line(_specs(layers), self._limits)
+        self.snapshot_bytes = self._line.buffer.nbytes
+
+    def is_affordable(self) -> bool:
+        """Whether the budget has anything left for a snapshot."""
+        return self._allowance() > 0
 
     def take(self, layers: tuple[Layer, ...], step: int, skipped: int) -> bool:
-        """Copy the weights and hand them over, the largest layer first.
+        """Copy weights and hand them over: those of all layers, or as many as the budget allows.
 
         Args:
-            layers: every layer of the model, analysed or not; those that memory and worker are for.
+            layers: every layer of the model, analysed or not; those that memory and analysts are for.
             step: finished optimizer steps.
             skipped: snapshots skipped so far.
 
@@ -64,60 +92,73 @@ class Engine:
             Whether there was a free slot.
         """
         assert self._line is not None
-        line = self._line
-        positions = [position for position, layer in enumerate(layers) if layer.spec is not None]
-        slot = line.buffer.take([layer.read for layer in layers if layer.read is not None])
-        if slot is None:
+        line, start = self._line, time.perf_counter()
+        if not line.buffer.has_free_slot:
             return False
+        chosen = line.choose(self._allowance())
+        slot = line.copy([layer.read for layer in layers if layer.read is not None], chosen)
+        assert slot is not None
+        self.copy_seconds += time.perf_counter() - start
         wall_time = time.time()
-        futures = {
-            positions[index]: line.worker.submit(
-                analyze_layer, line.specs[index], line.buffer.array(slot, index), self._settings, step
-            )
-            for index in line.order
-        }
-        self._under_way.append(Pending(step, wall_time, skipped, slot, layers, futures))
+        awaited = line.submit(slot, chosen, self._settings, step)
+        self._reserved += sum(each.seconds for each in awaited.values())
+        positions = _positions(layers)
+        by_position = {positions[index]: each for index, each in awaited.items()}
+        self._under_way.append(Pending(step, wall_time, skipped, slot, layers, by_position))
+        self.taken += 1
         return True
 
-    def wait(self, count: int, patience: float) -> None:
-        """Wait until the results of the first ``count`` snapshots are in, at most ``patience`` seconds."""
-        awaited = [future for pending in islice(self._under_way, count) for future in pending.futures.values()]
-        wait(awaited, timeout=min(max(patience, 0.0), threading.TIMEOUT_MAX))
+    def futures(self, count: int) -> list[Future[Message]]:
+        """What the first ``count`` snapshots under way wait for."""
+        return [each.future for pending in islice(self._under_way, count) for each in pending.awaited.values()]
 
-    def finished(self) -> Iterator[Pending]:
+    def finished(self) -> Iterator[tuple[Pending, Report]]:
         """The snapshots whose results are in, each once, in the order of their steps."""
         while self._under_way and self._under_way[0].done():
             pending = self._under_way.popleft()
+            report = self._read(pending)
             if self._line is not None:
                 self._line.buffer.release(pending.slot)
-            yield pending
+            yield pending, report
 
     def close(self) -> None:
-        """End the worker at once and free the memory; what is under way is dropped."""
+        """End the analysis at once and free the memory; what is under way is dropped."""
         self._under_way.clear()
+        self._reserved = 0.0
         line, self._line = self._line, None
         if line is not None:
             line.close()
 
+    def _allowance(self) -> float:
+        budget = self._limits.budget
+        if budget is None:
+            return float("inf")
+        return budget.allowance(time.monotonic() - self._start, self.worker_cpu + self._reserved)
 
-class _Line:
-    """Memory and worker for one set of layers."""
+    def _read(self, pending: Pending) -> Report:
+        assert self._line is not None
+        positions = _positions(pending.layers)
+        for index, position in enumerate(positions):
+            if position in pending.awaited:
+                self._learn(self._line, index, pending.awaited[position], pending.step)
+        known = {positions[index]: known for index, known in self._line.known.items()}
+        return pending.report(known)
 
-    def __init__(self, specs: Sequence[LayerSpec], slots: int, layer_timeout: float) -> None:
-        self.specs = list(specs)
-        self.order = sorted(range(len(specs)), key=lambda index: _cost(specs[index]), reverse=True)
-        self.buffer = SnapshotBuffer([(spec.shape, spec.storage_dtype) for spec in specs], slots)
-        self.worker = WorkerProcess(self.buffer, layer_timeout=layer_timeout)
-
-    def close(self) -> None:
-        self.worker.shutdown()
-        self.buffer.close()
+    def _learn(self, line: Line, index: int, awaited: Awaited, step: int) -> None:
+        line.known[index] = awaited.read(line.specs[index], step)
+        self._reserved -= awaited.seconds
+        seconds = awaited.answer().get("cpu")
+        if isinstance(seconds, float):
+            self.worker_cpu += seconds
+            line.costs.measure(index, seconds)
+        else:
+            self.failed += 1
 
 
 def _specs(layers: Sequence[Layer]) -> list[LayerSpec]:
     return [layer.spec for layer in layers if layer.spec is not None]
 
 
-def _cost(spec: LayerSpec) -> int:
-    pooled, rows, columns = spec.matrix_shape
-    return pooled * max(rows, columns) * min(rows, columns) ** 2
+def _positions(layers: Sequence[Layer]) -> list[int]:
+    """Where the analysed layers stand among all of them."""
+    return [position for position, layer in enumerate(layers) if layer.spec is not None]

@@ -2,12 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
+from ww_callbacks.analysis import LayerSpec
 from ww_callbacks.report import LayerReport, Report
 from ww_callbacks.weights import Layer
-from ww_callbacks.worker.process import failed_report
+from ww_callbacks.worker.protocol import Message
+from ww_callbacks.worker.task import read_answer
+
+_SCALES = ("log_norm", "log_spectral_norm")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a layer.
+
+    Attributes:
+        report: its latest one.
+        digest: of the weights that the report is about; empty where the analysis did not come back.
+        change: how much it changed in one step, before this report.
+    """
+
+    report: LayerReport
+    digest: str = ""
+    change: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """A result under way.
+
+    Attributes:
+        future: gives the answer.
+        known: what is repeated where the weights have not changed since.
+        seconds: what the analysis is expected to cost.
+    """
+
+    future: Future[Message]
+    known: Known | None
+    seconds: float
+
+    def answer(self) -> Message:
+        """The answer, once it is in."""
+        if self.future.cancelled():
+            return {"error": "the task was cancelled"}
+        error = self.future.exception()
+        return {"error": f"{type(error).__name__}: {error}"} if error is not None else self.future.result()
+
+    def read(self, spec: LayerSpec, step: int) -> Known:
+        """What is known now."""
+        answer = self.answer()
+        before = self.known.report if self.known is not None else None
+        report = read_answer(answer, spec, step, before)
+        digest = str(answer.get("digest", ""))
+        return Known(report, digest, change_per_step(before, report) if before is not None else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +71,7 @@ class Pending:
         skipped: snapshots skipped so far.
         slot: where the copies lie.
         layers: every layer of the model, analysed or not.
-        futures: the results by position in ``layers``, in the order of their submission.
+        awaited: the results by position in ``layers``, in the order of their submission.
     """
 
     step: int
@@ -28,23 +79,31 @@ class Pending:
     skipped: int
     slot: int
     layers: tuple[Layer, ...]
-    futures: dict[int, Future[LayerReport]]
+    awaited: Mapping[int, Awaited]
 
     def done(self) -> bool:
         """Whether all results are in."""
-        return all(future.done() for future in reversed(self.futures.values()))
+        return all(awaited.future.done() for awaited in reversed(list(self.awaited.values())))
 
-    def report(self) -> Report:
-        """The results, once all are in; a layer without one has failed, with the reason."""
-        return Report.of((self._layer_report(*item) for item in enumerate(self.layers)), self.step)
+    def report(self, known: Mapping[int, Known]) -> Report:
+        """All layers as they are known now, each with the step it was looked at."""
+        return Report.of((self._entry(*item, known) for item in enumerate(self.layers)), self.step)
 
-    def _layer_report(self, position: int, layer: Layer) -> LayerReport:
+    def _entry(self, position: int, layer: Layer, known: Mapping[int, Known]) -> LayerReport:
         if layer.spec is None:
             return layer.skip_report(self.step)
-        future = self.futures[position]
-        if future.cancelled():
-            return failed_report(layer.spec, self.step, "the monitor was closed")
-        error = future.exception()
-        if error is not None:
-            return failed_report(layer.spec, self.step, f"{type(error).__name__}: {error}")
-        return future.result()
+        return known[position].report if position in known else LayerReport.waiting(layer.name, layer.kind)
+
+
+def change_per_step(before: LayerReport, after: LayerReport) -> float:
+    """How much a layer changed: |Δ log₁₀ Σλ| + |Δ log₁₀ λ_max| per step; 0 where that is not known.
+
+    Example:
+        >>> before = LayerReport(name="fc", kind="Linear", step=0, log_norm=1.0, log_spectral_norm=0.5)
+        >>> change_per_step(before, LayerReport(name="fc", kind="Linear", step=10, log_norm=2.0, log_spectral_norm=0.5))
+        0.1
+    """
+    pairs: list[tuple[Any, Any]] = [(getattr(before, name), getattr(after, name)) for name in _SCALES]
+    if before.step is None or after.step is None or after.step <= before.step or None in sum(pairs, ()):
+        return 0.0
+    return float(sum(abs(new - old) for old, new in pairs)) / (after.step - before.step)

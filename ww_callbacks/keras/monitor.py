@@ -6,6 +6,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from typing import Any
 
 import keras
@@ -55,9 +56,17 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         interval: 95 % interval of alpha: "asymptotic", or "bootstrap" with xmin chosen anew in 40 resampled spectra.
         fit: "PL", a power law, or "TPL", a truncated one.
         seed: of the shuffle and of all resampling.
+        executor: where layers are analysed: "process" (a process of its own), "thread" (threads of this one), "sync"
+            (at once, training waits), or a ``concurrent.futures.Executor``, such as a Dask cluster's, which is not shut
+            down.
+        workers: processes or threads that analyse, where they are our own.
         when_busy: what happens to a snapshot for which no slot is free: "skip" it (and count), or "wait", which makes
             what is known at a step depend on the step alone.
         slots: copies of the analysed weights that may be alive at the same time.
+        budget: CPU time of the analysis: a share of one core such as 0.05, or seconds per snapshot such as "30s". Where
+            not all layers fit, they take turns, the stalest first. None for all layers at each snapshot.
+        max_bytes: memory that the copies may take; monitoring ends with a warning where they need more. None for no
+            limit but that of the machine.
         layer_timeout: seconds that the analysis of one layer may take.
         drain_timeout: seconds to wait for late results at the end.
         on_error: "warn" once and end monitoring, or "raise".
@@ -93,8 +102,12 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         interval: Interval = "asymptotic",
         fit: Fit = "PL",
         seed: int = 0,
+        executor: str | Executor = "process",
+        workers: int = 1,
         when_busy: WhenBusy = "skip",
         slots: int = 2,
+        budget: float | str | None = None,
+        max_bytes: int | None = None,
         layer_timeout: float = 600.0,
         drain_timeout: float = 60.0,
         on_error: OnError = "warn",
@@ -115,8 +128,12 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             interval=interval,
             fit=fit,
             seed=seed,
+            executor=executor,
+            workers=workers,
             when_busy=when_busy,
             slots=slots,
+            budget=budget,
+            max_bytes=max_bytes,
             layer_timeout=layer_timeout,
             drain_timeout=drain_timeout,
             on_error=on_error,
@@ -187,9 +204,11 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             self.monitor.finish(steps_done(self.model))
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments as plain values; ``on_result`` is a function and not among them."""
+        """The arguments as plain values; a function or an executor is not among them."""
         config = self._options.as_arguments()
         del config["on_result"]
+        if not isinstance(config["executor"], str):
+            del config["executor"]
         places: dict[str, object] = {"log_dir": self._log_dir, "jsonl": self._jsonl}
         plain = {name: os.fspath(to) if isinstance(to, os.PathLike) else to for name, to in places.items()}
         return config | plain | {"every_n_epochs": self._every_n_epochs}

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
@@ -17,8 +17,10 @@ from ww_callbacks.report import LayerReport
 from ww_callbacks.snapshot import SnapshotBuffer
 from ww_callbacks.weights import Layer
 from ww_callbacks.worker.process import WorkerProcess
+from ww_callbacks.worker.protocol import Message
+from ww_callbacks.worker.task import make_task, read_answer, run_task
 
-Running = dict[Future[LayerReport], tuple[int, int]]
+Running = dict[Future[Message], tuple[int, int]]
 """What runs: its position among the layers, and the slot its weights lie in."""
 
 
@@ -48,62 +50,55 @@ def run_layers(
     """
     reports = {position: layer.skip_report(None) for position, layer in enumerate(layers) if layer.spec is None}
     specs = {position: layer.spec for position, layer in enumerate(layers) if layer.spec is not None}
-    with progress_bar(title, sum(map(cost, specs.values())), shown=progress) as bar:
+    with progress_bar(title, sum(spec.work for spec in specs.values()), shown=progress) as bar:
         if workers and specs:
             # the largest first, so that no worker is left alone with one of them at the end
-            order = sorted(specs, key=lambda position: cost(specs[position]), reverse=True)
+            order = sorted(specs, key=lambda position: specs[position].work, reverse=True)
             reports |= _in_workers(layers, order, settings, min(workers, len(order)), bar)
         else:
             for position, spec in specs.items():
                 bar.begin(spec.name)
                 reports[position] = analyze_layer(spec, _read(layers[position]), settings)
-                bar.end(cost(spec))
+                bar.end(spec.work)
     return [reports[position] for position in range(len(layers))]
-
-
-def cost(spec: LayerSpec) -> int:
-    """Multiplications of the eigenvalues, the measure of how long a layer takes."""
-    pooled, rows, columns = spec.matrix_shape
-    return pooled * max(rows, columns) * min(rows, columns) ** 2
 
 
 def _in_workers(
     layers: Sequence[Layer], order: Sequence[int], settings: Settings, workers: int, bar: Bar
 ) -> dict[int, LayerReport]:
     """One slot per worker; a layer is read when a worker is free."""
-    largest = max(_spec(layers[position]).nbytes for position in order)
+    arrays = {position: (_spec(layers[position]).shape, _spec(layers[position]).storage_dtype) for position in order}
+    index = {position: number for number, position in enumerate(arrays)}
+    largest = max(SnapshotBuffer.nbytes_of([array]) for array in arrays.values())
     reports: dict[int, LayerReport] = {}
     running: Running = {}
     with ExitStack() as stack:
-        memory = stack.enter_context(closing(SnapshotBuffer([((largest,), np.dtype(np.uint8))], workers)))
-        pool = [stack.enter_context(WorkerProcess(memory, layer_timeout=math.inf)) for _ in range(workers)]
-        free = list(range(workers))
+        memory = stack.enter_context(closing(SnapshotBuffer(list(arrays.values()), workers, largest)))
+        pool = stack.enter_context(WorkerProcess(memory, workers=workers, layer_timeout=math.inf))
         for position in order:
-            if not free:
-                reports |= _collect(running, free, layers, bar)
-            layer, slot = layers[position], free.pop()
+            if not memory.has_free_slot:
+                reports |= _collect(running, memory, layers, bar)
+            layer = layers[position]
             bar.begin(layer.name)
-            stored = _copy(memory, slot, layer)
-            running[pool[slot].submit(analyze_layer, _spec(layer), stored, settings)] = position, slot
+            slot = memory.take([partial(_read, layer)], [index[position]])
+            assert slot is not None
+            stored = memory.array(slot, index[position])
+            running[pool.submit(run_task, make_task(_spec(layer), settings, None), stored)] = position, slot
         while running:
-            reports |= _collect(running, free, layers, bar)
+            reports |= _collect(running, memory, layers, bar)
     return reports
 
 
-def _collect(running: Running, free: list[int], layers: Sequence[Layer], bar: Bar) -> Iterator[tuple[int, LayerReport]]:
+def _collect(
+    running: Running, memory: SnapshotBuffer, layers: Sequence[Layer], bar: Bar
+) -> Iterator[tuple[int, LayerReport]]:
     """Wait for the next results."""
     for future in wait(running, return_when=FIRST_COMPLETED).done:
         position, slot = running.pop(future)
-        free.append(slot)
-        bar.end(cost(_spec(layers[position])))
-        yield position, future.result()
-
-
-def _copy(memory: SnapshotBuffer, slot: int, layer: Layer) -> NDArray[Any]:
-    spec = _spec(layer)
-    stored = memory.array(slot, 0)[: spec.nbytes].view(spec.storage_dtype).reshape(spec.shape)
-    np.copyto(stored, _read(layer))
-    return stored
+        memory.release(slot)
+        spec = _spec(layers[position])
+        bar.end(spec.work)
+        yield position, read_answer(future.result(), spec, None)
 
 
 def _spec(layer: Layer) -> LayerSpec:

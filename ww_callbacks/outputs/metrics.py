@@ -41,6 +41,8 @@ def aggregate_metrics(report: Report, *, lag_steps: int, skipped: int) -> dict[s
 def layer_metrics(report: Report, names: Collection[str]) -> dict[str, float]:
     """The metrics of single layers under the keys ``ww_layer/<metric>/<index>.<name>``.
 
+    Only of layers looked at in this step: an older value was logged at its own.
+
     Args:
         report: one snapshot's results.
         names: the layers to include.
@@ -48,7 +50,7 @@ def layer_metrics(report: Report, names: Collection[str]) -> dict[str, float]:
     return {
         layer_key(metric, index, layer.name): float(value)
         for index, layer in enumerate(report.layers)
-        if layer.name in names
+        if layer.name in names and layer.step == report.step
         for metric in LAYER_METRICS
         if (value := getattr(layer, metric)) is not None
     }

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class History(Sequence[Report]):
     """The reports of one run in the order of their steps.
 
-    The counted layers of the first report stay those of all later ones, so that a mean never jumps because a layer
-    entered or left it.
+    The counted layers of the first report in which no layer waits for its first turn stay those of all later ones,
+    so that a mean never jumps because a layer entered or left it.
 
     Example:
         >>> history = History()
@@ -43,7 +43,8 @@ class History(Sequence[Report]):
         report = report.recount(self._counted)
         if self._reports:
             self._reports[-1] = self._reports[-1].without_spectra()
-        self._counted = self._counted or report.counted or None
+        if not any(layer.is_waiting for layer in report.layers):
+            self._counted = self._counted or report.counted or None
         self._reports.append(report)
         return report
 

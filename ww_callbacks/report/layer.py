@@ -12,6 +12,9 @@ Warning_ = Literal["", "over-trained", "under-trained", "no tail"]
 Verdict = Literal["power law", "exponential", "log-normal", "truncated power law", "undecided"]
 
 
+_WAITING = "not looked at yet: layers take turns, within the budget"
+
+
 @dataclass(frozen=True, slots=True)
 class Histogram:
     """A spectrum, and that of the shuffled weights, in equal bins of log10 λ.
@@ -148,6 +151,16 @@ class LayerReport:
     vs_truncated: Verdict | None = None
     histogram: Histogram | None = None
     spectrum: tuple[float, ...] | None = None
+
+    @classmethod
+    def waiting(cls, name: str, kind: str) -> LayerReport:
+        """The entry of a layer that is analysed in rotation and has not had its first turn."""
+        return cls(name=name, kind=kind, status="skipped", reason=_WAITING)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the layer is analysed in rotation and has not had its first turn."""
+        return self.reason == _WAITING
 
     def to_dict(self) -> dict[str, Any]:
         """The columns as plain values, ready for JSON; histogram and spectrum only where there is one."""

@@ -10,8 +10,6 @@ from typing import Any
 
 from ww_callbacks.worker import lifeline
 
-NICENESS = 19
-
 
 def main() -> None:
     """Answer tasks until the pipe they come from closes."""
@@ -20,7 +18,7 @@ def main() -> None:
         lifeline.hold(arguments.lifeline, arguments.lifeline_method)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "nice"):
-        os.nice(NICENESS)
+        os.nice(arguments.niceness)
     from ww_callbacks.worker.serve import serve  # numpy: loaded when the lifeline holds
 
     serve(arguments.tasks, arguments.answers, arguments.memory)
@@ -32,6 +30,7 @@ def _arguments() -> Any:
     parser.add_argument("--tasks", type=int, required=True, help="descriptor to read tasks from")
     parser.add_argument("--answers", type=int, required=True, help="descriptor to write answers to")
     parser.add_argument("--lifeline", type=int, default=-1, help="reading end of the lifeline")
+    parser.add_argument("--niceness", type=int, default=0, help="how low the priority is")
     parser.add_argument("--lifeline-method", choices=("signal", "thread"), default=lifeline.default_method())
     return parser.parse_args()
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
+from ww_callbacks.analysis import LayerSpec
 from ww_callbacks.worker.protocol import Message, decode, encode
+from ww_callbacks.worker.task import run_task
 
 
 def serve(incoming: int, outgoing: int, memory: int) -> None:
@@ -54,15 +55,12 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def _answer(task: Message, mapped: mmap.mmap) -> Message:
+    number = {"task": task["task"]}
     try:
-        spec = LayerSpec(**task["spec"])
-        stored = _stored(spec, mapped, task["offset"])
-        report = analyze_layer(spec, stored, Settings.from_dict(task["settings"]), task["step"])
-    except MemoryError:
-        return {"task": task["task"], "error": "not enough memory for this layer"}
+        stored = _stored(LayerSpec(**task["spec"]), mapped, task["offset"])
     except Exception as error:  # the trainer is told, and goes on
-        return {"task": task["task"], "error": f"{type(error).__name__}: {error}"}
-    return {"task": task["task"], "report": report.to_dict()}
+        return number | {"error": f"{type(error).__name__}: {error}"}
+    return number | run_task(task, stored)
 
 
 def _stored(spec: LayerSpec, mapped: mmap.mmap, offset: int) -> NDArray[Any]:

@@ -1,0 +1,100 @@
+"""What every executor runs: one layer as plain values in, plain values out."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
+from ww_callbacks.report import LayerReport
+from ww_callbacks.worker.protocol import Message
+
+
+def make_task(spec: LayerSpec, settings: Settings, step: int | None, digest: str = "") -> Message:
+    """A task for :func:`run_task`.
+
+    Args:
+        spec: what the weights are.
+        settings: how to analyse.
+        step: finished optimizer steps.
+        digest: of weights whose result is known: the same ones are not analysed again.
+    """
+    return {"spec": asdict(spec), "settings": settings.to_dict(), "step": step, "digest": digest}
+
+
+def run_task(task: Message, stored: NDArray[Any]) -> Message:
+    """Analyse one layer.
+
+    Args:
+        task: made by :func:`make_task`.
+        stored: the weights; they are not changed.
+
+    Returns:
+        "report" (columns of a LayerReport) and "digest" of the weights; "unchanged" where they have the digest of the
+        task; "error", a sentence, where the layer could not be analysed. Beside it "cpu", the seconds it took.
+
+    Example:
+        >>> import numpy as np
+        >>> weights = np.random.default_rng(0).standard_normal((80, 60))
+        >>> task = make_task(LayerSpec("fc", "Linear", (80, 60), "float64", ((), (0,), (1,))), Settings(), step=5)
+        >>> answer = run_task(task, weights)
+        >>> answer["report"]["status"], run_task(task | {"digest": answer["digest"]}, weights)["unchanged"]
+        ('ok', True)
+    """
+    start = time.thread_time()
+    try:
+        answer = _answer(task, stored)
+    except MemoryError:
+        answer = {"error": "not enough memory for this layer"}
+    except Exception as error:  # whoever asked is told, and goes on
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    return answer | {"cpu": time.thread_time() - start}
+
+
+def _answer(task: Message, stored: NDArray[Any]) -> Message:
+    found = weights_digest(stored)
+    if found == task.get("digest"):
+        return {"unchanged": True, "digest": found}
+    spec = LayerSpec(**task["spec"])
+    report = analyze_layer(spec, stored, Settings.from_dict(task["settings"]), task["step"])
+    return {"report": report.to_dict(), "digest": found}
+
+
+def weights_digest(stored: NDArray[Any]) -> str:
+    """A digest of the bytes of an array, in hexadecimal: BLAKE2b, 128 bits.
+
+    Example:
+        >>> weights_digest(np.zeros(3)) == weights_digest(np.zeros(3)), weights_digest(np.ones(3))[:4]
+        (True, '7ca9')
+    """
+    flat = np.ascontiguousarray(stored).reshape(-1).view(np.uint8)
+    return hashlib.blake2b(flat.data, digest_size=16).hexdigest()
+
+
+def read_answer(answer: Message, spec: LayerSpec, step: int | None, known: LayerReport | None = None) -> LayerReport:
+    """The report that an answer holds; an answer that is none gives a failed one with the reason.
+
+    Args:
+        answer: of :func:`run_task`, possibly after a way through a pipe.
+        spec: what was analysed.
+        step: finished optimizer steps.
+        known: the report that is repeated where the weights are unchanged.
+    """
+    if answer.get("unchanged") and known is not None:
+        return replace(known, step=step)
+    if "report" not in answer:
+        return failed_report(spec, step, str(answer.get("error", "the worker gave no reason")))
+    try:
+        return LayerReport.from_dict(answer["report"])
+    except ValueError as error:
+        return failed_report(spec, step, str(error))
+
+
+def failed_report(spec: LayerSpec, step: int | None, reason: str) -> LayerReport:
+    """The entry of a layer whose analysis did not come back."""
+    return LayerReport(name=spec.name, kind=spec.kind, step=step, status="failed", reason=reason)
