@@ -238,6 +238,11 @@ class Monitor:
         """The latest ``ww/…`` metrics, as of the last snapshot step."""
         return self.published.metrics
 
+    @property
+    def model(self) -> Any:
+        """What is watched."""
+        return self._model
+
     def lr_ratios(self) -> dict[str, float]:
         """By what to multiply the learning rate of each layer, by name, as of the last snapshot step.
 

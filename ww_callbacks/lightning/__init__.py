@@ -4,6 +4,7 @@ They work in the list of callbacks of a Trainer of either distribution, ``pytorc
 """
 
 from ww_callbacks.lightning import base  # noqa: F401 - first: it says which extra is missing
+from ww_callbacks.lightning.learning_rate import LayerwiseLearningRate
 from ww_callbacks.lightning.monitor import SpectralMonitor
 
-__all__ = ["SpectralMonitor"]
+__all__ = ["LayerwiseLearningRate", "SpectralMonitor"]

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from ww_callbacks.arguments import check_choice, check_count, check_flag, check_patterns, check_range
 from ww_callbacks.keys import layer_key
-from ww_callbacks.patterns import keeps
+from ww_callbacks.patterns import keeps, matching
 from ww_callbacks.report import MIN_COUNTED, History, LayerReport, Report
 from ww_callbacks.signals.mappings import MAPPINGS, MappingName, block_means, ratios_of
 from ww_callbacks.signals.signal import Judgement
@@ -111,6 +111,18 @@ class LayerRatios:
         return [
             ratio if leader is None else first.get(leader, 1.0) for ratio, leader in zip(ratios, leaders, strict=True)
         ]
+
+    def choose(self, names: Sequence[str]) -> list[str]:
+        """Those of a model's layers that the patterns keep.
+
+        Args:
+            names: of the layers that are analysed.
+
+        Raises:
+            ValueError: a pattern of ``layers`` matches none of them.
+        """
+        kept = set(names) if self.layers is None else matching(names, self.layers, "layers")
+        return [name for name in names if name in kept]
 
     def _members(self, report: Report) -> set[int]:
         """Positions of the layers whose alpha counts."""

@@ -1,0 +1,87 @@
+"""Which parameters belong to a layer, and which layer a normalisation goes with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor, nn
+
+from ww_callbacks.signals.partners import find_partners
+from ww_callbacks.weights.torch import plain_name
+
+Owners = dict[nn.Parameter, str]
+"""Parameter → name of the module that holds it; a shared one belongs to the first."""
+
+
+def owners_of(model: nn.Module) -> Owners:
+    """The module of each parameter, biases and the parts of parametrised weights too."""
+    owners: Owners = {}
+    for name, module in _modules(model):
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
+                owners.setdefault(parameter, _owner(name) or key)
+    return owners
+
+
+def partners_of(model: nn.Module) -> dict[str, str]:
+    """Normalisation layer → the layer whose rate it gets, see :func:`find_partners`.
+
+    A module normalises where its class says so and it holds vectors only.
+    """
+    names, norms = [], set()
+    for name, module in _modules(model):
+        own = [parameter for parameter in module._parameters.values() if parameter is not None]
+        if any(not _is_vector(parameter) for parameter in own):
+            names.append(name)
+        elif own and "norm" in type(module).__name__.lower():
+            names.append(name)
+            norms.add(name)
+    return find_partners(names, norms)
+
+
+def parameter_ratios(owners: Mapping[nn.Parameter, str], ratios: Mapping[str, float]) -> dict[Tensor, float]:
+    """The ratio of each parameter; where a module holds several matrices (gates, projections), their mean.
+
+    Args:
+        owners: of the parameters.
+        ratios: by name of layer.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> found = parameter_ratios(owners_of(nn.Sequential(layer)), {"0": 1.5})
+        >>> found[layer.weight], found[layer.bias]
+        (1.5, 1.5)
+    """
+    modules = set(owners.values())
+    by_module: dict[str, list[float]] = {}
+    for name, ratio in ratios.items():
+        by_module.setdefault(_holder(name, modules), []).append(ratio)
+    means = {module: sum(values) / len(values) for module, values in by_module.items()}
+    return {parameter: means.get(owner, 1.0) for parameter, owner in owners.items()}
+
+
+def holds(owners: Mapping[nn.Parameter, str], name: str) -> str:
+    """The module that holds a layer, "" where none does."""
+    return _holder(name, set(owners.values()))
+
+
+def _holder(name: str, modules: set[str]) -> str:
+    parts = name.split(".")
+    candidates = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
+    return next((candidate for candidate in candidates if candidate in modules), "")
+
+
+def _is_vector(parameter: Tensor) -> bool:
+    return not nn.parameter.is_lazy(parameter) and parameter.ndim <= 1
+
+
+def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        model = model.module
+    for name, module in model.named_modules():
+        yield plain_name(name), module
+
+
+def _owner(name: str) -> str:
+    parts = name.split(".")
+    return ".".join(parts[: parts.index("parametrizations")]) if "parametrizations" in parts else name

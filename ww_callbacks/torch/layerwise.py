@@ -1,0 +1,198 @@
+"""Each layer at its own learning rate, or weight decay, in a loop written by hand."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ww_callbacks.monitor import Monitor, Published
+from ww_callbacks.signals.learning_rate import LayerRatios, Quantity, ratios_by_name
+from ww_callbacks.signals.mappings import MappingName
+from ww_callbacks.signals.ramp import Ramp
+from ww_callbacks.torch.layers import holds, owners_of, parameter_ratios, partners_of
+from ww_callbacks.torch.update import check_optimizer, scale_updates
+from ww_callbacks.weights import find_layers
+
+KEYS = {"learning_rate": "lr", "weight_decay": "weight_decay"}
+
+
+class Source(Protocol):
+    """What publishes verdicts: a Monitor or a SpectralMonitor."""
+
+    @property
+    def published(self) -> Published:
+        """What is known at the last snapshot step."""
+
+
+class Layerwise:
+    """The ratios at work in one or several optimizers; made by :func:`layerwise`.
+
+    Args:
+        model: the module that the optimizers train.
+        optimizers: at least one of them has to hold a layer of ``model``.
+        signal: what judges; attached to the source already.
+        source: where its verdict is found.
+        ramp: how ratios move.
+        clock: gives the number of finished optimizer steps; None to count those of the optimizers.
+
+    Raises:
+        TypeError: an optimizer is not one of torch.
+        ValueError: no optimizer holds a layer of the model, or one takes one step for all parameters (LBFGS).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        signal: LayerRatios,
+        source: Source,
+        ramp: Ramp,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self._signal, self._source, self._ramp = signal, source, ramp
+        self._owners = owners_of(model)
+        self._steps = 0
+        self._clock = clock if clock is not None else lambda: self._steps
+        self._known: tuple[dict[str, float], dict[Tensor, float]] = ({}, {})
+        for each in optimizers:
+            check_optimizer(each)
+        _check_held(model, optimizers, signal)
+        self._ends = [scale_updates(each, KEYS[signal.quantity], self._parameter_ratios) for each in optimizers]
+        self._ends += [each.register_step_post_hook(self._count).remove for each in optimizers]
+
+    def ratios(self) -> dict[str, float]:
+        """By name of layer, what the next update multiplies by; a layer without an entry has 1."""
+        step = self._clock()
+        verdict = self._source.published.verdicts.get(self._signal.name)
+        if verdict:
+            self._ramp.aim(ratios_by_name(verdict), step)
+        over = self._signal.until is not None and step >= self._signal.until
+        return {} if over else self._ramp.at(step)
+
+    def remove(self) -> None:
+        """End it: every layer at the common rate again."""
+        ends, self._ends = self._ends, []
+        for end in reversed(ends):
+            end()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {"ramp": self._ramp.state_dict(), "steps": self._steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._ramp.load_state_dict(state["ramp"])
+        self._steps = state["steps"]
+
+    def __enter__(self) -> Layerwise:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def _count(self, *_: Any) -> None:
+        self._steps += 1
+
+    def _parameter_ratios(self) -> Mapping[Tensor, float]:
+        ratios = self.ratios()
+        if ratios != self._known[0]:
+            self._known = ratios, parameter_ratios(self._owners, ratios)
+        return self._known[1]
+
+
+def layerwise(
+    optimizer: Optimizer,
+    *,
+    source: Monitor,
+    mapping: MappingName = "linear",
+    low: float = 0.5,
+    high: float = 1.5,
+    blocks: bool = False,
+    ramp_steps: int = 50,
+    until: int | None = None,
+    layers: Sequence[str] | None = None,
+    quantity: Quantity = "learning_rate",
+) -> Layerwise:
+    """Let an optimizer update each layer at its own learning rate, by the alphas that a monitor finds.
+
+    The rates are changed around the update only: ``optimizer.param_groups``, schedulers, checkpoints and the closure
+    see the common rate. Until the first result that follows a step, and wherever a layer does not take part, the ratio
+    is 1. Its parameters are those of :class:`~ww_callbacks.signals.learning_rate.LayerRatios`.
+
+    Args:
+        optimizer: of torch; not LBFGS.
+        source: the monitor of the model; call this before its first result, best before ``start``.
+        mapping: "linear", "sqrt", "log2", "rank" or "sigmoid".
+        low: smallest ratio.
+        high: largest ratio.
+        blocks: whether all layers of a block get one ratio, from their mean alpha.
+        ramp_steps: optimizer steps over which ratios move to new values.
+        until: from this optimizer step on all ratios are 1; None for never.
+        layers: patterns of the layers that take part, ``"!pattern"`` to leave out; None for all but the first, the last
+            and embeddings.
+        quantity: "learning_rate" or "weight_decay".
+
+    Returns:
+        A handle: ``remove()`` ends it, ``state_dict()`` goes into a checkpoint. It is a context manager as well.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument has a value that is not allowed, a pattern matches no layer, or the optimizer holds no
+            layer of the monitor's model.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import ww_callbacks as ww
+        >>> model = nn.Sequential(*(nn.Linear(60, 60) for _ in range(4)))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> monitor = ww.Monitor(model, every_n_steps=5, when_busy="wait")
+        >>> handle = layerwise(optimizer, source=monitor)
+        >>> with monitor:
+        ...     for step in range(1, 16):
+        ...         model(torch.randn(8, 60)).square().mean().backward()
+        ...         optimizer.step()
+        ...         monitor.step(step)
+        >>> sorted(monitor.lr_ratios().values()), optimizer.param_groups[0]["lr"]
+        ([0.5, 1.0, 1.0, 1.5], 0.1)
+    """
+    model = source.model
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"source: expected a monitor of a torch module, it watches a {type(model).__name__}")
+    signal = LayerRatios(
+        mapping=mapping,
+        low=low,
+        high=high,
+        blocks=blocks,
+        layers=layers,
+        until=until,
+        quantity=quantity,
+        partners=partners_of(model),
+    )
+    handle = Layerwise(model, [optimizer], signal, source, Ramp(ramp_steps))
+    source.attach(signal.name, signal)
+    return handle
+
+
+def _check_held(model: nn.Module, optimizers: Sequence[Optimizer], signal: LayerRatios) -> None:
+    """Complain about optimizers that train none of the layers that take part, warn where they lack some."""
+    held = {parameter for each in optimizers for group in each.param_groups for parameter in group["params"]}
+    owners = owners_of(model)
+    names = signal.choose([layer.name for layer in find_layers(model) if layer.spec is not None])
+    missing = [name for name in names if not any(owners[p] == holds(owners, name) for p in owners if p in held)]
+    if names and len(missing) == len(names):
+        raise ValueError(f"optimizer: it holds none of the layers {names}; give the optimizer of this model")
+    if missing:
+        warnings.warn(
+            f"ww_callbacks: the layers {missing} are in no optimizer here, their ratios change nothing; leave them out "
+            'with layers=["!name"] so that they do not count',
+            RuntimeWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,147 @@
+"""Around the update of an optimizer: each parameter at its own learning rate, and nobody else sees it.
+
+While the update runs, and only then, ``optimizer.param_groups`` is another list: a user's group whose parameters have
+different ratios stands in it once per ratio. The user's list and groups are set aside untouched, so the closure
+(in Lightning the whole ``training_step``), schedulers, checkpoints and loggers see what the user wrote.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+Group = dict[str, Any]
+SCALED = ("lr", "weight_decay")
+
+_aside: WeakKeyDictionary[Optimizer, _Aside] = WeakKeyDictionary()
+
+
+class _Aside:
+    """The user's groups, and from which of them each group of the update comes."""
+
+    def __init__(self, groups: list[Group]) -> None:
+        self.groups = groups
+        self.parts: list[tuple[Group, Group]] = []
+
+    def split(self, group: Group, key: str, ratios: Mapping[Tensor, float]) -> list[Group]:
+        by_ratio: dict[float, list[Tensor]] = {}
+        for parameter in group["params"]:
+            by_ratio.setdefault(ratios.get(parameter, 1.0), []).append(parameter)
+        if key not in group or not by_ratio.keys() - {1.0}:
+            return [group]
+        parts = [
+            {**group, "params": parameters, key: group[key] if ratio == 1 else group[key] * ratio}
+            for ratio, parameters in by_ratio.items()
+        ]
+        origin = next((origin for part, origin in self.parts if part is group), group)
+        self.parts += [(part, origin) for part in parts]
+        return parts
+
+    def keep_changes(self) -> None:
+        """What the optimizer itself wrote into its groups (counters of some) goes into the user's."""
+        for part, origin in reversed(self.parts):
+            for key, value in part.items():
+                if key != "params" and key not in SCALED and value is not origin.get(key):
+                    origin[key] = value
+
+
+def scale_updates(optimizer: Optimizer, key: str, ratios: Callable[[], Mapping[Tensor, float]]) -> Callable[[], None]:
+    """Let every update run with ``key`` multiplied by a ratio per parameter.
+
+    Args:
+        optimizer: of torch, or a subclass.
+        key: "lr" or "weight_decay".
+        ratios: called before each update; a parameter without a ratio has 1.
+
+    Returns:
+        A function that ends it.
+
+    Raises:
+        TypeError: ``optimizer`` is not an ``Optimizer`` of torch.
+        ValueError: it takes one step for all parameters together (LBFGS).
+    """
+    check_optimizer(optimizer)
+
+    def apply() -> None:
+        aside = _aside.setdefault(optimizer, _Aside(optimizer.param_groups))
+        found = ratios()
+        optimizer.param_groups = [part for group in optimizer.param_groups for part in aside.split(group, key, found)]
+
+    def before(_: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            apply()
+            return args, kwargs
+
+        @functools.wraps(closure)
+        def wrapped() -> Any:
+            _restore(optimizer)
+            result = closure()
+            apply()
+            return result
+
+        return (args, kwargs | {"closure": wrapped}) if "closure" in kwargs else ((args[0], wrapped, *args[2:]), kwargs)
+
+    def after(*_: Any) -> None:
+        _restore(optimizer)
+
+    handles = [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
+    optimizer._optimizer_step_post_hooks.move_to_end(handles[1].id, last=False)  # type: ignore[attr-defined]
+    unguard = _guard(optimizer)
+
+    def end() -> None:
+        _restore(optimizer)
+        unguard()
+        for handle in handles:
+            handle.remove()
+
+    return end
+
+
+def check_optimizer(optimizer: object) -> None:
+    """Complain about an optimizer that has no rate per parameter.
+
+    Raises:
+        TypeError: it is not an ``Optimizer`` of torch.
+        ValueError: it takes one step for all parameters together (LBFGS).
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ValueError("optimizer: LBFGS takes one step for all parameters, there is no rate per layer")
+
+
+def _restore(optimizer: Optimizer) -> None:
+    aside = _aside.pop(optimizer, None)
+    if aside is not None:
+        aside.keep_changes()
+        optimizer.param_groups = aside.groups
+
+
+def _guard(optimizer: Optimizer) -> Callable[[], None]:
+    """Restore also where the update itself is interrupted: then no post-hook runs."""
+    inner = optimizer.step
+
+    @functools.wraps(inner)
+    def step(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return inner(*args, **kwargs)
+        except BaseException:
+            _restore(self)
+            raise
+
+    guarded = types.MethodType(step, optimizer)
+    optimizer.step = guarded  # type: ignore[method-assign]
+
+    def unguard() -> None:
+        if optimizer.__dict__.get("step") is guarded:
+            optimizer.step = inner  # type: ignore[method-assign]
+
+    return unguard
