@@ -57,13 +57,13 @@ def layer_metrics(report: Report, names: Collection[str]) -> dict[str, float]:
 
 
 def spread(layers: Sequence[LayerReport], limit: int = MAX_LAYERS) -> list[str]:
-    """Names of at most ``limit`` layers that were analysed, evenly spread over the depth of the model.
+    """Names of at most ``limit`` layers that are analysed, now or later, evenly spread over the depth of the model.
 
     Example:
         >>> spread([LayerReport(name=str(i), kind="fc", M=1) for i in range(5)], limit=3)
         ['0', '2', '4']
     """
-    names = [layer.name for layer in layers if layer.M is not None]
+    names = [layer.name for layer in layers if layer.M is not None or layer.is_waiting]
     if len(names) <= limit:
         return names
     return [names[round(i * (len(names) - 1) / (limit - 1))] for i in range(limit)]

@@ -1,0 +1,148 @@
+"""Unchanged layers, limits of memory, what the monitoring says of itself, and waiting."""
+
+import logging
+import re
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+import ww_callbacks as ww
+from ww_callbacks.engine import wait_for
+from ww_callbacks.worker.faults import FIRST_DELAY, LONGEST_DELAY, MAX_DEATHS, Faults
+from ww_callbacks.worker.task import run_task
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def two():
+    rng = np.random.default_rng(0)
+    return {"frozen": rng.standard_normal((400, 300)), "moving": rng.standard_normal((80, 60))}
+
+
+@pytest.mark.parametrize("executor", ["sync", "process"])
+def test_an_unchanged_layer_is_not_analysed_again_and_its_result_is_repeated_at_the_new_step(executor, monkeypatch):
+    answers = []
+
+    def told(task, stored):
+        answers.append(run_task(task, stored))
+        return answers[-1]
+
+    if executor == "sync":
+        monkeypatch.setattr("ww_callbacks.engine.line.run_task", told)
+    model = two()
+    with ww.Monitor(model, executor=executor, every_n_steps=1, when_busy="wait") as monitor:
+        for step in range(1, 4):
+            model["moving"] *= 2
+            monitor.step(step)
+    frozen = [report["frozen"] for report in monitor.history]
+    assert [layer.step for layer in frozen] == [0, 1, 2, 3]
+    assert len({layer.alpha for layer in frozen}) == 1
+    assert all(layer.histogram is None or layer.histogram.counts for layer in frozen)
+    moving = monitor.history.series("norm", "moving")
+    assert moving == pytest.approx([moving[0] * 4**step for step in range(4)])
+    if executor == "sync":
+        assert ["unchanged" in answer for answer in answers] == [False, False, True, False, True, False, True, False]
+        assert answers[2]["cpu"] < answers[0]["cpu"] / 2
+
+
+def test_a_change_of_one_bit_is_a_change():
+    model = two()
+    with ww.Monitor(model, executor="sync", every_n_steps=1) as monitor:
+        model["frozen"][7, 7] = np.nextafter(model["frozen"][7, 7], 10)
+        monitor.step(1)
+        model["frozen"][7, 7] = np.nan
+        monitor.step(2)
+    assert [report["frozen"].status for report in monitor.history] == ["ok", "ok", "failed"]
+    assert monitor.history[0]["frozen"].norm != monitor.history[1]["frozen"].norm
+
+
+def test_more_memory_than_allowed_is_refused_with_what_to_do_and_training_goes_on():
+    model = two()
+    with pytest.warns(RuntimeWarning, match=r"max_bytes: 2 copies .* need \d+ bytes, allowed are 1000000; raise"):  # noqa: PT031
+        monitor = ww.Monitor(model, max_bytes=1_000_000)
+        monitor.start()
+    monitor.step(1)
+    monitor.finish()
+    with pytest.raises(MemoryError, match="max_bytes"):
+        ww.Monitor(model, max_bytes=1_000_000, on_error="raise").start()
+
+
+def test_a_budget_fits_into_less_memory_than_the_whole_network():
+    model = two()
+    largest = model["frozen"].nbytes
+    with ww.Monitor(model, executor="sync", every_n_steps=1, slots=1, max_bytes=largest + 64, budget="10s") as monitor:
+        for step in range(1, 4):
+            monitor.step(step)
+        assert monitor.status().snapshot_bytes <= largest + 2 * 4096
+    assert {layer.status for layer in monitor.history[-1]} == {"ok"}
+
+
+def test_the_status_counts_and_the_end_is_one_line_of_log(caplog):
+    model = two()
+    with caplog.at_level(logging.INFO, "ww_callbacks"), ww.Monitor(model, every_n_steps=1) as monitor:
+        assert monitor.wait_for_first()
+        status = monitor.status()
+        assert (status.snapshots, status.published, status.under_way) == (1, 1, 0)
+        assert len(status.worker_pids) == 1
+        assert 2**20 < status.worker_memory < 2**31
+        assert status.worker_cpu > 0
+        assert 0 < status.copy_seconds <= status.hook_seconds <= status.wall_seconds
+        assert status.staleness == {"frozen": 0, "moving": 0}
+    lines = [record.getMessage() for record in caplog.records if record.name == "ww_callbacks"]
+    assert len(lines) == 1
+    assert re.match(r"1 of 1 snapshots analysed, 0 skipped, 0 results failed; training waited ", lines[0])
+
+
+def test_every_snapshot_is_published_skipped_or_under_way():
+    model = two()
+    with ww.Monitor(model, every_n_steps=1) as monitor:
+        for step in range(1, 60):
+            model["frozen"][0, 0] = step
+            monitor.step(step)
+            status = monitor.status()
+            assert status.snapshots == status.published + status.under_way
+            assert status.snapshots + status.skipped == step + 1
+    assert monitor.history.steps == sorted(set(monitor.history.steps))
+
+
+def test_waiting_is_over_in_time_with_and_without_a_bar():
+    done, never = Future(), Future()
+    done.set_result(1)
+    for bar in (False, True):
+        assert wait_for([done], 5.0, bar=bar)
+        assert not wait_for([done, never], 0.05, bar=bar)
+        assert not wait_for([done, never], -1.0, bar=bar)
+        assert wait_for([], 0.0, bar=bar)
+
+
+def test_pauses_grow_and_end_with_a_result():
+    faults = Faults()
+    delays = [faults.delay]
+    for _ in range(8):
+        faults.died("x")
+        delays.append(faults.delay)
+    assert delays[:3] == [0.0, FIRST_DELAY, 4 * FIRST_DELAY]
+    assert delays == sorted(delays)
+    assert delays[-1] == LONGEST_DELAY
+    faults.answered("fc")
+    assert faults.delay == 0.0
+
+
+def test_a_layer_that_killed_twice_is_left_out_and_the_others_go_on():
+    faults = Faults()
+    for _ in range(2):
+        faults.died("killed", "bad")
+        faults.answered("good")
+    for _ in range(5):
+        assert "left out" in faults.left_out("bad")
+        assert faults.left_out("good") == ""
+    assert faults.broken == ""
+
+
+def test_where_every_layer_kills_there_is_nothing_left_to_do():
+    faults = Faults()
+    for _ in range(MAX_DEATHS):
+        if not faults.left_out("only"):
+            faults.died("killed", "only")
+    assert f"{MAX_DEATHS} times in a row" in faults.broken
