@@ -13,6 +13,7 @@ from ww_callbacks import forking
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
 from ww_callbacks.snapshot import SnapshotBuffer
 from ww_callbacks.worker.process import WorkerProcess
+from ww_callbacks.worker.task import make_task, read_answer, run_task
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -71,6 +72,11 @@ def nothing_survives():
         time.sleep(0.005)
 
 
+def analysed(worker, buffer):
+    future = worker.submit(run_task, make_task(SPEC, Settings(), None), buffer.array(0, 0))
+    return read_answer(future.result(timeout=40), SPEC, None)
+
+
 @pytest.fixture
 def bench():
     weights = np.random.default_rng(0).standard_normal((90, 60))
@@ -79,7 +85,7 @@ def bench():
     worker = WorkerProcess(buffer)
 
     def run():
-        return worker.submit(analyze_layer, SPEC, buffer.array(0, 0), Settings()).result(timeout=40)
+        return analysed(worker, buffer)
 
     assert run().status == "ok"
     yield buffer, worker, run
@@ -89,7 +95,7 @@ def bench():
 
 def test_a_forked_child_holds_no_pipe_of_the_worker_and_no_memory(bench):
     _, worker, _ = bench
-    theirs = {link for link in open_files(worker.pid).values() if link.startswith("pipe:")}
+    theirs = {link for link in open_files(worker.pids[0]).values() if link.startswith("pipe:")}
     assert theirs & set(open_files(os.getpid()).values())  # what the child would inherit
     child = Child()
     try:
@@ -103,17 +109,17 @@ def test_a_forked_child_holds_no_pipe_of_the_worker_and_no_memory(bench):
 
 def test_the_worker_of_the_parent_keeps_working_while_a_child_lives_and_after_it(bench):
     _, worker, run = bench
-    pid, expected = worker.pid, run()
+    pid, expected = worker.pids[0], run()
     child = Child()
     assert run() == expected
     assert child.end() == 0
     assert run() == expected
-    assert worker.pid == pid
+    assert worker.pids[0] == pid
 
 
 def test_shutting_down_in_the_child_does_not_end_the_worker_of_the_parent(bench):
     buffer, worker, run = bench
-    pid = worker.pid
+    pid = worker.pids[0]
 
     def work():
         worker.shutdown()
@@ -123,13 +129,13 @@ def test_shutting_down_in_the_child_does_not_end_the_worker_of_the_parent(bench)
     child = Child(work)
     assert child.told == b"x"
     assert child.end() == 0
-    assert worker.pid == pid
+    assert worker.pids[0] == pid
     assert run().status == "ok"
 
 
 def test_the_worker_ends_with_the_parents_wish_though_a_child_lives(bench):
     _, worker, _ = bench
-    process, child = psutil.Process(worker.pid), Child()
+    process, child = psutil.Process(worker.pids[0]), Child()
     worker.shutdown()
     assert not process.is_running()
     assert child.end() == 0
@@ -141,7 +147,7 @@ def test_a_child_may_fork_on_and_watch_models_of_its_own(bench):
         buffer = SnapshotBuffer([((90, 60), np.dtype("f8"))], slots=1)
         buffer.take([lambda: weights])
         with WorkerProcess(buffer) as worker:
-            report = worker.submit(analyze_layer, SPEC, buffer.array(0, 0), Settings()).result(timeout=40)
+            report = analysed(worker, buffer)
             grandchild = Child()
             assert report == analyze_layer(SPEC, weights, Settings())
             assert grandchild.end() == 0
