@@ -96,7 +96,7 @@ class Pending:
 
 
 def change_per_step(before: LayerReport, after: LayerReport) -> float:
-    """How much a layer changed: |Δ log₁₀ Σλ| + |Δ log₁₀ λ_max| per step; 0 where that is not known.
+    """How much a layer changed: ``|Δ log₁₀ Σλ| + |Δ log₁₀ λ_max|`` per step; 0 where that is not known.
 
     Example:
         >>> before = LayerReport(name="fc", kind="Linear", step=0, log_norm=1.0, log_spectral_norm=0.5)

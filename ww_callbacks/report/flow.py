@@ -77,9 +77,9 @@ def correlation_flow(layers: Iterable[LayerReport]) -> CorrelationFlow:
 def scale_collapse(layers: Iterable[LayerReport], baseline: Iterable[LayerReport]) -> tuple[ScaleChange, ...]:
     """How far the scale of each layer moved from a baseline, beside the other layers.
 
-    z = (Δ - median Δ)/(1.4826 · median |Δ - median Δ|) with Δ the change of log10 λ_max. Where more than half of
+    ``z = (Δ - median Δ)/(1.4826 · median |Δ - median Δ|)`` with Δ the change of log10 λ_max. Where more than half of
     the layers moved alike, the mean absolute deviation takes the place of the median one. Published scale collapses
-    go both ways: look at |z|.
+    go both ways: look at ``|z|``.
 
     Source: Iglewicz and Hoaglin, *How to detect and handle outliers* (1993), for the score.
 

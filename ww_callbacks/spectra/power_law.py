@@ -44,7 +44,8 @@ def fit_power_law(values: NDArray[np.floating]) -> PowerLawFit:
 
     Every value but the largest is a candidate x_i for xmin. With the k values x_j ≥ x_i
 
-        alpha_i = 1 + k / Σ ln(x_j/x_i),   D_i = max_j |1 - (x_j/x_i)^(1 - alpha_i) - (j - i)/k|
+    - ``alpha_i = 1 + k / Σ ln(x_j/x_i)``
+    - ``D_i = max_j |1 - (x_j/x_i)^(1 - alpha_i) - (j - i)/k|``
 
     and the first candidate with the smallest D_i wins. The search is exact: a lower bound of every D_i from a few
     probes decides which candidates are evaluated in full.
