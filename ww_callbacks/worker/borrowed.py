@@ -27,9 +27,12 @@ class Borrowed:
 
     Example:
         >>> from concurrent.futures import ThreadPoolExecutor
+        >>> import numpy as np
+        >>> def total(task, stored):
+        ...     return {"total": task["factor"] * float(stored.sum())}
         >>> with ThreadPoolExecutor() as pool:
-        ...     Borrowed(pool, timeout=60.0).submit(dict, {"a": 1}, ()).result()
-        {'a': 1}
+        ...     Borrowed(pool, timeout=60.0).submit(total, {"factor": 2}, np.ones(3)).result()
+        {'total': 6.0}
     """
 
     pids: tuple[int, ...] = ()
