@@ -21,7 +21,7 @@ autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 napoleon_attr_annotations = True
-exclude_patterns = ["run_code.py", "screenshot.py"]
+exclude_patterns = ["*.py"]
 
 html_theme = "furo"
 html_title = "ww_callbacks"

