@@ -217,6 +217,26 @@ def test_callback_metrics_are_the_means_and_change_at_snapshot_steps_only(pl: An
     assert {f"ww/{key}" for key in last} < set(ww_metrics(trainer))
 
 
+@both_distributions
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_progress_bar_carries_alpha_on_request(pl: Any, tmp_path: Path, asked: bool) -> None:
+    shown: list[Any] = []
+
+    class Bar(importlib.import_module(f"{pl.__name__}.callbacks").ProgressBar):  # type: ignore[misc]
+        def enable(self) -> None: ...
+
+        def disable(self) -> None: ...
+
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            shown.append(self.get_metrics(trainer, module).get("ww/alpha"))
+
+    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait", prog_bar=asked)
+    trainer_of(pl, tmp_path, monitor, Bar(), enable_progress_bar=True).fit(network(pl), data())
+    alphas = monitor.history.series("alpha")
+    expected = [None] * 4 + [alphas[0]] * 5 + [alphas[1]] * 5 + [alphas[2]] * 5 + [alphas[3]] * 5
+    assert shown == (pytest.approx(expected) if asked else [None] * 24)
+
+
 def test_what_is_known_at_a_step_is_reproducible_when_waiting(pl: Any, tmp_path: Path) -> None:
     runs = []
     for _ in range(2):
@@ -342,6 +362,7 @@ def test_a_misspelt_pattern_ends_before_the_first_step(pl: Any, tmp_path: Path) 
         ({"drain_timeout": -1.0}, ValueError, "drain_timeout: expected more than 0 seconds"),
         ({"conv_scale": "x"}, ValueError, "conv_scale: expected"),
         ({"log_dir": 5}, TypeError, "log_dir: expected a path"),
+        ({"prog_bar": "yes"}, TypeError, "prog_bar: expected True or False, got 'yes'"),
         ({"on_error": "ignore"}, ValueError, "on_error: expected one of"),
     ],
 )

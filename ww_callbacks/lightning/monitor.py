@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval
-from ww_callbacks.arguments import check_path
+from ww_callbacks.arguments import check_flag, check_path
 from ww_callbacks.lightning.base import Callback, Trainer, log
 from ww_callbacks.lightning.checks import anybody_checks, checkpoint_checks_batches, scheduler_checks_steps
 from ww_callbacks.lightning.distributed import on_first_rank
@@ -24,6 +24,8 @@ from ww_callbacks.spectra import Precision
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule
+
+ALPHA = "ww/alpha"
 
 
 class SpectralMonitor(Callback):
@@ -53,6 +55,7 @@ class SpectralMonitor(Callback):
             True, False, or patterns.
         log_dir: folder for TensorBoard where no logger of the trainer writes for it.
         jsonl: a file for all results as JSON lines, or True for ``ww_history.jsonl`` beside the run.
+        prog_bar: show ``ww/alpha`` in the progress bar of the trainer.
         on_result: called with each :class:`~ww_callbacks.report.Report`.
         max_rows: embeddings with more rows are skipped.
         conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" or "none".
@@ -94,6 +97,7 @@ class SpectralMonitor(Callback):
         log_every_layer: bool | str | list[str] = "auto",
         log_dir: str | None = None,
         jsonl: bool | str | None = None,
+        prog_bar: bool = False,
         on_result: Callable[[Report], object] | None = None,
         max_rows: int = 50_000,
         conv_scale: ConvScale = "weightwatcher",
@@ -115,7 +119,9 @@ class SpectralMonitor(Callback):
         every_n_steps = schedule(every_n_steps, every_n_epochs)
         check_path("log_dir", log_dir)
         check_path("jsonl", jsonl, or_bool=True)
+        check_flag("prog_bar", prog_bar)
         self._every_n_epochs, self._log_dir, self._jsonl = every_n_epochs, log_dir, jsonl
+        self._prog_bar = prog_bar
         self._options = Options(
             every_n_steps=every_n_steps,
             layers=layers,
@@ -261,6 +267,8 @@ class SpectralMonitor(Callback):
         if published is not None:
             self.published = published
             trainer.callback_metrics.update({key: torch.tensor(value) for key, value in published.metrics.items()})
+            if self._prog_bar and ALPHA in published.metrics:
+                trainer.progress_bar_metrics[ALPHA] = published.metrics[ALPHA]
 
     def _act(self, action: Callable[[], object]) -> Published | None:
         """What has been published by the action, None where it is the same as before."""
