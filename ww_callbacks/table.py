@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-_NUMBERS = ("N x M", "alpha", "95 % interval", "shuffled", "D", "tail", "log λmax", "stable rank", "traps")
-_HEAD = ("layer", "kind", *_NUMBERS, "")
-_LEFT = {0, 1, len(_HEAD) - 1}
+Row = Mapping[str, Any]
+"""The columns of one layer, as ``LayerReport.to_dict`` gives them."""
+
+LEFT = ("layer", "kind", "")
+"""Columns of words; all others hold numbers."""
 
 
-def render_table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, float], step: int | None) -> str:
+def render_table(rows: Sequence[Row], summary: Mapping[str, float], step: int | None) -> str:
     """The fitted layers as a table, the others as a list with their reasons, the means below.
 
     Args:
@@ -24,31 +27,45 @@ def render_table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, float]
     """
     if not rows:
         return "no layers"
-    fitted = [_cells(row) for row in rows if row["alpha"] is not None]
+    table = layer_table(rows)
     parts = [] if step is None else [f"step {step}"]
-    if fitted:
-        parts.append(_align([_HEAD, *fitted]))
-    parts += _without_fit([row for row in rows if row["alpha"] is None])
-    if "alpha" in summary:
-        parts.append(_means(rows, summary))
-    return "\n".join(parts)
+    if len(table) > 1:
+        parts.append(align(table))
+    return "\n".join([*parts, *notes(rows, summary)])
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    size = f"{row['N']} x {row['M']}" + (f" ({row['rf']})" if row["rf"] > 1 else "")
-    return (
-        row["name"],
-        row["kind"],
-        size,
-        _number(row["alpha"], 2),
-        f"{_number(row['alpha_low'], 2)} to {_number(row['alpha_high'], 2)}",
-        _number(row["rand_alpha"], 2),
-        _number(row["D"], 3),
-        f"{row['num_pl_spikes']}/{row['num_evals']}",
-        _number(row["log_spectral_norm"], 2),
-        _number(row["stable_rank"], 1),
-        _number(row["num_traps"], 0),
-        row["warning"],
+def layer_table(rows: Sequence[Row]) -> list[list[str]]:
+    """The fitted layers as cells, the head first; with a baseline three columns more.
+
+    Example:
+        >>> layer_table([])[0][:4]
+        ['layer', 'kind', 'N x M', 'alpha']
+    """
+    columns = dict(_COLUMNS)
+    if any(set(row) & set(_CHANGES.values()) for row in rows):
+        columns |= {title: _signed(column) for title, column in _CHANGES.items()}
+    columns[""] = lambda row: str(row["warning"])
+    fitted = [row for row in rows if row["alpha"] is not None]
+    return [list(columns), *([cell(row) for cell in columns.values()] for row in fitted)]
+
+
+def notes(rows: Sequence[Row], summary: Mapping[str, float]) -> list[str]:
+    """What the table does not hold: layers without a fit, what changed, the means."""
+    lines = _without_fit([row for row in rows if row["alpha"] is None])
+    lines += [f"{', '.join(names)}: {change}" for change, names in _by(rows, "change").items() if change]
+    lines += [_against(rows)] if any("distance" in row or "delta_alpha" in row for row in rows) else []
+    return lines + ([_means(rows, summary)] if "alpha" in summary else [])
+
+
+def align(lines: Sequence[Sequence[str]]) -> str:
+    """Cells as text, columns of numbers to the right; the first line is the head."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if title in LEFT else cell.rjust(width)
+            for title, cell, width in zip(lines[0], line, widths, strict=True)
+        ).rstrip()
+        for line in lines
     )
 
 
@@ -58,22 +75,56 @@ def _number(value: float | None, digits: int) -> str:
     return f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.2e}"
 
 
-def _align(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column in _LEFT else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+def _digits(column: str, digits: int) -> Callable[[Row], str]:
+    return lambda row: _number(row[column], digits)
 
 
-def _without_fit(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    by_reason: dict[tuple[str, str], list[str]] = {}
+def _signed(column: str) -> Callable[[Row], str]:
+    """A change with its sign; a distance, which has none, with three digits."""
+    if column == "distance":
+        return lambda row: _number(row.get(column), 3)
+    return lambda row: f"{row[column]:+.2f}" if row.get(column) is not None else "-"
+
+
+_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "layer": lambda row: str(row["name"]),
+    "kind": lambda row: str(row["kind"]),
+    "N x M": lambda row: f"{row['N']} x {row['M']}" + (f" ({row['rf']})" if row["rf"] > 1 else ""),
+    "alpha": _digits("alpha", 2),
+    "95 % interval": lambda row: f"{_number(row['alpha_low'], 2)} to {_number(row['alpha_high'], 2)}",
+    "shuffled": _digits("rand_alpha", 2),
+    "D": _digits("D", 3),
+    "tail": lambda row: f"{row['num_pl_spikes']}/{row['num_evals']}",
+    "log λmax": _digits("log_spectral_norm", 2),
+    "stable rank": _digits("stable_rank", 1),
+    "traps": _digits("num_traps", 0),
+}
+_CHANGES = {"Δalpha": "delta_alpha", "Δlog λmax": "delta_log_lambda_max", "distance": "distance"}
+
+
+def _without_fit(rows: Sequence[Row]) -> list[str]:
+    return [
+        f"{status}: {', '.join(names)} ({reason})" for (status, reason), names in _by(rows, "status", "reason").items()
+    ]
+
+
+def _by(rows: Sequence[Row], *columns: str) -> dict[Any, list[str]]:
+    """Names of the layers by what their columns say, in the order in which that comes first."""
+    names: dict[Any, list[str]] = {}
     for row in rows:
-        by_reason.setdefault((row["status"], row["reason"]), []).append(row["name"])
-    return [f"{status}: {', '.join(names)} ({reason})" for (status, reason), names in by_reason.items()]
+        found = tuple(row.get(column, "") for column in columns)
+        names.setdefault(found if len(found) > 1 else found[0], []).append(row["name"])
+    return names
+
+
+def _against(rows: Sequence[Row]) -> str:
+    """How far the model as a whole moved."""
+    parts = []
+    for column, text in (("delta_alpha", "median change of alpha {:+.2f}"), ("distance", "median distance {:.3g}")):
+        values = [row[column] for row in rows if row.get(column) is not None]
+        if values:
+            parts.append(f"{text.format(statistics.median(values))} over {len(values)} layers")
+    return "against the baseline: " + ", ".join(parts)
 
 
 def _means(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, float]) -> str:

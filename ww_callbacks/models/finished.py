@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
 from ww_callbacks.arguments import check_count, check_flag, check_patterns
+from ww_callbacks.models.baseline import distances, partners
 from ww_callbacks.models.run import run_layers
 from ww_callbacks.report import Report
 from ww_callbacks.spectra import Precision
@@ -29,6 +31,7 @@ def analyze(
     spectrum: bool = False,
     workers: int = 0,
     progress: bool = False,
+    baseline: Any = None,
 ) -> Report:
     """Analyse the weights of a model.
 
@@ -51,10 +54,16 @@ def analyze(
         spectrum: keep all eigenvalues of each layer, ``LayerReport.spectrum``.
         workers: processes to analyse in, one thread and one layer in memory each; 0 for this process.
         progress: show a bar with layer and remaining time on standard error, where that is a terminal or a notebook.
+        baseline: what the model is compared with, layer by layer: a second model or file, such as the base of a
+            fine-tuned model or the original of a compressed one. Each layer then tells how far it moved
+            (``delta_alpha``, ``delta_log_lambda_max``, ``distance``), whether its scale collapsed, and in words what
+            is noticeable (``change``). A :class:`~ww_callbacks.Report` will do where the weights are gone; it gives no
+            distance.
 
     Raises:
         TypeError: the model or an argument is of the wrong kind.
-        ValueError: a pattern matches no layer, or an argument has a value that is not allowed.
+        ValueError: a pattern matches no layer, an argument has a value that is not allowed, or no layer of the baseline
+            has the name of one of the model.
         MemoryError: there is not enough memory for ``workers`` copies of the largest layer.
         ImportError: ``progress`` is wanted and rich is not installed.
 
@@ -71,5 +80,11 @@ def analyze(
     settings = Settings(conv_scale, randomize, precision, interval, fit, seed, gof, compare, spectrum)
     check_count("workers", workers, least=0)
     check_flag("progress", progress)
+    run = partial(run_layers, settings=settings, workers=workers, progress=progress)
     chosen = select_layers(find_layers(model, max_rows), layers)
-    return Report.of(run_layers(chosen, settings, workers=workers, progress=progress))
+    if baseline is None or isinstance(baseline, Report):
+        report = Report.of(run(chosen))
+        return report if baseline is None else report.against(baseline)
+    before = partners(chosen, find_layers(baseline, max_rows))
+    moved = distances(chosen, before)
+    return Report.of(run(chosen)).against(Report.of(run(before, title="baseline")), moved)

@@ -2,10 +2,11 @@
 
 from ww_callbacks.report.flow import CorrelationFlow, ScaleChange
 from ww_callbacks.report.history import History
-from ww_callbacks.report.layer import COLUMNS, Histogram, LayerReport, Status, Verdict, Warning_
+from ww_callbacks.report.layer import BASELINE_COLUMNS, COLUMNS, Histogram, LayerReport, Status, Verdict, Warning_
 from ww_callbacks.report.report import MIN_COUNTED, Report
 
 __all__ = [
+    "BASELINE_COLUMNS",
     "COLUMNS",
     "MIN_COUNTED",
     "CorrelationFlow",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ww_callbacks.report.layer import LayerReport
+
+OUTLYING = 3.5
+"""Robust standard deviations from the median beyond which a value is an outlier (Iglewicz and Hoaglin)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,10 @@ def correlation_flow(layers: Iterable[LayerReport]) -> CorrelationFlow:
 def scale_collapse(layers: Iterable[LayerReport], baseline: Iterable[LayerReport]) -> tuple[ScaleChange, ...]:
     """How far the scale of each layer moved from a baseline, beside the other layers.
 
-    ``z = (Δ - median Δ)/(1.4826 · median |Δ - median Δ|)`` with Δ the change of log10 λ_max. Where more than half of
-    the layers moved alike, the mean absolute deviation takes the place of the median one. Published scale collapses
-    go both ways: look at ``|z|``.
+    ``z = (Δ - median Δ)/(1.4826 · median |Δ - median Δ|)`` with Δ the change of log10 λ_max. Layers beyond ±3.5 are
+    left out and the others measured again until none is added, so that many collapsed layers do not hide each other.
+    Where more than half of the layers moved alike, the mean absolute deviation takes the place of the median one.
+    Published scale collapses go both ways: look at ``|z|``.
 
     Source: Iglewicz and Hoaglin, *How to detect and handle outliers* (1993), for the score.
 
@@ -103,11 +107,27 @@ def scale_collapse(layers: Iterable[LayerReport], baseline: Iterable[LayerReport
         for layer in layers
         if layer.log_spectral_norm is not None and (old := before.get(layer.name)) is not None
     }
-    if not changes:
-        return ()
-    median = statistics.median(changes.values())
-    deviations = [abs(change - median) for change in changes.values()]
-    spread = 1.4826 * statistics.median(deviations) or 1.2533 * statistics.fmean(deviations)
-    return tuple(
-        ScaleChange(name, change, (change - median) / spread if spread else 0.0) for name, change in changes.items()
-    )
+    scores = outlyingness(list(changes.values()))
+    return tuple(ScaleChange(*change, z) for change, z in zip(changes.items(), scores, strict=True))
+
+
+def outlyingness(values: Sequence[float]) -> list[float]:
+    """How far each value lies from the median, in robust standard deviations of those within 3.5 of them.
+
+    Example:
+        >>> [round(z, 1) for z in outlyingness([0.0, 0.1, -0.1, 0.2, -0.2, 3.0])]
+        [0.0, 0.7, -0.7, 1.3, -1.3, 20.2]
+    """
+    inside, scores = list(values), [0.0] * len(values)
+    while inside:
+        median = statistics.median(inside)
+        deviations = [abs(value - median) for value in inside]
+        spread = 1.4826 * statistics.median(deviations) or 1.2533 * statistics.fmean(deviations)
+        if not spread:
+            break
+        scores = [(value - median) / spread for value in values]
+        nearer = [value for value, z in zip(values, scores, strict=True) if abs(z) <= OUTLYING]
+        if len(nearer) >= len(inside):
+            break
+        inside = nearer
+    return scores

@@ -9,8 +9,8 @@ from ww_callbacks.report.layer import COLUMNS
 if TYPE_CHECKING:
     import pandas as pd
 
-_TEXTS = ("name", "kind", "status", "reason", "warning", "vs_exponential", "vs_lognormal", "vs_truncated")
-_FLAGS = ("counted", "reliable")
+_TEXTS = ("name", "kind", "status", "reason", "warning", "vs_exponential", "vs_lognormal", "vs_truncated", "change")
+_FLAGS = ("counted", "reliable", "scale_collapse", "hardly_moved")
 
 
 def to_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -92,6 +92,12 @@ class LayerReport:
         vs_exponential: the better of power law and exponential, or "undecided" (on request).
         vs_lognormal: the same for the log-normal.
         vs_truncated: the same for the truncated power law.
+        delta_alpha: alpha minus that of the baseline (with a baseline, as all columns up to ``change``).
+        delta_log_lambda_max: log10 λ_max minus that of the baseline.
+        distance: ``‖W - W₀‖_F/‖W₀‖_F``, W₀ the baseline.
+        scale_collapse: λ_max moved far while those of the other layers did not.
+        hardly_moved: the weights moved less than a tenth of what the median layer did.
+        change: what is noticeable against the baseline, in words.
         histogram: counts for a picture; not a column.
         spectrum: all eigenvalues, ascending (on request); not a column.
     """
@@ -149,6 +155,12 @@ class LayerReport:
     vs_exponential: Verdict | None = None
     vs_lognormal: Verdict | None = None
     vs_truncated: Verdict | None = None
+    delta_alpha: float | None = None
+    delta_log_lambda_max: float | None = None
+    distance: float | None = None
+    scale_collapse: bool | None = None
+    hardly_moved: bool | None = None
+    change: str = ""
     histogram: Histogram | None = None
     spectrum: tuple[float, ...] | None = None
 
@@ -163,9 +175,9 @@ class LayerReport:
         return self.reason == _WAITING
 
     def to_dict(self) -> dict[str, Any]:
-        """The columns as plain values, ready for JSON; histogram and spectrum only where there is one."""
+        """The columns as plain values, ready for JSON; histogram, spectrum and changes only where there are any."""
         values = asdict(self)
-        return {key: value for key, value in values.items() if key in COLUMNS or value is not None}
+        return {key: value for key, value in values.items() if key in _ALWAYS or value not in (None, "")}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LayerReport:
@@ -191,3 +203,5 @@ def _histogram(low: float, high: float, counts: Iterable[int], rand_counts: Iter
 
 _BESIDE = ("histogram", "spectrum")
 COLUMNS = tuple(field.name for field in fields(LayerReport) if field.name not in _BESIDE)
+BASELINE_COLUMNS = COLUMNS[COLUMNS.index("delta_alpha") : COLUMNS.index("change") + 1]
+_ALWAYS = frozenset(COLUMNS) - frozenset(BASELINE_COLUMNS)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ww_callbacks.report.change import against
 from ww_callbacks.report.flow import CorrelationFlow, ScaleChange, correlation_flow, scale_collapse
 from ww_callbacks.report.frame import to_frame
 from ww_callbacks.report.layer import LayerReport
@@ -132,6 +133,15 @@ class Report:
             One entry per layer whose λ_max is known in both, in model order.
         """
         return scale_collapse(self.layers, baseline.layers)
+
+    def against(self, baseline: Report, distances: Mapping[str, float | None] | None = None) -> Report:
+        """The same report with how each layer changed: what ``analyze(…, baseline=…)`` gives.
+
+        Args:
+            baseline: a report of the model before, such as the first one of a history; layers are matched by name.
+            distances: how far the weights of each layer moved, where that is known: reports do not hold weights.
+        """
+        return Report(against(self.layers, baseline.layers, distances or {}), self.step)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dictionary of plain values per layer, ready for JSON."""

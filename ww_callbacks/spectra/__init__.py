@@ -12,7 +12,7 @@ from ww_callbacks.spectra.eigen import Precision, eigenvalues, float32_error, ma
 from ww_callbacks.spectra.goodness import goodness_of_fit
 from ww_callbacks.spectra.histogram import log_histogram
 from ww_callbacks.spectra.interval import asymptotic_interval, bootstrap_interval, rounding_shift
-from ww_callbacks.spectra.norms import Norms, log_alpha_norm, norm_metrics
+from ww_callbacks.spectra.norms import Norms, log_alpha_norm, norm_metrics, relative_distance
 from ww_callbacks.spectra.power_law import PowerLawFit, fit_power_law, hill_alpha
 from ww_callbacks.spectra.tracy_widom import tracy_widom_isf, tracy_widom_sf
 from ww_callbacks.spectra.truncated import TruncatedPowerLawFit, fit_truncated_power_law
@@ -45,6 +45,7 @@ __all__ = [
     "norm_metrics",
     "numerical_rank",
     "rank_tolerance",
+    "relative_distance",
     "rounding_shift",
     "shuffle_matrix",
     "shuffled_control",

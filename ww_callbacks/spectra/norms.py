@@ -82,6 +82,36 @@ def log_alpha_norm(values: NDArray[np.float64], alpha: float) -> float:
     return float(logsumexp(alpha * np.log(positive)) / math.log(10))
 
 
+def relative_distance(matrices: NDArray[np.generic], baseline: NDArray[np.generic]) -> float | None:
+    """How far weights moved, relative to where they came from: ‖W - W₀‖_F / ‖W₀‖_F.
+
+    Args:
+        matrices: W, any shape and real dtype.
+        baseline: W₀, of the same shape.
+
+    Returns:
+        0 for the same weights; None where W₀ is zero, or something is not finite.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> import numpy as np
+        >>> relative_distance(np.array([3.0, 4.0]), np.array([3.0, 0.0]))
+        1.3333333333333333
+    """
+    if np.shape(matrices) != np.shape(baseline):
+        raise ValueError(f"baseline: expected shape {np.shape(matrices)}, got {np.shape(baseline)}")
+    moved = start = 0.0
+    with np.errstate(all="ignore"):
+        for now, before in zip(np.atleast_1d(matrices), np.atleast_1d(baseline), strict=True):
+            old = np.asarray(before, dtype=np.float64)
+            moved = math.hypot(moved, float(np.linalg.norm(now - old)))
+            start = math.hypot(start, float(np.linalg.norm(old)))
+        distance = moved / start if start else math.inf
+    return distance if math.isfinite(distance) else None
+
+
 def _entropy(p: NDArray[np.float64], rank: int) -> float:
     p = p[p > 0]  # a share may underflow
     return float(-(p * np.log(p)).sum() / math.log(rank))

@@ -1,0 +1,106 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ww_callbacks as ww
+
+WEIGHTS = Path(os.environ.get("WW_TEST_WEIGHTS", Path(__file__).parents[3] / "shared" / "weights"))
+
+
+def weights() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "fc1": rng.standard_normal((120, 60)),
+        "conv": rng.standard_normal((20, 16, 3, 3)).astype(np.float32),
+        "fc2": rng.standard_normal((60, 80)).astype(np.float16),
+        "bias": rng.standard_normal(60),
+    }
+
+
+def test_a_model_against_itself_has_not_moved():
+    report = ww.analyze(weights(), baseline=weights())
+    analysed = [layer for layer in report if layer.M is not None]
+    assert [layer.distance for layer in analysed] == [0, 0, 0]
+    assert [layer.delta_alpha for layer in analysed] == [0, 0, 0]
+    assert all(layer.hardly_moved and layer.change == "has not moved" for layer in analysed)
+    assert report["bias"].distance is None
+
+
+def test_the_distance_is_that_of_the_weights():
+    tuned = weights()
+    tuned["fc1"] = tuned["fc1"] + 0.5
+    tuned["conv"] = tuned["conv"] * 1.5
+    report = ww.analyze(tuned, baseline=weights())
+    assert report["fc1"].distance == pytest.approx(0.5 * np.sqrt(120 * 60) / np.linalg.norm(weights()["fc1"]))
+    assert report["conv"].distance == pytest.approx(0.5)
+    assert report["conv"].delta_log_lambda_max == pytest.approx(np.log10(1.5**2))
+    assert report["conv"].delta_alpha == pytest.approx(0, abs=1e-4)  # single precision
+    assert report["fc2"].change == "has not moved"
+
+
+def test_a_file_a_mapping_and_a_module_can_stand_beside_each_other(tmp_path):
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Linear(60, 100), torch.nn.ReLU(), torch.nn.Linear(100, 80))
+    torch.save(module.state_dict(), tmp_path / "before.pt")
+    with torch.no_grad():
+        module[2].weight *= 3
+    by_module = ww.analyze(module, baseline=tmp_path / "before.pt", workers=1)
+    assert [layer.distance for layer in by_module] == [0, pytest.approx(2)]
+    names = {"0": module[0].weight.detach().numpy(), "2": module[2].weight.detach().numpy()}
+    by_mapping = ww.analyze(names, baseline=tmp_path / "before.pt")
+    assert [layer.delta_log_lambda_max for layer in by_mapping] == pytest.approx([0, np.log10(9)])
+    assert [layer.delta_alpha for layer in by_module] == pytest.approx([0, 0], abs=1e-4)
+
+
+def test_a_report_will_do_as_baseline():
+    report = ww.analyze(weights(), baseline=ww.analyze(weights()))
+    assert report["fc1"].delta_alpha == 0
+    assert report["fc1"].distance is None
+
+
+def test_pruned_layers_and_other_sizes_are_named():
+    pruned = weights() | {"fc1": np.zeros((120, 60)), "conv": weights()["conv"][:, :12]}
+    report = ww.analyze(pruned, baseline=weights())
+    assert report["fc1"].change == "all weights are zero, the baseline has values"
+    assert report["fc1"].distance == 1
+    assert report["conv"].change.startswith("another size than in the baseline (20 x 16, 9 of them)")
+    assert report["conv"].distance is None
+
+
+def test_no_common_name_is_an_error_and_a_missing_layer_is_logged(caplog):
+    with pytest.raises(ValueError, match=r"baseline: .*'other'.*'fc1'"):
+        ww.analyze(weights(), baseline={"other": np.ones((60, 60))})
+    ww.analyze({"fc1": weights()["fc1"]}, baseline=weights())
+    assert "'conv', 'fc2'" in caplog.text
+
+
+def test_layers_left_out_are_left_out_of_the_comparison(caplog):
+    report = ww.analyze(weights(), baseline=weights(), layers=["fc1"])
+    assert [layer.distance for layer in report] == [0, None, None, None]
+    assert not caplog.text
+
+
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs ../shared/weights")
+def test_the_published_scale_collapse_is_named():
+    """Channel regularisation: the second convolution of eight blocks shrinks, as the published table of means shows."""
+    pytest.importorskip("torch")
+    regularised, dense = (WEIGHTS / f"distiller_resnet20_{name}.pth.tar" for name in ("channel_regularised", "dense"))
+    report = ww.analyze(regularised, baseline=dense, randomize=False)
+    collapsed = [layer.name for layer in report if layer.scale_collapse]
+    blocks = ["1.0", "1.1", "1.2", "2.0", "2.1", "3.0", "3.1"]
+    assert collapsed == [f"layer{block}.conv2" for block in blocks]
+    assert all("scale collapse: λ_max fell" in report[name].change for name in collapsed)
+    assert all(report[name].delta_log_lambda_max < -0.9 for name in collapsed)
+
+
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs ../shared/weights")
+def test_five_zeroed_layers_are_named_and_all_means_stay_finite():
+    pytest.importorskip("torch")
+    zeroed, dense = (WEIGHTS / f"distiller_resnet20_{name}.pth.tar" for name in ("5_layers_zeroed", "dense"))
+    report = ww.analyze(zeroed, baseline=dense, randomize=False)
+    assert [layer.name for layer in report if layer.change.startswith("all weights are zero")] == [
+        f"layer{name}" for name in ("1.0.conv1", "1.0.conv2", "1.1.conv1", "1.1.conv2", "2.2.conv2")
+    ]
+    assert all(np.isfinite(value) for value in report.summary().values())

@@ -1,0 +1,61 @@
+"""A model against another: reading the two side by side, one layer at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from ww_callbacks import spectra
+from ww_callbacks.analysis import as_matrices
+from ww_callbacks.weights import Layer
+
+_log = logging.getLogger("ww_callbacks")
+
+
+def partners(layers: Sequence[Layer], baseline: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The layers of the baseline that stand beside analysed layers of the same name, in the baseline's order.
+
+    A layer of the baseline that the model does not have is named in a log message.
+
+    Raises:
+        ValueError: there is none.
+    """
+    names = {layer.name for layer in layers}
+    analysed = {layer.name for layer in layers if layer.spec is not None}
+    found = tuple(layer for layer in baseline if layer.name in analysed)
+    if analysed and not found:
+        raise ValueError(
+            "baseline: no layer has the name of an analysed layer of the model; "
+            f"it has {_some(baseline)}, the model {_some(layers)}"
+        )
+    gone = [layer for layer in baseline if layer.spec is not None and layer.name not in names]
+    if gone:
+        _log.warning("the baseline has layers that the model does not have: %s", _some(gone))
+    return found
+
+
+def distances(layers: Sequence[Layer], baseline: Sequence[Layer]) -> dict[str, float | None]:
+    """How far each layer moved, by name; only of layers that are analysed and have the same matrices in both.
+
+    Two layers are in memory at a time.
+    """
+    before = {layer.name: layer for layer in baseline}
+    return {
+        layer.name: _distance(layer, before[layer.name])
+        for layer in layers
+        if layer.name in before and _shape(layer) == _shape(before[layer.name]) is not None
+    }
+
+
+def _shape(layer: Layer) -> tuple[int, ...] | None:
+    return layer.spec.matrix_shape if layer.spec is not None else None
+
+
+def _distance(layer: Layer, old: Layer) -> float | None:
+    now, before = (as_matrices(each.spec, each.read()) for each in (layer, old) if each.spec and each.read)
+    return spectra.relative_distance(now, before)
+
+
+def _some(layers: Sequence[Layer], limit: int = 5) -> str:
+    names = ", ".join(repr(layer.name) for layer in layers[:limit])
+    return f"{names} and {len(layers) - limit} more" if len(layers) > limit else names

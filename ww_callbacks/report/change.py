@@ -1,0 +1,126 @@
+"""A model against another: what changed in each layer, as numbers, as flags and in words."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from ww_callbacks.report.flow import OUTLYING, scale_collapse
+from ww_callbacks.report.layer import LayerReport
+
+LEAST_COLLAPSE = 0.1
+"""Changes of log10 λ_max below this (a factor of 1.26) are no scale collapse, however still the other layers stand."""
+HARDLY = 0.1
+"""A layer hardly moved when its distance is this share of the median layer's, or less."""
+
+
+def against(
+    layers: Iterable[LayerReport], baseline: Iterable[LayerReport], distances: Mapping[str, float | None]
+) -> tuple[LayerReport, ...]:
+    """The layers with the columns that tell how they changed.
+
+    A scale collapse is a change of log10 λ_max beyond 3.5 robust standard deviations of those of the other layers
+    (:func:`~ww_callbacks.report.flow.scale_collapse`) and of at least 0.1. A layer has hardly moved when its distance
+    is at most a tenth of the median distance.
+
+    Args:
+        layers: the model now, in model order.
+        baseline: what it is compared with; layers are matched by name.
+        distances: ``‖W - W₀‖_F/‖W₀‖_F`` by name, where that is known.
+
+    Example:
+        >>> def model(**alphas):
+        ...     return [LayerReport(name=name, kind="Linear", M=60, alpha=alpha) for name, alpha in alphas.items()]
+        >>> now = against(model(fc1=3.0, new=2.0), model(fc1=5.0), {"fc1": 0.5})
+        >>> [(layer.delta_alpha, layer.distance, layer.change) for layer in now]
+        [(-2.0, 0.5, ''), (None, None, 'not in the baseline')]
+    """
+    layers, before = list(layers), {layer.name: layer for layer in baseline}
+    scores = {change.name: change for change in scale_collapse(layers, before.values())}
+    collapsed = {name for name, each in scores.items() if abs(each.z) > OUTLYING and abs(each.change) >= LEAST_COLLAPSE}
+    usual = statistics.median(change.change for change in scores.values()) if scores else 0.0
+    known = [distance for distance in distances.values() if distance is not None]
+    median = statistics.median(known) if known else 0.0
+    result = []
+    for layer in layers:
+        old, distance = before.get(layer.name), distances.get(layer.name)
+        score = scores.get(layer.name)
+        changed = replace(
+            layer,
+            delta_alpha=_difference(layer.alpha, old.alpha if old else None),
+            delta_log_lambda_max=score.change if score else None,
+            distance=distance,
+            scale_collapse=layer.name in collapsed if score else None,
+            hardly_moved=distance <= HARDLY * median if distance is not None else None,
+        )
+        result.append(replace(changed, change="; ".join(_sentences(changed, old, usual, median))))
+    return tuple(result)
+
+
+def _sentences(layer: LayerReport, old: LayerReport | None, usual: float, median: float) -> list[str]:
+    """What is noticeable, the gravest first."""
+    if old is None:
+        return ["not in the baseline"] if layer.M is not None else []
+    if layer.M is None or old.M is None:
+        return []
+    if (layer.N, layer.M, layer.rf) != (old.N, old.M, old.rf):
+        return [f"another size than in the baseline ({old.N} x {old.M}, {old.rf} of them)", *_tail(layer, old)]
+    if layer.norm is None and old.norm is not None:
+        return [f"{layer.reason}, the baseline has values"]
+    return [*_scale(layer, usual), *_rank(layer, old), *_tail(layer, old), *_distance(layer, median)]
+
+
+def _scale(layer: LayerReport, usual: float) -> list[str]:
+    if not layer.scale_collapse or layer.delta_log_lambda_max is None:
+        return []
+    word = "fell" if layer.delta_log_lambda_max < usual else "rose"
+    factor, others = (_factor(change) for change in (layer.delta_log_lambda_max, usual))
+    return [f"scale collapse: λ_max {word} to {factor} times the baseline's (median layer: {others} times)"]
+
+
+def _rank(layer: LayerReport, old: LayerReport) -> list[str]:
+    rank, before = layer.matrix_rank, old.matrix_rank
+    return [f"rank {rank}, was {before}"] if rank is not None and before is not None and rank < before else []
+
+
+def _tail(layer: LayerReport, old: LayerReport) -> list[str]:
+    """Alpha beyond both intervals, a tail that came or went, warnings and traps that are new."""
+    found = []
+    rose, fell = _beyond(old.alpha_high, layer.alpha_low), _beyond(layer.alpha_high, old.alpha_low)
+    if (rose or fell) and layer.alpha is not None and old.alpha is not None:
+        word = "rose" if rose else "fell"
+        found.append(f"alpha {word} from {old.alpha:.2f} to {layer.alpha:.2f}, beyond both 95 % intervals")
+    if layer.alpha is not None and old.alpha is not None and layer.warning != old.warning:
+        found.append(f"now {layer.warning}" if layer.warning else f"no longer {old.warning}")
+    if layer.alpha is None and old.alpha is not None and layer.norm is not None:
+        found.append(f"no fit any more: {layer.reason}")
+    traps, before = layer.num_traps or 0, old.num_traps
+    if before is not None and traps > before:
+        found.append(f"{traps} correlation trap" + "s" * (traps > 1) + f", the baseline has {before or 'none'}")
+    return [text.replace("no longer no tail", "a tail has formed") for text in found]
+
+
+def _distance(layer: LayerReport, median: float) -> list[str]:
+    if not layer.hardly_moved or layer.distance is None:
+        return []
+    if layer.distance == 0:
+        return ["has not moved"]
+    return [f"hardly moved: by {_percent(layer.distance)} of its norm, the median layer by {_percent(median)}"]
+
+
+def _beyond(high: float | None, low: float | None) -> bool:
+    return high is not None and low is not None and high < low
+
+
+def _difference(now: float | None, before: float | None) -> float | None:
+    return now - before if now is not None and before is not None else None
+
+
+def _factor(change: float) -> str:
+    return f"{10**change:.3g}" if abs(change) < 300 else f"1e{math.floor(change):+d}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
