@@ -2,12 +2,12 @@ import gc
 import os
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from processes import no_worker_left
 
 from ww_callbacks import forking
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
@@ -63,13 +63,9 @@ class Child:
 
 @pytest.fixture(autouse=True)
 def nothing_survives():
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
-    yield
-    gc.collect()
-    deadline = time.monotonic() + 2
-    while not {child.pid for child in psutil.Process().children(recursive=True)} <= before:
-        assert time.monotonic() < deadline, "a process is left"
-        time.sleep(0.005)
+    with no_worker_left():
+        yield
+        gc.collect()
 
 
 def analysed(worker, buffer):

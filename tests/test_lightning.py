@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from processes import workers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import nn
@@ -38,8 +39,7 @@ def pl(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(autouse=True)
 def nothing_survives() -> Any:
     yield
-    workers = [p for p in psutil.Process().children(recursive=True) if "ww_callbacks.worker" in p.cmdline()]
-    assert not workers
+    assert not workers()
 
 
 def network(pl: Any, *, optimizers: int = 1, manual: bool = False, scheduler: dict[str, Any] | None = None) -> Any:
@@ -379,14 +379,14 @@ def test_it_can_be_copied_and_pickled_before_training(pl: Any, tmp_path: Path) -
 
 
 def test_the_worker_is_started_with_the_first_snapshot_and_gone_at_the_end(pl: Any, tmp_path: Path) -> None:
-    pids: list[int | None] = []
+    pids: list[int] = []
 
     class Look(pl.Callback):
         def on_train_batch_start(self, *_: Any) -> None:
-            pids.extend(p.pid for p in psutil.Process().children() if "ww_callbacks.worker" in p.cmdline())
+            pids.extend(workers())
 
     before = set(os.listdir("/proc/self/fd"))
     trainer_of(pl, tmp_path, SpectralMonitor(every_n_steps=2, when_busy="wait"), Look()).fit(network(pl), data())
     assert len(set(pids)) == 1
-    assert not any(psutil.pid_exists(pid) for pid in pids if pid)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
     assert len(set(os.listdir("/proc/self/fd")) - before) <= 1

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from processes import eventually, no_worker_left, workers
 from torch import nn
 
 import ww_callbacks as ww
@@ -20,10 +20,6 @@ pytestmark = [
     pytest.mark.timeout(60),
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc"),
 ]
-
-
-def children():
-    return {child.pid for child in psutil.Process().children(recursive=True)}
 
 
 def memory_files():
@@ -36,20 +32,11 @@ def memory_files():
     return {link for link in links if "memfd:ww_callbacks" in link[1]}
 
 
-def eventually(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
 @pytest.fixture(autouse=True)
 def nothing_survives():
-    before, files = children(), memory_files()
-    yield
-    assert eventually(lambda: children() <= before, 2.0), "a process is left"
+    files = memory_files()
+    with no_worker_left():
+        yield
     gc.collect()
     assert memory_files() <= files, "memory is left"
 
@@ -154,9 +141,9 @@ def test_two_runs_that_wait_have_identical_histories():
 
 def stopped_worker():
     """Stop the worker at its start, so that it is busy for as long as the test wants."""
-    mine = psutil.Process().children
-    assert eventually(lambda: mine(), 10.0)
-    (worker,) = mine()
+    assert eventually(workers, 10.0)
+    (pid,) = workers()
+    worker = psutil.Process(pid)
     worker.suspend()
     return worker
 
@@ -343,7 +330,7 @@ def test_on_error_raise_hands_the_error_to_the_training_and_leaves_nothing():
     with pytest.raises(OSError, match="disk full"):  # noqa: PT012
         for step in range(1, 4):
             monitor.step(step)
-    assert children() == set()
+    assert workers() == set()
 
 
 def test_an_exception_in_the_body_passes_and_ends_the_worker_at_once():
@@ -351,9 +338,9 @@ def test_an_exception_in_the_body_passes_and_ends_the_worker_at_once():
     monitor = ww.Monitor(weights(), every_n_steps=1, when_busy="wait", outputs=[recorder])
     with pytest.raises(ZeroDivisionError), monitor:  # noqa: PT012
         monitor.step(1)
-        assert children()
+        assert workers()
         raise ZeroDivisionError
-    assert children() == set()
+    assert workers() == set()
     assert recorder.closed == 1
 
 
@@ -366,7 +353,7 @@ def test_after_the_end_every_call_is_harmless():
     monitor.close()
     monitor.wait_for_first()
     assert list(monitor.history) == before
-    assert children() == set()
+    assert workers() == set()
 
 
 def test_a_layer_with_nan_fails_the_others_are_analysed_and_the_summary_is_finite():
@@ -392,7 +379,7 @@ def test_a_model_without_anything_to_analyse_is_told_once_with_layers_and_reason
     assert "0: no matrix" in message
     assert "1: Embedding is not analysed" in message
     assert len(monitor.history) == 0
-    assert children() == set()
+    assert workers() == set()
 
 
 def test_a_model_without_layers_is_told():
@@ -442,7 +429,7 @@ def test_a_worker_that_cannot_be_started_ends_the_monitoring_with_one_warning(tm
 def test_a_worker_that_is_killed_costs_a_layer_and_not_the_run():
     with ww.Monitor(weights(), every_n_steps=1, when_busy="wait") as monitor:
         assert monitor.wait_for_first()
-        for pid in children():
+        for pid in workers():
             os.kill(pid, signal.SIGKILL)
         for step in range(1, 4):
             monitor.step(step)
@@ -498,7 +485,7 @@ def test_two_monitors_in_one_process_do_not_meet():
         for step in range(1, 4):
             first.step(step)
             second.step(step)
-        assert len(children()) == 2
+        assert len(workers()) == 2
     assert first.history.steps == [0, 1, 2, 3]
     assert second.history.steps == [0, 2, 3]
     assert first.history[0]["fc"].alpha == ww.analyze(first_model)["fc"].alpha
@@ -509,7 +496,7 @@ def test_a_monitor_that_is_dropped_unclosed_leaves_no_process():
     monitor = ww.Monitor(weights(), every_n_steps=1, when_busy="wait")
     monitor.start()
     monitor.step(1)
-    assert children()
+    assert workers()
     del monitor
     gc.collect()  # what is left is for the fixture to see
 

@@ -1,7 +1,8 @@
 """What the integration tests share: programs run as real processes, and the proof that nothing of them stays.
 
 Every program gets a mark in its environment, which its children inherit: by it the tests find all processes of a
-program, whoever started them. Shared memory is followed by its inode, over the whole machine.
+program, whoever started them. Shared memory is followed by its inode, over the whole machine. What other
+programs do meanwhile does not matter, so that these tests may run beside others.
 
 The programs import this module for the training they run; it loads no framework before it is told to.
 """
@@ -28,7 +29,6 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 MARK = "WW_TEST_ID"
 MEMORY = "memfd:ww_callbacks"
-SHARED_MEMORY_FOLDER = Path("/dev/shm")
 
 PATIENCE = 60.0
 """Seconds for anything that has to happen but may take long on a busy machine."""
@@ -68,6 +68,12 @@ def mappings(pid: int) -> set[int]:
                 if MEMORY in os.readlink(f"/proc/{pid}/fd/{fd}"):
                     inodes.add(os.stat(f"/proc/{pid}/fd/{fd}").st_ino)
     return inodes
+
+
+def named_memory(pid: int) -> set[str]:
+    """Files in /dev/shm that a process maps."""
+    paths = (line.split(maxsplit=5)[-1] for line in _read(pid, "maps").splitlines())
+    return {path for path in paths if path.startswith("/dev/shm/")}
 
 
 def cpu_seconds(pid: int) -> float:
@@ -172,7 +178,7 @@ class Session:
         self.id = f"ww-{uuid.uuid4().hex}"
         self._programs: list[Program] = []
         self._seen_memory: set[int] = set()
-        self._shared_before = set(os.listdir(SHARED_MEMORY_FOLDER))
+        self._seen_named: set[str] = set()
 
     def start(
         self,
@@ -233,6 +239,7 @@ class Session:
         pids = [pid for pid in _all_pids() if f"{MARK}={self.id}" in _read(pid, "environ") and not _is_zombie(pid)]
         for pid in pids:
             self._seen_memory |= mappings(pid)
+            self._seen_named |= named_memory(pid)
         return pids
 
     def workers(self) -> list[int]:
@@ -254,8 +261,8 @@ class Session:
         wait_until(lambda: not self.processes(), "all processes are gone", timeout)
         wait_until(lambda: not self.memory(), "shared memory is free", AT_ONCE)
         assert self._seen_memory or not had_memory, "the test has never seen the shared memory it asks for"
-        shared = lambda: set(os.listdir(SHARED_MEMORY_FOLDER)) <= self._shared_before  # noqa: E731
-        wait_until(shared, "nothing new in /dev/shm", AT_ONCE)
+        left = lambda: [path for path in self._seen_named if Path(path).exists()]  # noqa: E731
+        wait_until(lambda: not left(), "nothing of theirs in /dev/shm", AT_ONCE)
 
     def end(self) -> None:
         """Kill what is left."""

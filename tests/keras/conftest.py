@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
+from processes import workers
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -27,8 +27,7 @@ else:
 @pytest.fixture(autouse=True)
 def nothing_survives() -> Iterator[None]:
     yield
-    workers = [p for p in psutil.Process().children(recursive=True) if "ww_callbacks.worker" in p.cmdline()]
-    assert not workers
+    assert not workers()
 
 
 @pytest.fixture(autouse=True)

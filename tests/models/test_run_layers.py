@@ -1,8 +1,8 @@
 import sys
 
 import numpy as np
-import psutil
 import pytest
+from processes import workers
 
 import ww_callbacks as ww
 from ww_callbacks.analysis import LayerSpec, Settings
@@ -24,21 +24,17 @@ def weights() -> dict[str, np.ndarray]:
     }
 
 
-def children() -> set[int]:
-    return {child.pid for child in psutil.Process().children(recursive=True)}
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_worker_processes_give_the_same_report_and_are_gone(workers):
-    before = children()
-    here, there = ww.analyze(weights()), ww.analyze(weights(), workers=workers)
+@pytest.mark.parametrize("count", [1, 2])
+def test_worker_processes_give_the_same_report_and_are_gone(count):
+    before = workers()
+    here, there = ww.analyze(weights()), ww.analyze(weights(), workers=count)
     assert [layer.name for layer in there] == list(weights())
     assert [(layer.status, layer.reason) for layer in there] == [(layer.status, layer.reason) for layer in here]
     for ours, theirs in zip(here, there, strict=True):
         for name in ("alpha", "max_rand_eval", "norm"):
             value = getattr(ours, name)
             assert getattr(theirs, name) == (None if value is None else pytest.approx(value, rel=1e-6))
-    assert children() <= before
+    assert workers() <= before
 
 
 def test_more_workers_than_layers_and_no_layer_at_all():
@@ -54,10 +50,10 @@ def test_an_error_while_reading_leaves_no_process_behind():
     def broken():
         raise OSError("the disk is gone")
 
-    before = children()
+    before = workers()
     with pytest.raises(OSError, match="disk"):
         run_layers([layer("a", lambda: np.ones((60, 50))), layer("b", broken)], Settings(), workers=2)
-    assert children() <= before
+    assert workers() <= before
 
 
 @pytest.mark.parametrize(

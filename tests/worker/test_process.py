@@ -6,13 +6,13 @@ import os
 import signal
 import sys
 import threading
-import time
 from concurrent.futures import CancelledError
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from processes import eventually, no_worker_left
 
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
 from ww_callbacks.snapshot import SnapshotBuffer
@@ -29,16 +29,6 @@ pytestmark = [
 SHAPES = {"small": (90, 60), "other": (60, 70), "slow": (2600, 2600)}
 
 
-def eventually(condition, seconds=5.0):
-    """Liveness only: generous, and over as soon as the condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
 def gone(pid):
     return not psutil.pid_exists(pid)
 
@@ -53,12 +43,10 @@ def pipes_and_memory():
 
 @pytest.fixture(autouse=True)
 def nothing_survives():
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
     files = pipes_and_memory()
-    yield
-    gc.collect()
-    children = psutil.Process().children
-    assert eventually(lambda: {c.pid for c in children(recursive=True)} <= before, 2.0), "a process is left"
+    with no_worker_left():
+        yield
+        gc.collect()
     assert eventually(lambda: not pipes_and_memory() - files, 2.0), pipes_and_memory() - files
 
 

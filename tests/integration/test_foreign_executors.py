@@ -1,0 +1,152 @@
+"""Executors of the user's: the same results from each, and training goes on when one dies.
+
+Each runs in an interpreter of its own: the helpers of its pools (resource trackers, nannies) live as long as that.
+"""
+
+from __future__ import annotations
+
+import pytest
+from programs import Session, session
+
+pytestmark = pytest.mark.timeout(120)
+
+PREAMBLE = """
+import math, multiprocessing, os, signal, time, warnings
+import numpy as np
+import ww_callbacks as ww
+from programs import save
+
+def weights():
+    rng = np.random.default_rng(0)
+    return {"fc": rng.standard_normal((90, 60)), "wide": rng.standard_normal((60, 200)), "tiny": np.ones(3)}
+
+def train(monitor, steps):
+    model = monitor.model
+    for step in steps:
+        model["fc"] *= 1.5
+        monitor.step(step)
+
+def rows(executor):
+    with ww.Monitor(weights(), executor=executor, every_n_steps=1, when_busy="wait") as monitor:
+        train(monitor, range(1, 4))
+    return [layer.to_dict() for report in monitor.history for layer in report]
+
+def is_same(found, expected):
+    "All columns; numbers up to the rounding of sums, whose order a library may choose by threads and alignment."
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(is_same(found[key], expected[key]) for key in expected)
+    if isinstance(expected, float):
+        return isinstance(found, float) and math.isclose(found, expected, rel_tol=1e-8)
+    if isinstance(expected, (list, tuple)):
+        return len(found) == len(expected) and all(map(is_same, found, expected))
+    return found == expected
+
+def check(pool):
+    assert is_same(rows(pool), rows("sync"))
+    assert pool.submit(math.sqrt, 4.0).result(timeout=30) == 2.0, "it was shut down"
+
+def dies(pool, kill, **arguments):
+    "A run whose executor dies after the first result: training goes on, one warning says so."
+    monitor = ww.Monitor(weights(), executor=pool, every_n_steps=1, when_busy="wait", **arguments)
+    monitor.start()
+    assert monitor.wait_for_first()
+    kill()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(monitor, range(1, 8))
+        monitor.finish()
+    assert monitor.closed and monitor.history.steps[0] == 0
+    save([str(each.message) for each in caught if str(each.message).startswith("ww_callbacks")])
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    with session(tmp_path) as started:
+        yield started
+
+
+def run_main(run: Session, body: str) -> None:
+    """Run ``body`` as a main program that spawned processes may import, and see that nothing of it stays."""
+    indented = "".join(f"    {line}\n" for line in body.strip().splitlines())
+    run.run(f'{PREAMBLE}\nif __name__ == "__main__":\n{indented}')
+    run.assert_nothing_left(timeout=10.0, had_memory=False)
+
+
+SPAWN = 'multiprocessing.get_context("spawn")'
+
+
+def test_a_process_pool_by_spawn(run: Session):
+    run_main(
+        run,
+        f"""
+from concurrent.futures import ProcessPoolExecutor
+with ProcessPoolExecutor(2, mp_context={SPAWN}) as pool:
+    check(pool)
+""",
+    )
+
+
+def test_loky(run: Session):
+    pytest.importorskip("loky")
+    run_main(
+        run,
+        """
+import loky
+pool = loky.ProcessPoolExecutor(2)
+check(pool)
+pool.shutdown(kill_workers=True)
+""",
+    )
+
+
+def test_a_pool_whose_processes_are_killed(run: Session):
+    run_main(
+        run,
+        f"""
+from concurrent.futures import ProcessPoolExecutor
+with ProcessPoolExecutor(1, mp_context={SPAWN}) as pool:
+    dies(pool, lambda: [os.kill(process.pid, signal.SIGKILL) for process in list(pool._processes.values())])
+""",
+    )
+    (message,) = run.json()
+    assert "training goes on" in message
+    assert "the executor failed" in message
+
+
+DASK = """
+import logging
+from distributed import Client, LocalCluster
+logging.getLogger("distributed").setLevel(logging.CRITICAL)
+cluster = LocalCluster(
+    n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+)
+client = Client(cluster)
+"""
+
+
+def test_a_dask_cluster_of_two_processes(run: Session):
+    pytest.importorskip("distributed")
+    run_main(
+        run,
+        DASK
+        + """
+check(client.get_executor())
+client.close(timeout=5)
+cluster.close(timeout=10)
+""",
+    )
+
+
+def test_a_dask_cluster_that_dies(run: Session):
+    pytest.importorskip("distributed")
+    run_main(
+        run,
+        DASK
+        + """
+dies(client.get_executor(), lambda: cluster.close(timeout=10), layer_timeout=5.0, drain_timeout=8.0)
+client.close(timeout=5)
+""",
+    )
+    (message,) = run.json()
+    assert "training goes on" in message
