@@ -1,0 +1,160 @@
+"""Several ranks: the first one watches, all of them know the same, and only snapshots send messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from programs import Session, session, wait_until
+
+pytest.importorskip("torch")
+pytest.importorskip("pytorch_lightning")
+
+pytestmark = pytest.mark.timeout(300)
+
+RANKS = 2
+
+TRAINING = """
+import os, sys
+import torch
+from torch import nn
+import torch.distributed as dist
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import EarlyStopping
+from programs import save
+from ww_callbacks.lightning import LayerwiseLearningRate, SpectralMonitor
+
+torch.set_num_threads(1)
+
+class Module(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(*(nn.Linear(60, 60) for _ in range(4)), nn.Linear(60, 4))
+
+    def training_step(self, batch, index):
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch, index):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+class Meter(pl.Callback):
+    \"\"\"Stands before and after a callback and counts the messages that its hooks send.\"\"\"
+    now = []
+
+    def __init__(self, first):
+        self.first = first
+
+    def _look(self, trainer, hook):
+        number = dist.distributed_c10d._get_default_group()._get_sequence_number_for_group()
+        if self.first:
+            Meter.before = number
+        else:
+            known = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("ww/")}
+            ratios = layerwise._layerwise.ratios() if layerwise._layerwise is not None else {}
+            Meter.now.append([hook, trainer.global_step, number - Meter.before, known, ratios])
+
+    def on_train_start(self, trainer, module):
+        self._look(trainer, "start")
+
+    def on_train_batch_end(self, trainer, *_):
+        self._look(trainer, "batch")
+
+    def on_validation_start(self, trainer, module):
+        self._look(trainer, "validation")
+
+    def on_train_epoch_end(self, trainer, module):
+        self._look(trainer, "epoch")
+
+    def on_train_end(self, trainer, module):
+        self._look(trainer, "end")
+
+def data():
+    generator = torch.Generator().manual_seed(1)
+    pictures = torch.randn(192, 60, generator=generator)
+    return torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(pictures, torch.randint(0, 4, (192,), generator=generator)), batch_size=8
+    )
+"""
+
+WATCHED = """
+monitor, layerwise = SpectralMonitor(every_n_steps=5, when_busy="wait"), LayerwiseLearningRate(apply=True, ramp_steps=1)
+stopping = EarlyStopping(monitor="ww/alpha", mode="min", patience=1, min_delta=100.0, check_on_train_epoch_end=True)
+trainer = pl.Trainer(
+    strategy="ddp", devices=2, accelerator="cpu", max_epochs=9, logger=False, enable_progress_bar=False,
+    enable_model_summary=False, enable_checkpointing=False, num_sanity_val_steps=0,
+    callbacks=[Meter(True), monitor, Meter(False), layerwise, stopping],
+)
+module = Module()
+trainer.fit(module, data(), data())
+save({
+    "seen": Meter.now, "steps": monitor.history.steps, "ended": [trainer.global_step, trainer.current_epoch],
+    "weights": [float(p.detach().double().sum()) for p in module.parameters()],
+    "has_monitor": monitor.monitor is not None,
+}, f"rank{trainer.global_rank}.json")
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    with session(tmp_path) as started:
+        yield started
+
+
+def run_ranks(run: Session, code: str) -> list[Any]:
+    """What each rank saved, of a script that Lightning itself starts again for the other rank."""
+    environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    run.start(code, environment=environment).succeed(timeout=200)
+    files = [run.folder / f"rank{rank}.json" for rank in range(RANKS)]
+    wait_until(lambda: all(file.exists() for file in files), "every rank has saved")
+    run.assert_nothing_left(timeout=20, had_memory=False)
+    return [run.json(file.name) for file in files]
+
+
+def test_every_rank_knows_the_same_and_only_snapshots_send_messages(run: Session) -> None:
+    first, second = run_ranks(run, TRAINING + WATCHED)
+
+    # One rank watches.
+    assert (first["has_monitor"], second["has_monitor"]) == (True, False)
+    assert first["steps"] == [0, 5, 10, 15, 20, 24]
+    assert second["steps"] == []
+
+    # Metrics, ratios, messages and the stop are the same on both, at each hook.
+    assert first["seen"] == second["seen"]
+    assert first["ended"] == second["ended"] == [24, 2]
+    assert first["weights"] == second["weights"]
+    by_hook = {name: [row for row in first["seen"] if row[0] == name] for name in ("batch", "start", "end", "epoch")}
+    assert [row[1] for row in by_hook["batch"]] == list(range(1, 25))
+    assert any(ratio != 1 for row in by_hook["batch"] for ratio in row[4].values())
+
+    # One broadcast of an object is two messages: how long it is, and what it holds.
+    assert [row[1] for row in by_hook["batch"] if row[2] != 0] == [5, 10, 15, 20]
+    assert {row[2] for row in by_hook["batch"]} == {0, 2}
+    assert [row[2] for row in by_hook["start"] + by_hook["end"]] == [2, 2]
+    assert [row[2] for row in by_hook["epoch"]] == [0, 0]
+    changes = [
+        after[1] for before, after in zip(by_hook["batch"], by_hook["batch"][1:], strict=False) if before[3] != after[3]
+    ]
+    assert set(changes) <= {5, 10, 15, 20}
+
+
+FAILING = """
+trainer = pl.Trainer(
+    strategy="ddp", devices=2, accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False,
+    enable_model_summary=False, enable_checkpointing=False, callbacks=[SpectralMonitor(layers=["nett.*"])],
+)
+try:
+    trainer.fit(Module(), data())
+except Exception as error:
+    save(f"{type(error).__name__}: {error}", f"rank{trainer.global_rank}.json")
+"""
+
+
+@pytest.mark.slow
+def test_an_error_of_the_first_rank_ends_all_of_them(run: Session) -> None:
+    first, second = run_ranks(run, TRAINING + FAILING)
+    assert first.startswith("ValueError: layers: 'nett.*' matches no layer")
+    assert second.startswith("RuntimeError: ww_callbacks failed on the first rank: ValueError: layers: 'nett.*'")
