@@ -36,6 +36,8 @@ def tensors_of_torch(path: Path) -> list[StoredTensor]:
         tensors = dict(_flat(_weights_in(content)))
     if not tensors:
         raise WeightsFileError(path, f"holds no weights but {_what(content)}")
+    if zipped:
+        _check_places(path, tensors)
     return _stored(_without_prefix(tensors), path.stat().st_size)
 
 
@@ -49,6 +51,19 @@ def _check_archive(path: Path) -> bool:
             if member.compress_type != zipfile.ZIP_STORED:
                 raise WeightsFileError(path, f"member {member.filename!r} is compressed, which torch.save never does")
     return True
+
+
+def _check_places(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a file whose tensors are not the members of its archive: torch maps the sizes that the pickle claims."""
+    plain = (tensor for tensor in tensors.values() if _is_plain(tensor) and not tensor.is_meta)
+    mapped = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in plain)}
+    mapped = {start: size for start, size in mapped.items() if size}
+    with zips.opened(path) as archive, path.open("rb") as raw:
+        members = {zips.start_of(path, raw, member): member.file_size for member in archive.infolist()}
+    first, size = next(iter(mapped.items()), (0, 0))
+    origins = (first - offset for offset, length in members.items() if length == size)
+    if mapped and not any(all(members.get(at - origin) == n for at, n in mapped.items()) for origin in origins):
+        raise WeightsFileError(path, "damaged: its tensors are longer than the members that hold them")
 
 
 def _weights_in(content: Any) -> Any:
@@ -105,8 +120,13 @@ def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
     return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
 
 
+def _is_plain(tensor: torch.Tensor) -> bool:
+    is_known = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+    return is_known and tensor.layout == torch.strided and not tensor.is_quantized
+
+
 def _unreadable(tensor: torch.Tensor, size: int) -> str:
-    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.layout != torch.strided or tensor.is_quantized:
+    if not _is_plain(tensor):
         return f"weights of class {type(tensor).__name__}, layout {tensor.layout}, {tensor.dtype}: not analysed"
     if tensor.is_meta:
         return "on the meta device: the file holds no numbers"

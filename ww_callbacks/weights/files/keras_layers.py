@@ -51,6 +51,9 @@ def layers_of_keras_file(path: Path, max_rows: int) -> tuple[Layer, ...]:
     configs = _configs(path, tree)
     owners: dict[_Place, dict[str, StoredTensor]] = {}
     for place, role, tensor in _placed(tree):
+        if role in owners.get(place, {}):  # two scopes of one name: nothing may get lost
+            names = tuple(tensor.name.split("/")[:-1])
+            place = _Place(names, names)
         owners.setdefault(place, {})[role] = tensor
     if not owners:
         raise WeightsFileError(path, f"holds no weights of Keras, only {list(tree.tensors or tree.names)[:10]}")
@@ -87,14 +90,14 @@ def _numbered_place(parts: list[str], given: Mapping[str, str]) -> _Place:
 
 
 def _named_place(parts: list[str]) -> _Place | None:
-    """In the files of Keras 2 each layer has a group, below which scopes repeat its name."""
+    """In the files of Keras 2 each layer has a group, below which scopes repeat its name; those in a model do not."""
     if parts[0] == "model_weights":
         parts = parts[1:]
     if len(parts) < 2:
         return None
     top, scopes = parts[0], parts[1:-1]
-    below = scopes[scopes.index(top) + 1 :] if top in scopes else scopes[1:]
-    names = (top, *below)
+    repeated = next((i for i, scope in enumerate(scopes) if top in (scope, _plain(scope))), -1)
+    names = (top, *scopes[repeated + 1 :])
     return _Place(names, names)
 
 
@@ -109,8 +112,8 @@ def _owner(place: _Place, configs: Mapping[str, Config]) -> _Owner:
 
 
 def _plain(word: str) -> str:
-    """Without the number that tells layers of one class apart."""
-    return _NUMBER.sub("", word)
+    """Without the number that tells layers of one class apart, and the mark of what is private."""
+    return _NUMBER.sub("", word).removeprefix("_")
 
 
 def _layers(owner: _Owner, group: Mapping[str, StoredTensor], max_rows: int) -> Iterator[Layer]:

@@ -73,7 +73,7 @@ def kind_of(cls: str, variable: str, word: str, group: Group, config: Config, ma
         config: configuration of the layer.
         max_rows: embeddings with more rows are skipped.
     """
-    role = _role(cls, variable)
+    role = _role(cls, variable, group)
     shape = group[variable].shape
     if role.startswith("bias"):
         return f".{role}", Kind(word, reason="a bias")
@@ -91,10 +91,11 @@ def kind_of(cls: str, variable: str, word: str, group: Group, config: Config, ma
     return f".{role}", Kind(word, reason=f"{cls or 'the layer'} has no rule for this weight, not analysed")
 
 
-def _role(cls: str, variable: str) -> str:
+def _role(cls: str, variable: str, group: Group) -> str:
     if not variable.isdecimal():
         return variable
-    roles = _ROLES.get(cls, () if cls else ("kernel",))
+    unknown = () if cls else ("kernel", "recurrent_kernel") if _numbered_gates(group) else ("kernel",)
+    roles = _ROLES.get(cls, unknown)
     return roles[int(variable)] if int(variable) < len(roles) else variable
 
 
@@ -103,9 +104,19 @@ def _gates(cls: str, group: Group) -> str | None:
     if cls in _GATES:
         return _GATES[cls]
     recurrent = group.get("recurrent_kernel")
+    if not cls and recurrent is None and _numbered_gates(group):
+        recurrent = group["1"]
     if cls or recurrent is None or len(recurrent.shape) != 2 or not recurrent.shape[0]:
         return None
     return _GATES_BY_NUMBER.get(recurrent.shape[1] // recurrent.shape[0], "")
+
+
+def _numbered_gates(group: Group) -> bool:
+    """Whether variables that have numbers only are those of a recurrent cell: kernels of three or four gates."""
+    shapes = [group[number].shape for number in ("0", "1") if number in group]
+    if [len(shape) for shape in shapes] != [2, 2] or shapes[0][1] != shapes[1][1]:
+        return False
+    return shapes[1][1] in [gates * shapes[1][0] for gates in _GATES_BY_NUMBER]
 
 
 def _recurrent(word: str, shape: tuple[int, ...], gates: str) -> Kind:

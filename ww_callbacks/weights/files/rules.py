@@ -68,13 +68,15 @@ def _of_module(module: str, modules: Mapping[str, Group], max_rows: int, names: 
     layers: list[Layer] = []
     for parameter, tensor in group.items():
         if len(tensor.shape) < 2:
+            if not module:
+                layers.append(Layer.skipped(parameter, VECTOR, dimensions_reason(1)))
             continue
         name = names[tensor.name] = _name(module, parameter, modules)
         kind = _kind(module, parameter, group, max_rows)
         if tensor.same_as:
             kind = replace(kind, reason=f"shares its weight with {names.get(tensor.same_as, tensor.same_as)}")
         layers += layers_of_kind(name, kind, tensor)
-    return layers or [Layer.skipped(name, VECTOR, dimensions_reason(1)) for name in ([module] if module else group)]
+    return layers or [Layer.skipped(module, VECTOR, dimensions_reason(1))]
 
 
 def _name(module: str, parameter: str, modules: Mapping[str, Group]) -> str:

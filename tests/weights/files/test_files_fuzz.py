@@ -1,0 +1,192 @@
+"""Mutated files of every format: an error that names file and cause, or success. Nothing else, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ww_callbacks as ww
+from ww_callbacks.weights import find_layers
+
+QUICK, FULL = 60, 2_000
+LIMIT_BYTES = 2**31
+"""What reading a small file may add to the address space of the process."""
+
+
+def weights() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "embed.weight": rng.standard_normal((12, 6)).astype(np.float32),
+        "conv.weight": rng.standard_normal((5, 4, 3, 3)).astype(np.float32),
+        "conv.bias": np.zeros(5, np.float32),
+        "fc.weight": rng.standard_normal((8, 6)),
+    }
+
+
+def safetensors(path: Path) -> Path:
+    pytest.importorskip("safetensors.numpy").save_file(weights(), path / "model.safetensors")
+    return path / "model.safetensors"
+
+
+def torch_zip(path: Path, is_new: bool = True) -> Path:
+    torch = pytest.importorskip("torch")
+    content = {"state_dict": {name: torch.from_numpy(array) for name, array in weights().items()}, "epoch": 3}
+    torch.save(content, path / "model.pt", _use_new_zipfile_serialization=is_new)
+    return path / "model.pt"
+
+
+def torch_legacy(path: Path) -> Path:
+    return torch_zip(path, is_new=False)
+
+
+def npz(path: Path) -> Path:
+    np.savez(path / "model.npz", **weights())
+    return path / "model.npz"
+
+
+def npz_compressed(path: Path) -> Path:
+    np.savez_compressed(path / "model.npz", **weights())
+    return path / "model.npz"
+
+
+def hdf5(path: Path) -> Path:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path / "model.h5", "w") as file:
+        for name, array in weights().items():
+            file[f"layers/{name.replace('.weight', '/vars/0').replace('.bias', '/vars/1')}"] = array
+        file["layers/fc"].attrs["name"] = "fc"
+        file["layers/packed/vars/0"] = np.ones((40, 30))
+        file.create_dataset("layers/chunked/vars/0", data=np.ones((40, 30)), chunks=(10, 10), compression=1)
+    return path / "model.h5"
+
+
+def keras_archive(path: Path) -> Path:
+    import zipfile
+
+    inner = hdf5(path)
+    layer = {"class_name": "Dense", "config": {"name": "fc"}}
+    config = {"class_name": "Functional", "config": {"name": "model", "layers": [layer]}}
+    with zipfile.ZipFile(path / "model.keras", "w") as file:
+        file.writestr("metadata.json", "{}")
+        file.writestr("config.json", json.dumps(config))
+        file.write(inner, "model.weights.h5")
+    return path / "model.keras"
+
+
+def index(path: Path) -> Path:
+    safetensors(path)
+    where = dict.fromkeys(weights(), "model.safetensors")
+    (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    return path / "model.safetensors.index.json"
+
+
+FORMATS: dict[str, Callable[[Path], Path]] = {
+    "safetensors": safetensors,
+    "torch": torch_zip,
+    "torch, before 1.6": torch_legacy,
+    "npz": npz,
+    "npz, compressed": npz_compressed,
+    "hdf5": hdf5,
+    "keras": keras_archive,
+    "index": index,
+}
+
+
+def mutated(content: bytes, choose: random.Random, header: int) -> bytes:
+    """One to a few changes, most of them where a format keeps what it says about itself."""
+    data = bytearray(content)
+    for _ in range(choose.choice([1, 1, 1, 2, 4, 8])):
+        if not data:
+            break
+        end = min(len(data), header) if choose.random() < 0.6 else len(data)
+        at = choose.randrange(end)
+        match choose.randrange(8):
+            case 0:
+                data[at] ^= 1 << choose.randrange(8)
+            case 1:
+                data[at] = choose.randrange(256)
+            case 2:
+                size = choose.choice([2, 4, 8])
+                value = choose.choice([0, 1, 2**31, 2**63, -1, choose.getrandbits(64)]) % 2 ** (8 * size)
+                data[at : at + size] = value.to_bytes(size, "little")
+            case 3:
+                del data[at:]
+            case 4:
+                del data[at : at + choose.randrange(1, 64)]
+            case 5:
+                data[at:at] = choose.randbytes(choose.randrange(1, 64))
+            case 6:
+                source = choose.randrange(len(data))
+                data[at : at + 16] = data[source : source + 16]
+            case _:
+                digits = [i for i, byte in enumerate(data[:end]) if 48 <= byte < 58]
+                if digits:
+                    data[choose.choice(digits)] = choose.choice(b'0123456789-.eE"[]{}')
+    return bytes(data)
+
+
+def tails(content: bytes) -> int:
+    """Bytes from the start that hold a header."""
+    if content[:4] == b"PK\x03\x04":
+        return len(content)
+    return min(len(content), 2048)
+
+
+@pytest.fixture
+def bounded_memory() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + LIMIT_BYTES, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def outcomes(path: Path, number: int, seed: str) -> dict[str, int]:
+    """Read ``number`` mutations of a file whole; how many were read and how many refused."""
+    content, found = path.read_bytes(), {"read": 0, "refused": 0}
+    header = tails(content)
+    for index in range(number):
+        choose = random.Random(f"{seed} {index}")
+        path.write_bytes(mutated(content, choose, header))
+        refusal = read_whole(path)
+        assert not refusal or refusal.startswith(str(path.parent)), f"mutation {index} of {path.name}: {refusal}"
+        assert len(refusal) < 2000
+        found["refused" if refusal else "read"] += 1
+    return found
+
+
+def read_whole(path: Path) -> str:
+    """Every layer of a file; what the refusal says, "" where it was read."""
+    try:
+        for layer in find_layers(path):
+            if layer.read is not None:
+                layer.read()
+    except ww.WeightsFileError as error:
+        return str(error)
+    except Exception as error:
+        return repr(error)
+    return ""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
+def test_mutated_files(tmp_path, make, bounded_memory):
+    found = outcomes(make(tmp_path), QUICK, make.__name__)
+    assert found["refused"] > QUICK / 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
+def test_many_mutated_files(tmp_path, make, bounded_memory):
+    found = outcomes(make(tmp_path), FULL, f"full {make.__name__}")
+    print(make.__name__, found)
+    assert sum(found.values()) == FULL
+    assert found["refused"] > FULL / 10
