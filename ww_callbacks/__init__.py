@@ -9,25 +9,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ww_callbacks.models import analyze
+    from ww_callbacks.models import analyze, compare
     from ww_callbacks.monitor import Monitor
     from ww_callbacks.outputs.jsonl import read_jsonl
-    from ww_callbacks.report import History, LayerReport, Report
+    from ww_callbacks.report import Comparison, History, LayerReport, Report
     from ww_callbacks.weights.files import WeightsFileError
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Comparison": "ww_callbacks.report",
     "History": "ww_callbacks.report",
     "LayerReport": "ww_callbacks.report",
     "Monitor": "ww_callbacks.monitor",
     "Report": "ww_callbacks.report",
     "WeightsFileError": "ww_callbacks.weights.files",
     "analyze": "ww_callbacks.models",
+    "compare": "ww_callbacks.models",
     "read_jsonl": "ww_callbacks.outputs.jsonl",
 }
 
 __all__ = [
+    "Comparison",
     "History",
     "LayerReport",
     "Monitor",
@@ -35,6 +38,7 @@ __all__ = [
     "WeightsFileError",
     "__version__",
     "analyze",
+    "compare",
     "read_jsonl",
 ]
 

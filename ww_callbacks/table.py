@@ -9,7 +9,7 @@ from typing import Any
 Row = Mapping[str, Any]
 """The columns of one layer, as ``LayerReport.to_dict`` gives them."""
 
-LEFT = ("layer", "kind", "")
+LEFT = ("layer", "kind", "model", "metric", "")
 """Columns of words; all others hold numbers."""
 
 

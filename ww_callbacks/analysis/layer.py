@@ -66,7 +66,8 @@ def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, ste
         return LayerReport(**shape, **_spectral_columns(spec, arranged(spec, numbers), settings))
 
 
-def _conv_factor(spec: LayerSpec, settings: Settings) -> float:
+def conv_factor(spec: LayerSpec, settings: Settings) -> float:
+    """By what the eigenvalues of a layer are multiplied: 1 but for convolutions."""
     if not spec.is_conv:
         return 1.0
     return {"weightwatcher": 0.5, "paper": spec.matrix_shape[0] / 2, "none": 1.0}[settings.conv_scale]
@@ -74,7 +75,7 @@ def _conv_factor(spec: LayerSpec, settings: Settings) -> float:
 
 def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], settings: Settings) -> dict[str, Any]:
     _, rows, columns = matrices.shape
-    factor = _conv_factor(spec, settings)
+    factor = conv_factor(spec, settings)
     try:
         by_position = [spectra.eigenvalues(matrix, settings.precision) for matrix in matrices]
     except ValueError:

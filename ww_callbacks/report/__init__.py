@@ -1,5 +1,7 @@
-"""The results as values: one layer, one snapshot of a model, and the history of a run."""
+"""The results as values: one layer, one snapshot of a model, the history of a run, a series of models."""
 
+from ww_callbacks.report.comparison import Comparison
+from ww_callbacks.report.correlation import Correlation
 from ww_callbacks.report.flow import CorrelationFlow, ScaleChange
 from ww_callbacks.report.history import History
 from ww_callbacks.report.layer import BASELINE_COLUMNS, COLUMNS, Histogram, LayerReport, Status, Verdict, Warning_
@@ -9,6 +11,8 @@ __all__ = [
     "BASELINE_COLUMNS",
     "COLUMNS",
     "MIN_COUNTED",
+    "Comparison",
+    "Correlation",
     "CorrelationFlow",
     "Histogram",
     "History",

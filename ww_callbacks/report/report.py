@@ -102,10 +102,10 @@ class Report:
         """
         result: dict[str, float] = {}
         for name in _MEANS:
-            values = self._counted_values(name)
-            if values:
-                result[name] = math.fsum(values) / len(values)
-            if name == "alpha" and values:
+            mean = self.mean(name)
+            if mean is not None:
+                result[name] = mean
+            if name == "alpha" and (values := self._counted_values(name)):
                 result["alpha_median"] = statistics.median(values)
                 result["alpha_min"], result["alpha_max"] = min(values), max(values)
         result["num_overtrained"] = self._count("warning", "over-trained")
@@ -118,6 +118,15 @@ class Report:
             result["num_traps"] = float(sum(traps))
             result["num_trap_layers"] = float(sum(number > 0 for number in traps))
         return result
+
+    def mean(self, metric: str) -> float | None:
+        """Mean of a column over the counted layers; None where none of them has a value.
+
+        Args:
+            metric: "alpha", "log_norm" and so on.
+        """
+        values = self._counted_values(metric)
+        return math.fsum(values) / len(values) if values else None
 
     def correlation_flow(self) -> CorrelationFlow:
         """Alpha against depth: :func:`ww_callbacks.report.flow.correlation_flow`."""

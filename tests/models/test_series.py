@@ -1,0 +1,131 @@
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ww_callbacks as ww
+from ww_callbacks.analysis import Settings
+from ww_callbacks.models.controls import rescaled
+from ww_callbacks.weights import find_layers
+
+WEIGHTS = Path(os.environ.get("WW_TEST_WEIGHTS", Path(__file__).parents[3] / "shared" / "weights"))
+
+
+def model(seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "fc": scale * rng.standard_t(3, (120, 60)),
+        "conv": scale * rng.standard_normal((20, 16, 3, 3)).astype(np.float32),
+        "head": rng.standard_normal((60, 10)),
+        "bias": rng.standard_normal(60),
+    }
+
+
+def series(number: int = 5) -> dict[str, dict[str, np.ndarray]]:
+    """Models that differ in scale and in nothing else."""
+    return {f"m{i}": model(i, 1.3**i) for i in range(number)}
+
+
+def test_the_table_holds_the_means_of_the_reports():
+    models = series(2)
+    comparison = ww.compare(models, randomize=False)
+    summary = ww.analyze(models["m1"], randomize=False).summary()
+    row = comparison.to_dicts()[1]
+    assert (row["model"], row["quality"], row["layers"]) == ("m1", None, 2)
+    assert {name: row[name] for name in ("alpha", "alpha_weighted", "log_norm", "stable_rank", "D")} == {
+        name: summary[name] for name in ("alpha", "alpha_weighted", "log_norm", "stable_rank", "D")
+    }
+    assert comparison.correlations() == ()
+    assert "correlation" not in str(comparison)
+    assert comparison.to_pandas().loc["m1", "alpha"] == summary["alpha"]
+
+
+def test_a_quality_that_follows_the_scale_is_put_down_to_scale():
+    """The quality is the scale: shuffled weights follow it as well, at equal scale nothing is left."""
+    comparison = ww.compare(series(), quality={f"m{i}": i for i in range(5)}, randomize=False)
+    found = {each.metric: each for each in comparison.correlations()}
+    assert found["log_norm"].pearson > 0.99
+    assert found["log_norm"].shuffled_pearson == pytest.approx(found["log_norm"].pearson)
+    assert abs(found["log_norm"].rescaled_pearson or 0) < 0.9
+    assert found["log_spectral_norm"].cause == "scale and depth"
+    assert "log_norm (r = 1.000, shuffled 1.000" in str(comparison)
+    assert "n = 5 models" in str(comparison)
+    assert "says nothing about the shape" in str(comparison)
+
+
+def test_the_shuffled_control_is_that_of_analyze():
+    (name,) = models = {"a": model(0)}
+    comparison = ww.compare(models, quality={name: 1.0})
+    for layer, control in zip(comparison.reports[name], comparison.shuffled[name], strict=True):
+        assert layer.name == control.name
+        if layer.M is not None:
+            assert control.lambda_max == pytest.approx(layer.max_rand_eval, rel=1e-5)
+            assert control.norm == pytest.approx(layer.norm)
+        if layer.rand_alpha is not None:
+            assert control.alpha == pytest.approx(layer.rand_alpha, rel=1e-3)
+
+
+@pytest.mark.parametrize("conv_scale", ["weightwatcher", "paper", "none"])
+def test_the_rescaled_report_is_that_of_rescaled_weights(conv_scale):
+    weights = {name: 3.7 * array for name, array in model(0).items()}
+    equal = {name: array / np.sqrt(np.mean(np.square(array))) for name, array in weights.items()}
+    settings = Settings(conv_scale=conv_scale)
+    direct = ww.analyze(equal, conv_scale=conv_scale)
+    by_name = {layer.name: layer.spec for layer in find_layers(weights)}
+    for layer in ww.analyze(weights, conv_scale=conv_scale):
+        found = rescaled(layer, by_name[layer.name], settings)
+        for column in fields(found):
+            value, expected = getattr(found, column.name), getattr(direct[layer.name], column.name)
+            if isinstance(expected, float) and column.name not in ("trap_pvalue", "rand_distance"):
+                assert value == pytest.approx(expected, rel=1e-4, abs=1e-4), column.name
+
+
+def test_layers_that_cannot_be_shuffled_disturb_nothing():
+    models = {f"m{i}": model(i) | {"nan": np.full((30, 30), np.nan), "zero": np.zeros((40, 40))} for i in range(3)}
+    comparison = ww.compare(models, quality={"m0": 1.0, "m1": 2.0, "m2": 4.0}, workers=1)
+    assert comparison.shuffled["m0"]["nan"].status == "failed"
+    assert comparison.shuffled["m0"]["zero"].status == "skipped"
+    assert all(np.isfinite(row["alpha"]) for row in comparison.to_dicts())
+
+
+def test_models_without_a_quality_are_left_out_of_the_correlations_only():
+    comparison = ww.compare(series(), quality={"m0": 1.0, "m2": 2.0, "m3": 3.0}, randomize=False)
+    assert [row["quality"] for row in comparison.to_dicts()] == [1.0, None, 2.0, 3.0, None]
+    assert comparison.correlations()[0].n == 3
+    assert set(comparison.shuffled) == {"m0", "m2", "m3"}
+    two = ww.compare(series(2), quality={"m0": 1.0, "m1": 2.0}, randomize=False)
+    assert two.conclusions() == ["n = 2: a correlation needs three models."]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"models": [1]}, TypeError, "models"),
+        ({"models": {}}, ValueError, "models"),
+        ({"quality": [1.0, 2.0]}, TypeError, "quality"),
+        ({"quality": {"m7": 1.0}}, ValueError, "'m7'"),
+        ({"quality": {"m0": float("nan")}}, ValueError, "'m0'"),
+        ({"quality": {"m0": "good"}}, ValueError, "'good'"),
+        ({"layers": ["zz"]}, ValueError, "layers"),
+        ({"workers": -1}, ValueError, "workers"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, error, says):
+    with pytest.raises(error, match=says):
+        ww.compare(**({"models": series(2)} | arguments))
+
+
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs ../shared/weights")
+def test_on_four_published_resnets_weighted_alpha_and_its_shuffled_control_order_alike():
+    pytest.importorskip("torch")
+    models = {f"resnet{n}": next(WEIGHTS.glob(f"cifar10_resnet{n}-*")) for n in (20, 32, 44, 56)}
+    errors = dict(zip(models, (8.27, 7.37, 6.90, 6.61), strict=True))
+    comparison = ww.compare(models, quality=errors, randomize=False)
+    found = {each.metric: each for each in comparison.correlations()}["alpha_weighted"]
+    assert found.pearson == pytest.approx(0.997, abs=0.002)
+    assert found.shuffled_pearson == pytest.approx(0.995, abs=0.01)
+    assert found.rescaled_pearson < -0.7
+    assert found.cause == "scale and depth"
+    assert any("alpha_weighted" in line and "scale and depth explain it" in line for line in comparison.conclusions())

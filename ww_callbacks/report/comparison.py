@@ -1,0 +1,146 @@
+"""A series of models: their means side by side, and what follows their quality."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ww_callbacks.report.correlation import Cause, Correlation, correlate
+from ww_callbacks.report.report import Report
+from ww_callbacks.table import align
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = (
+    "alpha",
+    "alpha_hill",
+    "alpha_weighted",
+    "log_alpha_norm",
+    "log_norm",
+    "log_spectral_norm",
+    "stable_rank",
+    "D",
+)
+_SAYS: dict[Cause, str] = {
+    "scale and depth": (
+        "the shuffled weights, which hold nothing that was learned but their scale, follow the quality as well: scale "
+        "and depth explain it, it says nothing about the shape of the tails"
+    ),
+    "scale": "gone where all layers have the same scale: the scale of the weights carries it, not the shape of tails",
+    "shape": "neither shuffled nor rescaled weights explain it: the shape of the spectra follows the quality here",
+    "chance": "cannot be told from chance",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Several models side by side.
+
+    Attributes:
+        reports: name → report of each model.
+        quality: name → its quality; empty where none was given.
+        shuffled: name → report of the model with all weights of each matrix shuffled; with a quality only.
+        rescaled: name → report of the model with each layer scaled to rms 1; with a quality only.
+    """
+
+    reports: Mapping[str, Report]
+    quality: Mapping[str, float] = field(default_factory=dict)
+    shuffled: Mapping[str, Report] = field(default_factory=dict)
+    rescaled: Mapping[str, Report] = field(default_factory=dict)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One row per model: its name, quality, mean of each metric over the counted layers, and their number."""
+        return [
+            {"model": name, "quality": self.quality.get(name), "layers": len(report.counted)}
+            | {metric: report.mean(metric) for metric in METRICS}
+            for name, report in self.reports.items()
+        ]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows of :meth:`to_dicts` as a frame.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas: pip install ww_callbacks[pandas]") from error
+        return pd.DataFrame(self.to_dicts()).set_index("model")
+
+    def correlations(self) -> tuple[Correlation, ...]:
+        """How each metric follows the quality, beside shuffled and rescaled weights; empty without a quality."""
+        names = [name for name in self.reports if name in self.quality]
+        if not names:
+            return ()
+        values = [
+            {metric: [reports[name].mean(metric) for name in names] for metric in METRICS}
+            for reports in (self.reports, self.shuffled, self.rescaled)
+        ]
+        return correlate([self.quality[name] for name in names], *values)
+
+    def conclusions(self) -> list[str]:
+        """What the correlations say, and what they do not, in words."""
+        correlations = self.correlations()
+        if not correlations:
+            return []
+        n = max(each.n for each in correlations)
+        if n < 3:
+            return [f"n = {n}: a correlation needs three models."]
+        chance = 2 / math.factorial(n)
+        lines = [
+            f"n = {n} models: any one metric puts them in the right or the reverse order by chance with probability "
+            f"{chance:.2g}, and {len(correlations)} metrics are looked at."
+        ]
+        for cause, says in _SAYS.items():
+            found = [each for each in correlations if each.cause == cause]
+            if found:
+                lines.append(f"{', '.join(map(_with_controls, found))}: {says}.")
+        return lines
+
+    def __str__(self) -> str:
+        rows = self.to_dicts()
+        columns = [column for column in rows[0] if column != "quality" or self.quality] if rows else ["model"]
+        parts = [align([columns, *([_cell(row[column]) for column in columns] for row in rows)])]
+        correlations = self.correlations()
+        if correlations:
+            parts += ["", f"correlation with quality, n = {max(each.n for each in correlations)}"]
+            parts += [align(_correlation_table(correlations)), ""]
+        return "\n".join([*parts, *self.conclusions()])
+
+
+def _correlation_table(correlations: Sequence[Correlation]) -> list[list[str]]:
+    head = ["metric", "r", "shuffled", "rms 1", "τ", "shuffled", "rms 1", "p", ""]
+    return [
+        head,
+        *(
+            [
+                each.metric,
+                *map(_signed, (each.pearson, each.shuffled_pearson, each.rescaled_pearson)),
+                *map(_signed, (each.kendall, each.shuffled_kendall, each.rescaled_kendall)),
+                "-" if each.p_value is None else f"{each.p_value:.2g}",
+                each.cause,
+            ]
+            for each in correlations
+        ),
+    ]
+
+
+def _with_controls(each: Correlation) -> str:
+    return (
+        f"{each.metric} (r = {_signed(each.pearson)}, shuffled {_signed(each.shuffled_pearson)}, "
+        f"rms 1 {_signed(each.rescaled_pearson)})"
+    )
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 1e5 else f"{value:.2e}"
+    return "-" if value is None else str(value)
