@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import ww_callbacks as ww
 import ww_callbacks.snapshot as snapshot
 from ww_callbacks.snapshot import SnapshotBuffer
 
@@ -268,6 +269,42 @@ except OSError as error:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False)
     assert (done.returncode, done.stdout) == (0, "OSError True\n"), done.stderr
+
+
+@pytest.fixture
+def full_memory(monkeypatch, tmp_path):
+    """Shared memory of 1 MiB: files of a small mount take the place of anonymous ones, which no mount limits."""
+    place = tmp_path / "mount"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount")
+    monkeypatch.setattr(os, "memfd_create", lambda *_: os.open(place, os.O_TMPFILE | os.O_RDWR))
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@linux_only
+def test_where_shared_memory_is_too_small_a_temporary_file_serves_and_one_line_says_so(full_memory, caplog):
+    arrays = [np.ones((512, 1024))]  # 4 MiB
+    buffer = SnapshotBuffer(layout(arrays), slots=2)
+    slot = buffer.take(reads(arrays))
+    assert os.fstat(buffer.fd).st_dev != os.stat(full_memory).st_dev
+    np.testing.assert_array_equal(buffer.array(slot, 0), arrays[0])
+    buffer.close()
+    (record,) = caplog.records
+    assert record.getMessage() == "no 8 MiB of shared memory for the snapshots ([Errno 28] No space left on device)"
+
+
+@linux_only
+def test_a_run_goes_on_with_a_temporary_file(full_memory, caplog):
+    model = {"fc": np.random.default_rng(0).standard_normal((400, 400))}
+    with ww.Monitor(model, every_n_steps=1, when_busy="wait") as monitor:
+        for step in (1, 2):
+            model["fc"] *= 2
+            monitor.step(step)
+    assert [report["fc"].status for report in monitor.history] == ["ok"] * 3
+    assert len([record for record in caplog.records if "shared memory" in record.getMessage()]) == 1
 
 
 @linux_only

@@ -193,8 +193,8 @@ class Monitor:
         self._last_step = step
         if self._every is not None and crosses(last, step, self._every):
             self.snapshot(step)
-        elif self._engine and self._options.when_busy == "skip":
-            self._safely(self._collect)
+        elif self._engine:
+            self._safely(self._collect if self._options.when_busy == "skip" else self._engine.hand_over)
 
     def is_due(self, step: int) -> bool:
         """Whether :meth:`step` would take a snapshot.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,32 @@ Stored = NDArray[np.generic]
 
 _ALIGNMENT = 64
 
+_log = logging.getLogger("ww_callbacks")
+
+
+class Transfer(Protocol):
+    """Weights on their way from a device."""
+
+    def arrived(self) -> bool:
+        """Whether they are in the memory of this machine."""
+
+    def wait(self) -> None:
+        """Until they are."""
+
+    def copy_to(self, target: Stored) -> None:
+        """Copy them, once they are there. Called once."""
+
+
+Source = Callable[[], "Stored | Transfer"]
+"""Gives an array as it is now, or begins its transfer from a device."""
+
 
 class SnapshotBuffer:
     """``slots`` copies of one set of arrays, in a file without a name that a child process can map.
 
     The memory is allocated and touched at construction, so that each later copy costs what copying memory costs.
-    It is anonymous memory (``memfd``) where the system has it, an unlinked temporary file elsewhere; nothing can be
-    left behind.
+    It is anonymous memory (``memfd``) where the system has it and there is enough, an unlinked temporary file
+    elsewhere; nothing can be left behind.
 
     Args:
         arrays: shape and dtype of each array.
@@ -35,7 +55,7 @@ class SnapshotBuffer:
 
     Raises:
         MemoryError: there is not enough memory.
-        OSError: there is not enough disk space, where memory comes from a file.
+        OSError: there is neither enough shared memory nor enough disk space.
 
     Example:
         >>> import numpy as np
@@ -64,13 +84,14 @@ class SnapshotBuffer:
         memory[:: mmap.PAGESIZE] = 0
         self._memory = memory.data
         self._slots: list[dict[int, Stored]] = [{} for _ in range(slots)]
+        self._arriving: dict[int, list[tuple[Transfer, Stored]]] = {}
         self._free = list(range(slots))
 
-    def take(self, reads: Sequence[Callable[[], Stored]], which: Sequence[int] | None = None) -> int | None:
-        """Copy what ``reads`` give into a free slot.
+    def take(self, reads: Sequence[Source], which: Sequence[int] | None = None) -> int | None:
+        """Copy what ``reads`` give into a free slot; what comes from a device is there once :meth:`arrived` says so.
 
         Args:
-            reads: one function per array; its result must have that array's shape and dtype.
+            reads: one function per array; an array that it gives must have that array's shape and dtype.
             which: the arrays that are read, by index; None for all.
 
         Returns:
@@ -84,12 +105,34 @@ class SnapshotBuffer:
         slot = self._free[-1]
         which = range(len(self._arrays)) if which is None else which
         self._slots[slot] = self._views(slot, which)
+        arriving: list[tuple[Transfer, Stored]] = []
         for target, read in zip(self._slots[slot].values(), reads, strict=True):
             source = read()
+            if not isinstance(source, np.ndarray):
+                arriving.append((source, target))
+                continue
             if source.shape != target.shape or source.dtype != target.dtype:
                 raise ValueError(f"reads: expected {target.dtype}{target.shape}, got {source.dtype}{source.shape}")
             np.copyto(target, source)
+        self._arriving[slot] = arriving
         return self._free.pop()
+
+    def arrived(self, slot: int, *, wait: bool = False) -> bool:
+        """Whether all arrays of a slot are there; those that came from a device are copied now.
+
+        Args:
+            slot: that was taken.
+            wait: until they are.
+        """
+        arriving = self._arriving[slot]
+        if not wait and not all(transfer.arrived() for transfer, _ in arriving):
+            return False
+        while arriving:
+            transfer, target = arriving[-1]
+            transfer.wait()
+            transfer.copy_to(target)
+            arriving.pop()
+        return True
 
     def _views(self, slot: int, which: Sequence[int]) -> dict[int, Stored]:
         arrays = [self._arrays[index] for index in which]
@@ -140,6 +183,7 @@ class SnapshotBuffer:
     def close(self) -> None:
         """Free the memory. Views that are still alive keep it until they are gone."""
         self._slots.clear()
+        self._arriving.clear()
         self._free.clear()
         self._memory = memoryview(b"")
         self._finalizer()
@@ -189,7 +233,28 @@ def available_memory() -> int | None:
 
 def _allocate(nbytes: int) -> int:
     """A descriptor of ``nbytes`` that are really there: writing past a full memory file would be SIGBUS."""
-    fd = forking.above_standard_streams(_anonymous_file())
+    error: OSError | None = None
+    for make in _places():
+        try:
+            return _reserved(make(), nbytes)
+        except OSError as caught:
+            _log.warning(
+                "no %.0f MiB of %s for the snapshots (%s)", nbytes / 2**20, make.__name__.replace("_", " "), caught
+            )
+            error = caught
+    assert error is not None
+    raise error
+
+
+def _places() -> Iterator[Callable[[], int]]:
+    """What can make a file without a name, the best first."""
+    if hasattr(os, "memfd_create"):
+        yield shared_memory
+    yield temporary_file
+
+
+def _reserved(fd: int, nbytes: int) -> int:
+    fd = forking.above_standard_streams(fd)
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(fd, 0, nbytes)
@@ -201,8 +266,12 @@ def _allocate(nbytes: int) -> int:
     return fd
 
 
-def _anonymous_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("ww_callbacks", os.MFD_CLOEXEC)
+def shared_memory() -> int:
+    """A file in memory alone."""
+    return os.memfd_create("ww_callbacks", os.MFD_CLOEXEC)
+
+
+def temporary_file() -> int:
+    """A file on disk that nobody else can find."""
     with tempfile.TemporaryFile(prefix="ww_callbacks") as file:
         return os.dup(file.fileno())

@@ -96,24 +96,45 @@ class Engine:
         if not line.buffer.has_free_slot:
             return False
         chosen = line.choose(self._allowance())
-        slot = line.copy([layer.read for layer in layers if layer.read is not None], chosen)
+        slot = line.copy([layer.source for layer in layers if layer.source is not None], chosen, step)
         assert slot is not None
         self.copy_seconds += time.perf_counter() - start
-        wall_time = time.time()
-        awaited = line.submit(slot, chosen, self._settings, step)
-        self._reserved += sum(each.seconds for each in awaited.values())
-        positions = _positions(layers)
-        by_position = {positions[index]: each for index, each in awaited.items()}
-        self._under_way.append(Pending(step, wall_time, skipped, slot, layers, by_position))
+        self._under_way.append(Pending(step, time.time(), skipped, slot, layers, chosen))
         self.taken += 1
+        self.hand_over()
         return True
+
+    def hand_over(self, wait_for: int = 0) -> None:
+        """Have those snapshots analysed whose weights have arrived from the device they were on.
+
+        Args:
+            wait_for: so many of those under way are waited for.
+        """
+        for number, pending in enumerate(self._under_way):
+            if pending.awaited is None and not self._hand_over(pending, wait=number < wait_for):
+                return  # the later ones come after it
+
+    def _hand_over(self, pending: Pending, *, wait: bool) -> bool:
+        assert self._line is not None
+        start = time.perf_counter()
+        arrived = self._line.buffer.arrived(pending.slot, wait=wait)
+        self.copy_seconds += time.perf_counter() - start
+        if arrived:
+            awaited = self._line.submit(pending.slot, pending.chosen, self._settings, pending.step)
+            self._reserved += sum(each.seconds for each in awaited.values())
+            positions = _positions(pending.layers)
+            pending.awaited = {positions[index]: each for index, each in awaited.items()}
+        return arrived
 
     def futures(self, count: int) -> list[Future[Message]]:
         """What the first ``count`` snapshots under way wait for."""
-        return [each.future for pending in islice(self._under_way, count) for each in pending.awaited.values()]
+        self.hand_over(wait_for=count)
+        under_way = [pending.awaited or {} for pending in islice(self._under_way, count)]
+        return [each.future for awaited in under_way for each in awaited.values()]
 
     def finished(self) -> Iterator[tuple[Pending, Report]]:
         """The snapshots whose results are in, each once, in the order of their steps."""
+        self.hand_over()
         while self._under_way and self._under_way[0].done():
             pending = self._under_way.popleft()
             report = self._read(pending)
@@ -139,7 +160,7 @@ class Engine:
         assert self._line is not None
         positions = _positions(pending.layers)
         for index, position in enumerate(positions):
-            if position in pending.awaited:
+            if pending.awaited and position in pending.awaited:
                 self._learn(self._line, index, pending.awaited[position], pending.step)
         known = {positions[index]: known for index, known in self._line.known.items()}
         return pending.report(known)

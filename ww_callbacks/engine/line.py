@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from ww_callbacks.analysis import LayerSpec, Settings
 from ww_callbacks.budget import Budget
 from ww_callbacks.engine.pending import Awaited, Known
 from ww_callbacks.engine.rotation import Candidate, Costs, choose
-from ww_callbacks.snapshot import SnapshotBuffer, Stored
+from ww_callbacks.snapshot import SnapshotBuffer, Source
 from ww_callbacks.worker.executors import make_analyst
 from ww_callbacks.worker.task import make_task, run_task
 
@@ -70,9 +70,10 @@ class Line:
             return list(range(len(self.specs)))
         return choose([self._candidate(index) for index in range(len(self.specs))], seconds, self.capacity)
 
-    def copy(self, reads: Sequence[Callable[[], Stored]], chosen: Sequence[int]) -> int | None:
-        """Copy the chosen layers; None where no slot is free."""
-        return self.buffer.take([reads[index] for index in chosen], chosen)
+    def copy(self, sources: Sequence[Source], chosen: Sequence[int], step: int) -> int | None:
+        """Copy the chosen layers, or begin to; None where no slot is free."""
+        self._last_chosen.update(dict.fromkeys(chosen, step))
+        return self.buffer.take([sources[index] for index in chosen], chosen)
 
     def submit(self, slot: int, chosen: Sequence[int], settings: Settings, step: int) -> dict[int, Awaited]:
         """Hand the chosen layers over, the largest first."""
@@ -82,7 +83,6 @@ class Line:
             task = make_task(self.specs[index], settings, step, known.digest if known is not None else "")
             future = self.analyst.submit(run_task, task, self.buffer.array(slot, index))
             awaited[index] = Awaited(future, known, self.costs[index])
-            self._last_chosen[index] = step
         return awaited
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +61,7 @@ class Awaited:
         return Known(report, digest, change_per_step(before, report) if before is not None else 0.0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pending:
     """A snapshot under way.
 
@@ -71,7 +71,9 @@ class Pending:
         skipped: snapshots skipped so far.
         slot: where the copies lie.
         layers: every layer of the model, analysed or not.
-        awaited: the results by position in ``layers``, in the order of their submission.
+        chosen: the layers that it is about, by index among the analysed ones.
+        awaited: their results by position in ``layers``, in the order of their submission; None until the weights
+            have arrived and are handed over.
     """
 
     step: int
@@ -79,11 +81,14 @@ class Pending:
     skipped: int
     slot: int
     layers: tuple[Layer, ...]
-    awaited: Mapping[int, Awaited]
+    chosen: Sequence[int]
+    awaited: Mapping[int, Awaited] | None = None
 
     def done(self) -> bool:
         """Whether all results are in."""
-        return all(awaited.future.done() for awaited in reversed(list(self.awaited.values())))
+        return self.awaited is not None and all(
+            awaited.future.done() for awaited in reversed(list(self.awaited.values()))
+        )
 
     def report(self, known: Mapping[int, Known]) -> Report:
         """All layers as they are known now, each with the step it was looked at."""

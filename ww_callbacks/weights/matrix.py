@@ -33,6 +33,7 @@ class Layer:
         read: gives the stored weights as they are now. The array may share memory with the model: copy it, never
             keep or change it.
         reason: why the layer is not analysed.
+        send: for weights on a device: begins to copy them to this machine.
     """
 
     name: str
@@ -40,6 +41,12 @@ class Layer:
     spec: LayerSpec | None = None
     read: Callable[[], NDArray[np.generic]] | None = None
     reason: str = ""
+    send: Callable[[], Any] | None = None
+
+    @property
+    def source(self) -> Callable[[], Any] | None:
+        """What a snapshot asks: ``send`` where the weights are on a device, else ``read``."""
+        return self.send or self.read
 
     @classmethod
     def skipped(cls, name: str, kind: str, reason: str) -> Layer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ww_callbacks.weights.matrix import LATER, Layer, array_layer, dimensions_reason
+from ww_callbacks.weights.torch_device import send
 
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 DTYPES = {
@@ -40,7 +42,8 @@ def tensor_layer(name: str, kind: str, tensor: torch.Tensor) -> Layer:
     reason = _unreadable(tensor)
     if reason:
         return Layer.skipped(name, kind, reason)
-    return array_layer(name, kind, tuple(tensor.shape), DTYPES[tensor.dtype], partial(stored_array, tensor))
+    layer = array_layer(name, kind, tuple(tensor.shape), DTYPES[tensor.dtype], partial(stored_array, tensor))
+    return replace(layer, send=partial(send, tensor, stored_array)) if tensor.is_cuda else layer
 
 
 def stored_array(tensor: torch.Tensor) -> NDArray[np.generic]:
