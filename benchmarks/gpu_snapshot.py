@@ -64,9 +64,7 @@ def measure(mib: int, layers: int, rounds: int) -> int:
         for tensor in weights:
             stored_array(tensor)
         waited.append(time.perf_counter() - start)
-    print(
-        f"{torch.cuda.get_device_name()}, {layers} layers of {side} × {side}, {layers * side * side * 4 / 2**20:.0f} MiB"
-    )
+    print(f"{torch.cuda.get_device_name()}, {layers} layers of {side} × {side}, {buffer.nbytes / 2**20:.0f} MiB")
     for name, seconds in [("training held up", held), ("in shared memory after", arriving), ("plain .cpu()", waited)]:
         print(f"{name:>24}: {1000 * statistics.median(seconds[1:]):8.2f} ms")
     print("every snapshot held the weights of its moment")
