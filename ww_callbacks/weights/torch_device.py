@@ -24,7 +24,7 @@ class CudaDevice:
 
     def __init__(self, device: torch.device, read: Read) -> None:
         self._device, self._read = device, read
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def clone(self, weights: torch.Tensor) -> torch.Tensor:
         """A copy, in the order of the work of training."""
@@ -39,7 +39,7 @@ class CudaDevice:
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             pinned.copy_(clone, non_blocking=True)
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(self._stream)
         return event
 
