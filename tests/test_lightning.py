@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import ww_callbacks as ww
 from ww_callbacks.lightning import SpectralMonitor
+from ww_callbacks.lightning.distributed import unsupported
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -347,6 +348,17 @@ def test_a_misspelt_pattern_ends_before_the_first_step(pl: Any, tmp_path: Path) 
     with pytest.raises(ValueError, match=r"layers: 'nett\.\*' matches no layer; the layers are \['net\.0'"):
         trainer.fit(network(pl), data())
     assert trainer.global_step == 0
+
+
+def test_strategies_whose_weights_cannot_be_put_together_are_named() -> None:
+    strategies = importlib.import_module("pytorch_lightning.strategies")
+    assert "use ModelParallelStrategy (FSDP2)" in unsupported(strategies.FSDPStrategy())
+    assert unsupported(strategies.ModelParallelStrategy()) == unsupported(strategies.DDPStrategy()) == ""
+
+    class StageThree(strategies.DDPStrategy):  # type: ignore[misc]
+        zero_stage_3 = True  # as DeepSpeedStrategy says it, which needs deepspeed
+
+    assert "DeepSpeed's ZeRO stage 3" in unsupported(StageThree())
 
 
 @pytest.mark.parametrize(

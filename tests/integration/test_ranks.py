@@ -158,3 +158,80 @@ def test_an_error_of_the_first_rank_ends_all_of_them(run: Session) -> None:
     first, second = run_ranks(run, TRAINING + FAILING)
     assert first.startswith("ValueError: layers: 'nett.*' matches no layer")
     assert second.startswith("RuntimeError: ww_callbacks failed on the first rank: ValueError: layers: 'nett.*'")
+
+
+SHARDED = """
+from pytorch_lightning.strategies import ModelParallelStrategy
+import ww_callbacks as ww
+
+class Sharded(Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(60, 61), nn.Linear(61, 55), nn.Linear(55, 3, bias=False), nn.Linear(3, 4))
+
+    def configure_model(self):
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+        mesh, policy = self.device_mesh["data_parallel"], MixedPrecisionPolicy(param_dtype=torch.bfloat16)
+        for layer in self.net:
+            fully_shard(layer, mesh=mesh, mp_policy=policy)
+        fully_shard(self, mesh=mesh, mp_policy=policy)
+
+    def training_step(self, batch, index):
+        return nn.functional.cross_entropy(self.net(batch[0]).float(), batch[1])
+
+    def validation_step(self, batch, index):
+        self.net(batch[0])
+
+class Whole(pl.Callback):
+    \"\"\"What the monitor has to find, from weights that every rank gathers by itself.\"\"\"
+    norms = {}
+
+    def _look(self, trainer, module):
+        if trainer.global_step % 5 == 0 or trainer.global_step == 24:
+            whole = {name: p.full_tensor().double() for name, p in module.named_parameters() if p.ndim == 2}
+            Whole.norms[trainer.global_step] = {name: float(w.square().sum().log10()) for name, w in whole.items()}
+
+    def on_train_start(self, trainer, module):
+        self._look(trainer, module)
+
+    def on_train_batch_end(self, trainer, module, *_):
+        self._look(trainer, module)
+
+monitor, layerwise = SpectralMonitor(every_n_steps=5), LayerwiseLearningRate()
+strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+trainer = pl.Trainer(
+    strategy=strategy, devices=2, accelerator="cpu", max_epochs=2, logger=False, enable_progress_bar=False,
+    enable_model_summary=False, enable_checkpointing=False, num_sanity_val_steps=0,
+    callbacks=[Whole(), Meter(True), monitor, Meter(False)],
+)
+module = Sharded()
+trainer.fit(module, data(), data())
+save({
+    "seen": Meter.now, "expected": Whole.norms, "shards": [list(p.to_local().shape) for p in module.parameters()],
+    "found": {r.step: {l.name: l.log_norm for l in r if l.log_norm is not None} for r in monitor.history},
+    "kinds": [[l.name, l.status, l.reason] for l in monitor.history[-1]] if len(monitor.history) else [],
+}, f"rank{trainer.global_rank}.json")
+"""
+
+
+@pytest.mark.slow
+def test_sharded_weights_are_gathered_layer_by_layer_and_kept_by_the_first_rank(run: Session) -> None:
+    first, second = run_ranks(run, TRAINING + SHARDED)
+    assert first["shards"][0] == [31, 60]
+    assert second["shards"][0] == [30, 60]  # uneven
+    assert first["expected"] == second["expected"]
+    steps = {int(step) for step in first["found"]}
+    assert {0, 24} <= steps <= {0, 5, 10, 15, 20, 24}
+    assert second["found"] == {}
+    for step, norms in first["found"].items():
+        wanted = {name.removesuffix(".weight"): norm for name, norm in first["expected"][step].items()}
+        assert norms == pytest.approx({name: wanted[name] for name in norms}, rel=1e-9)
+        assert {"net.0", "net.1"} <= set(norms)
+    assert first["seen"] == second["seen"]
+    batches = [row for row in first["seen"] if row[0] == "batch"]
+    assert [row[1] for row in batches if row[2] != 0] == [5, 10, 15, 20]
+    # A snapshot for which there is no time takes the broadcast only; another one a number (two messages) and a gather
+    # for each of the four weights as well.
+    for _, step, messages, *_ in batches:
+        assert messages == (0 if step % 5 else 2 + 4 * 3 * (step in steps))

@@ -13,11 +13,12 @@ from ww_callbacks.analysis import ConvScale, Fit, Interval
 from ww_callbacks.arguments import check_flag, check_path
 from ww_callbacks.lightning.base import Callback, Trainer, log
 from ww_callbacks.lightning.checks import anybody_checks, checkpoint_checks_batches, scheduler_checks_steps
-from ww_callbacks.lightning.distributed import on_first_rank
+from ww_callbacks.lightning.distributed import on_first_rank, unsupported
 from ww_callbacks.lightning.loggers import is_tensorboard, logger_outputs
 from ww_callbacks.monitor import Monitor, Published, crosses
 from ww_callbacks.options import OnError, Options, WhenBusy, schedule
 from ww_callbacks.outputs.jsonl import FILE_NAME
+from ww_callbacks.publishing import warn
 from ww_callbacks.report import History, Report
 from ww_callbacks.signals.signal import Signal
 from ww_callbacks.spectra import Precision
@@ -41,7 +42,9 @@ class SpectralMonitor(Callback):
 
     With several ranks the first one watches, and tells the others what is published by one broadcast at each snapshot
     step, so that all ranks have the same ``callback_metrics`` and :attr:`published` at each step. All ranks need the
-    same list of callbacks.
+    same list of callbacks. Under ``ModelParallelStrategy`` (FSDP2, tensor parallelism) all ranks gather each layer
+    when it is copied, one at a time, and only the first one keeps it. ``FSDPStrategy`` (FSDP1) and DeepSpeed's ZeRO
+    stage 3 are not supported: a warning says so, and training goes on.
 
     Attributes:
         monitor: the monitor of the current or last training, on the first rank only.
@@ -178,6 +181,9 @@ class SpectralMonitor(Callback):
         """Take the baseline."""
         if trainer.fast_dev_run or trainer.barebones:
             return
+        if reason := unsupported(trainer.strategy):
+            warn(f"no spectra in this training: {reason}")
+            return
         self._is_watching, self.published = True, Published()
         self._awaits_first = anybody_checks(trainer)
         self._step = trainer.global_step
@@ -263,7 +269,7 @@ class SpectralMonitor(Callback):
 
     def _round(self, trainer: Trainer, action: Callable[[], object]) -> None:
         """Let the first rank act, after which every rank knows what is published: one broadcast."""
-        published = on_first_rank(trainer, lambda: self._act(action))
+        published = on_first_rank(trainer, trainer.lightning_module, lambda: self._act(action))
         if published is not None:
             self.published = published
             trainer.callback_metrics.update({key: torch.tensor(value) for key, value in published.metrics.items()})

@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 
 from ww_callbacks.weights.matrix import LATER, Layer, array_layer, dimensions_reason
 from ww_callbacks.weights.torch_device import send
+from ww_callbacks.weights.torch_sharded import is_sharded, whole
 
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 DTYPES = {
@@ -43,12 +44,14 @@ def tensor_layer(name: str, kind: str, tensor: torch.Tensor) -> Layer:
     if reason:
         return Layer.skipped(name, kind, reason)
     layer = array_layer(name, kind, tuple(tensor.shape), DTYPES[tensor.dtype], partial(stored_array, tensor))
-    return replace(layer, send=partial(send, tensor, stored_array)) if tensor.is_cuda else layer
+    return (
+        replace(layer, send=partial(send, tensor, stored_array)) if tensor.is_cuda and not is_sharded(tensor) else layer
+    )
 
 
 def stored_array(tensor: torch.Tensor) -> NDArray[np.generic]:
     """The numbers of a tensor as stored; on the CPU without a copy. bfloat16 comes as raw 16-bit words."""
-    tensor = tensor.detach()
+    tensor = whole(tensor).detach()
     if DTYPES.get(tensor.dtype) == "float16":
         tensor = tensor.to(torch.float16)
     if tensor.dtype == torch.bfloat16:
@@ -118,7 +121,7 @@ def _unreadable(tensor: torch.Tensor) -> str:
         return dimensions_reason(tensor.ndim)
     if tensor.dtype not in DTYPES:
         return f"weights of {tensor.dtype}, only real floating-point ones are analysed"
-    if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.layout != torch.strided:
+    if (type(tensor) not in (torch.Tensor, nn.Parameter) and not is_sharded(tensor)) or tensor.layout != torch.strided:
         return f"weights of class {type(tensor).__name__}, layout {tensor.layout}, not analysed yet"
     return ""
 
