@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from ww_callbacks.monitor import Monitor
     from ww_callbacks.outputs.jsonl import read_jsonl
     from ww_callbacks.report import Comparison, History, LayerReport, Report
+    from ww_callbacks.signals.stop import EarlyStopping
     from ww_callbacks.weights.files import WeightsFileError
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Comparison": "ww_callbacks.report",
+    "EarlyStopping": "ww_callbacks.signals.stop",
     "History": "ww_callbacks.report",
     "LayerReport": "ww_callbacks.report",
     "Monitor": "ww_callbacks.monitor",
@@ -31,6 +33,7 @@ _HOMES = {
 
 __all__ = [
     "Comparison",
+    "EarlyStopping",
     "History",
     "LayerReport",
     "Monitor",

@@ -23,6 +23,8 @@ from ww_callbacks.publishing import Output, Published, Publisher, own_outputs, w
 from ww_callbacks.report import History, Report
 from ww_callbacks.signals.learning_rate import VERDICTS, LayerRatios, ratios_by_name
 from ww_callbacks.signals.signal import Signal
+from ww_callbacks.signals.stop import VERDICT as STOP_VERDICT
+from ww_callbacks.signals.stop import EarlyStopping, stop_message
 from ww_callbacks.spectra import Precision
 from ww_callbacks.weights import Layer, find_layers, select_layers
 
@@ -255,6 +257,32 @@ class Monitor:
         return ratios_by_name(verdict or {})
 
     @property
+    def should_stop(self) -> bool:
+        """Whether training should end, as of the last snapshot step; :attr:`stop_reason` says why.
+
+        The rules are those of the :class:`~ww_callbacks.EarlyStopping` attached as "stop"; one with its defaults is
+        attached when this is asked for the first time.
+        """
+        if not self._publisher.is_attached(STOP_VERDICT):
+            self.attach(STOP_VERDICT, EarlyStopping())
+        return bool(self.published.verdicts.get(STOP_VERDICT, {}).get("stop"))
+
+    @property
+    def stop_reason(self) -> str:
+        """Why training should end: layer, value, interval, rule, the judged step and when the verdict came."""
+        return stop_message(self.published.verdicts[STOP_VERDICT], self.published.step) if self.should_stop else ""
+
+    def record(self, name: str, value: float, step: int | None = None) -> None:
+        """Hand in a value that you measured, for ``EarlyStopping(and_monitor=name)``.
+
+        Args:
+            name: of the metric, such as "val_loss".
+            value: measured.
+            step: finished optimizer steps when it was measured; None for that of the last call of :meth:`step`.
+        """
+        self.history.record(name, value, self._last_step if step is None else int(step))
+
+    @property
     def closed(self) -> bool:
         """Whether monitoring has ended."""
         return self._closed
@@ -316,7 +344,7 @@ class Monitor:
         """
         if not len(self.history) and self._engine and not self._closed:
             self._safely(lambda: self._collect(1, self._options.drain_timeout))
-            self._publisher.update()
+            self._publisher.update(self._last_step)
         return len(self.history) > 0
 
     def finish(self, step: int | None = None) -> None:
@@ -333,7 +361,7 @@ class Monitor:
         if step is not None and (self._last_snapshot is None or step > self._last_snapshot):
             self._safely(lambda: self._snapshot(step, end - time.monotonic()))
         self._safely(lambda: self._collect(len(self._engine), end - time.monotonic(), bar=True))
-        self._publisher.update()
+        self._publisher.update(self._last_step)
         if self._engine and not self._closed:
             warn(f"{len(self._engine)} snapshots were not analysed within {self._options.drain_timeout:g} s")
         self.close()
@@ -370,7 +398,7 @@ class Monitor:
     def _snapshot(self, step: int, patience: float) -> None:
         """Copy the weights and hand them over; where there is patience, first wait so long for what is under way."""
         self._collect(len(self._engine) if patience > 0 else 0, patience)
-        self._publisher.update()
+        self._publisher.update(self._last_step)
         layers = select_layers(find_layers(self._model, self._options.max_rows), self._options.layers)
         if all(layer.spec is None for layer in layers):
             self._warn_empty(layers)
@@ -389,7 +417,7 @@ class Monitor:
             self._last_skipped = step
         if self._options.executor == "sync":
             self._collect()
-            self._publisher.update()
+            self._publisher.update(self._last_step)
 
     def _collect(self, wait_for_first: int = 0, patience: float = 0.0, *, bar: bool = False) -> None:
         """Publish what is done, in order; before that wait for the first ones under way."""

@@ -6,7 +6,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,11 +39,13 @@ class Published:
         metrics: the latest ``ww/…`` metrics.
         verdicts: what each attached signal says, by the name it was attached under.
         reports: how many reports of the history had come in.
+        step: finished optimizer steps when this became known; None before the first.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     verdicts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reports: int = 0
+    step: int | None = None
 
 
 class Publisher:
@@ -59,7 +61,7 @@ class Publisher:
         self._outputs = list(outputs)
         self._signals: dict[str, Signal] = {}
         self._logged_layers: frozenset[str] | None = None
-        self._latest = Published()
+        self._latest = self._shown = Published()
         self.history = History()
         self.published = Published()
 
@@ -72,6 +74,10 @@ class Publisher:
         if name in self._signals:
             raise ValueError(f"name: {name!r} is attached already, choose another name")
         self._signals[name] = signal
+
+    def is_attached(self, name: str) -> bool:
+        """Whether a signal has that name."""
+        return name in self._signals
 
     def publish(self, report: Report, *, lag_steps: int, skipped: int, wall_time: float) -> None:
         """Show a report everywhere; reports come in the order of their steps.
@@ -98,9 +104,15 @@ class Publisher:
         if self._options.on_result is not None:
             self._options.on_result(report)
 
-    def update(self) -> None:
-        """``published`` changes at snapshot steps and at the end only, so that decisions depend on the step alone."""
-        self.published = self._latest
+    def update(self, step: int | None) -> None:
+        """``published`` changes at snapshot steps and at the end only, so that decisions depend on the step alone.
+
+        Args:
+            step: finished optimizer steps.
+        """
+        if self._latest is not self._shown:
+            self._shown = self._latest
+            self.published = replace(self._latest, step=step)
 
     def close(self) -> None:
         """Close the outputs."""

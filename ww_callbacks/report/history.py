@@ -27,6 +27,7 @@ class History(Sequence[Report]):
     def __init__(self, reports: Iterable[Report] = ()) -> None:
         self._reports: list[Report] = []
         self._counted: frozenset[str] | None = None
+        self._recorded: dict[str, list[tuple[int | None, float]]] = {}
         for report in reports:
             self.append(report)
 
@@ -47,6 +48,27 @@ class History(Sequence[Report]):
             self._counted = self._counted or report.counted or None
         self._reports.append(report)
         return report
+
+    def record(self, name: str, value: float, step: int | None = None) -> None:
+        """Note a value that the user measured, such as a validation loss, beside the reports.
+
+        Args:
+            name: of the metric.
+            value: measured.
+            step: finished optimizer steps when it was measured.
+        """
+        self._recorded.setdefault(name, []).append((step, float(value)))
+
+    def recorded(self, name: str) -> list[tuple[int | None, float]]:
+        """The values noted under a name with their steps, in the order in which they came; none where there are none.
+
+        Example:
+            >>> history = History()
+            >>> history.record("val_loss", 0.5, step=100)
+            >>> history.recorded("val_loss"), history.recorded("val_error")
+            ([(100, 0.5)], [])
+        """
+        return list(self._recorded.get(name, ()))
 
     @property
     def steps(self) -> list[int | None]:

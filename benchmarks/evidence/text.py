@@ -1,0 +1,104 @@
+"""A small character transformer on the sources of Python's own library, for the evidence about early stopping.
+
+The corpus is what this Python has installed, files in the order of their names; the page says which Python it was.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from recording import Recording, train_and_record
+from torch import Tensor, nn
+
+TRAIN, HELD_OUT = 1_000_000, 12_288
+WIDTH, HEADS, BLOCKS, CONTEXT = 64, 4, 2, 64
+CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))
+
+
+@cache
+def corpus() -> dict[str, Tensor]:
+    """Characters as numbers, in three parts: train, val and test, of different files."""
+    files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    codes = {character: code for code, character in enumerate(CHARACTERS)}
+    numbers = [codes[c] for file in files for c in file.read_text(encoding="utf-8", errors="ignore") if c in codes]
+    everything = torch.tensor(numbers)
+    ends = {"train": TRAIN, "val": TRAIN + HELD_OUT, "test": TRAIN + 2 * HELD_OUT}
+    starts = [0, *ends.values()]
+    return {name: everything[start:end] for start, (name, end) in zip(starts, ends.items(), strict=False)}
+
+
+class Block(nn.Module):
+    """Attention and two dense layers, each after a normalisation and beside a short cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.query, self.key, self.value = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.out = nn.Linear(WIDTH, WIDTH)
+        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Activations of batch × context × width."""
+        size = (*x.shape[:2], HEADS, WIDTH // HEADS)
+        inner = self.norm1(x)
+        q, k, v = (part(inner).view(size).transpose(1, 2) for part in (self.query, self.key, self.value))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).reshape(x.shape))
+        return x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
+
+
+class Transformer(nn.Module):
+    """Predicts each next character."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(len(CHARACTERS), WIDTH)
+        self.position = nn.Parameter(torch.randn(CONTEXT, WIDTH) * 0.02)
+        self.blocks = nn.Sequential(*(Block() for _ in range(BLOCKS)))
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, len(CHARACTERS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores of batch × context × characters."""
+        return self.head(self.norm(self.blocks(self.embed(x) + self.position)))
+
+
+def train(run: dict[str, Any]) -> Recording:
+    """One run, named by its rate, decay, batch, seed, steps, size of the training text and share of wrong labels.
+
+    A wrong label is any character, in training and validation alike; the targets of the test are right.
+    """
+    torch.manual_seed(run["seed"])
+    generator = torch.Generator().manual_seed(1000 + run["seed"])
+    parts = corpus()
+    begin = int(torch.randint(TRAIN - run["size"] + 1, (1,), generator=generator))
+    parts = parts | {"train": parts["train"][begin : begin + run["size"]]}
+    targets = {name: _spoil(parts[name], run["wrong"], generator) for name in ("train", "val")} | {
+        "test": parts["test"]
+    }
+    model = Transformer()
+    offsets = torch.arange(CONTEXT)
+
+    def loss_at(name: str, starts: Tensor) -> tuple[Tensor, Tensor]:
+        positions = starts[:, None] + offsets
+        scores, wanted = model(parts[name][positions]).flatten(0, 1), targets[name][positions + 1].flatten()
+        return nn.functional.cross_entropy(scores, wanted), (scores.argmax(1) != wanted).float().mean()
+
+    def train_loss(step: int) -> Tensor:
+        return loss_at("train", torch.randint(run["size"] - CONTEXT, (run["batch"],), generator=generator))[0]
+
+    def evaluate() -> dict[str, float]:
+        starts = torch.arange(0, HELD_OUT - CONTEXT, CONTEXT)
+        both = {name: loss_at(name, starts) for name in ("val", "test")}
+        return {f"{name}_{kind}": float(both[name][i]) for name in both for i, kind in enumerate(("loss", "error"))}
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=run["rate"], weight_decay=run["decay"])
+    return train_and_record(run, model, optimizer, train_loss, evaluate, run["steps"], run["every"])
+
+
+def _spoil(text: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    drawn = torch.randint(len(CHARACTERS), text.shape, generator=generator)
+    return torch.where(torch.rand(text.shape, generator=generator) < share, drawn, text)

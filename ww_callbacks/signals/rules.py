@@ -1,0 +1,257 @@
+"""The rules of early stopping: each says of the reports so far how near a stop it is, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+from ww_callbacks.patterns import keeps
+from ww_callbacks.report import LayerReport, Report
+from ww_callbacks.signals.trend import MIN_HINGE, MIN_LINE, Line, find_change, fit_line
+
+RuleName = Literal["plateau", "traps", "overtrained"]
+RULES: tuple[str, ...] = get_args(RuleName)
+
+PATIENCE = 10
+"""Results in a row that have to support a stop, unless told otherwise."""
+
+MIN_DELTA = 0.05
+"""What counts as no fall of the mean alpha while the number of steps doubles, unless told otherwise."""
+
+TRAP_LEVEL = 0.4
+"""A trap counts where the largest eigenvalue of the shuffled weights is at least this share of the real one."""
+
+OVERTRAINED_ALPHA = 2.0
+"""A layer counts as over-trained where the upper end of the 95 % interval of its alpha is below this."""
+
+GOOD_FIT = 0.1
+"""Largest Kolmogorov-Smirnov distance of a fit that "overtrained" believes."""
+
+GOOD_TAIL = 20
+"""Least number of eigenvalues in the tail of such a fit."""
+
+RECENT = 0.7
+"""The trend of alpha is that since this share of the steps, or of more results if ``patience`` wants so."""
+
+_SURE = 0.05
+_HUGE = 1e100  # its square is still finite
+
+
+class Finding(NamedTuple):
+    """What a rule says after the latest report.
+
+    Attributes:
+        score: how far it is towards a stop, 0 to 1; 1 is a stop.
+        reason: in words, with layer, value, interval, step and rule; empty while the score is 0.
+    """
+
+    score: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleOptions:
+    """What the rules have in common.
+
+    Attributes:
+        patience: results in a row that have to support a stop.
+        min_delta: a fall of the mean alpha by less than this while the number of steps doubles counts as none.
+        start_after: results of this step and earlier ones support nothing.
+        layers: patterns of the layers that are looked at; None for all.
+    """
+
+    patience: int = PATIENCE
+    min_delta: float = MIN_DELTA
+    start_after: int = 0
+    layers: Sequence[str] | None = None
+
+    def keeps(self, name: str) -> bool:
+        """Whether a layer is looked at."""
+        return self.layers is None or keeps(self.layers, name)
+
+    def is_late_enough(self, step: int | None) -> bool:
+        """Whether a result of that step may support a stop."""
+        return step is None or step > self.start_after
+
+
+def plateau(reports: Sequence[Report], options: RuleOptions) -> Finding:
+    """The mean alpha has fallen, and does not fall any more.
+
+    The mean runs over the counted layers that have a reliable tail in the latest report; of the earlier reports those
+    count in which they all had one. It has fallen where a line that becomes flat explains it better than a constant
+    (:func:`~ww_callbacks.signals.trend.find_change`). It does not fall any more where its slope against the logarithm
+    of the step is, with 95 % confidence by the scatter around the line, above -``min_delta`` per doubling of the steps.
+    The line goes through the last ``patience`` + 1 values, or all since 70 % of the steps where these are more. So
+    neither a constant alpha is a plateau, nor one too noisy to tell; a rise is one.
+
+    Args:
+        reports: in the order of their steps, such as a History.
+        options: patience, min_delta, start_after, layers.
+
+    Returns:
+        As score ``min_delta`` over the fall that cannot be excluded, at most 1; less while there are fewer results.
+    """
+    series = _mean_alphas(reports, options)
+    usable = sum(options.is_late_enough(step) for step in series.steps)
+    if len(series.values) < MIN_HINGE or not usable:
+        return Finding()
+    change = find_change(series.values)
+    if not change.is_fall:
+        return Finding()
+    since = series.places[-1] + math.log2(RECENT)
+    window = slice(-max(options.patience + 1, MIN_LINE, sum(place >= since for place in series.places)), None)
+    line = fit_line(series.values[window], series.places[window])
+    bound = line.slope_bound(_SURE)
+    near = 1.0 if bound >= -options.min_delta else options.min_delta / -bound
+    score = near * min(1.0, usable / options.patience)
+    return Finding(score, _plateau_words(series, change.position, line, bound)) if score > 0 else Finding()
+
+
+class _Series(NamedTuple):
+    """The mean alpha in time: names of its layers, values, their steps and the base-2 logarithms of these."""
+
+    names: list[str]
+    values: list[float]
+    steps: list[int | None]
+    places: list[float]
+
+
+def _plateau_words(series: _Series, position: int, line: Line, bound: float) -> str:
+    names, values, steps = series.names, series.values, series.steps
+    whose = names[0] if len(names) == 1 else f"{len(names)} layers ({names[0]} to {names[-1]})"
+    return (
+        f"plateau: the mean alpha of {whose}, {values[-1]:.3g} at step {steps[-1]}, came down from {max(values):.3g} "
+        f"to {values[position]:.3g} by step {steps[position]}; over the last {line.size - 1} results it moved by "
+        f"{line.slope:+.2g} per doubling of the steps (95 %: above {bound:+.2g})"
+    )
+
+
+def traps(reports: Sequence[Report], options: RuleOptions) -> Finding:
+    """A layer has correlation traps near its real spectrum, in one result after the other.
+
+    A result counts where shuffled weights have an eigenvalue above their random edge (``num_traps``) that is at least
+    0.4 of the largest eigenvalue of the real weights (``ww_softrank``). Smaller ones occur in healthy networks.
+
+    Args:
+        reports: in the order of their steps, such as a History.
+        options: patience, start_after, layers.
+    """
+
+    def words(layer: LayerReport, count: int) -> str:
+        level = "" if layer.trap_pvalue is None else f", p = {layer.trap_pvalue:.1g} without traps"
+        return (
+            f"traps: {layer.name} has {layer.num_traps} correlation trap{'s' if layer.num_traps != 1 else ''} at step "
+            f"{_step(layer, reports)}, the largest at {layer.ww_softrank:.3g} of its largest eigenvalue{level}; "
+            f"above {TRAP_LEVEL:g} in each of the last {count} results"
+        )
+
+    return _sustained(reports, options, _is_trapped, words)
+
+
+def overtrained(reports: Sequence[Report], options: RuleOptions) -> Finding:
+    """A layer's alpha is below 2, interval and all, in one result after the other.
+
+    A result counts where the layer is reliable, the upper end of the 95 % interval of alpha is below 2, D is at most
+    0.1 and the tail holds at least 20 eigenvalues. Healthy networks show this too: by itself it stops nothing.
+
+    Args:
+        reports: in the order of their steps, such as a History.
+        options: patience, start_after, layers.
+    """
+
+    def words(layer: LayerReport, count: int) -> str:
+        return (
+            f"overtrained: the alpha of {layer.name} is {layer.alpha:.3g} (95 %: {layer.alpha_low:.3g} to "
+            f"{layer.alpha_high:.3g}) at step {_step(layer, reports)}; its interval was below {OVERTRAINED_ALPHA:g} in "
+            f"each of the last {count} results"
+        )
+
+    return _sustained(reports, options, _is_overtrained, words)
+
+
+FUNCTIONS: dict[str, Callable[[Sequence[Report], RuleOptions], Finding]] = {
+    "plateau": plateau,
+    "traps": traps,
+    "overtrained": overtrained,
+}
+
+
+def has_traps(reports: Sequence[Report], options: RuleOptions) -> bool:
+    """Whether any layer has traps, of whatever size, in each of the last ``patience`` results."""
+    return _sustained(reports, options, lambda layer: (layer.num_traps or 0) > 0, lambda layer, count: "").score >= 1
+
+
+def _sustained(
+    reports: Sequence[Report],
+    options: RuleOptions,
+    counts: Callable[[LayerReport], bool],
+    words: Callable[[LayerReport, int], str],
+) -> Finding:
+    """The layer that was found so in the most results in a row, up to the latest one."""
+    longest, worst = 0, None
+    for layer in reports[-1].layers if len(reports) else ():
+        if options.keeps(layer.name) and counts(layer):
+            streak = _streak(reports, layer.name, options, counts)
+            if streak > longest:
+                longest, worst = streak, layer
+    if worst is None:
+        return Finding()
+    return Finding(min(1.0, longest / options.patience), words(worst, longest))
+
+
+def _streak(reports: Sequence[Report], name: str, options: RuleOptions, counts: Callable[[LayerReport], bool]) -> int:
+    """In how many results in a row the layer was found so; repeated results of a rotation are one result."""
+    streak, last = 0, object()
+    for report in reversed(reports):
+        layer = next((layer for layer in report.layers if layer.name == name), None)
+        step = report.step if layer is None or layer.step is None else layer.step
+        if layer is None or not options.is_late_enough(step) or not counts(layer):
+            break
+        if step is None or step != last:
+            streak, last = streak + 1, step
+        if streak >= options.patience:
+            break
+    return streak
+
+
+def _is_trapped(layer: LayerReport) -> bool:
+    return (layer.num_traps or 0) > 0 and _finite(layer.ww_softrank) and (layer.ww_softrank or 0.0) >= TRAP_LEVEL
+
+
+def _is_overtrained(layer: LayerReport) -> bool:
+    return (
+        bool(layer.reliable)
+        and all(map(_finite, (layer.alpha, layer.alpha_low, layer.alpha_high, layer.D)))
+        and (layer.alpha_high or 0.0) < OVERTRAINED_ALPHA
+        and (layer.D or 0.0) <= GOOD_FIT
+        and (layer.num_pl_spikes or 0) >= GOOD_TAIL
+    )
+
+
+def _mean_alphas(reports: Sequence[Report], options: RuleOptions) -> _Series:
+    """Of the reports after step 0 in which all layers are reliable that are so in the latest one."""
+    latest = reports[-1].layers if len(reports) else ()
+    names = [layer.name for layer in latest if layer.counted and options.keeps(layer.name) and _fits(layer)]
+    series = _Series(names, [], [], [])
+    for position, report in enumerate(reports if names else (), start=1):
+        found = {layer.name: layer.alpha for layer in report.layers if _fits(layer) and layer.alpha is not None}
+        place = position if report.step is None else report.step
+        if place > 0 and all(name in found for name in names):
+            series.values.append(math.fsum(found[name] for name in names) / len(names))
+            series.steps.append(report.step)
+            series.places.append(math.log2(place))
+    return series
+
+
+def _fits(layer: LayerReport) -> bool:
+    return bool(layer.reliable) and _finite(layer.alpha)
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and abs(value) < _HUGE
+
+
+def _step(layer: LayerReport, reports: Sequence[Report]) -> int | None:
+    return layer.step if layer.step is not None else reports[-1].step

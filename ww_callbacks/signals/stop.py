@@ -1,0 +1,224 @@
+"""The signal that ends a training: the rules, joined, and remembered once they have spoken."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ww_callbacks.arguments import check_choice, check_count, check_patterns
+from ww_callbacks.keys import AGGREGATES
+from ww_callbacks.patterns import matching
+from ww_callbacks.report import History
+from ww_callbacks.signals.rules import (
+    FUNCTIONS,
+    MIN_DELTA,
+    PATIENCE,
+    RULES,
+    Finding,
+    RuleName,
+    RuleOptions,
+    has_traps,
+)
+from ww_callbacks.signals.signal import Judgement
+from ww_callbacks.signals.stalled import MODES, Mode, is_stalled
+
+VERDICT = "stop"
+"""Under what name the verdict is found, and in the keys of the metrics."""
+
+DEFAULT_RULES: tuple[RuleName, ...] = ("plateau", "traps")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRules:
+    """When training should end, as a function of the reports so far.
+
+    Args:
+        rules: any of "plateau", "traps" and "overtrained", see :mod:`ww_callbacks.signals.rules`. "overtrained" stops
+            only together with traps that last as long, or with a stalled ``and_monitor``.
+        patience: results in a row that have to support a stop, and values of ``and_monitor`` without a new best.
+        min_delta: a fall of the mean alpha by less than this while the number of steps doubles counts as none.
+        start_after: results of this step and earlier ones support nothing.
+        layers: patterns of the layers that are looked at, ``"!pattern"`` to leave out; None for all.
+        and_monitor: name of a metric that must have stalled too; None for none.
+        and_mode: "min" where small values of that metric are good, "max" where large ones are.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument has a value that is not allowed, such as an unknown rule.
+
+    Example:
+        >>> from ww_callbacks import LayerReport, Report
+        >>> def report(step):
+        ...     return Report((LayerReport(name="fc", kind="Linear", num_traps=1, ww_softrank=0.9),), step)
+        >>> verdict = StopRules(patience=2).verdict([report(100), report(200)])
+        >>> verdict["stop"], verdict["rule"], verdict["step"]
+        (True, 'traps', 200)
+        >>> verdict["reason"].partition(";")[0]
+        'traps: fc has 1 correlation trap at step 200, the largest at 0.9 of its largest eigenvalue'
+    """
+
+    rules: Sequence[RuleName] = DEFAULT_RULES
+    patience: int = PATIENCE
+    min_delta: float = MIN_DELTA
+    start_after: int = 0
+    layers: Sequence[str] | None = None
+    and_monitor: str | None = None
+    and_mode: Mode = "min"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rules, str) or not isinstance(self.rules, (list, tuple)):
+            raise TypeError(f'rules: expected a list such as ["plateau", "traps"], got {self.rules!r}')
+        if not self.rules:
+            raise ValueError(f"rules: expected at least one of {', '.join(map(repr, RULES))}")
+        for rule in self.rules:
+            check_choice("rules", rule, RULES)
+        check_count("patience", self.patience)
+        check_count("start_after", self.start_after, least=0)
+        if isinstance(self.min_delta, bool) or not isinstance(self.min_delta, (int, float)):
+            raise TypeError(f"min_delta: expected a number, got {self.min_delta!r}")
+        if not 0 <= self.min_delta < float("inf"):
+            raise ValueError(f"min_delta: expected a finite number of at least 0, got {self.min_delta}")
+        check_patterns("layers", self.layers)
+        _check_metric("and_monitor", self.and_monitor)
+        check_choice("and_mode", self.and_mode, MODES)
+
+    def check_layers(self, names: Sequence[str]) -> None:
+        """Complain about patterns that match none of a model's layers.
+
+        Args:
+            names: of the layers that are analysed.
+
+        Raises:
+            ValueError: a pattern of ``layers`` matches none of them.
+        """
+        if self.layers is not None:
+            matching(names, self.layers, "layers")
+
+    def verdict(self, reports: Sequence[Any], monitored: Sequence[float] = ()) -> dict[str, Any]:
+        """What the rules say after the latest report.
+
+        Args:
+            reports: in the order of their steps, such as a History.
+            monitored: the values of ``and_monitor`` so far.
+
+        Returns:
+            Plain values: "stop", the "rule" that stops, its "reason", the judged "step", and "scores" by rule. Where
+            nothing stops, rule is None, and the reason that of a rule at full score which has to wait for another
+            signal, or empty.
+        """
+        options = RuleOptions(
+            patience=self.patience, min_delta=self.min_delta, start_after=self.start_after, layers=self.layers
+        )
+        findings: dict[str, Finding] = {rule: FUNCTIONS[rule](reports, options) for rule in self.rules}
+        stalled = self.and_monitor is not None and is_stalled(monitored, self.patience, self.and_mode)
+        full = [rule for rule, finding in findings.items() if finding.score >= 1]
+        stops = [rule for rule in full if rule != "overtrained" or stalled or has_traps(reports, options)]
+        if self.and_monitor is not None and not stalled:
+            stops = []
+        return {
+            "stop": bool(stops),
+            "rule": stops[0] if stops else None,
+            "reason": self._reason(findings, stops or full, stalled),
+            "step": reports[-1].step if len(reports) else None,
+            "scores": {rule: finding.score for rule, finding in findings.items()},
+        }
+
+    def _reason(self, findings: Mapping[str, Finding], rules: Sequence[str], stalled: bool) -> str:
+        if not rules:
+            return ""
+        more = f"; and {self.and_monitor} has not improved in its last {self.patience} values" if stalled else ""
+        return findings[rules[0]].reason + more
+
+
+def _check_metric(name: str, value: object) -> None:
+    if value is not None and (not isinstance(value, str) or not value):
+        raise TypeError(f'{name}: expected the name of a metric such as "val_loss", or None, got {value!r}')
+
+
+class EarlyStopping:
+    """A signal: should training end? Attach it to a monitor as "stop", see :class:`StopRules` for the arguments.
+
+    At every result the metrics are ``ww/stop/<rule>``, how far each rule is towards a stop (0 to 1). The verdict is
+    that of :meth:`StopRules.verdict`; the first one that stops stays for the rest of the run.
+
+    Args:
+        rules: any of "plateau", "traps" and "overtrained".
+        patience: results in a row that have to support a stop, and values of ``and_monitor`` without a new best.
+        min_delta: a fall of the mean alpha by less than this while the number of steps doubles counts as none.
+        start_after: results of this step and earlier ones support nothing.
+        layers: patterns of the layers that are looked at, ``"!pattern"`` to leave out; None for all.
+        and_monitor: name of a metric, handed in by :meth:`ww_callbacks.Monitor.record`, that must have stalled too.
+        and_mode: "min" where small values of that metric are good, "max" where large ones are.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument has a value that is not allowed, such as an unknown rule.
+
+    Example:
+        >>> import numpy as np
+        >>> import ww_callbacks as ww
+        >>> weights = {"fc": np.random.default_rng(0).standard_normal((100, 60))}
+        >>> monitor = ww.Monitor(weights, every_n_steps=10, executor="sync")
+        >>> monitor.attach("stop", ww.EarlyStopping(rules=["traps"], patience=3))
+        >>> with monitor:
+        ...     for step in range(1, 31):
+        ...         monitor.step(step)
+        ...         if monitor.should_stop:
+        ...             break
+        >>> step
+        30
+    """
+
+    def __init__(
+        self,
+        *,
+        rules: Sequence[RuleName] = DEFAULT_RULES,
+        patience: int = PATIENCE,
+        min_delta: float = MIN_DELTA,
+        start_after: int = 0,
+        layers: Sequence[str] | None = None,
+        and_monitor: str | None = None,
+        and_mode: Mode = "min",
+    ) -> None:
+        self.rules = StopRules(
+            rules=rules,
+            patience=patience,
+            min_delta=min_delta,
+            start_after=start_after,
+            layers=layers,
+            and_monitor=and_monitor,
+            and_mode=and_mode,
+        )
+        self._history: weakref.ref[History] | None = None
+        self._first_stop: dict[str, Any] | None = None
+
+    def judge(self, history: History) -> Judgement:
+        """The scores after the latest report; the verdict is the first one of this history that stops, if there is."""
+        if self._history is None or self._history() is not history:  # another run
+            self._history, self._first_stop = weakref.ref(history), None
+        monitored = [value for _, value in history.recorded(self.rules.and_monitor)] if self.rules.and_monitor else []
+        verdict = self.rules.verdict(history, monitored)
+        if verdict["stop"] and self._first_stop is None:
+            self._first_stop = verdict
+        metrics = {f"{AGGREGATES}{VERDICT}/{rule}": score for rule, score in verdict["scores"].items()}
+        return Judgement(metrics, self._first_stop or verdict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A Trainer is pickled or copied before training by launchers: what was seen stays behind."""
+        return self.__dict__ | {"_history": None, "_first_stop": None}
+
+
+def stop_message(verdict: Mapping[str, Any], told_at: int | None) -> str:
+    """A verdict in a sentence that says which step was judged, and when the verdict came.
+
+    Args:
+        verdict: of :class:`EarlyStopping`.
+        told_at: the step at which it became known.
+
+    Example:
+        >>> stop_message({"reason": "traps: fc has 1 correlation trap at step 200", "step": 200}, 400)
+        'traps: fc has 1 correlation trap at step 200 (weights of step 200 were judged, the verdict came at step 400)'
+    """
+    return f"{verdict['reason']} (weights of step {verdict['step']} were judged, the verdict came at step {told_at})"

@@ -1,0 +1,155 @@
+"""Has a series of measurements fallen, and does it still fall? Slopes and change points against the scatter in time.
+
+One value tells nothing about a trend, and the interval of a single alpha overstates how far successive ones scatter
+(the eigenvalues of a matrix repel each other). So everything here is judged by the residuals of the series itself.
+How often each test errs where nothing happens is simulated in ``benchmarks/trend_error_rates.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+MIN_LINE = 4
+"""A line through fewer values has no scatter to speak of."""
+
+MIN_HINGE = 8
+"""A change point in fewer values is not looked for."""
+
+MAX_HINGES = 64
+"""Places at which a change point is tried."""
+
+FALL_QUANTILES: dict[int, float] = {8: 27.6, 10: 17.5, 15: 11.7, 20: 9.86, 30: 8.5, 50: 7.84, 100: 7.49, 200: 7.37}
+"""Number of values → what :attr:`ChangePoint.statistic` exceeds once in 1,000 series of independent noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A straight line through values.
+
+    Attributes:
+        slope: change per unit of what they are plotted against.
+        slope_error: its standard error, from the residuals.
+        size: number of values.
+    """
+
+    slope: float
+    slope_error: float
+    size: int
+
+    def slope_bound(self, level: float) -> float:
+        """The slope below which the true one lies with probability ``level`` only (Student's t, size - 2 degrees).
+
+        Args:
+            level: such as 0.05.
+        """
+        return self.slope + float(stdtrit(self.size - 2, level)) * self.slope_error
+
+
+def fit_line(values: Sequence[float], at: Sequence[float] | None = None) -> Line:
+    """The least-squares line through values.
+
+    Args:
+        values: at least 4, finite.
+        at: where each was measured, in ascending order; None for equal distances of 1.
+
+    Raises:
+        ValueError: there are fewer values, or all were measured at the same place.
+
+    Example:
+        >>> line = fit_line([4.0, 3.0, 2.0, 1.0])
+        >>> line.slope, line.slope_error
+        (-1.0, 0.0)
+    """
+    if len(values) < MIN_LINE:
+        raise ValueError(f"values: expected at least {MIN_LINE}, got {len(values)}")
+    y = np.asarray(values, float) - math.fsum(values) / len(values)
+    x = np.arange(len(y), dtype=float) if at is None else np.asarray(at, float)
+    x = x - x.mean()
+    spread = float(x @ x)
+    if not spread > 0:
+        raise ValueError(f"at: expected different places, got {at}")
+    slope = float(x @ y) / spread
+    residuals = y - slope * x
+    return Line(slope, math.sqrt(float(residuals @ residuals) / (len(y) - 2) / spread), len(y))
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePoint:
+    """Where a series that fell has become flat.
+
+    Attributes:
+        position: of the last value of the fall.
+        fall: how far it has fallen on the way there; negative where it has risen.
+        statistic: squared fall over its residual scatter (an F statistic with 2 and n - 3 degrees, largest over all
+            positions).
+        is_fall: whether it fell, and further than scatter alone does once in 1,000 series of independent noise.
+    """
+
+    position: int
+    fall: float
+    statistic: float
+    is_fall: bool
+
+
+def find_change(values: Sequence[float]) -> ChangePoint:
+    """Compare a constant with a line that becomes flat, at the best of all places (the last one: it still falls).
+
+    Args:
+        values: at least 8, finite.
+
+    Raises:
+        ValueError: there are fewer values.
+
+    Example:
+        >>> change = find_change([5.0, 4.5, 4.0, 3.5, 3.0, 3.01, 2.99, 3.0, 3.0, 3.01])
+        >>> change.position, round(change.fall, 1), change.is_fall
+        (4, 2.0, True)
+        >>> find_change([3.0] * 10).is_fall
+        False
+    """
+    if len(values) < MIN_HINGE:
+        raise ValueError(f"values: expected at least {MIN_HINGE}, got {len(values)}")
+    y = np.asarray(values, float)
+    n = len(y)
+    centred = y - y.mean()
+    total = float(centred @ centred)
+    positions = np.unique(np.linspace(1, n - 1, min(n - 1, MAX_HINGES)).round().astype(int))
+    hinges = _hinges(n, positions)
+    slopes = hinges @ centred / (hinges * hinges).sum(axis=1)
+    explained = slopes * (hinges @ centred)
+    best = int(np.argmax(explained))
+    position, slope = int(positions[best]), float(slopes[best])
+    left = max(total - float(explained[best]), 0.0)
+    statistic = _ratio(float(explained[best]) / 2, left / (n - 3), float(y @ y))
+    return ChangePoint(position, slope * position, statistic, slope > 0 and statistic > fall_quantile(n))
+
+
+def fall_quantile(size: int) -> float:
+    """What the statistic of a change point exceeds once in 1,000 series of ``size`` independent values.
+
+    Example:
+        >>> fall_quantile(20) < fall_quantile(12) < fall_quantile(8)
+        True
+    """
+    return float(np.interp(math.log(size), np.log(list(FALL_QUANTILES)), list(FALL_QUANTILES.values())))
+
+
+def _hinges(size: int, positions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """One row per position: falls by 1 per value down to 0 at the position, then stays; centred."""
+    rows = np.maximum(positions[:, None] - np.arange(size), 0).astype(float)
+    centred: NDArray[np.float64] = rows - rows.mean(axis=1, keepdims=True)
+    return centred
+
+
+def _ratio(explained: float, residual: float, scale: float) -> float:
+    """Their ratio, where differences within the rounding error of the values count as none."""
+    rounding = 1e-24 * scale
+    if explained <= rounding:
+        return 0.0
+    return explained / max(residual, rounding)
