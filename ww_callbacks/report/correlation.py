@@ -152,7 +152,8 @@ def _p_value(r: float | None, n: int) -> float | None:
 
 
 def _known(values: Values, quality: Sequence[float]) -> tuple[list[float], list[float]]:
-    both = [(value, each) for value, each in zip(values, quality, strict=True) if value is not None]
+    """The models with a value; ten digits of it, so that nothing correlates with rounding errors."""
+    both = [(float(f"{value:.10g}"), each) for value, each in zip(values, quality, strict=True) if value is not None]
     return [value for value, _ in both], [each for _, each in both]
 
 
