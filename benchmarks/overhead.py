@@ -1,0 +1,341 @@
+"""What watching costs the training.
+
+    python benchmarks/overhead.py                     all parts
+    python benchmarks/overhead.py snapshot step       some of them
+    python benchmarks/overhead.py --quick hooks       with short runs
+
+Parts:
+    snapshot       stall of a snapshot against copying the same bytes into warm memory
+    step           a step without a snapshot
+    hooks          time inside the monitor ÷ time of training: exact on a busy machine too
+    throughput     steps per second with ÷ without, paired runs in turn; needs an otherwise idle machine
+    priority       priorities of the worker where training uses every core; needs an otherwise idle machine
+    weightwatcher  the same schedule with WeightWatcher called in the training loop
+
+Trainings are seeded loops of torch over an MLP of 20 MiB and a convolutional network of 15 MiB of analysed weights
+(the wide one: 22 MiB).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import ww_callbacks as ww
+from ww_callbacks.report import Report
+from ww_callbacks.snapshot import SnapshotBuffer
+from ww_callbacks.worker import child
+
+NETWORKS = ("mlp", "conv")
+EVERY = (10, 50, 200)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long the parts take."""
+
+    seconds: float = 20.0
+    copies: int = 15
+    pairs: int = 7
+
+
+QUICK = Size(seconds=4.0, copies=7)
+
+Hook = Callable[[int], None]
+
+
+def network(name: str) -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    if name == "mlp":
+        hidden = [part for _ in range(5) for part in (nn.Linear(1024, 1024), nn.ReLU())]
+        return nn.Sequential(*hidden, nn.Linear(1024, 10)), torch.randn(256, 1024)
+    blocks = [
+        part
+        for before, after in pairwise((3, 128, 256, 512, 512, 512))
+        for part in (nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+    ]
+    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(512, 10)), torch.randn(16, 3, 32, 32)
+
+
+@dataclass
+class Run:
+    """One training."""
+
+    steps: int
+    seconds: float
+    hooks: float
+    longest: float
+
+    @property
+    def rate(self) -> float:
+        return self.steps / self.seconds
+
+    @property
+    def share(self) -> float:
+        return self.hooks / self.seconds
+
+
+def train(net: nn.Module, inputs: torch.Tensor, seconds: float, least: int, hook: Hook) -> Run:
+    """Steps until the time is over, at least so many; the hook is called after each."""
+    labels = torch.randint(0, 10, (len(inputs),), generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+    hooks = longest = 0.0
+    begin, step = time.perf_counter(), 0
+    while step < least or time.perf_counter() - begin < seconds:
+        step += 1
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(inputs), labels).backward()
+        optimizer.step()
+        before = time.perf_counter()
+        hook(step)
+        spent = time.perf_counter() - before
+        hooks, longest = hooks + spent, max(longest, spent)
+    return Run(step, time.perf_counter() - begin, hooks, longest)
+
+
+class Lags:
+    """An output that remembers how late results were."""
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+
+    def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
+        if report.step:
+            self.steps.append(metrics["ww/lag_steps"])
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Watched:
+    """A training that was watched."""
+
+    run: Run
+    start: float  # seconds of the first snapshot, which allocates the memory
+    snapshots: int
+    skipped: int
+    cores: float  # that the worker used
+    lags: list[float]
+
+
+def watched(name: str, size: Size, every: int, on_worker: Callable[[int], None] = lambda pid: None) -> Watched:
+    """Train with a monitor; its start and the baseline are over before the clock runs."""
+    net, inputs = network(name)
+    lags = Lags()
+    monitor = ww.Monitor(net, every_n_steps=every, outputs=[lags])
+    before = time.perf_counter()
+    monitor.start()
+    start = time.perf_counter() - before
+    while not monitor.status().worker_pids:
+        time.sleep(0.001)
+    on_worker(monitor.status().worker_pids[0])
+    monitor.wait_for_first()
+    pid = monitor.status().worker_pids[0]
+    cpu = cpu_seconds(pid)
+    run = train(net, inputs, size.seconds, 2 * every + 5, monitor.step)
+    cores = (cpu_seconds(pid) - cpu) / run.seconds
+    status = monitor.status()
+    monitor.close()
+    return Watched(run, start, status.snapshots - 1, status.skipped, cores, lags.steps)
+
+
+def cpu_seconds(pid: int) -> float:
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
+
+
+def snapshot(size: Size) -> None:
+    table("weights", "memcpy ms", "first snapshot ms", "snapshot ms (median, range)", "÷ memcpy")
+    for gigabytes in (0.1, 0.5, 2.0):
+        side = 2048
+        sources = [np.ones((side, side), "f4") for _ in range(round(gigabytes * 1e9 / side / side / 4))]
+        targets = [np.ones_like(source) for source in sources]
+        begin = time.perf_counter()
+        buffer = SnapshotBuffer([(source.shape, source.dtype) for source in sources], slots=1)
+        reads = [lambda source=source: source for source in sources]
+        buffer.release(buffer.take(reads) or 0)
+        first = time.perf_counter() - begin
+        plain, ours = [], []
+        for _ in range(size.copies):  # in turn: a busy machine is busy for both
+            begin = time.perf_counter()
+            for source, target in zip(sources, targets, strict=True):
+                np.copyto(target, source)
+            middle = time.perf_counter()
+            buffer.release(buffer.take(reads) or 0)
+            plain.append(middle - begin)
+            ours.append(time.perf_counter() - middle)
+        buffer.close()
+        ratio = statistics.median(mine / theirs for mine, theirs in zip(ours, plain, strict=True))
+        median = statistics.median
+        row(f"{gigabytes} GB", ms(median(plain)), ms(first), f"{ms(median(ours))} ({spread_ms(ours)})", f"{ratio:.2f}")
+
+
+def step(size: Size) -> None:
+    table("a step without a snapshot", "µs (median)", "µs (99 %)")
+    net, _ = network("mlp")
+    for name, when_busy in [("nothing under way", "skip"), ("results under way", "skip"), ("under way", "wait")]:
+        monitor = ww.Monitor(net, every_n_steps=10**9, when_busy=when_busy)
+        monitor.start()
+        if name == "nothing under way":
+            monitor.wait_for_first()
+        times = []
+        for number in range(1, 2001):
+            begin = time.perf_counter()
+            monitor.step(number)
+            times.append(time.perf_counter() - begin)
+        still = monitor.status().under_way > 0
+        assert still == (name != "nothing under way"), "the worker was too fast"
+        monitor.close()
+        median, late = np.quantile(times, [0.5, 0.99]) * 1e6
+        row(f"{name}, when_busy={when_busy!r}", f"{median:.1f}", f"{late:.1f}")
+
+
+def hooks(size: Size) -> None:
+    heads = ("net", "threads", "N", "steps", "share of time in hooks", "longest ms", "start ms", "snapshots")
+    table(*heads, "skipped", "cores of the worker")
+    for name, count, every in [(name, count, every) for name in NETWORKS for count in (1, 2) for every in EVERY]:
+        with threads(count):
+            seen = watched(name, size, every)
+        run = seen.run
+        percent, longest = f"{100 * run.share:.3f} %", ms(run.longest)
+        row(
+            *(name, count, every, run.steps, percent, longest, ms(seen.start), seen.snapshots, seen.skipped),
+            f"{seen.cores:.2f}",
+        )
+
+
+def throughput(size: Size) -> None:
+    table("net", "threads", "N", "with ÷ without (median of pairs)", "range")
+    for name, count, every in [(name, count, every) for name in NETWORKS for count in (1, 2) for every in EVERY]:
+        ratios = []
+        with threads(count):
+            for pair in range(size.pairs):
+                first = pair % 2 == 0  # in turn, so that a drift of the machine is no difference
+                rates = {kind: rate(name, size, every if kind else None) for kind in (first, not first)}
+                ratios.append(rates[True] / rates[False])
+        row(name, count, every, f"{statistics.median(ratios):.3f}", f"{min(ratios):.3f} – {max(ratios):.3f}")
+
+
+def rate(name: str, size: Size, every: int | None) -> float:
+    if every is not None:
+        return watched(name, size, every).run.rate
+    return train(*network(name), size.seconds, 5, lambda step: None).rate
+
+
+def priority(size: Size) -> None:
+    table("net", "priority", "with ÷ without (median)", "range", "lag in steps (median)", "analysed", "skipped")
+    kinds: dict[str, tuple[int, Callable[[int], None]]] = {
+        "normal": (0, lambda pid: None),
+        "nice 19": (19, lambda pid: None),
+        "SCHED_IDLE": (19, lambda pid: os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))),
+    }
+    default = child.NICENESS
+    for name in NETWORKS:
+        for kind, (niceness, on_worker) in kinds.items():
+            child.NICENESS, ratios, seen = niceness, [], []
+            with threads(os.cpu_count() or 1):
+                for pair in range(size.pairs):
+                    if pair % 2:
+                        seen.append(watched(name, size, 50, on_worker))
+                    without = rate(name, size, None)
+                    if not pair % 2:
+                        seen.append(watched(name, size, 50, on_worker))
+                    ratios.append(seen[-1].run.rate / without)
+            lags = [lag for each in seen for lag in each.lags]
+            row(
+                *(name, kind, f"{statistics.median(ratios):.3f}", f"{min(ratios):.3f} – {max(ratios):.3f}"),
+                f"{statistics.median(lags):.0f}" if lags else "none came",
+                *(sum(len(each.lags) for each in seen), sum(each.skipped for each in seen)),
+            )
+    child.NICENESS = default
+
+
+def weightwatcher(size: Size) -> None:
+    from weightwatcher import WeightWatcher
+
+    table(
+        "net",
+        "N",
+        "steps",
+        "s alone",
+        "s with the monitor",
+        "s with WeightWatcher",
+        "× longer: monitor",
+        "WeightWatcher",
+    )
+    for name in NETWORKS:
+        every, steps = 50, 100
+
+        def called(net: nn.Module, every: int = every) -> Hook:
+            def hook(step: int) -> None:
+                if step % every == 0:
+                    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                        WeightWatcher(model=net).analyze(randomize=True)
+
+            return hook
+
+        alone = train(*network(name), 0.0, steps, lambda step: None).seconds
+        ours = watched(name, Size(seconds=0.0), every).run
+        net, inputs = network(name)
+        theirs = train(net, inputs, 0.0, steps, called(net)).seconds
+        mine = ours.seconds * steps / ours.steps
+        row(name, every, steps, *(f"{each:.1f}" for each in (alone, mine, theirs, mine / alone, theirs / alone)))
+
+
+def ms(seconds: float) -> str:
+    return f"{1000 * seconds:.1f}"
+
+
+def spread_ms(seconds: list[float]) -> str:
+    return f"{ms(min(seconds))} – {ms(max(seconds))}"
+
+
+def table(*heads: str) -> None:
+    print()
+    row(*heads)
+    row(*("---" for _ in heads))
+
+
+def row(*cells: Any) -> None:
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+PARTS = {part.__name__: part for part in (snapshot, step, hooks, throughput, priority, weightwatcher)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="all where none is named")
+    parser.add_argument("--quick", action="store_true", help="short runs")
+    arguments = parser.parse_args()
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, numpy {np.__version__}")
+    for part in arguments.parts or PARTS:
+        begin = time.perf_counter()
+        PARTS[part](QUICK if arguments.quick else Size())
+        print(f"{part}: {time.perf_counter() - begin:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
