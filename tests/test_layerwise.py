@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
+import pickle
+import warnings
+import weakref
 
 import pytest
 import torch
@@ -180,6 +184,69 @@ def test_rate_and_decay_together():
     assert not optimizer._optimizer_step_post_hooks
 
 
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_after_the_end_the_optimizer_is_as_it_was(order):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = dict(optimizer.__dict__)
+    ends = [scale_updates(optimizer, key, by_parameter(model)) for key in ("lr", "weight_decay")]
+    train(model, optimizer, steps=2)
+    for i in order:
+        ends[i]()
+    assert optimizer.__dict__.keys() == before.keys()
+    assert optimizer.param_groups is before["param_groups"]
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+
+
+@pytest.mark.parametrize("made", ["before", "between"])
+def test_a_scheduler_outlives_the_end(made):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = SCHEDULERS["step"](optimizer) if made == "before" else None
+    end = scale_updates(optimizer, "lr", by_parameter(model))
+    scheduler = scheduler or SCHEDULERS["step"](optimizer)
+    end()
+    again = scale_updates(optimizer, "lr", by_parameter(model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of steps in the wrong order
+        seen, _ = train(model, optimizer, steps=3, scheduler=scheduler)
+    assert seen[-1] == [pytest.approx(0.05)]
+    again()
+    assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_hooks_of_the_user_see_the_users_groups_whenever_they_came():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    groups, seen = optimizer.param_groups, []
+    look = lambda *_: seen.append(optimizer.param_groups is groups)  # noqa: E731
+    optimizer.register_step_pre_hook(look)
+    optimizer.register_step_post_hook(look)
+    ends = [scale_updates(optimizer, key, by_parameter(model)) for key in ("lr", "weight_decay")]
+    optimizer.register_step_pre_hook(look)
+    optimizer.register_step_post_hook(look)
+    train(model, optimizer, steps=2)
+    train(model, optimizer, steps=2, closure=True)
+    assert seen == [True] * 16
+    for end in ends:
+        end()
+
+
+def test_an_optimizer_is_freed_and_copied_as_ever():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scale_updates(optimizer, "lr", by_parameter(model))
+    train(model, optimizer, steps=2)
+    twin = pickle.loads(pickle.dumps(optimizer))
+    assert "step" not in twin.__dict__
+    assert twin.param_groups[0]["lr"] == 0.1
+    alive = weakref.ref(optimizer)
+    del optimizer
+    gc.collect()
+    assert alive() is None
+
+
 def test_what_an_optimizer_writes_into_its_groups_stays():
     class Counting(torch.optim.SGD):
         @torch.no_grad()
@@ -286,6 +353,13 @@ def test_a_run_with_a_monitor():
     assert monitor.lr_ratios().keys() == {"0", "1", "2", "3"}
 
 
+class Wrapper(torch.optim.Optimizer):
+    """As libraries wrap one: an Optimizer by class only."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+
 def test_what_cannot_work_is_told_at_once():
     model = network()
     monitor = ww.Monitor(model, randomize=False)
@@ -302,8 +376,13 @@ def test_what_cannot_work_is_told_at_once():
     ]:
         with pytest.raises(ValueError, match=message):
             layerwise(optimizer, source=monitor, **wrong)
+    with pytest.raises(TypeError, match="optimizer: Wrapper wraps an optimizer of torch, give that one"):
+        layerwise(Wrapper(optimizer), source=monitor)
     with pytest.raises(TypeError, match="optimizer: expected"):
         layerwise("SGD", source=monitor)
     assert "step" not in optimizer.__dict__
     with pytest.warns(RuntimeWarning, match=r"the layers \['0', '4'\] are in no optimizer"):
-        layerwise(torch.optim.SGD(model[2].parameters(), lr=0.1), source=monitor)
+        layerwise(torch.optim.SGD(model[2].parameters(), lr=0.1), source=monitor, layers=["*"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the first and the last layer take no part, so nobody misses them
+        layerwise(torch.optim.SGD(model[2].parameters(), lr=0.1), source=ww.Monitor(model, randomize=False))

@@ -159,7 +159,7 @@ TASKS = (
         "python",
         transformer,
         lambda model, rate: torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.1, fused=True),
-        rates=(1e-3, 2e-3, 4e-3, 8e-3, 16e-3),
+        rates=(1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3),
         steps=1500,
         every=100,
         blocks=True,

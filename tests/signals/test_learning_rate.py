@@ -174,3 +174,11 @@ def test_wrong_arguments_are_named(arguments, error, message):
 def test_a_pattern_without_a_layer_is_an_error():
     with pytest.raises(ValueError, match="layers: 'fc9' matches no layer"):
         LayerRatios(layers=["fc9"]).choose(["fc1", "fc2"])
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [(None, ["b", "c"]), (["!b"], ["c"]), (["*"], ["a", "b", "c", "d"]), (["a", "c"], ["a", "c"])],
+)
+def test_who_can_take_part(layers, expected):
+    assert LayerRatios(layers=layers).choose(["a", "b", "c", "d"]) == expected

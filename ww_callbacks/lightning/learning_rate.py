@@ -37,11 +37,12 @@ class LayerwiseLearningRate(Callback):
         layers: patterns of the layers that take part, ``"!pattern"`` to leave out; None for all but the first, the last
             and embeddings.
         quantity: "learning_rate" or "weight_decay".
+        source: the monitor to follow; None for the first SpectralMonitor among the callbacks.
 
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: an argument has a value that is not allowed; at the start of training: no SpectralMonitor is among
-            the callbacks, no optimizer holds a layer of the model, or a pattern matches no layer.
+        ValueError: an argument has a value that is not allowed; at the start of training: no SpectralMonitor, or not
+            ``source``, is among the callbacks, no optimizer holds a layer of the model, or a pattern matches no layer.
 
     Example:
         >>> from pytorch_lightning import Trainer
@@ -61,9 +62,12 @@ class LayerwiseLearningRate(Callback):
         until: int | None = None,
         layers: list[str] | None = None,
         quantity: Quantity = "learning_rate",
+        source: SpectralMonitor | None = None,
     ) -> None:
         check_flag("apply", apply)
-        self._apply = apply
+        if not isinstance(source, SpectralMonitor | None):
+            raise TypeError(f"source: expected a SpectralMonitor of ww_callbacks.lightning or None, got {source!r}")
+        self._apply, self._source = apply, source
         self._partners: dict[str, str] = {}  # known once the model is complete
         self._signal = LayerRatios(
             mapping=mapping,
@@ -86,7 +90,7 @@ class LayerwiseLearningRate(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the monitor, wherever it stands in the list."""
         if stage == "fit" and not (trainer.fast_dev_run or trainer.barebones):
-            _monitor_of(trainer).attach(self._signal.name, self._signal)
+            self._monitor(trainer).attach(self._signal.name, self._signal)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take hold of the optimizers."""
@@ -98,7 +102,7 @@ class LayerwiseLearningRate(Callback):
                 pl_module,
                 trainer.optimizers,
                 self._signal,
-                _monitor_of(trainer),
+                self._monitor(trainer),
                 self._ramp,
                 lambda: int(trainer.global_step),
             )
@@ -116,7 +120,9 @@ class LayerwiseLearningRate(Callback):
         self._end()
 
     def state_dict(self) -> dict[str, Any]:
-        """The ratios at work, as plain values."""
+        """The ratios at work and where they are to go, as plain values."""
+        if self._layerwise is not None:
+            self._layerwise.ratios()  # takes notice of the latest result
         return self._ramp.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -132,9 +138,12 @@ class LayerwiseLearningRate(Callback):
         if layerwise is not None:
             layerwise.remove()
 
-
-def _monitor_of(trainer: Trainer) -> SpectralMonitor:
-    for callback in trainer.callbacks:
-        if isinstance(callback, SpectralMonitor):
-            return callback
-    raise ValueError("LayerwiseLearningRate needs a SpectralMonitor among the callbacks of the Trainer, there is none")
+    def _monitor(self, trainer: Trainer) -> SpectralMonitor:
+        monitors = [each for each in trainer.callbacks if isinstance(each, SpectralMonitor)]
+        if self._source is not None and self._source not in monitors:
+            raise ValueError("source: this SpectralMonitor is not among the callbacks of the Trainer, add it")
+        if not monitors:
+            raise ValueError(
+                "LayerwiseLearningRate needs a SpectralMonitor among the callbacks of the Trainer, there is none"
+            )
+        return self._source or monitors[0]

@@ -113,21 +113,25 @@ class LayerRatios:
         ]
 
     def choose(self, names: Sequence[str]) -> list[str]:
-        """Those of a model's layers that the patterns keep.
+        """Those of a model's layers that can take part: that the patterns keep, and not the first and the last.
 
         Args:
-            names: of the layers that are analysed.
+            names: of the layers that hold a matrix, in model order.
 
         Raises:
             ValueError: a pattern of ``layers`` matches none of them.
         """
         kept = set(names) if self.layers is None else matching(names, self.layers, "layers")
-        return [name for name in names if name in kept]
+        return [name for name in (names if self._asks else names[1:-1]) if name in kept]
+
+    @property
+    def _asks(self) -> bool:
+        """Whether ``layers`` asks for layers, and does not only leave some out."""
+        return self.layers is not None and any(not pattern.startswith("!") for pattern in self.layers)
 
     def _members(self, report: Report) -> set[int]:
         """Positions of the layers whose alpha counts."""
-        asked = self.layers is not None and any(not pattern.startswith("!") for pattern in self.layers)
-        positions = range(len(report.layers)) if asked else _inner(report)
+        positions = range(len(report.layers)) if self._asks else _inner(report)
         return {
             i
             for i in positions

@@ -81,7 +81,8 @@ class Layerwise:
             end()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
+        """Plain values for a checkpoint: the ratios at work and where they are to go."""
+        self.ratios()
         return {"ramp": self._ramp.state_dict(), "steps": self._steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -94,7 +94,7 @@ def scale_updates(optimizer: Optimizer, key: str, ratios: Callable[[], Mapping[T
 
     handles = [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
     optimizer._optimizer_step_post_hooks.move_to_end(handles[1].id, last=False)  # type: ignore[attr-defined]
-    unguard = _guard(optimizer)
+    unguard = _guard(optimizer, handles[0].id)
 
     def end() -> None:
         _restore(optimizer)
@@ -109,11 +109,13 @@ def check_optimizer(optimizer: object) -> None:
     """Complain about an optimizer that has no rate per parameter.
 
     Raises:
-        TypeError: it is not an ``Optimizer`` of torch.
+        TypeError: it is not an ``Optimizer`` of torch, or only a wrapper around one.
         ValueError: it takes one step for all parameters together (LBFGS).
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):  # accelerate's, for one
+        raise TypeError(f"optimizer: {type(optimizer).__name__} wraps an optimizer of torch, give that one")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError("optimizer: LBFGS takes one step for all parameters, there is no rate per layer")
 
@@ -125,23 +127,41 @@ def _restore(optimizer: Optimizer) -> None:
         optimizer.param_groups = aside.groups
 
 
-def _guard(optimizer: Optimizer) -> Callable[[], None]:
-    """Restore also where the update itself is interrupted: then no post-hook runs."""
-    inner = optimizer.step
+class _Guard:
+    """Around ``step``: our hooks come last, and an update that is interrupted is followed by no post-hook."""
 
-    @functools.wraps(inner)
-    def step(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return inner(*args, **kwargs)
-        except BaseException:
-            _restore(self)
-            raise
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.hooks: set[int] = set()
+        self._before = optimizer.__dict__.get("step")  # a scheduler's, or none
+        inner = optimizer.step
 
-    guarded = types.MethodType(step, optimizer)
-    optimizer.step = guarded  # type: ignore[method-assign]
+        @functools.wraps(inner)
+        def step(self_: Optimizer, *args: Any, **kwargs: Any) -> Any:
+            present: Any = self_._optimizer_step_pre_hooks
+            for hook in self.hooks & present.keys():
+                present.move_to_end(hook)
+            try:
+                return inner(*args, **kwargs)
+            except BaseException:
+                _restore(self_)
+                raise
 
-    def unguard() -> None:
-        if optimizer.__dict__.get("step") is guarded:
-            optimizer.step = inner  # type: ignore[method-assign]
+        step._ww_guard = self  # type: ignore[attr-defined]
+        self._step = types.MethodType(step, optimizer)
+        optimizer.step = self._step  # type: ignore[method-assign]
 
-    return unguard
+    def remove(self, optimizer: Optimizer, hook: int) -> None:
+        self.hooks.discard(hook)
+        if self.hooks or optimizer.__dict__.get("step") is not self._step:
+            return  # a scheduler made since then stands around it
+        if self._before is None:
+            del optimizer.step
+        else:
+            optimizer.step = self._before  # type: ignore[method-assign]
+
+
+def _guard(optimizer: Optimizer, hook: int) -> Callable[[], None]:
+    """One guard per optimizer, also where both rate and decay are scaled."""
+    guard: _Guard = getattr(optimizer.step, "_ww_guard", None) or _Guard(optimizer)
+    guard.hooks.add(hook)
+    return functools.partial(guard.remove, optimizer, hook)
