@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from histories import falling, history, layer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.signals.histories import falling, history, layer
 from ww_callbacks.report import History, Report
 from ww_callbacks.signals.rules import FUNCTIONS, RuleOptions, overtrained, plateau, traps
 

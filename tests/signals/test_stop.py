@@ -8,9 +8,9 @@ import pickle
 
 import numpy as np
 import pytest
+from histories import falling, history
 
 import ww_callbacks as ww
-from tests.signals.histories import falling, history
 from ww_callbacks.signals.stop import EarlyStopping, StopRules, stop_message
 
 

@@ -4,7 +4,8 @@ They work in the list of callbacks of a Trainer of either distribution, ``pytorc
 """
 
 from ww_callbacks.lightning import base  # noqa: F401 - first: it says which extra is missing
+from ww_callbacks.lightning.early_stopping import SpectralEarlyStopping
 from ww_callbacks.lightning.learning_rate import LayerwiseLearningRate
 from ww_callbacks.lightning.monitor import SpectralMonitor
 
-__all__ = ["LayerwiseLearningRate", "SpectralMonitor"]
+__all__ = ["LayerwiseLearningRate", "SpectralEarlyStopping", "SpectralMonitor"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.arguments import check_flag
 from ww_callbacks.lightning.base import Callback, Trainer
-from ww_callbacks.lightning.monitor import SpectralMonitor
+from ww_callbacks.lightning.monitor import SpectralMonitor, monitor_of
 from ww_callbacks.signals.learning_rate import LayerRatios, Quantity
 from ww_callbacks.signals.mappings import MappingName
 from ww_callbacks.signals.ramp import Ramp
@@ -139,11 +139,4 @@ class LayerwiseLearningRate(Callback):
             layerwise.remove()
 
     def _monitor(self, trainer: Trainer) -> SpectralMonitor:
-        monitors = [each for each in trainer.callbacks if isinstance(each, SpectralMonitor)]
-        if self._source is not None and self._source not in monitors:
-            raise ValueError("source: this SpectralMonitor is not among the callbacks of the Trainer, add it")
-        if not monitors:
-            raise ValueError(
-                "LayerwiseLearningRate needs a SpectralMonitor among the callbacks of the Trainer, there is none"
-            )
-        return self._source or monitors[0]
+        return monitor_of(trainer, type(self).__name__, self._source)

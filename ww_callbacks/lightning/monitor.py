@@ -310,3 +310,22 @@ class SpectralMonitor(Callback):
         if self._jsonl is True:
             return os.path.join(trainer.log_dir or trainer.default_root_dir, FILE_NAME)
         return self._jsonl or None
+
+
+def monitor_of(trainer: Trainer, asking: str, source: SpectralMonitor | None = None) -> SpectralMonitor:
+    """The SpectralMonitor among the callbacks of a trainer, wherever it stands.
+
+    Args:
+        trainer: whose callbacks are looked through.
+        asking: name of the callback that needs it.
+        source: the one to take; None for the first.
+
+    Raises:
+        ValueError: there is none, or ``source`` is not there.
+    """
+    monitors = [callback for callback in trainer.callbacks if isinstance(callback, SpectralMonitor)]
+    if source is not None and source not in monitors:
+        raise ValueError("source: this SpectralMonitor is not among the callbacks of the Trainer, add it")
+    if not monitors:
+        raise ValueError(f"{asking} needs a SpectralMonitor among the callbacks of the Trainer, there is none")
+    return source or monitors[0]
