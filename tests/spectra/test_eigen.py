@@ -56,7 +56,8 @@ def test_every_real_dtype(dtype):
 @pytest.mark.parametrize("shape", [(3000, 60), (60, 3000), (300, 300), (20_000, 40)])
 def test_blocks_of_rows_add_up(shape):
     W = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    np.testing.assert_allclose(eigenvalues(W), svd_squares(W), rtol=1e-9)
+    expected = svd_squares(W)
+    np.testing.assert_allclose(eigenvalues(W), expected, rtol=1e-9, atol=1e-15 * expected[-1])
 
 
 @pytest.mark.parametrize("shape", [(400, 400), (1000, 200), (50, 3000)])
@@ -89,6 +90,21 @@ def test_numpy_does_the_work_where_the_routines_are_missing(monkeypatch, dtype):
     monkeypatch.setattr(lapack, "_TWO_STAGE_SIZE", 1)
     X = np.diag([3.0, 1.0, 2.0]).astype(dtype)
     np.testing.assert_allclose(lapack.symmetric_eigenvalues(X), [1, 2, 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(50, 30), (30, 30), (1, 4), (4, 1), (1, 1)])
+@pytest.mark.parametrize("missing", [False, True])
+def test_gram_products_of_blocks_however_they_lie_in_memory(monkeypatch, shape, dtype, missing):
+    if missing:
+        monkeypatch.setattr(lapack, "_routine", lambda name: None)
+    B = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    spread, shifted = np.zeros((shape[0], 2 * shape[1]), dtype), np.zeros(B.nbytes + 1, np.uint8)[1:].view(dtype)
+    spread[:, ::2], shifted[:] = B, B.ravel()
+    for block in (B, np.asfortranarray(B), spread[:, ::2], np.asfortranarray(spread)[:, ::2], shifted.reshape(shape)):
+        total = np.ones((shape[1], shape[1]), dtype)
+        lapack.add_gram(total, block)
+        np.testing.assert_allclose(np.triu(total), np.triu(1 + B.T @ B), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [1024, 5000])

@@ -15,6 +15,7 @@ from ww_callbacks.analysis.spec import LayerSpec, arranged, as_numbers
 from ww_callbacks.analysis.tail import tail_columns
 from ww_callbacks.report import Histogram, LayerReport
 from ww_callbacks.spectra import Precision
+from ww_callbacks.spectra.eigen import contiguous
 
 Floats = NDArray[np.float64]
 
@@ -77,7 +78,7 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], settings: Setting
     _, rows, columns = matrices.shape
     factor = conv_factor(spec, settings)
     try:
-        by_position = [spectra.eigenvalues(matrix, settings.precision) for matrix in matrices]
+        by_position, variances = _positions(matrices, settings.precision)
     except ValueError:
         return {"status": "failed", "reason": "the squares of the weights leave the range of float64"}
     values = np.sort(np.concatenate(by_position)) * factor
@@ -87,9 +88,6 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], settings: Setting
     result: dict[str, Any] = asdict(spectra.norm_metrics(values, tolerance, rank))
     if settings.spectrum:
         result["spectrum"] = tuple(values.tolist())
-    variances = [
-        spectra.element_variance(matrix, float(each.sum())) for matrix, each in zip(matrices, by_position, strict=True)
-    ]
     result |= _bulk_columns(values, rows, columns)
     control = None
     if settings.randomize:
@@ -102,6 +100,15 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], settings: Setting
         return _plain(result | {"status": "skipped", "reason": reason})
     formed = spectra.tail_formed(by_position, variances, rows, columns)
     return _plain(result | tail_columns(positive, values, formed, max(rows, columns), settings))
+
+
+def _positions(matrices: NDArray[Any], precision: Precision) -> tuple[list[Floats], list[float]]:
+    """Eigenvalues and element variance of each kernel position."""
+    by_position, variances = [], []
+    for matrix in map(contiguous, matrices):
+        by_position.append(spectra.eigenvalues(matrix, precision))
+        variances.append(spectra.element_variance(matrix, float(by_position[-1].sum())))
+    return by_position, variances
 
 
 def _tolerance(largest: float, rows: int, columns: int, precision: Precision) -> float:

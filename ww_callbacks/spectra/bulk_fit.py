@@ -106,10 +106,14 @@ def _density_loss(x: Floats, Q: float) -> Callable[[Floats], Floats]:
     def loss(sigma: Floats) -> Floats:
         variance = np.square(sigma)[:, None]
         upper, lower = variance * (1 + math.sqrt(1 / Q)) ** 2, variance * (1 - math.sqrt(1 / Q)) ** 2
-        root = np.sqrt(np.maximum((upper - grid) * (grid - lower), 0.0))
-        model = inverse / variance * root
-        outside = ((upper < mode) | (upper > end) | (lower > mode))[:, 0]
-        return np.where(outside, _PENALTY * len(grid), np.square(model - density).sum(axis=1))
+        inside = ((upper >= mode) & (upper <= end) & (lower <= mode))[:, 0]
+        variance, upper, lower = variance[inside], upper[inside], lower[inside]
+        model = np.sqrt(np.maximum((upper - grid) * (grid - lower), 0.0))
+        model *= inverse / variance
+        model -= density
+        result = np.full(len(sigma), _PENALTY * len(grid))
+        result[inside] = np.square(model, out=model).sum(axis=1)
+        return result
 
     return loss
 

@@ -174,7 +174,7 @@ def _one(
 
 def _eigenvalues(tall: NDArray[np.generic], largest: float, seed: int, position: int, precision: Precision) -> Floats:
     scale = power_of_two_scale(largest, precision)
-    values = symmetric_eigenvalues(gram(_shuffled_blocks(tall, seed, position), precision, scale))
+    values = symmetric_eigenvalues(gram(_shuffled_blocks(tall, seed, position), tall.shape[1], precision, scale))
     with np.errstate(over="ignore", under="ignore"):
         return np.ldexp(np.maximum(values.astype(np.float64, copy=False), 0.0), 2 * scale)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ww_callbacks.spectra.lapack import symmetric_eigenvalues
+from ww_callbacks.spectra.lapack import add_gram, symmetric_eigenvalues
 
 Precision = Literal["float64", "float32"]
 
@@ -45,7 +45,9 @@ def eigenvalues(matrix: NDArray[np.generic], precision: Precision = "float64") -
     check_precision(precision)
     tall, largest = checked(matrix)
     scale = power_of_two_scale(largest, precision)
-    values = symmetric_eigenvalues(gram(row_blocks(tall), precision, scale)).astype(np.float64, copy=False)
+    values = symmetric_eigenvalues(gram(row_blocks(tall), tall.shape[1], precision, scale)).astype(
+        np.float64, copy=False
+    )
     with np.errstate(over="ignore", under="ignore"):
         values = np.ldexp(np.maximum(values, 0.0), 2 * scale)
     if not np.isfinite(values[-1]) or (largest > 0 and values[-1] == 0):
@@ -122,12 +124,12 @@ def check_precision(precision: str) -> None:
 
 
 def checked(matrix: NDArray[np.generic]) -> tuple[NDArray[np.generic], float]:
-    """The matrix with rows ≥ columns, and its largest absolute element.
+    """The matrix with rows ≥ columns, contiguous, and its largest absolute element.
 
     Raises:
         ValueError: not two-dimensional, empty, not real or not finite.
     """
-    matrix = np.asarray(matrix)
+    matrix = contiguous(np.asarray(matrix))
     if matrix.ndim != 2 or matrix.size == 0:
         raise ValueError(f"matrix: expected a non-empty two-dimensional array, got shape {matrix.shape}")
     if matrix.dtype.kind not in "fiub":
@@ -136,6 +138,11 @@ def checked(matrix: NDArray[np.generic]) -> tuple[NDArray[np.generic], float]:
     if not np.isfinite(largest):
         raise ValueError("matrix: holds NaN or infinite values")
     return (matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T), largest
+
+
+def contiguous(matrix: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The matrix, copied where its elements do not lie side by side: a kernel position is looked at many times."""
+    return matrix if matrix.flags.forc else matrix.copy()
 
 
 def magnitude(array: NDArray[np.generic]) -> float:
@@ -168,15 +175,13 @@ def block_rows(rows: int, columns: int) -> int:
     return min(rows, max(columns // 2, _BLOCK_BYTES // (8 * columns), 1))
 
 
-def gram(blocks: Iterable[NDArray[np.generic]], precision: Precision, scale: int = 0) -> NDArray[np.floating]:
-    """Σ BᵀB over blocks of rows, each multiplied by 2⁻ˢᶜᵃˡᵉ first."""
-    total: NDArray[np.floating] | None = None
-    for rows in blocks:
-        block = _scaled(rows, precision, scale)
-        product = block.T @ block
-        total = product if total is None else np.add(total, product, out=total)
-        del block, product  # before the next block is made
-    assert total is not None
+def gram(
+    blocks: Iterable[NDArray[np.generic]], columns: int, precision: Precision, scale: int = 0
+) -> NDArray[np.floating]:
+    """The upper triangle of Σ BᵀB over blocks of rows, each multiplied by 2⁻ˢᶜᵃˡᵉ first."""
+    total: NDArray[np.floating] = np.zeros((columns, columns), precision)
+    for block in blocks:
+        add_gram(total, _scaled(block, precision, scale))
     return total
 
 

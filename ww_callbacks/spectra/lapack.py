@@ -1,8 +1,9 @@
-"""Eigenvalues of a symmetric matrix by the LAPACK routine that is fastest for its size and precision.
+"""Gram products and eigenvalues of symmetric matrices by the routine that is fastest for their size and precision.
 
-numpy has neither single precision nor the two-stage reduction, scipy's wrappers hold the interpreter's lock during the
-whole call. The routines are therefore called in the LAPACK that scipy brings; where they are not found, numpy does
-the work, with the same result and some more time.
+numpy mirrors every Gram product, copies every matrix before it computes eigenvalues, and has neither single
+precision nor the two-stage reduction; scipy's wrappers hold the interpreter's lock during the whole call. The routines
+are therefore called in the BLAS and LAPACK that scipy brings; where they are not found, numpy does the work, with the
+same result and some more time.
 """
 
 from __future__ import annotations
@@ -15,12 +16,44 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import _flapack
 
-_TWO_STAGE_SIZE = 3000
+_TWO_STAGE_SIZE = 1536
 """From this size on the reduction in two stages beats the one that memory bandwidth limits."""
+_TRIANGLE = b"L"
+"""In the order of Fortran: the upper triangle of the arrays here."""
+_STRINGS = (ctypes.c_size_t(1), ctypes.c_size_t(1))
+"""Hidden arguments: the lengths of the two strings."""
+
+
+def add_gram(total: NDArray[np.floating], block: NDArray[np.floating]) -> None:
+    """Add BᵀB to the upper triangle of ``total``; what the lower one holds afterwards is undefined.
+
+    Args:
+        total: float32 or float64, C-contiguous, shape (M, M).
+        block: B, of the same dtype, shape (rows, M).
+
+    Example:
+        >>> import numpy as np
+        >>> total = np.zeros((2, 2))
+        >>> add_gram(total, np.array([[1.0, 2.0], [0.0, 1.0]]))
+        >>> np.triu(total)
+        array([[1., 2.],
+               [0., 5.]])
+    """
+    routine = _routine(_letter(total) + "syrk")
+    if routine is None:
+        total += block.T @ block
+        return
+    if not (block.flags.forc and block.flags.aligned):
+        block = block.copy()
+    transpose, stride = (b"N", len(total)) if block.flags.c_contiguous else (b"T", len(block))
+    number = ctypes.c_float if total.dtype == np.float32 else ctypes.c_double
+    columns, rows, leading = (ctypes.byref(ctypes.c_int(value)) for value in (len(total), len(block), stride))
+    one, source, target = ctypes.byref(number(1)), *(ctypes.c_void_p(array.ctypes.data) for array in (block, total))
+    routine(_TRIANGLE, transpose, columns, rows, one, source, leading, one, target, columns, *_STRINGS)
 
 
 def symmetric_eigenvalues(matrix: NDArray[np.floating]) -> NDArray[np.floating]:
-    """All eigenvalues of a symmetric matrix. The matrix is overwritten.
+    """All eigenvalues of a symmetric matrix, of which the upper triangle is read. The matrix is overwritten.
 
     Args:
         matrix: float32 or float64, C-contiguous, shape (M, M); what it holds afterwards is undefined.
@@ -36,15 +69,14 @@ def symmetric_eigenvalues(matrix: NDArray[np.floating]) -> NDArray[np.floating]:
         >>> symmetric_eigenvalues(np.array([[2.0, 1.0], [1.0, 2.0]]))
         array([1., 3.])
     """
-    size = len(matrix)
-    names = ["syevd_2stage"] if size >= _TWO_STAGE_SIZE else []
-    if matrix.dtype == np.float32:
-        names.append("syevd")
-    for name in names:
-        routine = _routine(f"{'s' if matrix.dtype == np.float32 else 'd'}{name}")
-        if routine is not None:
-            return _call(routine, matrix)
-    return np.linalg.eigvalsh(matrix.astype(np.float64, copy=False))
+    for name in ["syevd_2stage", "syevd"] if len(matrix) >= _TWO_STAGE_SIZE else ["syevd"]:
+        if _routine(_letter(matrix) + name) is not None:
+            return _eigenvalues(_letter(matrix) + name, matrix)
+    return np.linalg.eigvalsh(matrix.astype(np.float64, copy=False), UPLO="U")
+
+
+def _letter(matrix: NDArray[np.floating]) -> str:
+    return "s" if matrix.dtype == np.float32 else "d"
 
 
 @lru_cache(maxsize=8)
@@ -61,42 +93,28 @@ def _routine(name: str) -> Any:
     return None
 
 
-def _call(routine: Any, matrix: NDArray[np.floating]) -> NDArray[np.floating]:
-    size = len(matrix)
-    values = np.empty(size, matrix.dtype)
-    work, integers = np.zeros(1, matrix.dtype), np.zeros(1, np.int32)
-    _raw(routine, matrix, values, work, integers, query=True)
-    work, integers = np.empty(int(work[0]), matrix.dtype), np.empty(int(integers[0]), np.int32)
-    if _raw(routine, matrix, values, work, integers, query=False) != 0:
+def _eigenvalues(name: str, matrix: NDArray[np.floating]) -> NDArray[np.floating]:
+    values = np.empty(len(matrix), matrix.dtype)
+    sizes = _workspace(name, len(matrix))
+    work, integers = np.empty(sizes[0], matrix.dtype), np.empty(sizes[1], np.int32)
+    if _syevd(name, len(matrix), (matrix, values, work, integers), sizes) != 0:
         raise np.linalg.LinAlgError("Eigenvalues did not converge")
     return values
 
 
-def _raw(
-    routine: Any,
-    matrix: NDArray[np.floating],
-    values: NDArray[np.floating],
-    work: NDArray[np.floating],
-    integers: NDArray[np.int32],
-    query: bool,
-) -> int:
-    """``xSYEVD(jobz="N", uplo="L", …)`` with the hidden lengths of the two strings; returns ``info``."""
-    size, info = ctypes.c_int(len(matrix)), ctypes.c_int(0)
-    lengths = [ctypes.c_int(-1 if query else len(array)) for array in (work, integers)]
-    pointer = [ctypes.c_void_p(array.ctypes.data) for array in (matrix, values, work, integers)]
-    routine(
-        ctypes.c_char_p(b"N"),
-        ctypes.c_char_p(b"L"),
-        ctypes.byref(size),
-        pointer[0],
-        ctypes.byref(size),
-        pointer[1],
-        pointer[2],
-        ctypes.byref(lengths[0]),
-        pointer[3],
-        ctypes.byref(lengths[1]),
-        ctypes.byref(info),
-        ctypes.c_size_t(1),
-        ctypes.c_size_t(1),
-    )
+@lru_cache(maxsize=256)
+def _workspace(name: str, size: int) -> tuple[int, int]:
+    """Numbers and integers that the routine asks for."""
+    work, integers = np.zeros(1, np.float32 if name[0] == "s" else np.float64), np.zeros(1, np.int32)
+    _syevd(name, size, (work, work, work, integers), (-1, -1))
+    return int(work[0]), int(integers[0])
+
+
+def _syevd(name: str, size: int, arrays: tuple[NDArray[Any], ...], sizes: tuple[int, int]) -> int:
+    """``xSYEVD(jobz="N", …)``; returns ``info``."""
+    order, info = ctypes.c_int(size), ctypes.c_int(0)
+    matrix, values, work, integers = (ctypes.c_void_p(array.ctypes.data) for array in arrays)
+    lengths = [ctypes.byref(ctypes.c_int(length)) for length in sizes]
+    n, failure = ctypes.byref(order), ctypes.byref(info)
+    _routine(name)(b"N", _TRIANGLE, n, matrix, n, values, work, lengths[0], integers, lengths[1], failure, *_STRINGS)
     return info.value
