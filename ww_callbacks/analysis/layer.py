@@ -64,7 +64,7 @@ def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, ste
     if largest == 0:
         return LayerReport(**shape, status="skipped", reason="all weights are zero")
     with np.errstate(all="ignore"):
-        return LayerReport(**shape, **_spectral_columns(spec, arranged(spec, numbers), settings))
+        return LayerReport(**shape, **_spectral_columns(spec, arranged(spec, numbers), largest, settings))
 
 
 def conv_factor(spec: LayerSpec, settings: Settings) -> float:
@@ -74,11 +74,11 @@ def conv_factor(spec: LayerSpec, settings: Settings) -> float:
     return {"weightwatcher": 0.5, "paper": spec.matrix_shape[0] / 2, "none": 1.0}[settings.conv_scale]
 
 
-def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], settings: Settings) -> dict[str, Any]:
+def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, settings: Settings) -> dict[str, Any]:
     _, rows, columns = matrices.shape
     factor = conv_factor(spec, settings)
     try:
-        by_position, variances = _positions(matrices, settings.precision)
+        by_position, variances = _positions(matrices, largest, settings.precision)
     except ValueError:
         return {"status": "failed", "reason": "the squares of the weights leave the range of float64"}
     values = np.sort(np.concatenate(by_position)) * factor
@@ -91,7 +91,7 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], settings: Setting
     result |= _bulk_columns(values, rows, columns)
     control = None
     if settings.randomize:
-        control = spectra.shuffled_control(matrices, seed=settings.seed, variances=variances)
+        control = spectra.shuffled_control(matrices, seed=settings.seed, variances=variances, largest=largest)
         result |= _control_columns(control, values, factor, tolerance)
     positive = values[values > tolerance]
     result["histogram"] = _histogram(positive, None if control is None else control.values * factor, tolerance)
@@ -102,12 +102,14 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], settings: Setting
     return _plain(result | tail_columns(positive, values, formed, max(rows, columns), settings))
 
 
-def _positions(matrices: NDArray[Any], precision: Precision) -> tuple[list[Floats], list[float]]:
+def _positions(matrices: NDArray[Any], largest: float, precision: Precision) -> tuple[list[Floats], list[float]]:
     """Eigenvalues and element variance of each kernel position."""
     by_position, variances = [], []
     for matrix in map(contiguous, matrices):
-        by_position.append(spectra.eigenvalues(matrix, precision))
+        by_position.append(spectra.eigenvalues(matrix, precision, largest=largest))
         variances.append(spectra.element_variance(matrix, float(by_position[-1].sum())))
+    if not any(values[-1] > 0 for values in by_position):
+        raise ValueError("the squares of the weights vanish")
     return by_position, variances
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ww_callbacks.spectra.tracy_widom import tracy_widom_isf
 
 LEVEL = 0.001
+_BLOCK = 2**16  # elements that are widened at a time
 
 
 def marchenko_pastur_edge(variance: float, rows: int, columns: int) -> tuple[float, float]:
@@ -63,7 +64,10 @@ def element_variance(matrix: NDArray[Any], sum_of_squares: float | None = None) 
     mean = float(np.mean(matrix, dtype=np.float64))
     if sum_of_squares is not None and mean**2 <= 1e-3 * sum_of_squares / matrix.size:
         return sum_of_squares / matrix.size - mean**2
-    squares = (float(np.square(np.subtract(row, mean, dtype=np.float64)).sum()) for row in np.atleast_2d(matrix))
+    rows = np.atleast_2d(matrix)
+    step = max(1, _BLOCK * len(rows) // matrix.size)
+    blocks = (rows[start : start + step] for start in range(0, len(rows), step))
+    squares = (float(np.square(np.subtract(block, mean, dtype=np.float64)).sum()) for block in blocks)
     return math.fsum(squares) / matrix.size
 
 

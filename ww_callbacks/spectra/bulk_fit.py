@@ -92,45 +92,45 @@ def marchenko_pastur(values: NDArray[np.floating], rows: int, columns: int, leve
 def _fit_sigma(scaled: Floats, Q: float) -> float:
     loss = _circle_loss(np.sqrt(scaled)) if Q == 1 else _density_loss(scaled, Q)
     start = math.sqrt(scaled[-1]) / (1 + 1 / math.sqrt(Q))
-    grid = np.arange(0.05 * start, 2.0 * start, 0.01 * start)
-    best = grid[np.argmin(loss(grid))]
-    return float(fmin(lambda sigma: float(loss(sigma)[0]), best, disp=False)[0])
+    best = min(np.arange(0.05 * start, 2.0 * start, 0.01 * start).tolist(), key=loss)
+    return float(fmin(lambda sigma: loss(float(sigma[0])), best, disp=False)[0])
 
 
-def _density_loss(x: Floats, Q: float) -> Callable[[Floats], Floats]:
-    """Squared distance between the kernel estimate and the Marchenko-Pastur density, for an array of σ."""
+def _density_loss(x: Floats, Q: float) -> Callable[[float], float]:
+    """Squared distance between the kernel estimate and the Marchenko-Pastur density, as a function of σ."""
     grid, density = _kernel_density(x)
     mode, end = grid[np.argmax(density)], grid[-1]
     inverse = np.divide(Q / (2 * np.pi), grid, out=np.zeros_like(grid), where=grid > 0)
+    above, below = (1 + math.sqrt(1 / Q)) ** 2, (1 - math.sqrt(1 / Q)) ** 2
 
-    def loss(sigma: Floats) -> Floats:
-        variance = np.square(sigma)[:, None]
-        upper, lower = variance * (1 + math.sqrt(1 / Q)) ** 2, variance * (1 - math.sqrt(1 / Q)) ** 2
-        inside = ((upper >= mode) & (upper <= end) & (lower <= mode))[:, 0]
-        variance, upper, lower = variance[inside], upper[inside], lower[inside]
-        model = np.sqrt(np.maximum((upper - grid) * (grid - lower), 0.0))
-        model *= inverse / variance
-        model -= density
-        result = np.full(len(sigma), _PENALTY * len(grid))
-        result[inside] = np.square(model, out=model).sum(axis=1)
-        return result
+    def loss(sigma: float) -> float:
+        variance = sigma**2
+        upper, lower = variance * above, variance * below
+        if upper < mode or upper > end or lower > mode:
+            return _PENALTY * len(grid)
+        model = upper - grid
+        model *= grid - lower
+        return _squared_distance(model, inverse / variance, density)
 
     return loss
 
 
-def _circle_loss(singular: Floats) -> Callable[[Floats], Floats]:
+def _circle_loss(singular: Floats) -> Callable[[float], float]:
     """The same for singular values and the quarter circle."""
     grid, density = _kernel_density(singular)
     inside = grid >= _BANDWIDTH
     grid, density = grid[inside], density[inside]
+    squares = np.square(grid)
+    return lambda sigma: _squared_distance(4 * sigma**2 - squares, 1 / (np.pi * sigma**2), density)
 
-    def loss(sigma: Floats) -> Floats:
-        variance = np.square(sigma)[:, None]
-        model = np.sqrt(np.maximum(4 * variance - np.square(grid), 0.0)) / (np.pi * variance)
-        distance: Floats = np.square(model - density).sum(axis=1)
-        return distance
 
-    return loss
+def _squared_distance(radicand: Floats, factor: Floats | float, density: Floats) -> float:
+    """Σ (factor·√radicand - density)², the root 0 where there is none. ``radicand`` is overwritten."""
+    np.maximum(radicand, 0.0, out=radicand)
+    np.sqrt(radicand, out=radicand)
+    radicand *= factor
+    radicand -= density
+    return float(radicand @ radicand)
 
 
 def _kernel_density(x: Floats) -> tuple[Floats, Floats]:

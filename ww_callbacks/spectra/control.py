@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks.spectra.bulk import LEVEL, edge_threshold, element_variance, marchenko_pastur_edge
-from ww_callbacks.spectra.eigen import Precision, block_rows, checked, gram, power_of_two_scale, rank_tolerance
-from ww_callbacks.spectra.lapack import symmetric_eigenvalues
+from ww_callbacks.spectra.eigen import Precision, block_rows, checked, rank_tolerance, scaled_eigenvalues
 from ww_callbacks.spectra.tracy_widom import tracy_widom_sf
 
 Floats = NDArray[np.float64]
@@ -47,6 +46,7 @@ def shuffled_control(
     seed: int = 0,
     level: float = LEVEL,
     variances: Sequence[float] | None = None,
+    largest: float | None = None,
 ) -> ShuffledControl:
     """Shuffle the elements of a layer's matrices and count the eigenvalues that still leave the random bulk.
 
@@ -67,6 +67,7 @@ def shuffled_control(
         seed: chooses the permutation.
         level: significance per layer.
         variances: element variance of each position where the caller knows it.
+        largest: the same for the largest absolute element of the layer.
 
     Raises:
         ValueError: ``matrices`` is neither two- nor three-dimensional, empty, not real or not finite.
@@ -89,7 +90,7 @@ def shuffled_control(
         variances = [element_variance(matrix) for matrix in matrices]
     each = level / len(matrices)
     parts = [
-        _one(matrix, seed, position, variance, each)
+        _one(*checked(matrix, largest), seed, position, variance, each)
         for position, (matrix, variance) in enumerate(zip(matrices, variances, strict=True))
     ]
     values = np.sort(np.concatenate([part[0] for part in parts]))
@@ -156,10 +157,9 @@ def _relative_entropy(p: Floats, m: Floats) -> float:
 
 
 def _one(
-    matrix: NDArray[np.generic], seed: int, position: int, variance: float, level: float
+    tall: NDArray[np.generic], largest: float, seed: int, position: int, variance: float, level: float
 ) -> tuple[Floats, int, float]:
     """Eigenvalues of one kernel position, their count above the threshold, and λ_max in Tracy-Widom units."""
-    tall, largest = checked(matrix)
     rows, columns = tall.shape
     values = _eigenvalues(tall, largest, seed, position, "float32")
     threshold = max(edge_threshold(variance, rows, columns, level), rank_tolerance(float(values[-1]), rows, columns))
@@ -173,10 +173,7 @@ def _one(
 
 
 def _eigenvalues(tall: NDArray[np.generic], largest: float, seed: int, position: int, precision: Precision) -> Floats:
-    scale = power_of_two_scale(largest, precision)
-    values = symmetric_eigenvalues(gram(_shuffled_blocks(tall, seed, position), tall.shape[1], precision, scale))
-    with np.errstate(over="ignore", under="ignore"):
-        return np.ldexp(np.maximum(values.astype(np.float64, copy=False), 0.0), 2 * scale)
+    return scaled_eigenvalues(_shuffled_blocks(tall, seed, position), tall.shape[1], precision, largest)
 
 
 def _shuffled_blocks(tall: NDArray[np.generic], seed: int, position: int) -> Iterator[NDArray[np.generic]]:

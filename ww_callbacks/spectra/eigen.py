@@ -18,7 +18,9 @@ _BLOCK_BYTES = 2**20
 _SAFE_MAGNITUDE = {"float64": (1e-120, 1e120), "float32": (1e-8, 1e8)}
 
 
-def eigenvalues(matrix: NDArray[np.generic], precision: Precision = "float64") -> NDArray[np.float64]:
+def eigenvalues(
+    matrix: NDArray[np.generic], precision: Precision = "float64", *, largest: float | None = None
+) -> NDArray[np.float64]:
     """Eigenvalues of X = WᵀW (no 1/N), the squared singular values of W.
 
     The Gram matrix of the shorter side is accumulated in row blocks, so that beside the weights no more than about
@@ -29,6 +31,8 @@ def eigenvalues(matrix: NDArray[np.generic], precision: Precision = "float64") -
     Args:
         matrix: weights, shape (rows, columns), any real dtype. Either orientation.
         precision: "float64", or "float32" for half the time.
+        largest: the largest absolute element of the layer, where the caller knows it and so that all are finite: saves
+            a pass over the weights.
 
     Returns:
         float64, shape (M,) with M = min(rows, columns), ascending, never negative.
@@ -43,14 +47,9 @@ def eigenvalues(matrix: NDArray[np.generic], precision: Precision = "float64") -
         array([1., 4., 9.])
     """
     check_precision(precision)
-    tall, largest = checked(matrix)
-    scale = power_of_two_scale(largest, precision)
-    values = symmetric_eigenvalues(gram(row_blocks(tall), tall.shape[1], precision, scale)).astype(
-        np.float64, copy=False
-    )
-    with np.errstate(over="ignore", under="ignore"):
-        values = np.ldexp(np.maximum(values, 0.0), 2 * scale)
-    if not np.isfinite(values[-1]) or (largest > 0 and values[-1] == 0):
+    tall, scale_of = checked(matrix, largest)
+    values = scaled_eigenvalues(row_blocks(tall), tall.shape[1], precision, scale_of)
+    if not np.isfinite(values[-1]) or (largest is None and scale_of > 0 and values[-1] == 0):
         raise ValueError("matrix: the squares of its elements leave the range of float64")
     return values
 
@@ -123,8 +122,18 @@ def check_precision(precision: str) -> None:
         raise ValueError(f'precision: expected "float64" or "float32", got {precision!r}')
 
 
-def checked(matrix: NDArray[np.generic]) -> tuple[NDArray[np.generic], float]:
-    """The matrix with rows ≥ columns, contiguous, and its largest absolute element.
+def scaled_eigenvalues(
+    blocks: Iterable[NDArray[np.generic]], columns: int, precision: Precision, largest: float
+) -> NDArray[np.float64]:
+    """Eigenvalues of Σ BᵀB over blocks of rows whose elements are no larger than ``largest``; overflow gives inf."""
+    scale = power_of_two_scale(largest, precision)
+    values = symmetric_eigenvalues(gram(blocks, columns, precision, scale))
+    with np.errstate(over="ignore", under="ignore"):
+        return np.ldexp(np.maximum(values.astype(np.float64, copy=False), 0.0), 2 * scale)
+
+
+def checked(matrix: NDArray[np.generic], largest: float | None = None) -> tuple[NDArray[np.generic], float]:
+    """The matrix with rows ≥ columns, contiguous, and its largest absolute element, unless that is known.
 
     Raises:
         ValueError: not two-dimensional, empty, not real or not finite.
@@ -134,7 +143,8 @@ def checked(matrix: NDArray[np.generic]) -> tuple[NDArray[np.generic], float]:
         raise ValueError(f"matrix: expected a non-empty two-dimensional array, got shape {matrix.shape}")
     if matrix.dtype.kind not in "fiub":
         raise ValueError(f"matrix: expected real numbers, got dtype {matrix.dtype}")
-    largest = magnitude(matrix)
+    if largest is None:
+        largest = magnitude(matrix)
     if not np.isfinite(largest):
         raise ValueError("matrix: holds NaN or infinite values")
     return (matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T), largest

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +77,9 @@ def log_alpha_norm(values: NDArray[np.float64], alpha: float) -> float:
         >>> round(log_alpha_norm(np.array([10.0]), 500.0), 6)
         500.0
     """
-    positive = values[values > 0]
-    return float(logsumexp(alpha * np.log(positive)) / math.log(10))
+    exponents = alpha * np.log(values[values > 0])
+    largest = float(exponents.max())
+    return (largest + math.log(float(np.exp(exponents - largest).sum()))) / math.log(10)
 
 
 def relative_distance(matrices: NDArray[np.generic], baseline: NDArray[np.generic]) -> float | None:
