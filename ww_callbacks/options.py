@@ -53,6 +53,7 @@ class Options:
     when_busy: WhenBusy
     slots: int
     budget: float | str | None
+    reuse_control: float
     max_bytes: int | None
     layer_timeout: float
     drain_timeout: float
@@ -82,7 +83,7 @@ class Options:
 
     def settings(self) -> Settings:
         """How single layers are analysed."""
-        names = ("conv_scale", "randomize", "precision", "interval", "fit", "seed")
+        names = ("conv_scale", "randomize", "precision", "interval", "fit", "seed", "reuse_control")
         return Settings(**{name: getattr(self, name) for name in names})
 
     def as_arguments(self) -> dict[str, Any]:

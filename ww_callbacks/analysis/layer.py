@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks import spectra
+from ww_callbacks.analysis.reuse import Controls
 from ww_callbacks.analysis.settings import Settings
 from ww_callbacks.analysis.spec import LayerSpec, arranged, as_numbers
 from ww_callbacks.analysis.tail import tail_columns
@@ -25,7 +26,13 @@ MAX_SVD_SIDE = 512
 """Up to this size the rank of a layer that looks deficient comes from singular values."""
 
 
-def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, step: int | None = None) -> LayerReport:
+def analyze_layer(
+    spec: LayerSpec,
+    stored: NDArray[Any],
+    settings: Settings,
+    step: int | None = None,
+    controls: Controls | None = None,
+) -> LayerReport:
     """Analyse one layer.
 
     Args:
@@ -33,6 +40,7 @@ def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, ste
         stored: the weights, of ``spec.shape`` and ``spec.storage_dtype``. They are not changed.
         settings: how to analyse.
         step: finished optimizer steps, put into the report.
+        controls: where the layer's shuffled control is kept; None for a new one.
 
     Returns:
         The report. Weights that cannot be analysed give status "skipped" or "failed" and a reason, never an exception.
@@ -64,7 +72,10 @@ def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, ste
     if largest == 0:
         return LayerReport(**shape, status="skipped", reason="all weights are zero")
     with np.errstate(all="ignore"):
-        return LayerReport(**shape, **_spectral_columns(spec, arranged(spec, numbers), largest, settings))
+        matrices = arranged(spec, numbers)
+        return LayerReport(
+            **shape, **_spectral_columns(spec, matrices, largest, settings, controls or Controls(), step)
+        )
 
 
 def conv_factor(spec: LayerSpec, settings: Settings) -> float:
@@ -74,7 +85,14 @@ def conv_factor(spec: LayerSpec, settings: Settings) -> float:
     return {"weightwatcher": 0.5, "paper": spec.matrix_shape[0] / 2, "none": 1.0}[settings.conv_scale]
 
 
-def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, settings: Settings) -> dict[str, Any]:
+def _spectral_columns(
+    spec: LayerSpec,
+    matrices: NDArray[Any],
+    largest: float,
+    settings: Settings,
+    controls: Controls,
+    step: int | None,
+) -> dict[str, Any]:
     _, rows, columns = matrices.shape
     factor = conv_factor(spec, settings)
     try:
@@ -91,8 +109,10 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
     result |= _bulk_columns(values, rows, columns)
     control = None
     if settings.randomize:
-        control = spectra.shuffled_control(matrices, seed=settings.seed, variances=variances, largest=largest)
-        result |= _control_columns(control, values, factor, tolerance)
+        control, control_step = controls.control(
+            matrices, seed=settings.seed, variances=variances, largest=largest, step=step
+        )
+        result |= _control_columns(control, values, factor, tolerance) | {"control_step": control_step}
     positive = values[values > tolerance]
     result["histogram"] = _histogram(positive, None if control is None else control.values * factor, tolerance)
     reason = _no_fit_reason(positive, len(values), _precision(spec.dtype, settings))

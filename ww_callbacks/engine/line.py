@@ -80,7 +80,8 @@ class Line:
         awaited = {}
         for index in (index for index in self._order if index in set(chosen)):
             known = self.known.get(index)
-            task = make_task(self.specs[index], settings, step, known.digest if known is not None else "")
+            kept = (known.digest, known.control) if known is not None else ("", None)
+            task = make_task(self.specs[index], settings, step, *kept)
             future = self.analyst.submit(run_task, task, self.buffer.array(slot, index))
             awaited[index] = Awaited(future, known, self.costs[index])
         return awaited

@@ -24,11 +24,13 @@ class Known:
         report: its latest one.
         digest: of the weights that the report is about; empty where the analysis did not come back.
         change: how much it changed in one step, before this report.
+        control: its shuffled control, where one is kept.
     """
 
     report: LayerReport
     digest: str = ""
     change: float = 0.0
+    control: Message | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class Awaited:
         before = self.known.report if self.known is not None else None
         report = read_answer(answer, spec, step, before)
         digest = str(answer.get("digest", ""))
-        return Known(report, digest, change_per_step(before, report) if before is not None else 0.0)
+        change = change_per_step(before, report) if before is not None else 0.0
+        return Known(report, digest, change, answer.get("control", self.known.control if self.known else None))
 
 
 @dataclass(slots=True)

@@ -65,6 +65,9 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         slots: copies of the analysed weights that may be alive at the same time.
         budget: CPU time of the analysis: a share of one core such as 0.05, or seconds per snapshot such as "30s". Where
             not all layers fit, they take turns, the stalest first. None for all layers at each snapshot.
+        reuse_control: how far the distribution of a layer's elements may move, in standard deviations, before its
+            shuffled control is computed anew, such as 0.02; 0 for a new one at each snapshot. The column
+            ``control_step`` says how old it is.
         max_bytes: memory that the copies may take; monitoring ends with a warning where they need more. None for no
             limit but that of the machine.
         layer_timeout: seconds that the analysis of one layer may take.
@@ -107,6 +110,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         when_busy: WhenBusy = "skip",
         slots: int = 2,
         budget: float | str | None = None,
+        reuse_control: float = 0.0,
         max_bytes: int | None = None,
         layer_timeout: float = 600.0,
         drain_timeout: float = 60.0,
@@ -133,6 +137,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             when_busy=when_busy,
             slots=slots,
             budget=budget,
+            reuse_control=reuse_control,
             max_bytes=max_bytes,
             layer_timeout=layer_timeout,
             drain_timeout=drain_timeout,

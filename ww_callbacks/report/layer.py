@@ -84,6 +84,7 @@ class LayerReport:
         rand_distance: Jensen-Shannon distance of the spectrum from that of the shuffled weights.
         num_traps: eigenvalues of the shuffled weights above the random edge: correlation traps.
         trap_pvalue: how probable as large a max_rand_eval is without traps; an upper bound for small or thin layers.
+        control_step: step of the weights that were shuffled for these: an earlier one where a control is used again.
         detX_num: number of the largest eigenvalues whose product is 1 at mean 1.
         ERG_gap: detX_num - num_pl_spikes.
         Lambda: rate of the exponential cut-off (fit "TPL").
@@ -147,6 +148,7 @@ class LayerReport:
     rand_distance: float | None = None
     num_traps: int | None = None
     trap_pvalue: float | None = None
+    control_step: int | None = None
     detX_num: int | None = None
     ERG_gap: int | None = None
     Lambda: float | None = None

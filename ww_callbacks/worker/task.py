@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
+from ww_callbacks.analysis import Controls, LayerSpec, Settings, analyze_layer
 from ww_callbacks.report import LayerReport
 from ww_callbacks.worker.protocol import Message
 
 
-def make_task(spec: LayerSpec, settings: Settings, step: int | None, digest: str = "") -> Message:
+def make_task(
+    spec: LayerSpec, settings: Settings, step: int | None, digest: str = "", control: Message | None = None
+) -> Message:
     """A task for :func:`run_task`.
 
     Args:
@@ -23,8 +25,15 @@ def make_task(spec: LayerSpec, settings: Settings, step: int | None, digest: str
         settings: how to analyse.
         step: finished optimizer steps.
         digest: of weights whose result is known: the same ones are not analysed again.
+        control: the shuffled control that an earlier answer held; it is used again where that is asked for.
     """
-    return {"spec": asdict(spec), "settings": settings.to_dict(), "step": step, "digest": digest}
+    return {
+        "spec": asdict(spec),
+        "settings": settings.to_dict(),
+        "step": step,
+        "digest": digest,
+        "control": control if settings.reuse_control else None,
+    }
 
 
 def run_task(task: Message, stored: NDArray[Any]) -> Message:
@@ -35,8 +44,9 @@ def run_task(task: Message, stored: NDArray[Any]) -> Message:
         stored: the weights; they are not changed.
 
     Returns:
-        "report" (columns of a LayerReport) and "digest" of the weights; "unchanged" where they have the digest of the
-        task; "error", a sentence, where the layer could not be analysed. Beside it "cpu", the seconds it took.
+        "report" (columns of a LayerReport), "digest" of the weights, and "control" where one is kept; "unchanged"
+        where they have the digest of the task; "error", a sentence, where the layer could not be analysed. Beside it
+        "cpu", the seconds it took.
 
     Example:
         >>> import numpy as np
@@ -61,8 +71,10 @@ def _answer(task: Message, stored: NDArray[Any]) -> Message:
     if found == task.get("digest"):
         return {"unchanged": True, "digest": found}
     spec = LayerSpec(**task["spec"])
-    report = analyze_layer(spec, stored, Settings.from_dict(task["settings"]), task["step"])
-    return {"report": report.to_dict(), "digest": found}
+    settings = Settings.from_dict(task["settings"])
+    controls = Controls(settings.reuse_control, task.get("control"))
+    report = analyze_layer(spec, stored, settings, task["step"], controls)
+    return {"report": report.to_dict(), "digest": found, "control": controls.kept}
 
 
 def weights_digest(stored: NDArray[Any]) -> str:
