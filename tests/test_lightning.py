@@ -289,9 +289,81 @@ def test_a_second_fit_goes_on_where_the_first_ended(pl: Any, tmp_path: Path) -> 
     assert monitor.history.steps == [0, 10, 12]
     trainer.fit_loop.max_epochs = 2
     trainer.fit(model, data())
-    assert monitor.history.steps == [20, 24]
+    assert monitor.history.steps == [0, 10, 12, 20, 24]
     reader = EventAccumulator(trainer.log_dir).Reload()
     assert [event.step for event in reader.Scalars("ww/alpha")] == [0, 10, 12, 20, 24]
+
+
+def fit_with_checkpoint(pl: Any, tmp_path: Path, monitor: SpectralMonitor, batches: int, **options: Any) -> Any:
+    """A training of 12 batches an epoch that ends after some of them and leaves ``last.ckpt``."""
+    loggers = importlib.import_module(f"{pl.__name__}.loggers")
+    logger = loggers.TensorBoardLogger(tmp_path, version=0)
+    trainer = trainer_of(pl, tmp_path, monitor, max_epochs=-1, max_steps=batches, logger=logger)
+    trainer.fit(network(pl), data(), data(), **options)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    return trainer
+
+
+@both_distributions
+@pytest.mark.parametrize("every", [{"every_n_steps": 5}, {"every_n_epochs": 1}])
+def test_a_resumed_training_has_the_steps_of_an_uninterrupted_one(
+    pl: Any, tmp_path: Path, every: dict[str, int]
+) -> None:
+    whole = SpectralMonitor(when_busy="wait", **every)
+    fit_with_checkpoint(pl, tmp_path / "whole", whole, 36)
+
+    folder, ours = tmp_path / "parts", {"when_busy": "wait", "jsonl": str(tmp_path / "history.jsonl")} | every
+    fit_with_checkpoint(pl, folder, SpectralMonitor(**ours), 24)
+    saved = torch.load(folder / "last.ckpt", weights_only=True)["callbacks"]["SpectralMonitor"]
+    assert (saved["step"], saved["last_snapshot"]) == (24, 24)
+    resumed = SpectralMonitor(**ours)
+    trainer = fit_with_checkpoint(pl, folder, resumed, 36, ckpt_path=folder / "last.ckpt")
+
+    expected = sorted({*whole.history.steps, 24})  # its end was not planned
+    assert resumed.history.steps == expected
+    assert list(ww.read_jsonl(tmp_path / "history.jsonl")) == list(resumed.history)
+    reader = EventAccumulator(trainer.log_dir, size_guidance={"scalars": 0}).Reload()
+    for tag in ("ww/alpha", "ww_layer/alpha/001.net.2"):
+        assert [event.step for event in reader.Scalars(tag)] == expected
+    for report in whole.history:
+        assert resumed.history[expected.index(report.step)].summary() == pytest.approx(report.summary())
+
+
+def test_a_resumed_training_begins_with_what_was_known(pl: Any, tmp_path: Path) -> None:
+    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+    known = ww_metrics(fit_with_checkpoint(pl, tmp_path, monitor, 12))
+    model = network(pl)
+    trainer_of(pl, tmp_path, SpectralMonitor(every_n_steps=5, when_busy="wait"), max_epochs=-1, max_steps=13).fit(
+        model, data(), ckpt_path=tmp_path / "last.ckpt"
+    )
+    assert model.seen[0] == (12, known)
+
+
+def test_results_that_were_under_way_at_the_checkpoint_are_made_up_for(pl: Any, tmp_path: Path) -> None:
+    class Save(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 10:
+                trainer.save_checkpoint(tmp_path / "early.ckpt")
+
+    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait", jsonl=True)
+    trainer_of(pl, tmp_path, monitor, Save(), max_epochs=1).fit(network(pl), data())
+    assert monitor.history.steps == [0, 5, 10, 12]
+    resumed = SpectralMonitor(every_n_steps=5, when_busy="wait", jsonl=True)
+    model = network(pl)
+    trainer_of(pl, tmp_path, resumed, max_epochs=1).fit(model, data(), ckpt_path=tmp_path / "early.ckpt")
+    assert resumed.history.steps == [0, 5, 10, 12]
+    for seen, wanted in list(zip(resumed.history, monitor.history, strict=True))[:3]:  # the last batches are others
+        assert seen.summary() == pytest.approx(wanted.summary())
+    assert list(ww.read_jsonl(tmp_path / "ww_history.jsonl")) == list(resumed.history)
+
+
+def test_a_checkpoint_loaded_for_a_validation_does_not_enter_a_training_from_the_start(pl: Any, tmp_path: Path) -> None:
+    fit_with_checkpoint(pl, tmp_path, SpectralMonitor(every_n_steps=5, when_busy="wait"), 12)
+    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
+    trainer = trainer_of(pl, tmp_path, monitor, max_epochs=1)
+    trainer.validate(network(pl), data(), ckpt_path=tmp_path / "last.ckpt", verbose=False)
+    trainer.fit(network(pl), data())
+    assert monitor.history.steps == [0, 10, 12]
 
 
 def test_validate_test_and_predict_start_nothing(pl: Any, tmp_path: Path) -> None:

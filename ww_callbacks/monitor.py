@@ -21,6 +21,7 @@ from ww_callbacks.options import LogEveryLayer, OnError, Options, WhenBusy
 from ww_callbacks.patterns import matching
 from ww_callbacks.publishing import Output, Published, Publisher, own_outputs, warn
 from ww_callbacks.report import History, Report
+from ww_callbacks.resuming import Resumed
 from ww_callbacks.signals.learning_rate import VERDICTS, LayerRatios, ratios_by_name
 from ww_callbacks.signals.signal import Signal
 from ww_callbacks.signals.stop import VERDICT as STOP_VERDICT
@@ -162,6 +163,7 @@ class Monitor:
         self._engine = Engine(self._options.settings(), limits)
         self._started = time.monotonic()
         self._hook_seconds = 0.0
+        self._restored: Resumed | None = None
         self._last_step: int | None = None
         self._last_snapshot: int | None = None
         self._last_skipped: int | None = None
@@ -169,17 +171,60 @@ class Monitor:
         self._closed = False
         self.skipped = 0
 
-    def start(self, step: int = 0, *, baseline: bool = True) -> None:
-        """Begin, with a first snapshot.
+    def start(self, step: int | None = None, *, baseline: bool = True) -> None:
+        """Begin, with a first snapshot; none where :meth:`load_state_dict` brought one that still stands for this step.
 
         Args:
-            step: optimizer steps finished so far.
+            step: optimizer steps finished so far; None for those of the checkpoint, 0 without one.
             baseline: whether to take that snapshot.
         """
+        if self._last_step is not None:
+            return
+        known = self._restored
+        self._last_step = step = (known.step if known is not None else 0) if step is None else int(step)
+        if known is not None and known.step > step:
+            warn(f"the checkpoint is of step {known.step}, training starts at step {step}: its history is left out")
+            known = None
+        if known is not None:
+            self._publisher.restore(known.history, known.published)
+            self._last_snapshot, self.skipped = known.last_report, known.skipped
+        if baseline and (known is None or known.is_snapshot_due(step, self._every)):
+            self.snapshot(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run needs that goes on from a checkpoint: the history, what is published, and the step; plain values.
+
+        Results under way are not in it: the run that goes on takes their snapshot again.
+
+        Example:
+            >>> import numpy as np
+            >>> import ww_callbacks as ww
+            >>> weights = {"fc": np.random.default_rng(0).standard_normal((100, 60))}
+            >>> with ww.Monitor(weights, every_n_steps=10, when_busy="wait") as monitor:
+            ...     monitor.step(10)
+            >>> second = ww.Monitor(weights, every_n_steps=10)
+            >>> second.load_state_dict(monitor.state_dict())
+            >>> with second:
+            ...     second.step(20)
+            >>> second.history.steps
+            [0, 10, 20]
+        """
         if self._last_step is None:
-            self._last_step = step = int(step)
-            if baseline:
-                self.snapshot(step)
+            return self._restored.state_dict() if self._restored is not None else {}
+        return Resumed(self._last_step, self._last_snapshot, self.skipped, self.history, self.published).state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint; call it before :meth:`start`.
+
+        Args:
+            state: of :meth:`state_dict`.
+
+        Raises:
+            ValueError: monitoring has begun already, or these are not the values of a state.
+        """
+        if self._last_step is not None:
+            raise ValueError("state: load it before the monitor is started")
+        self._restored = Resumed.from_state_dict(state) if state else None
 
     def step(self, step: int) -> None:
         """Tell how far training is; call it after each optimizer step (or each batch).
@@ -234,11 +279,6 @@ class Monitor:
     def published(self) -> Published:
         """What is known, as of the last snapshot step."""
         return self._publisher.published
-
-    @published.setter
-    def published(self, known: Published) -> None:
-        """A monitor that goes on where another one ended begins with what that one knew."""
-        self._publisher.published = known
 
     @property
     def metrics(self) -> Mapping[str, float]:

@@ -114,6 +114,11 @@ class Publisher:
             self._shown = self._latest
             self.published = replace(self._latest, step=step)
 
+    def restore(self, history: History, published: Published) -> None:
+        """Go on from what another one knew."""
+        self.history = history
+        self.published = self._latest = self._shown = published
+
     def close(self) -> None:
         """Close the outputs."""
         outputs, self._outputs = self._outputs, []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +159,7 @@ class SpectralMonitor(Callback):
         self._awaits_first = False
         self._step = 0
         self._late_error: Exception | None = None
+        self._restored: Mapping[str, Any] = {}
 
     @property
     def history(self) -> History:
@@ -241,6 +242,14 @@ class SpectralMonitor(Callback):
         if stage == "fit":
             self._stop()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a training needs that goes on from a checkpoint, on the first rank; plain values."""
+        return self.monitor.state_dict() if self.monitor is not None else dict(self._restored)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint: with its history, from its last snapshot."""
+        self._restored = state_dict
+
     def __getstate__(self) -> dict[str, Any]:
         """A Trainer is pickled or copied before training by launchers and tuners: leave the process behind."""
         return self.__dict__ | {"monitor": None, "_is_watching": False, "_late_error": None}
@@ -262,10 +271,11 @@ class SpectralMonitor(Callback):
         )
         for name, signal in self._signals.items():
             self.monitor.attach(name, signal)
-        known = previous is not None and previous.history.steps[-1:] == [step] and step > 0
-        if known and previous is not None:  # a second fit goes on where the first one ended
-            self.monitor.published = previous.published
-        self.monitor.start(step, baseline=not known)
+        goes_on = previous is not None and (state := previous.state_dict()).get("step") == step > 0
+        restored, self._restored = self._restored or (state if goes_on else {}), {}
+        if restored.get("step", 0) <= step:  # else it was loaded for something else than this training
+            self.monitor.load_state_dict(restored)
+        self.monitor.start(step)
 
     def _stop(self) -> None:
         self._is_watching = False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.report.frame import to_frame
@@ -10,6 +11,10 @@ from ww_callbacks.report.report import Report
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+MAX_ENTRIES = 4000
+"""Entries of layers that a checkpoint keeps: at most some megabytes, written in a fraction of a second."""
 
 
 class History(Sequence[Report]):
@@ -94,6 +99,40 @@ class History(Sequence[Report]):
         """
         return to_frame([row for report in self._reports for row in report.to_dicts()])
 
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint, the reports as JSON text.
+
+        Of a long history the later half of what is kept are the latest reports, the other half stand for those before.
+
+        Example:
+            >>> state = History([Report((), step=0), Report((), step=10)]).state_dict()
+            >>> History.from_state_dict(state).steps
+            [0, 10]
+        """
+        layers = max((len(report) for report in self._reports), default=0)
+        kept = [self._reports[index].without_spectra() for index in kept_indices(len(self), MAX_ENTRIES, layers)]
+        return {
+            "reports": json.dumps([[report.step, report.to_dicts()] for report in kept]),
+            "counted": sorted(self._counted) if self._counted is not None else None,
+            "recorded": {name: [list(each) for each in values] for name, values in self._recorded.items()},
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> History:
+        """The inverse of :meth:`state_dict`.
+
+        Raises:
+            ValueError: these are not the values of a history.
+        """
+        history = cls()
+        history._counted = frozenset(state["counted"]) if state["counted"] is not None else None
+        for step, layers in json.loads(state["reports"]):
+            history.append(Report(Report.from_dicts(layers).layers, step))
+        for name, values in state["recorded"].items():
+            for step, value in values:
+                history.record(name, value, step)
+        return history
+
     def __len__(self) -> int:
         return len(self._reports)
 
@@ -106,3 +145,25 @@ class History(Sequence[Report]):
 
 def _later(step: int | None, last: int | None) -> bool:
     return step is None or last is None or step > last
+
+
+def kept_indices(reports: int, entries: int, layers: int) -> list[int]:
+    """Which reports of a long history a checkpoint keeps, ascending: the latest, and some spread over the others.
+
+    Args:
+        reports: how many there are.
+        entries: of layers that may be kept; never fewer than 20 reports are.
+        layers: in each report.
+
+    Example:
+        >>> kept_indices(5, entries=4000, layers=50), len(kept_indices(1000, entries=4000, layers=50))
+        ([0, 1, 2, 3, 4], 80)
+        >>> kept_indices(1000, entries=4000, layers=400)[:4], kept_indices(1000, entries=4000, layers=400)[-3:]
+        ([0, 110, 220, 330], [997, 998, 999])
+    """
+    limit = max(20, entries // max(layers, 1))
+    if reports <= limit:
+        return list(range(reports))
+    latest = limit // 2
+    others, left = limit - latest, reports - latest
+    return [round(i * (left - 1) / (others - 1)) for i in range(others)] + list(range(left, reports))
