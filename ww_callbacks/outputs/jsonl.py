@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ww_callbacks.report import History, Report
@@ -55,19 +55,74 @@ def read_jsonl(path: str | os.PathLike[str]) -> History:
         ValueError: a line is not one of a history.
         OSError: the file cannot be read.
     """
-    reports: list[Report] = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    follower = JsonlFollower(path)
+    follower.poll(to_end=True)
+    return follower.history
+
+
+class JsonlFollower:
+    """Reads a file of :class:`JsonlOutput` that may still grow.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        history: what was read so far. A line that was cut off is ignored, a file that became shorter is read anew, and
+            where the steps go back the later lines count.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._path.stat()
+        self._offset = self._number = 0
+        self.history = History()
+
+    def poll(self, *, to_end: bool = False) -> list[Report]:
+        """The reports that were added since the last call.
+
+        Args:
+            to_end: take a last line without its end too.
+
+        Raises:
+            ValueError: a line is not one of a history.
+            OSError: the file cannot be read.
+        """
+        if self._path.stat().st_size < self._offset:
+            self._offset = self._number = 0
+            self.history = History()
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            text = file.read()
+        whole = text if to_end else text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        lines = whole.decode("utf-8", errors="replace").split("\n")
+        found = [report for line in lines[: -1 if not lines[-1] else None] if (report := self._read(line)) is not None]
+        for report in found:
+            last = self.history[-1].step if len(self.history) else None
+            if last is not None and (report.step or 0) <= last:
+                self.history = History(_before(report, self.history))
+            self.history.append(report)
+        return found
+
+    def _read(self, line: str) -> Report | None:
+        """The report in a line; None where it was cut off."""
+        self._number += 1
         try:
-            report = Report.from_dicts(json.loads(line)["layers"])
+            values = json.loads(line)
+            return Report(Report.from_dicts(values["layers"]).layers, values["step"])
         except (ValueError, KeyError, TypeError) as error:
             cut_off = line and (line.startswith(_BEGINNING) or _BEGINNING.startswith(line))
             if cut_off and isinstance(error, json.JSONDecodeError):
-                continue
-            raise ValueError(f"{path}, line {number}: not a report: {error}") from error
-        while reports and (reports[-1].step or 0) >= (report.step or 0):
-            reports.pop()
-        reports.append(report)
-    return History(reports)
+                return None
+            raise ValueError(f"{self._path}, line {self._number}: not a report: {error}") from error
+
+
+def _before(report: Report, history: History) -> Iterator[Report]:
+    """Where the steps go back, because a run was started again with the same file, the later reports count."""
+    return (each for each in history if (each.step or 0) < (report.step or 0))
 
 
 def _ends_with_newline(path: Path) -> bool:

@@ -5,6 +5,7 @@ from ww_callbacks.report.correlation import Correlation
 from ww_callbacks.report.flow import CorrelationFlow, ScaleChange
 from ww_callbacks.report.history import History
 from ww_callbacks.report.layer import BASELINE_COLUMNS, COLUMNS, Histogram, LayerReport, Status, Verdict, Warning_
+from ww_callbacks.report.order import worst_first
 from ww_callbacks.report.report import MIN_COUNTED, Report
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "Status",
     "Verdict",
     "Warning_",
+    "worst_first",
 ]

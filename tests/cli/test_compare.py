@@ -1,0 +1,56 @@
+import csv
+import json
+
+import pytest
+from commands import here, run, saved
+
+import ww_callbacks as ww
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return [saved(tmp_path, f"m{i}.npz", seed=i, scale=1.3**i) for i in range(4)]
+
+
+def test_models_are_named_by_their_files_or_by_the_user(files):
+    done = run("compare", files[0], f"big={files[3]}", "--no-randomize", "--format", "csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    assert [row["model"] for row in rows] == ["m0", "big"]
+    assert float(rows[1]["alpha"]) == ww.analyze(files[3], randomize=False).summary()["alpha"]
+
+
+@pytest.mark.parametrize("quality", [["1", "2", "3", "4"], ["m3=4", "m1=2", "m0=1", "m2=3"]])
+def test_quality_by_order_and_by_name_gives_correlations_and_a_conclusion(files, quality, capsys):
+    assert here("compare", *files, "--no-randomize", "--quality", *quality) == 0
+    text = capsys.readouterr().out
+    assert "correlation with quality, n = 4" in text
+    assert "scale and depth explain it" in text
+
+
+def test_json_holds_what_the_table_shows(files, capsys):
+    assert here("compare", *files, "--no-randomize", "--quality", "1", "2", "3", "4", "--format", "json") == 0
+    read = json.loads(capsys.readouterr().out)
+    assert [row["quality"] for row in read["models"]] == [1, 2, 3, 4]
+    assert {each["metric"]: each["cause"] for each in read["correlations"]}["log_norm"] == "scale and depth"
+    assert "n = 4 models" in read["conclusions"][0]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["m0.npz", "m0.npz"], "two models are named 'm0'"),
+        (["m0.npz", "x=missing.npz"], "missing.npz: no such file"),
+        (["m0.npz", "m1.npz", "--quality", "1"], "a number for each of 2 models"),
+        (["m0.npz", "m1.npz", "--quality", "m7=1"], "there is no model 'm7'"),
+        (["m0.npz", "m1.npz", "--quality", "m0=good"], "NAME=NUMBER"),
+        (["m0.npz", "m1.npz", "--quality", "m0=nan"], "finite"),
+        ([], "FILE"),
+    ],
+)
+def test_what_cannot_be_done_is_status_2_and_says_why(tmp_path, monkeypatch, capsys, files, words, says):
+    monkeypatch.chdir(tmp_path)
+    assert here("compare", *words) == 2
+    assert says in capsys.readouterr().err

@@ -1,0 +1,105 @@
+import signal
+import subprocess
+import time
+from dataclasses import replace
+
+import pytest
+from commands import COMMAND, Terminal, here, model, run
+
+import ww_callbacks as ww
+from ww_callbacks.outputs.jsonl import JsonlOutput
+from ww_callbacks.report import Report
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def report(step: int) -> Report:
+    layers = ww.analyze(model(seed=step)).layers
+    return Report(tuple(replace(layer, step=step) for layer in layers), step)
+
+
+@pytest.fixture
+def training(tmp_path):
+    """A run that has written two reports so far."""
+    output = JsonlOutput(tmp_path / "ww_history.jsonl")
+    for step in (0, 100):
+        output.write(report(step), {}, float(step))
+    yield output
+    output.close()
+
+
+def test_once_shows_the_latest_report(tmp_path, training):
+    done = run("watch", tmp_path, "--once")
+    assert done.returncode == 0
+    assert done.stdout.strip() == str(report(100))
+    (tmp_path / "new.jsonl").touch()
+    assert run("watch", tmp_path / "new.jsonl", "--once").stdout == "no results yet\n"
+
+
+def test_in_a_pipe_each_report_is_a_line_until_it_is_told_to_end(tmp_path, training):
+    process = subprocess.Popen(
+        [*COMMAND, "watch", str(training.path), "--interval", "0.1"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        training.write(report(200), {}, 200.0)
+        lines.append(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert process.stdout.read() == ""
+    finally:
+        process.kill()
+        process.stdout.close()
+    summary = report(200).summary()
+    assert [line.split("  ")[0] for line in lines] == ["step 0", "step 100", "step 200"]
+    assert f"alpha {summary['alpha']:.2f}" in lines[2]
+
+
+def test_on_a_terminal_the_table_lives(tmp_path, training):
+    with Terminal("watch", tmp_path, "--interval", "0.1") as terminal:
+        terminal.wait_for("step 100")
+        terminal.wait_for("enc.fc2")
+        assert "mean alpha" in terminal.text
+        training.write(report(300), {}, 300.0)
+        terminal.wait_for("step 300")
+        terminal.interrupt()
+        assert terminal.end(20) == 0
+        assert "Traceback" not in terminal.text
+
+
+def test_a_small_terminal_shows_the_worst_layers(tmp_path, training):
+    with Terminal("watch", tmp_path, "--interval", "0.1", size=(6, 100)) as terminal:
+        terminal.wait_for("and 1 layers more")
+        terminal.interrupt()
+        assert terminal.end(20) == 0
+
+
+def test_a_run_that_starts_again_is_followed(tmp_path, training):
+    with Terminal("watch", tmp_path, "--interval", "0.1") as terminal:
+        terminal.wait_for("step 100")
+        training.path.write_bytes(b"")
+        time.sleep(0.5)
+        with training.path.open("a") as file:
+            again = JsonlOutput(tmp_path / "again.jsonl")
+            again.write(report(7), {}, 7.0)
+            again.close()
+            file.write((tmp_path / "again.jsonl").read_text())
+        terminal.wait_for("step 7,")
+        terminal.interrupt()
+        assert terminal.end(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["missing.jsonl"], "missing.jsonl"),
+        (["bad.jsonl"], "line 1: not a report"),
+        (["x", "--interval", "0"], "above 0"),
+    ],
+)
+def test_what_cannot_be_watched_is_status_2_and_says_why(tmp_path, monkeypatch, capsys, words, says):
+    (tmp_path / "bad.jsonl").write_text("[]\n")
+    monkeypatch.chdir(tmp_path)
+    assert here("watch", *words) == 2
+    assert says in capsys.readouterr().err

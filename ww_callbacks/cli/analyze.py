@@ -1,0 +1,40 @@
+"""``ww-callbacks analyze``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from ww_callbacks.cli.output import Writers, chosen_format, show_progress, status_of, to_csv, write
+from ww_callbacks.cli.tables import can_show, show_report
+from ww_callbacks.models import analyze
+from ww_callbacks.report import COLUMNS, Report
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Analyse a file and write the report."""
+    kind = chosen_format(arguments, WRITERS)
+    report = analyze(
+        arguments.file,
+        baseline=arguments.baseline,
+        layers=arguments.layers,
+        randomize=arguments.randomize,
+        workers=arguments.workers,
+        progress=show_progress(),
+    )
+    if kind == "table" and arguments.output is None and can_show():
+        show_report(report)
+    else:
+        write(WRITERS[kind](report), arguments.output)
+    return status_of([report])
+
+
+def _json(report: Report) -> str:
+    return json.dumps({"summary": report.summary(), "layers": report.to_dicts()}, allow_nan=False)
+
+
+def _csv(report: Report) -> str:
+    return to_csv(COLUMNS, report.to_dicts())
+
+
+WRITERS: Writers[Report] = {"table": str, "json": _json, "csv": _csv}

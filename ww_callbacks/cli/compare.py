@@ -1,0 +1,76 @@
+"""``ww-callbacks compare``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ww_callbacks.cli.output import Writers, chosen_format, show_progress, status_of, to_csv, write
+from ww_callbacks.models import compare
+from ww_callbacks.report import Comparison
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare files and write the table."""
+    kind = chosen_format(arguments, WRITERS)
+    models = _models(arguments.models)
+    comparison = compare(
+        models,
+        quality=_quality(arguments.quality or (), models),
+        layers=arguments.layers,
+        randomize=arguments.randomize,
+        workers=arguments.workers,
+        progress=show_progress(),
+    )
+    write(WRITERS[kind](comparison), arguments.output)
+    return status_of(comparison.reports.values())
+
+
+def _models(words: Sequence[str]) -> dict[str, str]:
+    """Name → file; a word that is a file as it stands is not taken apart at its "="."""
+    models: dict[str, str] = {}
+    for word in words:
+        name, equals, file = word.partition("=")
+        if not equals or Path(word).exists():
+            name, file = Path(word).stem or word, word
+        if name in models:
+            raise ValueError(f"two models are named {name!r}; name them: NAME=FILE")
+        models[name] = file
+    return models
+
+
+def _quality(words: Sequence[str], models: dict[str, str]) -> dict[str, float] | None:
+    """Name → number; plain numbers belong to the models in their order."""
+    if not words:
+        return None
+    if not any("=" in word for word in words):
+        if len(words) != len(models):
+            raise ValueError(f"--quality: expected a number for each of {len(models)} models, got {len(words)}")
+        words = [f"{name}={word}" for name, word in zip(models, words, strict=True)]
+    pairs = [word.rpartition("=") for word in words]
+    try:
+        return {name: float(number) for name, _, number in pairs}
+    except ValueError as error:
+        raise ValueError(f"--quality: expected NAME=NUMBER, {error}") from error
+
+
+def _json(comparison: Comparison) -> str:
+    return json.dumps(
+        {
+            "models": comparison.to_dicts(),
+            "correlations": [asdict(each) for each in comparison.correlations()],
+            "conclusions": comparison.conclusions(),
+        },
+        allow_nan=False,
+    )
+
+
+def _csv(comparison: Comparison) -> str:
+    rows = comparison.to_dicts()
+    return to_csv(list(rows[0]), rows)
+
+
+WRITERS: Writers[Comparison] = {"table": str, "json": _json, "csv": _csv}

@@ -1,0 +1,38 @@
+"""From the words of a command line to an exit status."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from ww_callbacks.cli.parser import make_parser
+
+DONE, FAILED, ERROR, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        words: the command line without the name of the program; None for that of this process.
+
+    Returns:
+        0 where all went well; 1 where a layer failed or none could be analysed; 2 where the command line is wrong or
+        something cannot be read or written; 130 after Ctrl-C.
+    """
+    logging.basicConfig(format="ww-callbacks: %(message)s")
+    arguments = make_parser().parse_args(words)
+    try:
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (ImportError, MemoryError, OSError, TypeError, ValueError) as error:
+        print(f"ww-callbacks: error: {error}", file=sys.stderr)
+        return ERROR
+    return status

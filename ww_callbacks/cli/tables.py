@@ -1,0 +1,63 @@
+"""Tables for a terminal, in colour and as wide as it is."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import TYPE_CHECKING, Literal
+
+from ww_callbacks.report import Report
+from ww_callbacks.table import LEFT, layer_table, notes
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_COLOURS = {"over-trained": "yellow", "under-trained": "magenta", "no tail": "dim"}
+_LESS_NEEDED = ("kind", "stable rank", "log λmax", "tail", "D", "shuffled", "N x M", "95 % interval", "traps")
+"""Columns that a narrow terminal does without, the first to go first."""
+
+
+def can_show() -> bool:
+    """Whether standard output is a terminal and rich is there."""
+    return sys.stdout.isatty() and importlib.util.find_spec("rich") is not None
+
+
+def show_report(report: Report) -> None:
+    """Print the table and what it does not hold."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(rich_table(report, console.width))
+    for line in notes(report.to_dicts(), report.summary()):
+        console.print(line, markup=False)
+
+
+def rich_table(report: Report, width: int) -> Table:
+    """The fitted layers; columns of less use are left out where the terminal is narrow."""
+    from rich.table import Table
+    from rich.text import Text
+
+    head, *rows = fitting(layer_table(report.to_dicts()), width)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in head:
+        side: Literal["left", "right"] = "left" if title in LEFT else "right"
+        table.add_column(title, justify=side, no_wrap=title != "layer", overflow="fold")
+    for row in rows:
+        warning = next((word for word in row if word in _COLOURS), "")
+        table.add_row(*(Text(cell) for cell in row), style=_COLOURS.get(warning, ""))
+    return table
+
+
+def fitting(lines: list[list[str]], width: int) -> list[list[str]]:
+    """The table without the columns that are one too many for the width.
+
+    Example:
+        >>> fitting([["layer", "kind", "alpha"], ["fc", "Linear", "2.10"]], 12)
+        [['layer', 'alpha'], ['fc', '2.10']]
+    """
+    columns = [list(column) for column in zip(*lines, strict=True)]
+    for title in _LESS_NEEDED:
+        if sum(max(map(len, column)) + 2 for column in columns) - 2 <= width:
+            break
+        columns = [column for column in columns if column[0] != title]
+    return [list(line) for line in zip(*columns, strict=True)]

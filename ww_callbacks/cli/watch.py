@@ -1,0 +1,99 @@
+"""``ww-callbacks watch``: a training seen through the file that it writes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ww_callbacks.cli.tables import can_show, rich_table
+from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlFollower
+from ww_callbacks.report import History, Report, worst_first
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+
+SHOWN_STEPS = 6
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Follow the file until Ctrl-C, or once."""
+    path = arguments.file / FILE_NAME if arguments.file.is_dir() else arguments.file
+    follower = JsonlFollower(path)
+    try:
+        if arguments.once:
+            follower.poll()
+            print(follower.history[-1] if len(follower.history) else "no results yet")
+        elif can_show():
+            _live(path, follower, arguments.interval)
+        else:
+            for report in _reports(follower, arguments.interval):
+                print(summary_line(report), flush=True)
+    except KeyboardInterrupt:  # the way to end it
+        print(file=sys.stderr)
+    return 0
+
+
+def summary_line(report: Report) -> str:
+    """One report in a line.
+
+    Example:
+        >>> summary_line(Report((), step=200))
+        'step 200  no fit'
+    """
+    summary = report.summary()
+    if "alpha" not in summary:
+        return f"step {report.step}  no fit"
+    parts = [
+        f"step {report.step}",
+        f"alpha {summary['alpha']:.2f} ({summary['alpha_min']:.2f} to {summary['alpha_max']:.2f})",
+        f"reliable {summary['num_reliable']:.0f} of {len(report.counted)}",
+    ]
+    for key, text in (("num_traps", "traps"), ("num_overtrained", "over-trained"), ("failed", "failed")):
+        if summary.get(key):
+            parts.append(f"{text} {summary[key]:.0f}")
+    return "  ".join(parts)
+
+
+def _reports(follower: JsonlFollower, interval: float) -> Iterator[Report]:
+    while True:
+        yield from follower.poll()
+        time.sleep(interval)
+
+
+def _live(path: Path, follower: JsonlFollower, interval: float) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(highlight=False)
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            follower.poll()
+            live.update(_screen(path, follower.history, console.width, console.height), refresh=True)
+            time.sleep(interval)
+
+
+def _screen(path: Path, history: History, width: int, height: int) -> Group:
+    """What is known now: the latest layers, worst first, and how the mean came here."""
+    from rich.console import Group
+    from rich.text import Text
+
+    if not len(history):
+        return Group(Text(f"no results yet  {path}", no_wrap=True))
+    report: Report = history[-1]
+    fitted = [layer for layer in worst_first(report.layers) if layer.alpha is not None]
+    room = max(height - 5, 1)
+    shown = Report(tuple(fitted[:room]), report.step)
+    course = " → ".join(f"{alpha:.2f}" for alpha in history.series("alpha")[-SHOWN_STEPS:] if alpha is not None)
+    age = time.time() - path.stat().st_mtime
+    lines: list[RenderableType] = [
+        Text(f"step {report.step}, written {age:.0f} s ago  {path}", style="bold", no_wrap=True),
+        Text(f"mean alpha {course}"),
+        rich_table(shown, width),
+    ]
+    if len(fitted) > room:
+        lines.append(Text(f"and {len(fitted) - room} layers more; these are the worst", style="dim"))
+    return Group(*lines)

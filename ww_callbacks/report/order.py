@@ -1,0 +1,38 @@
+"""Which layer to look at first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ww_callbacks.report.layer import LayerReport
+
+_WARNINGS = ("over-trained", "under-trained", "no tail", "")
+
+
+def worst_first(layers: Iterable[LayerReport]) -> list[LayerReport]:
+    """Layers in the order in which they deserve a look.
+
+    Failed ones come first, then those with correlation traps, the warnings over-trained, under-trained and no tail,
+    then the others; within each by falling alpha, skipped ones last.
+
+    Example:
+        >>> layers = [
+        ...     LayerReport(name="good", kind="Linear", alpha=2.5),
+        ...     LayerReport(name="trap", kind="Linear", alpha=2.1, num_traps=1),
+        ...     LayerReport(name="large", kind="Linear", alpha=7.5, warning="under-trained"),
+        ...     LayerReport(name="bias", kind="Linear", status="skipped"),
+        ... ]
+        >>> [layer.name for layer in worst_first(layers)]
+        ['trap', 'large', 'good', 'bias']
+    """
+    return sorted(layers, key=_place)
+
+
+def _place(layer: LayerReport) -> tuple[float, ...]:
+    return (
+        layer.status == "skipped",
+        layer.status != "failed",
+        -(layer.num_traps or 0),
+        _WARNINGS.index(layer.warning),
+        -(layer.alpha or 0.0),
+    )
