@@ -6,36 +6,45 @@ import sys
 import threading
 import weakref
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import keras
-
-from ww_callbacks.monitor import Monitor
 
 _WATCH_SECONDS = 0.5
 
 
-def close_after(fit: FrameType, model: keras.Model, monitor: Monitor) -> None:
-    """Close the monitor when ``model.fit`` is left: Keras calls no hook when fit raises.
+class Closing(Protocol):
+    """Something that has to end with ``fit``."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+
+    def close(self) -> None:
+        """End it; called in another thread."""
+
+
+def close_after(fit: FrameType, model: keras.Model, closing: Closing) -> None:
+    """Close something when ``model.fit`` is left: Keras calls no hook when fit raises.
 
     A thread looks twice a second whether the frame of fit is still on the stack that called us. Nothing keeps the frame
-    or the monitor alive.
+    or what is to be closed alive.
     """
     if fit.f_code.co_name != "fit" or fit.f_locals.get("self") is not model:
         return
-    arguments = (threading.get_ident(), id(fit), fit.f_code, weakref.ref(monitor))
+    arguments = (threading.get_ident(), id(fit), fit.f_code, weakref.ref(closing))
     threading.Thread(target=_watch, args=arguments, name="ww-watch", daemon=True).start()
 
 
-def _watch(thread: int, frame: int, code: CodeType, monitor: weakref.ref[Monitor]) -> None:
+def _watch(thread: int, frame: int, code: CodeType, closing: weakref.ref[Closing]) -> None:
     pause = threading.Event()
     while _on_stack(thread, frame, code):
         pause.wait(_WATCH_SECONDS)
-        watched = monitor()
+        watched = closing()
         if watched is None or watched.closed:
             return
         del watched
-    left = monitor()
+    left = closing()
     if left is not None:
         left.close()
 

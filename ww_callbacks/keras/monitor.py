@@ -15,7 +15,7 @@ from ww_callbacks.analysis import ConvScale, Fit, Interval
 from ww_callbacks.arguments import check_places
 from ww_callbacks.keras.fit import batches_done, close_after, inner_optimizer, steps_done
 from ww_callbacks.keras.registry import enter
-from ww_callbacks.monitor import Monitor, crosses
+from ww_callbacks.monitor import Monitor, Published, crosses
 from ww_callbacks.options import OnError, Options, WhenBusy, schedule
 from ww_callbacks.report import History, Report
 from ww_callbacks.spectra import Precision
@@ -149,12 +149,24 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         self._known: tuple[int | None, Mapping[str, float]] = (None, {})
         self._baselines_due = 0
         self._batches_before = 0
+        self._batch: int | None = None
         self._accumulation = 1
+        self._step = 0
 
     @property
     def history(self) -> History:
         """The reports of the current or last training, empty before the first."""
         return self.monitor.history if self.monitor is not None else History()
+
+    @property
+    def published(self) -> Published:
+        """Metrics and verdicts of the current or last training, as of its last snapshot step."""
+        return self.monitor.published if self.monitor is not None else Published()
+
+    @property
+    def step(self) -> int:
+        """Finished optimizer steps, as far as they have been counted."""
+        return self._step
 
     def set_model(self, model: Any) -> None:
         """Enter the registry through which other callbacks find this one."""
@@ -164,6 +176,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Get ready; the baseline is taken before the first step, when the model is built."""
         model, previous = self.model, self.monitor
+        self._batch, self._step = None, 0
         self._logged, self._known, self._baselines_due = {}, (None, {}), _BASELINE_TRIES
         if previous is not None:
             previous.close()
@@ -175,28 +188,37 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Batches are counted from here: asking the optimizer at each batch would wait for the device."""
-        self._batches_before = batches_done(self.model)
+        self._batches_before, self._batch = batches_done(self.model), None
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Take a snapshot where one is due; the weights are those after all finished steps."""
-        if self.monitor is None:
+        self.arrive(batch)
+
+    def arrive(self, batch: int) -> None:
+        """Training is at the beginning of a batch: whoever comes first in the list of callbacks says so.
+
+        Args:
+            batch: as Keras counts it, from 0 in each epoch.
+        """
+        if self.monitor is None or batch == self._batch:
             return
+        self._batch = batch
         if self._baselines_due:
             self._take_baseline(self.monitor)
-        step = (self._batches_before + batch) // self._accumulation
-        if self.monitor.is_due(step):
+        self._step = (self._batches_before + batch) // self._accumulation
+        if self.monitor.is_due(self._step):
             model = self.model  # on JAX this fetches the state
-            step, self._batches_before = steps_done(model), batches_done(model) - batch
-        self.monitor.step(step)
+            self._step, self._batches_before = steps_done(model), batches_done(model) - batch
+        self.monitor.step(self._step)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Put the means into the logs of the epoch."""
         if self.monitor is None:
             return
-        step = steps_done(self.model)
-        self.monitor.step(step)
+        self._step = steps_done(self.model)
+        self.monitor.step(self._step)
         if self._every_n_epochs is not None and crosses(epoch, epoch + 1, self._every_n_epochs):
-            self.monitor.snapshot(step)
+            self.monitor.snapshot(self._step)
         if not self._logged:
             self.monitor.wait_for_first()
         self._logged = {**self._logged, **self.monitor.metrics}  # the same keys in every epoch
@@ -230,7 +252,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     def _take_baseline(self, monitor: Monitor) -> None:
         """Before the first step; once more after it, where a model is built by its first call."""
         self._baselines_due -= 1
-        step = steps_done(self.model)
+        step = self._step = steps_done(self.model)
         self._accumulation = inner_optimizer(self.model.optimizer).gradient_accumulation_steps or 1
         monitor.start(step, baseline=False)
         known_step, known_metrics = self._known

@@ -26,3 +26,23 @@ def monitor_of(model: keras.Model) -> SpectralMonitor | None:
     """
     found = _monitors.get(model)
     return found() if found is not None else None
+
+
+def source_of(follower: keras.callbacks.Callback, source: SpectralMonitor | None) -> SpectralMonitor:
+    """The SpectralMonitor that a callback follows in this training.
+
+    Ask at the beginning of the first epoch, when all callbacks have begun.
+
+    Args:
+        follower: the callback.
+        source: what the user gave it, None for the monitor of the same list.
+
+    Raises:
+        ValueError: there is no SpectralMonitor among the callbacks of this ``fit``, or ``source`` is none of them.
+    """
+    found = source or monitor_of(follower._model)
+    if found is None or found.monitor is None or found.params is not follower.params:
+        who = type(follower).__name__
+        here = "source: the monitor" if source is not None else f"{who} needs a SpectralMonitor, which"
+        raise ValueError(f"{here} is not among the callbacks of fit: callbacks=[SpectralMonitor(), {who}()]")
+    return found

@@ -11,6 +11,7 @@ from ww_callbacks.keys import layer_key
 from ww_callbacks.patterns import keeps, matching
 from ww_callbacks.report import MIN_COUNTED, History, LayerReport, Report
 from ww_callbacks.signals.mappings import MAPPINGS, MappingName, block_means, ratios_of
+from ww_callbacks.signals.ramp import Ramp
 from ww_callbacks.signals.signal import Judgement
 
 Quantity = Literal["learning_rate", "weight_decay"]
@@ -165,3 +166,27 @@ def ratios_by_name(verdict: Mapping[str, Any]) -> dict[str, float]:
     for name, ratio in zip(verdict.get("layers", ()), verdict.get("ratios", ()), strict=True):
         result.setdefault(name, ratio)
     return result
+
+
+def ratios_at(
+    step: int, signal: LayerRatios, ramp: Ramp, verdicts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, float]:
+    """By name of layer, what the next update multiplies by; a layer without an entry has 1.
+
+    Args:
+        step: finished optimizer steps.
+        signal: what has judged.
+        ramp: how the ratios move; it sets out for those of a new verdict.
+        verdicts: what is published, by name of the signal.
+
+    Example:
+        >>> verdicts = {"lr_ratio": {"step": 8, "layers": ["fc"], "ratios": [1.5]}}
+        >>> signal, ramp = LayerRatios(until=100), Ramp(10)
+        >>> [ratios_at(step, signal, ramp, verdicts) for step in (10, 15, 100)]
+        [{'fc': 1.0}, {'fc': 1.25}, {}]
+    """
+    verdict = verdicts.get(signal.name)
+    if verdict:
+        ramp.aim(ratios_by_name(verdict), step)
+    over = signal.until is not None and step >= signal.until
+    return {} if over else ramp.at(step)

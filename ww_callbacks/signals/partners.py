@@ -1,8 +1,8 @@
-"""Which layer a normalisation layer goes with: it gets that layer's learning rate."""
+"""Which parameters get which ratio: those of a layer, of a module that holds several, of a normalisation layer."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 
@@ -33,6 +33,37 @@ def find_partners(names: Sequence[str], norms: Collection[str]) -> dict[str, str
         for position, name in enumerate(names)
         if name in norms
     }
+
+
+def holder_of(name: str, modules: Collection[str]) -> str:
+    """The module that holds a layer: the longest beginning of its dotted name that is one, "" where none is.
+
+    Example:
+        >>> holder_of("encoder.lstm.kernel.i", {"encoder", "encoder.lstm"})
+        'encoder.lstm'
+    """
+    parts = name.split(".")
+    candidates = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
+    return next((candidate for candidate in candidates if candidate in modules), "")
+
+
+def module_ratios(modules: Collection[str], ratios: Mapping[str, float]) -> dict[str, float]:
+    """The ratio of each module that has one: that of the layer of its name, else the mean of the layers in it.
+
+    The layers in a module are its gates or projections: parts of one parameter.
+
+    Args:
+        modules: names of the modules that hold parameters.
+        ratios: by name of layer.
+
+    Example:
+        >>> module_ratios({"fc", "attention"}, {"fc": 0.5, "attention.q": 1.0, "attention.k": 1.5})
+        {'fc': 0.5, 'attention': 1.25}
+    """
+    parts: dict[str, list[float]] = {}
+    for name, ratio in ratios.items():
+        parts.setdefault(holder_of(name, modules), []).append(ratio)
+    return {module: ratios.get(module, sum(values) / len(values)) for module, values in parts.items() if module}
 
 
 def _distance(norm: tuple[int, str], layer: tuple[int, str]) -> tuple[int, bool, int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
-from ww_callbacks.signals.partners import find_partners
+from ww_callbacks.signals.partners import find_partners, holder_of, module_ratios
 from ww_callbacks.weights.torch import plain_name
 
 Owners = dict[nn.Parameter, str]
@@ -52,23 +52,13 @@ def parameter_ratios(owners: Mapping[nn.Parameter, str], ratios: Mapping[str, fl
         >>> found[layer.weight], found[layer.bias]
         (1.5, 1.5)
     """
-    modules = set(owners.values())
-    by_module: dict[str, list[float]] = {}
-    for name, ratio in ratios.items():
-        by_module.setdefault(_holder(name, modules), []).append(ratio)
-    means = {module: sum(values) / len(values) for module, values in by_module.items()}
-    return {parameter: means.get(owner, 1.0) for parameter, owner in owners.items()}
+    by_module = module_ratios(set(owners.values()), ratios)
+    return {parameter: by_module.get(owner, 1.0) for parameter, owner in owners.items()}
 
 
 def holds(owners: Mapping[nn.Parameter, str], name: str) -> str:
     """The module that holds a layer, "" where none does."""
-    return _holder(name, set(owners.values()))
-
-
-def _holder(name: str, modules: set[str]) -> str:
-    parts = name.split(".")
-    candidates = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
-    return next((candidate for candidate in candidates if candidate in modules), "")
+    return holder_of(name, set(owners.values()))
 
 
 def _is_vector(parameter: Tensor) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ww_callbacks.monitor import Monitor, Published
-from ww_callbacks.signals.learning_rate import LayerRatios, Quantity, ratios_by_name
+from ww_callbacks.signals.learning_rate import LayerRatios, Quantity, ratios_at
 from ww_callbacks.signals.mappings import MappingName
 from ww_callbacks.signals.ramp import Ramp
 from ww_callbacks.torch.layers import holds, owners_of, parameter_ratios, partners_of
@@ -67,12 +67,7 @@ class Layerwise:
 
     def ratios(self) -> dict[str, float]:
         """By name of layer, what the next update multiplies by; a layer without an entry has 1."""
-        step = self._clock()
-        verdict = self._source.published.verdicts.get(self._signal.name)
-        if verdict:
-            self._ramp.aim(ratios_by_name(verdict), step)
-        over = self._signal.until is not None and step >= self._signal.until
-        return {} if over else self._ramp.at(step)
+        return ratios_at(self._clock(), self._signal, self._ramp, self._source.published.verdicts)
 
     def remove(self) -> None:
         """End it: every layer at the common rate again."""

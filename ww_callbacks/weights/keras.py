@@ -52,12 +52,12 @@ def layers_of_keras(model: keras.layers.Layer, max_rows: int) -> tuple[Layer, ..
         max_rows: embeddings with more rows are skipped.
     """
     seen: dict[tuple[int, str], str] = {}
-    tree = [(name, layer, _parts(layer, max_rows) if _own(layer) else []) for name, layer in _walk(model)]
+    tree = [(name, layer, _parts(layer, max_rows) if _own(layer) else []) for name, layer in walk(model)]
     known = {id(part.variable) for _, _, parts in tree for part in parts}
     return tuple(entry for name, layer, parts in tree for entry in _entries(name, layer, parts, known, seen))
 
 
-def _walk(layer: Any, prefix: str = "", visited: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+def walk(layer: Any, prefix: str = "", visited: set[int] | None = None) -> Iterator[tuple[str, Any]]:
     """Each layer of the tree once, with the names on the way to it joined by dots."""
     visited = set() if visited is None else visited
     if id(layer) in visited:
@@ -66,7 +66,7 @@ def _walk(layer: Any, prefix: str = "", visited: set[int] | None = None) -> Iter
     yield prefix or layer.name, layer
     for child in layer._flatten_layers(include_self=False, recursive=False):
         if isinstance(child, layers.Layer):
-            yield from _walk(child, f"{prefix}.{child.name}" if prefix else child.name, visited)
+            yield from walk(child, f"{prefix}.{child.name}" if prefix else child.name, visited)
 
 
 def _own(layer: Any) -> list[Any]:

@@ -1,0 +1,233 @@
+"""The callback that steers: each layer at its own learning rate or weight decay."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import keras
+
+from ww_callbacks.arguments import check_flag
+from ww_callbacks.keras.fit import close_after
+from ww_callbacks.keras.layers import owners_of, partners_of
+from ww_callbacks.keras.layerwise import OptimizerRatios, ratios_in, save_plainly
+from ww_callbacks.keras.monitor import SpectralMonitor
+from ww_callbacks.keras.registry import source_of
+from ww_callbacks.publishing import warn
+from ww_callbacks.signals.learning_rate import LayerRatios, Quantity, ratios_at
+from ww_callbacks.signals.mappings import MappingName
+from ww_callbacks.signals.partners import holder_of, module_ratios
+from ww_callbacks.signals.ramp import Ramp
+from ww_callbacks.weights import find_layers
+
+
+@keras.saving.register_keras_serializable(package="ww_callbacks")
+class LayerwiseLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
+    """Gives each layer a learning rate of its own, from the alphas that a :class:`SpectralMonitor` finds.
+
+    By default it only tells: ``ww_layer/lr_ratio/…`` in TensorBoard is by what the rate of a layer would be
+    multiplied. With ``apply=True`` and an optimizer prepared by :func:`layerwise` each layer is updated at its own
+    rate; ``optimizer.learning_rate``, schedules and other callbacks see the common rate. Ratios change at snapshot
+    steps only, and are 1 again when ``fit`` ends.
+
+    It finds the monitor wherever that stands in the list. On JAX the model's state is fetched at each step at which
+    ratios move: ``ramp_steps`` of them after a result.
+
+    Args:
+        apply: whether the ratios are used, not only logged.
+        mapping: "linear", "sqrt", "log2", "rank" or "sigmoid", see :func:`~ww_callbacks.signals.mappings.ratios_of`.
+        low: smallest ratio.
+        high: largest ratio.
+        blocks: whether all layers of a block get one ratio, from their mean alpha.
+        ramp_steps: optimizer steps over which ratios move to new values.
+        until: from this optimizer step on all ratios are 1; None for never.
+        layers: patterns of the layers that take part, ``"!pattern"`` to leave out; None for all but the first, the last
+            and embeddings.
+        quantity: "learning_rate" or "weight_decay".
+        source: the monitor to follow, where several are in the list; None for the last of them.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument has a value that is not allowed; at the start of training: no SpectralMonitor is among
+            the callbacks, ``apply`` without :func:`layerwise`, or a pattern matches no layer.
+
+    Example:
+        >>> import numpy as np
+        >>> from ww_callbacks.keras import layerwise
+        >>> model = keras.Sequential([keras.Input((60,)), *(keras.layers.Dense(60) for _ in range(4))])
+        >>> model.compile(layerwise(keras.optimizers.SGD(0.01)), loss="mse")
+        >>> monitor = SpectralMonitor(every_n_steps=2, when_busy="wait")
+        >>> x = np.random.default_rng(0).standard_normal((64, 60))
+        >>> callbacks = [monitor, LayerwiseLearningRate(apply=True)]
+        >>> history = model.fit(x, x, batch_size=8, callbacks=callbacks, verbose=0)
+        >>> sorted(monitor.monitor.lr_ratios().values())
+        [0.5, 1.0, 1.0, 1.5]
+    """
+
+    def __init__(
+        self,
+        *,
+        apply: bool = False,
+        mapping: MappingName = "linear",
+        low: float = 0.5,
+        high: float = 1.5,
+        blocks: bool = False,
+        ramp_steps: int = 50,
+        until: int | None = None,
+        layers: list[str] | None = None,
+        quantity: Quantity = "learning_rate",
+        source: SpectralMonitor | None = None,
+    ) -> None:
+        super().__init__()
+        check_flag("apply", apply)
+        if source is not None and not isinstance(source, SpectralMonitor):
+            raise TypeError(f"source: expected a SpectralMonitor or None, got {source!r}")
+        self._apply, self._given_source = apply, source
+        self._partners: dict[str, str] = {}  # known once the model is complete
+        self._signal = LayerRatios(
+            mapping=mapping,
+            low=low,
+            high=high,
+            blocks=blocks,
+            layers=layers,
+            until=until,
+            quantity=quantity,
+            partners=self._partners,
+        )
+        self._ramp_steps, self._ramp = ramp_steps, Ramp(ramp_steps)
+        self._source: SpectralMonitor | None = None
+        self._steering: Steering | None = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Take hold of the optimizer."""
+        self._source, self._ramp = None, Ramp(self._ramp_steps)
+        self._partners.clear()
+        if self._steering is not None:
+            self._steering.close()
+        self._steering = Steering(self.model, self._signal.quantity) if self._apply else None
+        if self._steering is not None:
+            close_after(sys._getframe(2), self.model, self._steering)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Find the monitor, wherever it stands in the list."""
+        if self._source is None:
+            source = source_of(self, self._given_source)
+            assert source.monitor is not None
+            _check_held(self.model, self._signal)
+            source.monitor.attach(self._signal.name, self._signal)
+            self._source = source
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Let the ratios of this step be at work."""
+        if self._source is None:
+            return
+        self._source.arrive(batch)
+        if not self._partners:
+            self._partners.update(partners_of(self._model))
+        if self._steering is not None:
+            step = self._source.step
+            ratios = ratios_at(step, self._signal, self._ramp, self._source.published.verdicts)
+            if self._steering.differs(ratios):
+                self._steering.steer(self.model, ratios)  # on JAX `model` fetches the state
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Let go of the optimizer."""
+        if self._steering is not None:
+            self._steering.close()
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments as plain values; ``source`` is not among them."""
+        names = ("mapping", "low", "high", "blocks", "until", "quantity")
+        layers = None if self._signal.layers is None else list(self._signal.layers)
+        plain = {"apply": self._apply, "ramp_steps": self._ramp_steps, "layers": layers}
+        return plain | {name: getattr(self._signal, name) for name in names}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> LayerwiseLearningRate:
+        """The inverse of :meth:`get_config`."""
+        return cls(**config)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies leave the training behind."""
+        return self.__dict__ | {"_source": None, "_steering": None}
+
+
+class Steering:
+    """The ratios at work in the optimizer of one training.
+
+    Args:
+        model: in training.
+        quantity: "learning_rate" or "weight_decay".
+
+    Attributes:
+        closed: whether it has ended.
+
+    Raises:
+        ValueError: its optimizer was not prepared by :func:`layerwise`.
+    """
+
+    def __init__(self, model: keras.Model, quantity: Quantity) -> None:
+        self._parts: list[OptimizerRatios] = ratios_in(model.optimizer)
+        if not self._parts:
+            raise ValueError(
+                "apply: the optimizer does not know of ratios; compile the model with "
+                f"layerwise(keras.optimizers.{type(model.optimizer).__name__}(…)) from ww_callbacks.keras"
+            )
+        save_plainly(model.optimizer)  # Keras may have put one around it that scales the loss
+        self._quantity = quantity
+        self._at_work: dict[str, float] = {}
+        self._changes = 0
+        self.closed = False
+        self.reset()
+
+    def differs(self, ratios: dict[str, float]) -> bool:
+        """Whether these are other ratios than those at work."""
+        return _other_than_one(ratios) != self._at_work
+
+    def steer(self, model: keras.Model, ratios: dict[str, float]) -> None:
+        """Let the next updates be made with other ratios.
+
+        Args:
+            model: whose state is the one at work.
+            ratios: by name of layer; a layer without an entry has 1.
+        """
+        self._at_work = _other_than_one(ratios)
+        owners = owners_of(model)
+        by_layer = module_ratios(set(owners.values()), ratios)
+        for part in self._parts:
+            if part.trained:
+                part.set(self._quantity, [by_layer.get(owners.get(id(v), ""), 1.0) for v in part.trained])
+        self._changes += 1
+        if self._changes == 2 and not any(part.used for part in self._parts):
+            warn("the ratios change nothing: the model was compiled before layerwise(optimizer); compile it again")
+
+    def reset(self) -> None:
+        """Every layer at the common rate."""
+        for part in self._parts:
+            part.reset(self._quantity)
+
+    def close(self) -> None:
+        """Every layer at the common rate from now on."""
+        if not self.closed:
+            self.closed = True
+            self.reset()
+
+
+def _other_than_one(ratios: dict[str, float]) -> dict[str, float]:
+    return {name: ratio for name, ratio in ratios.items() if ratio != 1}
+
+
+def _check_held(model: keras.Model, signal: LayerRatios) -> None:
+    """Complain about patterns that match no layer, warn of layers that are not trained."""
+    found = find_layers(model)
+    if any(layer.is_late for layer in found):
+        return
+    names = signal.choose([layer.name for layer in found if layer.spec is not None])
+    owners = owners_of(model)
+    trained = {owners[id(variable)] for variable in model.trainable_variables if id(variable) in owners}
+    missing = [name for name in names if holder_of(name, set(owners.values())) not in trained]
+    if missing:
+        warn(
+            f"the layers {missing} are not trained, their ratios change nothing; leave them out with "
+            'layers=["!name"] so that they do not count'
+        )
