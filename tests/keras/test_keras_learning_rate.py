@@ -300,25 +300,25 @@ def test_a_saved_model_is_that_of_the_plain_optimizer(policy: str, tmp_path: Pat
     keras.config.set_dtype_policy(policy)
     try:
         model, plain = network(layerwise(keras.optimizers.Adam(0.01))), network(keras.optimizers.Adam(0.01))
+        fit(model, watching(), LayerwiseLearningRate(apply=True, ramp_steps=0))
+        fit(plain)
+        model.save(tmp_path / "model.keras")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # "Skipping variable loading"
+            loaded = keras.models.load_model(tmp_path / "model.keras")
     finally:
         keras.config.set_dtype_policy(before)
-    fit(model, watching(), LayerwiseLearningRate(apply=True, ramp_steps=0))
-    fit(plain)
     saved = [keras.optimizers.serialize(each.optimizer) for each in (model, plain)]
     saved = [json.loads(json.dumps(each).replace(m.optimizer.name, "")) for each, m in zip(saved, (model, plain))]  # noqa: B905
     assert saved[0]["class_name"] == saved[1]["class_name"]
     assert saved[0]["config"].keys() == saved[1]["config"].keys()
-    model.save(tmp_path / "model.keras")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        loaded = keras.models.load_model(tmp_path / "model.keras")
     assert type(loaded.optimizer) is type(plain.optimizer)
     assert len(loaded.optimizer.variables) == len(plain.optimizer.variables)
     assert int(loaded.optimizer.iterations) == 12
     ratios = {id(part.variable) for part in ratios_in(model.optimizer)}
     own = [variable for variable in model.optimizer.variables if id(variable) not in ratios]
     for seen, wanted in zip(loaded.optimizer.variables, own, strict=True):
-        np.testing.assert_array_equal(np.array(seen), np.array(wanted))
+        np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (seen, wanted)))
     loaded.compile(layerwise(loaded.optimizer), loaded.loss)  # and goes on with ratios
     fit(loaded, watching(), LayerwiseLearningRate(apply=True, ramp_steps=0), epochs=2, initial_epoch=1)
     assert int(loaded.optimizer.iterations) == 24

@@ -2,60 +2,78 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
-import weakref
-from types import CodeType, FrameType
-from typing import Any, Protocol
+from collections.abc import Callable
+from threading import Event
+from types import FrameType
+from typing import Any
 
 import keras
 
 _WATCH_SECONDS = 0.5
 
 
-class Closing(Protocol):
-    """Something that has to end with ``fit``."""
+def when_left(fit: FrameType, model: keras.Model, act: Callable[[], object]) -> Callable[[], None]:
+    """Call a function, in another thread, once ``model.fit`` has been left: Keras calls no hook when fit raises.
 
-    @property
-    def closed(self) -> bool:
-        """Whether it has ended."""
+    A thread looks twice a second whether the frame of fit is still at work.
 
-    def close(self) -> None:
-        """End it; called in another thread."""
+    Args:
+        fit: the frame from which the callbacks are called.
+        model: in training; where ``fit`` is not the frame of its ``fit``, nothing is watched.
+        act: to be called.
 
-
-def close_after(fit: FrameType, model: keras.Model, closing: Closing) -> None:
-    """Close something when ``model.fit`` is left: Keras calls no hook when fit raises.
-
-    A thread looks twice a second whether the frame of fit is still on the stack that called us. Nothing keeps the frame
-    or what is to be closed alive.
+    Returns:
+        A function that ends the watch; afterwards nothing keeps frame and function alive.
     """
-    if fit.f_code.co_name != "fit" or fit.f_locals.get("self") is not model:
-        return
-    arguments = (threading.get_ident(), id(fit), fit.f_code, weakref.ref(closing))
-    threading.Thread(target=_watch, args=arguments, name="ww-watch", daemon=True).start()
+    over = threading.Event()
+    if fit.f_code.co_name == "fit" and fit.f_locals.get("self") is model:
+        is_at_work = _refers_to_no_variables if _refers_to_no_variables(fit) else _on_stack_of(threading.get_ident())
+        held = [(fit, act, is_at_work)]
+        threading.Thread(target=_watch, args=(held, over), name="ww-watch", daemon=True).start()
+
+        def end() -> None:
+            held.clear()
+            over.set()
+
+        return end
+    return nothing_to_end
 
 
-def _watch(thread: int, frame: int, code: CodeType, closing: weakref.ref[Closing]) -> None:
-    pause = threading.Event()
-    while _on_stack(thread, frame, code):
-        pause.wait(_WATCH_SECONDS)
-        watched = closing()
-        if watched is None or watched.closed:
-            return
-        del watched
-    left = closing()
-    if left is not None:
-        left.close()
+def nothing_to_end() -> None:
+    """Where no watch goes on."""
 
 
-def _on_stack(thread: int, frame: int, code: CodeType) -> bool:
-    at = sys._current_frames().get(thread)
-    while at is not None:
-        if id(at) == frame and at.f_code is code:
-            return True
-        at = at.f_back
-    return False
+def _watch(held: list[tuple[FrameType, Callable[[], object], Callable[[FrameType], bool]]], over: Event) -> None:
+    while not over.wait(_WATCH_SECONDS):
+        for fit, act, is_at_work in held[:]:
+            if not is_at_work(fit):
+                held.clear()
+                over.set()
+                act()
+        fit = act = is_at_work = None  # type: ignore[assignment]
+
+
+def _refers_to_no_variables(frame: FrameType) -> bool:
+    """Since Python 3.11 a frame owns its variables, and refers to its code, only once it has been left.
+
+    Following the stack of another thread, ``f_back`` by ``f_back``, is not safe there: the frames change meanwhile.
+    """
+    return not any(each is frame.f_code for each in gc.get_referents(frame))
+
+
+def _on_stack_of(thread: int) -> Callable[[FrameType], bool]:
+    """Before Python 3.11, where frames are objects of their own."""
+
+    def is_on_stack(frame: FrameType) -> bool:
+        at = sys._current_frames().get(thread)
+        while at is not None and at is not frame:
+            at = at.f_back
+        return at is frame
+
+    return is_on_stack
 
 
 def steps_done(model: keras.Model) -> int:

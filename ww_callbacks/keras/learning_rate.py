@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from ww_callbacks.arguments import check_flag
-from ww_callbacks.keras.fit import close_after
+from ww_callbacks.keras.fit import nothing_to_end, when_left
 from ww_callbacks.keras.layers import owners_of, partners_of
 from ww_callbacks.keras.layerwise import OptimizerRatios, ratios_in, save_plainly
 from ww_callbacks.keras.monitor import SpectralMonitor
@@ -97,16 +98,16 @@ class LayerwiseLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
         self._ramp_steps, self._ramp = ramp_steps, Ramp(ramp_steps)
         self._source: SpectralMonitor | None = None
         self._steering: Steering | None = None
+        self._end_watch: Callable[[], None] = nothing_to_end
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Take hold of the optimizer."""
         self._source, self._ramp = None, Ramp(self._ramp_steps)
         self._partners.clear()
-        if self._steering is not None:
-            self._steering.close()
-        self._steering = Steering(self.model, self._signal.quantity) if self._apply else None
-        if self._steering is not None:
-            close_after(sys._getframe(2), self.model, self._steering)
+        self._end()
+        if self._apply:
+            self._steering = Steering(self.model, self._signal.quantity)
+            self._end_watch = when_left(sys._getframe(2), self.model, self._steering.reset)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Find the monitor, wherever it stands in the list."""
@@ -132,8 +133,7 @@ class LayerwiseLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Let go of the optimizer."""
-        if self._steering is not None:
-            self._steering.close()
+        self._end()
 
     def get_config(self) -> dict[str, Any]:
         """The arguments as plain values; ``source`` is not among them."""
@@ -149,7 +149,13 @@ class LayerwiseLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies leave the training behind."""
-        return self.__dict__ | {"_source": None, "_steering": None}
+        return self.__dict__ | {"_source": None, "_steering": None, "_end_watch": nothing_to_end}
+
+    def _end(self) -> None:
+        self._end_watch()
+        steering, self._steering = self._steering, None
+        if steering is not None:
+            steering.reset()
 
 
 class Steering:
@@ -158,9 +164,6 @@ class Steering:
     Args:
         model: in training.
         quantity: "learning_rate" or "weight_decay".
-
-    Attributes:
-        closed: whether it has ended.
 
     Raises:
         ValueError: its optimizer was not prepared by :func:`layerwise`.
@@ -177,7 +180,6 @@ class Steering:
         self._quantity = quantity
         self._at_work: dict[str, float] = {}
         self._changes = 0
-        self.closed = False
         self.reset()
 
     def differs(self, ratios: dict[str, float]) -> bool:
@@ -205,12 +207,6 @@ class Steering:
         """Every layer at the common rate."""
         for part in self._parts:
             part.reset(self._quantity)
-
-    def close(self) -> None:
-        """Every layer at the common rate from now on."""
-        if not self.closed:
-            self.closed = True
-            self.reset()
 
 
 def _other_than_one(ratios: dict[str, float]) -> dict[str, float]:

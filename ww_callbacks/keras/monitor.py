@@ -13,7 +13,7 @@ import keras
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval
 from ww_callbacks.arguments import check_places
-from ww_callbacks.keras.fit import batches_done, close_after, inner_optimizer, steps_done
+from ww_callbacks.keras.fit import batches_done, inner_optimizer, nothing_to_end, steps_done, when_left
 from ww_callbacks.keras.registry import enter
 from ww_callbacks.monitor import Monitor, Published, crosses
 from ww_callbacks.options import OnError, Options, WhenBusy, schedule
@@ -144,6 +144,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             on_error=on_error,
         )
         self.monitor: Monitor | None = None
+        self._end_watch: Callable[[], None] = nothing_to_end
         self._logged: Mapping[str, float] = {}
         self._watched: weakref.ref[Any] | None = None
         self._known: tuple[int | None, Mapping[str, float]] = (None, {})
@@ -184,7 +185,8 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
                 self._known = (previous.history.steps[-1], previous.metrics)
         self._watched = weakref.ref(model)
         self.monitor = Monitor(model, log_dir=self._log_dir, jsonl=self._jsonl, **self._options.as_arguments())
-        close_after(sys._getframe(2), model, self.monitor)
+        self._end_watch()
+        self._end_watch = when_left(sys._getframe(2), model, self.monitor.close)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Batches are counted from here: asking the optimizer at each batch would wait for the device."""
@@ -229,6 +231,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         """Take the last snapshot and wait for late results."""
         if self.monitor is not None:
             self.monitor.finish(steps_done(self.model))
+        self._end_watch()
 
     def get_config(self) -> dict[str, Any]:
         """The arguments as plain values; a function or an executor is not among them."""
@@ -247,7 +250,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies leave the process behind."""
-        return self.__dict__ | {"monitor": None, "_watched": None}
+        return self.__dict__ | {"monitor": None, "_watched": None, "_end_watch": nothing_to_end}
 
     def _take_baseline(self, monitor: Monitor) -> None:
         """Before the first step; once more after it, where a model is built by its first call."""
