@@ -126,6 +126,7 @@ class LayerwiseLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
         if not self._partners:
             self._partners.update(partners_of(self._model))
         if self._steering is not None:
+            self._steering.look()
             step = self._source.step
             ratios = ratios_at(step, self._signal, self._ramp, self._source.published.verdicts)
             if self._steering.differs(ratios):
@@ -179,7 +180,7 @@ class Steering:
         save_plainly(model.optimizer)  # Keras may have put one around it that scales the loss
         self._quantity = quantity
         self._at_work: dict[str, float] = {}
-        self._changes = 0
+        self._is_unproven = False
         self.reset()
 
     def differs(self, ratios: dict[str, float]) -> bool:
@@ -199,9 +200,13 @@ class Steering:
         for part in self._parts:
             if part.trained:
                 part.set(self._quantity, [by_layer.get(owners.get(id(v), ""), 1.0) for v in part.trained])
-        self._changes += 1
-        if self._changes == 2 and not any(part.used for part in self._parts):
+        self._is_unproven = not any(part.used for part in self._parts)
+
+    def look(self) -> None:
+        """Tell once where the step after a change was made without the ratios."""
+        if self._is_unproven and not any(part.used for part in self._parts):
             warn("the ratios change nothing: the model was compiled before layerwise(optimizer); compile it again")
+        self._is_unproven = False
 
     def reset(self) -> None:
         """Every layer at the common rate."""
