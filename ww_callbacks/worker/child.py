@@ -24,6 +24,9 @@ from ww_callbacks.worker.serve import write_all
 NICENESS = 19
 """Of the worker: it takes what training leaves."""
 
+START_TIMEOUT = 60.0
+"""Seconds that the start of the process may take at least: a short limit for layers is none for an interpreter."""
+
 _LAST_BREATH = 1.0
 _LONGEST_POLL = 1e6
 
@@ -114,7 +117,7 @@ class Child:
             if self.closing.is_set():
                 self._kill()
                 raise EOFError
-        hello = decode(self._reader())
+        hello = decode(self._reader(max(self._layer_timeout, START_TIMEOUT)))
         if "hello" not in hello:
             raise ProtocolError(f"expected a hello, got {hello}")
 
@@ -138,15 +141,14 @@ class Child:
     def _talk(self, message: Message) -> Message:
         self._asked += 1
         write_all(self._tasks, encode(message | {"task": self._asked}))
-        answer = decode(self._reader())
+        answer = decode(self._reader(self._layer_timeout))
         if answer.get("task") != self._asked:
             raise ProtocolError(f"expected the answer to task {self._asked}, got that to {answer.get('task')}")
         return answer
 
-    def _reader(self) -> Callable[[int], bytes]:
-        """Reads from the worker until the time for one layer is over."""
-        fd, timeout = self._answers, self._layer_timeout
-        deadline = time.monotonic() + timeout
+    def _reader(self, timeout: float) -> Callable[[int], bytes]:
+        """Reads from the worker until the time is over."""
+        fd, deadline = self._answers, time.monotonic() + timeout
         ready = select.poll()
         ready.register(fd, select.POLLIN)
 

@@ -1,0 +1,238 @@
+"""Each fault in each phase: a worker that dies, stops or has no memory; a trainer that is killed, ended or interrupted.
+
+The phases: `idle`, nothing is under way; `copying`, in the middle of copying weights; `computing`, the worker has a
+large layer.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+
+import pytest
+from programs import LOADER_POLL, MEMORY, Program, Session, _read, mappings, session, wait_until
+
+pytestmark = pytest.mark.timeout(150)
+
+PHASES = ("idle", "copying", "computing")
+
+HELD = """
+import os, sys, time
+import numpy as np
+import ww_callbacks as ww
+from programs import fit, reached, save, told, weights_at
+from ww_callbacks.snapshot import SnapshotBuffer
+
+phase = sys.argv[1]
+take = SnapshotBuffer.take
+
+def held(read):
+    def hold():
+        if told("hold") and not told("go"):
+            reached("copying")
+            while not told("go"):
+                time.sleep(0.01)
+        return read()
+    return hold
+
+def take_held(self, reads, which=None):
+    return take(self, [*reads[:-1], held(reads[-1])], which)
+
+SnapshotBuffer.take = take_held
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    with session(tmp_path) as started:
+        yield started
+
+
+def enter(run: Session, program: Program, phase: str) -> int:
+    """Bring a program into its phase; returns the worker's process id."""
+    program.reaches("training")
+    if phase == "computing":
+        return program.busy_worker(0.1)
+    worker = program.worker()
+    if phase == "copying":
+        (run.folder / "hold").touch()
+        program.reaches("copying")
+    return worker
+
+
+# --- the worker ------------------------------------------------------------------------------------------------------
+
+LOOP = (
+    HELD
+    + """
+import warnings
+size = 900 if phase == "computing" else 300
+model = {"small": weights_at(0), "big": np.random.default_rng(0).standard_normal((size, size), np.float32)}
+monitor = ww.Monitor(model, every_n_steps=1, layer_timeout=float(sys.argv[2]), drain_timeout=60)
+step = 0
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    monitor.start()
+    monitor.wait_for_first()
+    reached("training")
+    while not told("end") or len(monitor.history) < 4:
+        if phase == "idle" and not told("go"):
+            time.sleep(0.01)
+            continue
+        step += 1
+        model["small"] += 1e-3
+        model["big"][0, 0] = step
+        monitor.step(step)
+        time.sleep(0.002)
+        if len(monitor.history) >= 4:
+            reached("went on")
+    monitor.finish()
+layers = [[layer.name, layer.status, layer.reason] for report in monitor.history for layer in report]
+save({"warnings": [str(each.message) for each in caught], "layers": layers})
+"""
+)
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def stop(pid: int) -> None:
+    os.kill(pid, signal.SIGSTOP)
+
+
+def starve(pid: int) -> None:
+    """No memory beyond what it has: what a container's limit does to an allocation."""
+    used = int(_read(pid, "statm").split()[0]) * resource.getpagesize()
+    resource.prlimit(pid, resource.RLIMIT_AS, (used + 2**16, used + 2**16))
+
+
+REASONS = {
+    kill: ("the worker process ended with status -9",),
+    stop: ("no answer within 8 s",),
+    starve: ("not enough memory for this layer", "the worker process ended"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("fault", [kill, stop, starve])
+def test_a_fault_of_the_worker_costs_a_layer_and_not_the_run(run: Session, phase, fault):
+    program = run.start(LOOP, phase, "8" if fault is stop else "600")
+    fault(enter(run, program, phase))
+    (run.folder / "go").touch()
+    program.reaches("went on")
+    (run.folder / "end").touch()
+    program.succeed(90)
+    result = run.json()
+    assert result["warnings"] == []
+    failed = [layer for layer in result["layers"] if layer[1] == "failed"]
+    assert all(reason.startswith(REASONS[fault]) for _, _, reason in failed), failed
+    if fault is not starve:
+        assert len(failed) <= 1
+        assert [status for _, status, _ in result["layers"][-2:]] == ["ok", "ok"]
+    run.assert_nothing_left()
+
+
+# --- the trainer -----------------------------------------------------------------------------------------------------
+
+FIT = (
+    HELD
+    + """
+from ww_callbacks.lightning import SpectralMonitor
+fit(SpectralMonitor(every_n_steps=10**6 if phase == "idle" else 2), until="never",
+    big=2000 if phase == "computing" else 0, loader_workers=2)
+"""
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
+def test_a_trainer_that_ends_takes_its_worker_along_though_forked_loaders_live_on(run: Session, phase, sent):
+    program = run.start(FIT, phase)
+    worker = enter(run, program, phase)
+    wait_until(lambda: MEMORY in _read(worker, "maps"), "the worker maps the memory")
+    loaders = [pid for pid in run.processes() if pid not in (worker, program.pid)]
+    assert len(loaders) == 2
+    assert [pid for pid in loaders if mappings(pid)] == [], "forked DataLoader workers hold the shared memory"
+    os.kill(program.pid, sent)
+    if sent == signal.SIGTERM:
+        (run.folder / "go").touch()  # its handler ends training at the next hook, after the copy
+    assert program.wait(30) != 0
+    run.assert_worker_gone()
+    run.assert_nothing_left(LOADER_POLL)
+    assert "ww_callbacks:" not in program.output
+
+
+# --- what surrounds them ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_log_directory_on_a_full_disk(run: Session, small_disk):
+    """TensorBoard's events and the JSON lines end with a warning each at most; the results are in the history."""
+    run.run(
+        f"""
+import warnings
+import ww_callbacks as ww
+from programs import outcome, save, weights_at
+model = {{f"fc{{i}}": weights_at(i) for i in range(8)}}
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    with ww.Monitor(model, every_n_steps=1, when_busy="wait", log_dir={str(small_disk)!r}, jsonl=True) as monitor:
+        for step in range(1, 16):
+            for weights in model.values():
+                weights *= 1.01
+            monitor.step(step)
+save({{"warnings": [str(each.message) for each in caught], "history": outcome(monitor.history)}})
+"""
+    )
+    result = run.json()
+    assert [step for step, _ in result["history"]] == list(range(16))
+    assert 1 <= len(result["warnings"]) <= 2, result["warnings"]
+    assert all("No space left" in message for message in result["warnings"])
+    run.assert_nothing_left(had_memory=False)
+
+
+@pytest.mark.slow
+def test_a_hundred_monitors_after_one_another_leave_no_memory(run: Session):
+    run.run(
+        """
+import gc, os
+import ww_callbacks as ww
+from programs import save, weights_at
+
+def resident():
+    gc.collect()
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+def counts():
+    children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
+    return [len(os.listdir("/proc/self/fd")), len(children), open("/proc/self/maps").read().count("memfd:ww_callbacks")]
+
+seen, memory = [], []
+for number in range(100):
+    monitor = ww.Monitor({"fc": weights_at(number, 400, 300)}, every_n_steps=1)
+    monitor.start()
+    monitor.finish(1) if number % 4 == 0 else monitor.close()
+    seen.append(counts())
+    memory.append(resident())
+save({"seen": seen, "memory": memory})
+""",
+    )
+    result = run.json()
+    assert result["seen"][1:] == [result["seen"][1]] * 99
+    assert result["memory"][-1] - result["memory"][10] < 4.0, result["memory"]
+    run.assert_nothing_left(had_memory=False)
