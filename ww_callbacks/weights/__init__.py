@@ -48,7 +48,7 @@ def _found(model: Any, max_rows: int) -> tuple[Layer, ...]:
     if torch is not None and isinstance(model, torch.nn.Module):
         from ww_callbacks.weights.torch import layers_of_module
 
-        return layers_of_module(model)
+        return layers_of_module(model, max_rows)
     if isinstance(model, Mapping):
         return layers_of_mapping(model)
     raise TypeError(

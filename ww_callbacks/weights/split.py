@@ -30,19 +30,13 @@ def divided(layer: Layer, parts: Mapping[str, int], axis: int | None = None) -> 
         return (layer,)
     axis = spec.axes[1][0] if axis is None else axis
     starts = accumulate(parts.values(), initial=0)
-    return tuple(
-        replace(
-            layer,
-            name=f"{layer.name}.{suffix}",
-            spec=replace(
-                spec,
-                name=f"{layer.name}.{suffix}",
-                shape=(*spec.shape[:axis], size, *spec.shape[axis + 1 :]),
-            ),
-            read=_narrowed(read, axis, start, size),
-        )
-        for (suffix, size), start in zip(parts.items(), starts, strict=False)
-    )
+    result = []
+    for (suffix, size), start in zip(parts.items(), starts, strict=False):
+        name, part = f"{layer.name}.{suffix}", _narrowed(read, axis, start, size)
+        shape = (*spec.shape[:axis], size, *spec.shape[axis + 1 :])
+        spec_of_part = replace(spec, name=name, shape=shape)
+        result.append(replace(layer, name=name, spec=spec_of_part, read=part, send=getattr(part, "send", None)))
+    return tuple(result)
 
 
 def _narrowed(read: Callable[[], NDArray[Any]], axis: int, start: int, size: int) -> Callable[[], NDArray[Any]]:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ww_callbacks.weights.files import zips
-from ww_callbacks.weights.files.stored import StoredTensor, WeightsFileError, reading
+from ww_callbacks.weights.files.stored import WeightsFileError, reading
+from ww_callbacks.weights.stored import StoredTensor
 from ww_callbacks.weights.torch import DTYPES, plain_name, stored_array
 
 _INSIDE = ("state_dict", "model_state_dict", "model", "module", "net", "weights", "params")

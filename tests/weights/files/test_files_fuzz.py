@@ -73,9 +73,9 @@ def keras_archive(path: Path) -> Path:
     layer = {"class_name": "Dense", "config": {"name": "fc"}}
     config = {"class_name": "Functional", "config": {"name": "model", "layers": [layer]}}
     with zipfile.ZipFile(path / "model.keras", "w") as file:
-        file.writestr("metadata.json", "{}")
-        file.writestr("config.json", json.dumps(config))
-        file.write(inner, "model.weights.h5")
+        for name, text in (("metadata.json", b"{}"), ("config.json", json.dumps(config).encode())):
+            file.writestr(zipfile.ZipInfo(name), text)
+        file.writestr(zipfile.ZipInfo("model.weights.h5"), inner.read_bytes())
     return path / "model.keras"
 
 

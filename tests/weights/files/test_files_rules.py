@@ -7,7 +7,7 @@ import pytest
 
 from ww_callbacks.weights import find_layers
 from ww_callbacks.weights.files.rules import layers_of_tensors
-from ww_callbacks.weights.files.stored import StoredTensor
+from ww_callbacks.weights.stored import StoredTensor
 
 
 def inferred(*tensors: tuple[str, tuple[int, ...]], max_rows: int = 1000) -> dict[str, str]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ww_callbacks.weights.files.directory import tensors_of_index, weights_in
 from ww_callbacks.weights.files.rules import layers_of_tensors
-from ww_callbacks.weights.files.stored import StoredTensor, WeightsFileError, reading
+from ww_callbacks.weights.files.stored import WeightsFileError, reading
 from ww_callbacks.weights.matrix import Layer
+from ww_callbacks.weights.stored import StoredTensor
 
 __all__ = ["StoredTensor", "WeightsFileError", "layers_of_path"]
 

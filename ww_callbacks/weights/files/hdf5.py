@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 
 from ww_callbacks.weights.files import zips
-from ww_callbacks.weights.files.stored import Stored, StoredTensor, WeightsFileError, check_inflation, reading
+from ww_callbacks.weights.files.stored import WeightsFileError, check_inflation, reading
+from ww_callbacks.weights.stored import Stored, StoredTensor
 
 MEMBER = "model.weights.h5"
 """Where a ``.keras`` archive keeps its weights."""

@@ -16,9 +16,10 @@ from typing import Any
 
 from ww_callbacks.weights.files import hdf5, zips
 from ww_callbacks.weights.files.keras_rules import class_of, kind_of
-from ww_callbacks.weights.files.kinds import layers_of_kind
-from ww_callbacks.weights.files.stored import StoredTensor, WeightsFileError, reading
+from ww_callbacks.weights.files.stored import WeightsFileError, reading
+from ww_callbacks.weights.kinds import layers_of_kind
 from ww_callbacks.weights.matrix import INFERRED, Layer, dimensions_reason
+from ww_callbacks.weights.stored import StoredTensor
 
 MAX_CONFIG_BYTES = 64 * 2**20
 _OPTIMIZER = ("optimizer", "optimizer_weights", "_loss", "_metrics", "metrics")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ww_callbacks.weights.equations import einsum_axes
-from ww_callbacks.weights.files.kinds import IN_OUT, Kind, convolution, embedding
-from ww_callbacks.weights.files.stored import StoredTensor
+from ww_callbacks.weights.kinds import IN_OUT, Kind, convolution, embedding
+from ww_callbacks.weights.stored import StoredTensor
 
 Group = Mapping[str, StoredTensor]
 Config = Mapping[str, Any]

@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ww_callbacks.weights.files.kinds import IN_OUT, OUT_IN, Kind, convolution, embedding, layers_of_kind
-from ww_callbacks.weights.files.stored import StoredTensor
+from ww_callbacks.weights.kinds import IN_OUT, OUT_IN, Kind, convolution, embedding, layers_of_kind
 from ww_callbacks.weights.matrix import INFERRED, Layer, dimensions_reason
+from ww_callbacks.weights.stored import StoredTensor
 
 Group = Mapping[str, StoredTensor]
 

@@ -1,20 +1,12 @@
-"""What every reader of weights files gives: tensors that are named and measured before they are read."""
+"""What every reader of weights files shares: one class of errors, and limits on what grows when it is read."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-Stored = NDArray[np.generic]
-
-FLOATS = ("float16", "bfloat16", "float32", "float64")
-"""What can be analysed as it is stored."""
 MAX_INFLATION, MAX_INFLATED_BYTES = 200, 2**28
 """A compressed array may grow 200-fold, or to 256 MiB: trained weights stay far below, a bomb does not."""
 
@@ -35,27 +27,6 @@ class WeightsFileError(ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.cause)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """One tensor of a file.
-
-    Attributes:
-        name: as in the file.
-        shape: as in the file.
-        dtype: numpy name, "bfloat16" (read as raw 16-bit words), or the format's name of what numpy does not have.
-        read: reads the numbers; None where they cannot be read.
-        reason: why not.
-        same_as: name of an earlier tensor that is the same memory.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    read: Callable[[], Stored] | None = None
-    reason: str = ""
-    same_as: str = ""
 
 
 @contextlib.contextmanager

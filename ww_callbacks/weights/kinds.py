@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ww_callbacks.analysis import LayerSpec
-from ww_callbacks.weights.files.stored import FLOATS, Stored, StoredTensor
 from ww_callbacks.weights.matrix import Axes, Layer
 from ww_callbacks.weights.split import divided
+from ww_callbacks.weights.stored import FLOATS, Stored, StoredTensor
 
 OUT_IN: Axes = ((), (0,), (1,))
 IN_OUT: Axes = ((), (1,), (0,))
@@ -46,10 +46,17 @@ def layers_of_kind(name: str, kind: Kind, tensor: StoredTensor) -> tuple[Layer, 
     if reason:
         return (Layer.skipped(name, kind.word, reason),)
     assert tensor.read is not None
-    read = tensor.read if kind.shape is None else partial(_reshaped, tensor.read, kind.shape)
+    read = tensor.read if kind.shape is None else _in_shape(tensor.read, kind.shape)
     spec = LayerSpec(name, kind.word, kind.shape or tensor.shape, tensor.dtype, kind.axes, kind.is_conv)
-    layer = Layer(name, kind.word, spec, read)
+    layer = Layer(name, kind.word, spec, read, send=getattr(read, "send", None))
     return divided(layer, kind.parts) if kind.parts else (layer,)
+
+
+def _in_shape(read: Callable[[], Stored], shape: tuple[int, ...]) -> Callable[[], Stored]:
+    """Lets the reader reshape, where it can do that."""
+    reshaped = getattr(read, "reshaped", None)
+    result: Callable[[], Stored] = partial(_reshaped, read, shape) if reshaped is None else reshaped(shape)
+    return result
 
 
 def _reshaped(read: Callable[[], Stored], shape: tuple[int, ...]) -> Stored:

@@ -1,0 +1,66 @@
+"""Layers of classes that only their authors know: how to get at their matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Extract = Callable[[Any], Any]
+
+_extractors: dict[type, Extract] = {}
+
+
+def register_layer(cls: type, extract: Extract | None) -> None:
+    """Say which matrices the layers of a class hold.
+
+    Applies to the class and its subclasses, before any rule of ww_callbacks, to all models that are looked at from
+    now on. Layers inside such a layer are still found on their own.
+
+    Args:
+        cls: class of a torch module or a Keras layer.
+        extract: gets the layer and gives its weight, or a mapping suffix → weight where it holds several. A weight is
+            a tensor or array: a matrix (outputs, inputs), or a kernel (outputs, inputs, positions…). It is called at
+            each snapshot and must change nothing. None takes a registration back.
+
+    Raises:
+        TypeError: ``cls`` is no class, or ``extract`` cannot be called.
+
+    Example:
+        >>> import torch
+        >>> import ww_callbacks as ww
+        >>> class Experts(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.stack = torch.nn.Parameter(torch.randn(2, 60, 80))  # (experts, inputs, outputs)
+        >>> ww.register_layer(Experts, lambda layer: {str(i): w.T for i, w in enumerate(layer.stack)})
+        >>> [(layer.name, layer.N, layer.M) for layer in ww.analyze(torch.nn.Sequential(Experts()))]
+        [('0.0', 80, 60), ('0.1', 80, 60)]
+        >>> ww.register_layer(Experts, None)
+    """
+    if not isinstance(cls, type):
+        raise TypeError(f"cls: expected a class, got {cls!r}")
+    if extract is None:
+        _extractors.pop(cls, None)
+        return
+    if not callable(extract):
+        raise TypeError(f"extract: expected a function of a layer, got {extract!r}")
+    _extractors[cls] = extract
+
+
+def extractor_of(layer: object) -> Extract | None:
+    """What was registered for the class of a layer, or for the nearest class above it."""
+    return next((_extractors[cls] for cls in type(layer).__mro__ if cls in _extractors), None)
+
+
+def extracted(extract: Extract, layer: object) -> dict[str, Any]:
+    """Suffix → weight.
+
+    Raises:
+        TypeError: a suffix is not a string.
+    """
+    result = extract(layer)
+    weights = dict(result) if isinstance(result, Mapping) else {"": result}
+    for suffix in weights:
+        if not isinstance(suffix, str):
+            raise TypeError(f"expected suffixes that are strings, got {suffix!r}")
+    return weights

@@ -1,0 +1,178 @@
+"""The weights of a module as the module uses them, whatever they are computed from. Reading changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from ww_callbacks.weights.stored import StoredTensor
+from ww_callbacks.weights.torch.tensors import DTYPES, Compute, Reader, is_on_device, unreadable
+from ww_callbacks.weights.torch_sharded import is_sharded
+
+Form = tuple[tuple[int, ...], torch.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One weight of a module.
+
+    Attributes:
+        shape: of the tensor that :attr:`compute` gives; empty where there is none yet.
+        dtype: of the same.
+        compute: gives the weight as it is now, which may share memory with the model.
+        identity: equal for weights that are the same memory.
+        reason: why it cannot be read, "" where it can.
+        is_on_device: whether it can be sent from a device while training goes on.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    compute: Compute
+    identity: Hashable
+    reason: str = ""
+    is_on_device: bool = False
+
+    def stored(self, name: str, same_as: str) -> StoredTensor:
+        """The weight as a tensor that can be read."""
+        dtype = DTYPES.get(self.dtype, str(self.dtype))
+        return StoredTensor(name, self.shape, dtype, Reader(self.compute, self.is_on_device), self.reason, same_as)
+
+
+def weights_of(module: nn.Module) -> dict[str, Weight]:
+    """Name → weight, as the module's own code finds them under that name.
+
+    Parametrised weights are computed, by ``torch.nn.utils.parametrize`` and by the hooks that came before it
+    (``weight_norm``, ``spectral_norm``, pruning); the tensors they are computed from are not listed.
+    """
+    computed: dict[str, Weight] = {}
+    sources: set[str] = set()
+    if parametrize.is_parametrized(module):
+        for key, parametrizations in module.parametrizations.items():  # type: ignore[union-attr, operator]
+            computed[key] = _parametrised(parametrizations)
+    for hook in module._forward_pre_hooks.values():
+        found = _hooked(module, hook)
+        if found is not None:
+            key, names, compute = found
+            sources.update(names)
+            computed[key] = computed_weight(hook, [getattr(module, name) for name in names], compute)
+    own = {key: value for key, value in module._parameters.items() if value is not None and key not in sources}
+    return {key: tensor_weight(value) for key, value in own.items()} | computed
+
+
+def tensor_weight(tensor: Tensor) -> Weight:
+    """A weight that is stored as it is used, or that its own class knows how to dequantise."""
+    if nn.parameter.is_lazy(tensor):
+        return Weight((), torch.float32, partial(_same, tensor), id(tensor), unreadable(tensor))
+    shape = tuple(tensor.shape)
+    if tensor.is_quantized or type(tensor).dequantize is not Tensor.dequantize:
+        return Weight(shape, torch.float32, partial(_dequantised, tensor), id(tensor), "", is_on_device(tensor))
+    reason = unreadable(tensor)
+    is_unique = bool(reason) or not tensor.numel() or is_sharded(tensor)
+    identity = id(tensor) if is_unique else (tensor.device, tensor.data_ptr(), shape, tensor.stride(), tensor.dtype)
+    return Weight(shape, tensor.dtype, partial(_same, tensor), identity, reason, is_on_device(tensor))
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _dequantised(tensor: Tensor) -> Tensor:
+    return tensor.dequantize().float()
+
+
+_forms: WeakKeyDictionary[object, tuple[tuple[Form, ...], Form]] = WeakKeyDictionary()
+"""What a computed weight looks like, so that it has to be computed to be read only."""
+
+
+def computed_weight(owner: object, sources: Sequence[Tensor], compute: Compute) -> Weight:
+    """A weight that is computed from tensors.
+
+    Args:
+        owner: what computes it; one weight each.
+        sources: the tensors.
+        compute: gives the weight, without a gradient and without a side effect.
+    """
+    compute = partial(_without_gradient, compute)
+    for source in sources:
+        if nn.parameter.is_lazy(source) or source.is_meta:
+            return Weight((), torch.float32, compute, id(owner), unreadable(source))
+    if any(is_sharded(source) for source in sources):
+        shape, reason = tuple(sources[-1].shape), "computed from weights of which each rank holds a part"
+        return Weight(shape, torch.float32, compute, id(owner), reason)
+    before = tuple((tuple(source.shape), source.dtype) for source in sources)
+    known = _forms.get(owner)
+    if known is None or known[0] != before:
+        try:
+            weight = compute()
+        except Exception as error:
+            return Weight((), torch.float32, compute, id(owner), f"computing the weight fails: {error}")
+        known = _forms[owner] = before, (tuple(weight.shape), weight.dtype)
+    (shape, dtype), reason = known[1], ""
+    if dtype not in DTYPES:
+        reason = f"weights of {dtype}, only real floating-point ones are analysed"
+    on_device = any(is_on_device(source) for source in sources)
+    return Weight(shape, dtype, compute, id(owner), reason, on_device)
+
+
+def _without_gradient(compute: Compute) -> Tensor:
+    with torch.no_grad():
+        return compute()
+
+
+def _parametrised(parametrizations: nn.Module) -> Weight:
+    stored = (*parametrizations._parameters.values(), *parametrizations._buffers.values())
+    sources = [tensor for tensor in stored if tensor is not None]
+    return computed_weight(parametrizations, sources, partial(_evaluated, parametrizations))
+
+
+def _evaluated(module: nn.Module) -> Tensor:
+    with undisturbed(module):
+        result: Tensor = module()
+    return result
+
+
+def _hooked(module: nn.Module, hook: object) -> tuple[str, tuple[str, ...], Compute] | None:
+    """Of a hook that computes a weight before each forward pass: name, what it is computed from, and how."""
+    if isinstance(hook, WeightNorm):
+        return hook.name, (f"{hook.name}_g", f"{hook.name}_v"), partial(hook.compute_weight, module)
+    if isinstance(hook, SpectralNorm):
+        return hook.name, (f"{hook.name}_orig",), partial(hook.compute_weight, module, do_power_iteration=False)
+    if isinstance(hook, BasePruningMethod):
+        name = hook._tensor_name
+        return name, (f"{name}_orig",), partial(hook.apply_mask, module)
+    return None
+
+
+@contextlib.contextmanager
+def undisturbed(module: nn.Module) -> Iterator[None]:
+    """Evaluate a module so that its state, its mode and the random numbers are the same afterwards."""
+    modes = [(inner, inner.training) for inner in module.modules()]
+    buffers = [(buffer, buffer._version, buffer.detach().clone()) for buffer in module.buffers()]
+    devices = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
+    cuda = [device for device in devices if device.type == "cuda"]
+    try:
+        for inner, _ in modes:
+            inner.training = False
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(torch.random.fork_rng(cuda))
+            for kind in {device.type for device in devices if device.type in ("cpu", "cuda")}:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            yield
+    finally:
+        for inner, mode in modes:
+            inner.training = mode
+        with torch.no_grad():
+            for buffer, version, value in buffers:
+                if buffer._version != version:
+                    buffer.copy_(value)

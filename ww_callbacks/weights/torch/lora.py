@@ -1,0 +1,72 @@
+"""Low-rank additions as peft adds them: the weight that a layer uses is the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ww_callbacks.weights.torch.effective import Weight
+from ww_callbacks.weights.torch_sharded import is_sharded
+
+
+def base_of(module: nn.Module) -> nn.Module | None:
+    """The layer to which a module adds, None where it is no such module.
+
+    Told by what peft documents for its layers: a ``base_layer``, the factors ``lora_A`` and ``lora_B`` by adapter, and
+    the ``scaling`` of each.
+    """
+    base = module._modules.get("base_layer")
+    has_factors = "lora_A" in module._modules and "lora_B" in module._modules
+    return base if base is not None and has_factors and isinstance(module.scaling, Mapping) else None
+
+
+def merged(module: Any, weight: Weight) -> Weight:
+    """The base weight with the additions of the adapters that are at work."""
+    names = _active(module)
+    if weight.reason or not names:
+        return weight
+    if any(name in getattr(module, "lora_variant", {}) or _uses_dora(module, name) for name in names):
+        return replace(weight, reason="a variant of low-rank additions (DoRA), not analysed")
+    if any(is_sharded(parameter) for parameter in module.parameters()):
+        return replace(weight, reason="low-rank additions to weights of which each rank holds a part")
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return replace(weight, dtype=dtype, compute=partial(_sum, module, weight, names, dtype), identity=id(module))
+
+
+def _sum(module: Any, weight: Weight, names: list[str], dtype: torch.dtype) -> Tensor:
+    total = weight.compute().detach().to(dtype, copy=True)
+    for name in names:
+        total += _delta(module, name, dtype).to(total.device)
+    return total
+
+
+def _delta(module: Any, name: str, dtype: torch.dtype) -> Tensor:
+    """B·A in the layout of the base weight, times the scaling of the adapter."""
+    if name in module.lora_A:
+        down, up = module.lora_A[name].weight, module.lora_B[name].weight
+        transposed = bool(getattr(module, "fan_in_fan_out", False))
+    else:
+        down, up = module.lora_embedding_A[name], module.lora_embedding_B[name]
+        transposed = True
+    product: Tensor = torch.tensordot(up.detach().to(dtype).flatten(1), down.detach().to(dtype), 1)
+    delta: Tensor = (product.T if transposed else product) * float(module.scaling[name])
+    return delta
+
+
+def _active(module: Any) -> list[str]:
+    """The adapters that add at the moment: none where they are switched off or already in the base weight."""
+    if getattr(module, "disable_adapters", False) or getattr(module, "merged", False):
+        return []
+    active = getattr(module, "active_adapters", getattr(module, "active_adapter", None))
+    names = [active] if isinstance(active, str) else list(module.lora_A if active is None else active)
+    return [name for name in names if name in module.lora_A or name in getattr(module, "lora_embedding_A", {})]
+
+
+def _uses_dora(module: Any, name: str) -> bool:
+    use = getattr(module, "use_dora", {})
+    return bool(isinstance(use, Mapping) and use.get(name))

@@ -1,0 +1,150 @@
+"""Every module of a model that holds weights, as layers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ww_callbacks.weights.kinds import OUT_IN, Kind, convolution, layers_of_kind
+from ww_callbacks.weights.matrix import LATER, Layer, dimensions_reason
+from ww_callbacks.weights.registered import Extract, extracted, extractor_of
+from ww_callbacks.weights.torch import lora
+from ww_callbacks.weights.torch.effective import Weight, tensor_weight, weights_of
+from ww_callbacks.weights.torch.names import unwrapped
+from ww_callbacks.weights.torch.quantised import packed
+from ww_callbacks.weights.torch.rules import fused_parts, rule_of
+from ww_callbacks.weights.torch_sharded import is_fully_sharded
+
+Seen = dict[Hashable, str]
+"""Identity of a weight → name of the layer that has it first."""
+Kinds = Mapping[str, tuple[str, Kind]]
+
+
+def layers_of_module(model: nn.Module, max_rows: int) -> tuple[Layer, ...]:
+    """The layers of every module with weights of its own, in the order of ``named_modules``.
+
+    What the rules know is analysed; every other weight of two or more dimensions is listed with the reason why not.
+    Parametrised weights are computed as the module would, low-rank additions added; nothing about the model changes.
+
+    Args:
+        model: any module; names do not depend on what wraps or compiles it.
+        max_rows: embeddings with more rows are skipped.
+    """
+    seen: Seen = {}
+    inner: set[int] = set()
+    fused: dict[int, str] = {}
+    layers: list[Layer] = []
+    for name, module in unwrapped(model):
+        if id(module) in inner:
+            continue
+        inner.update(_parts_of_a_weight(module))
+        fused |= fused_parts(module)
+        layers += _layers(name, module, max_rows, fused.get(id(module), ""), seen)
+    return tuple(layers)
+
+
+def _parts_of_a_weight(module: nn.Module) -> set[int]:
+    """Modules inside of one that only help to compute its weight."""
+    parts = []
+    if parametrize.is_parametrized(module):
+        parts.append(module.parametrizations)
+    if lora.base_of(module) is not None:
+        parts += list(module.children())
+    return {id(part) for child in parts for part in child.modules()}  # type: ignore[union-attr]
+
+
+def _layers(name: str, module: nn.Module, max_rows: int, parts: str, seen: Seen) -> Iterator[Layer]:
+    kind = _class_name(module)
+    extract = extractor_of(module)
+    if extract is not None:
+        yield from _registered(name or kind, kind, module, extract, seen)
+        return
+    base = lora.base_of(module)
+    holder = module if base is None else base
+    kind, weights = _class_name(holder), weights_of(holder)
+    if base is not None and "weight" in weights:
+        weights["weight"] = lora.merged(module, weights["weight"])
+    rule = rule_of(holder)
+    kinds = dict(rule(kind, holder, weights, max_rows)) if rule is not None else {}
+    if (found := packed(kind, module)) is not None:
+        weight, known = found
+        kinds = {"weight": ("", known)}
+        weights = {} if weight is None else {"weight": weight}
+        if weight is None:
+            yield Layer.skipped(name or kind, kind, known.reason)
+    if parts and "weight" in kinds and "weight" in weights:
+        kinds["weight"] = "", _fused(kinds["weight"][1], weights["weight"], parts)
+    yield from _entries(name, kind, weights, kinds, seen)
+
+
+def _class_name(module: nn.Module) -> str:
+    name: str = parametrize.type_before_parametrizations(module).__name__
+    return name.removeprefix("FSDP") if is_fully_sharded(module) else name
+
+
+def _fused(kind: Kind, weight: Weight, parts: str) -> Kind:
+    (rows,) = kind.axes[1]
+    return replace(kind, parts=dict.fromkeys(parts, weight.shape[rows] // len(parts)))
+
+
+def _entries(name: str, kind: str, weights: Mapping[str, Weight], kinds: Kinds, seen: Seen) -> Iterator[Layer]:
+    """A layer for each weight of two or more dimensions; one entry where a module has none."""
+    listed = {key: weight for key, weight in weights.items() if len(weight.shape) >= 2}
+    for key, weight in weights.items():
+        if key in listed:
+            suffix, what = kinds.get(key) or (_suffix(name, key), _unknown(kind, key))
+            full = (name or (kind if key in kinds else "")) + suffix
+            yield from _weight_layers(full.removeprefix("."), what, weight, seen)
+        elif not listed or not (name or kinds):
+            late = weight.reason if weight.reason.endswith(LATER) else ""
+            yield Layer.skipped(name or (kind if kinds else key), kind, late or dimensions_reason(1))
+            if name or kinds:
+                return
+
+
+def _suffix(name: str, key: str) -> str:
+    return "" if name and key == "weight" else f".{key}"
+
+
+def _unknown(kind: str, key: str) -> Kind:
+    if key.startswith("bias"):
+        return Kind(kind, reason="a bias")
+    return Kind(kind, reason=f"{kind} has no rule for this weight; register_layer({kind}, ...) adds one")
+
+
+def _weight_layers(name: str, kind: Kind, weight: Weight, seen: Seen) -> tuple[Layer, ...]:
+    first = name if kind.reason or weight.reason else seen.setdefault(weight.identity, name)
+    if first != name:
+        return (Layer.skipped(name, kind.word, f"shares its weight with {first}"),)
+    if not kind.reason and weight.reason:
+        return (Layer.skipped(name, kind.word, weight.reason),)
+    return layers_of_kind(name, kind, weight.stored(name, ""))
+
+
+def _registered(name: str, kind: str, module: nn.Module, extract: Extract, seen: Seen) -> Iterator[Layer]:
+    try:
+        weights = extracted(extract, module)
+    except Exception as error:
+        yield Layer.skipped(name, kind, f"what was registered for {kind} fails: {type(error).__name__}: {error}")
+        return
+    for suffix, value in weights.items():
+        full = f"{name}.{suffix}" if suffix else name
+        weight = tensor_weight(torch.as_tensor(value))
+        weight = replace(weight, compute=partial(_again, extract, module, suffix))
+        yield from _weight_layers(full, _registered_kind(kind, weight), weight, seen)
+
+
+def _registered_kind(word: str, weight: Weight) -> Kind:
+    rank = len(weight.shape)
+    if weight.reason or rank < 2:
+        return Kind(word, reason=weight.reason or dimensions_reason(rank))
+    return Kind(word, OUT_IN) if rank == 2 else convolution(word, weight.shape, channels_last=False)
+
+
+def _again(extract: Extract, module: nn.Module, suffix: str) -> Tensor:
+    return torch.as_tensor(extracted(extract, module)[suffix])

@@ -1,0 +1,35 @@
+"""Names of modules, the same with and without what wraps them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
+
+def plain_name(name: str) -> str:
+    """A module's name without the parts that wrappers add, so that it is the same with and without them.
+
+    Example:
+        >>> plain_name("_orig_mod.encoder._checkpoint_wrapped_module.fc")
+        'encoder.fc'
+    """
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def unwrapped(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Name and module of each module inside the wrappers, in the order of ``named_modules``."""
+    while (inner := _inside(model)) is not None:
+        model = inner
+    for name, module in model.named_modules():
+        if not hasattr(module, "_orig_mod"):
+            yield plain_name(name), module
+
+
+def _inside(model: nn.Module) -> nn.Module | None:
+    """The model inside a wrapper, None where there is none."""
+    parallel = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+    inner = model.module if parallel else getattr(model, "_orig_mod", None)
+    return inner if isinstance(inner, nn.Module) else None

@@ -1,0 +1,43 @@
+"""Modules of ``torch.ao`` that keep their weights packed: dequantised by their own methods, or skipped."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ww_callbacks.weights.kinds import OUT_IN, Kind
+from ww_callbacks.weights.torch.effective import Weight
+from ww_callbacks.weights.torch.rules import convolution, foreign
+
+_AO = "torch.ao.nn.quantized"
+_CONVOLUTIONS = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
+_RECURRENT = ("RNNBase", "RNNCellBase")
+
+
+def packed(word: str, module: nn.Module) -> tuple[Weight | None, Kind] | None:
+    """The weight of such a module and what it is, None for another module."""
+    if _is(module, _AO, ("Linear",)):
+        return _weight(module), Kind(word, OUT_IN)
+    if _is(module, _AO, _CONVOLUTIONS):
+        weight = _weight(module)
+        return weight, convolution(word, weight.shape, int(module.groups), "Transpose" in type(module).__name__)  # type: ignore[arg-type]
+    if _is(module, f"{_AO}.dynamic.modules.rnn", _RECURRENT):
+        return None, Kind(word, reason="quantised: the weights of its gates are packed, not analysed")
+    return None
+
+
+def _is(module: nn.Module, package: str, names: tuple[str, ...]) -> bool:
+    classes = tuple(cls for name in names if (cls := foreign(package, name)) is not None)
+    return isinstance(module, classes)
+
+
+def _weight(module: Any) -> Weight:
+    return Weight(tuple(module.weight().shape), torch.float32, partial(_dequantised, module), id(module))
+
+
+def _dequantised(module: Any) -> Tensor:
+    weight: Tensor = module.weight()
+    return weight.dequantize().float()

@@ -1,0 +1,116 @@
+"""Tensors of torch as stored numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ww_callbacks.weights.matrix import LATER, Layer, array_layer, dimensions_reason
+from ww_callbacks.weights.torch_device import send
+from ww_callbacks.weights.torch_sharded import is_sharded, whole
+
+Compute = Callable[[], torch.Tensor]
+
+DTYPES = {
+    torch.float64: "float64",
+    torch.float32: "float32",
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+    torch.float8_e4m3fn: "float16",
+    torch.float8_e5m2: "float16",
+}
+"""What numbers of a tensor are read as; eight-bit ones become float16, which holds each of them exactly."""
+
+
+def tensor_layer(name: str, kind: str, tensor: torch.Tensor) -> Layer:
+    """A layer from a matrix or a kernel (out, in, height, width), read again at each snapshot."""
+    reason = unreadable(tensor)
+    if not reason and tensor.ndim not in (2, 4):
+        reason = dimensions_reason(tensor.ndim)
+    if reason:
+        return Layer.skipped(name, kind, reason)
+    read = Reader(partial(_same, tensor), is_on_device(tensor))
+    return replace(array_layer(name, kind, tuple(tensor.shape), DTYPES[tensor.dtype], read), send=read.send)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads a tensor, or a part of it, whenever it is called.
+
+    Attributes:
+        compute: gives the tensor as it is now.
+        is_on_device: whether it can be sent from a device while training goes on.
+        changes: how to get from the whole tensor to what is read.
+    """
+
+    compute: Compute
+    is_on_device: bool = False
+    changes: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = ()
+
+    def __call__(self) -> NDArray[np.generic]:
+        """The numbers as stored."""
+        return stored_array(self._tensor())
+
+    @property
+    def send(self) -> Callable[[], Any] | None:
+        """Begins to copy the numbers to this machine; None where they are on it."""
+        return self._send if self.is_on_device else None
+
+    def narrow(self, axis: int, start: int, size: int) -> Reader:
+        """Reads ``size`` entries along an axis only."""
+        return replace(self, changes=(*self.changes, lambda tensor: tensor.narrow(axis, start, size)))
+
+    def reshaped(self, shape: tuple[int, ...]) -> Reader:
+        """Reads the same numbers in another shape."""
+        return replace(self, changes=(*self.changes, lambda tensor: tensor.reshape(shape)))
+
+    def _send(self) -> Any:
+        return send(self._tensor(), stored_array)
+
+    def _tensor(self) -> torch.Tensor:
+        with torch.no_grad():
+            tensor = whole(self.compute()).detach()
+            for change in self.changes:
+                tensor = change(tensor)
+        return tensor
+
+
+def _same(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def is_on_device(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is whole and on a device that copies by itself."""
+    return tensor.is_cuda and not is_sharded(tensor)
+
+
+def stored_array(tensor: torch.Tensor) -> NDArray[np.generic]:
+    """The numbers of a tensor as stored; on the CPU without a copy. bfloat16 comes as raw 16-bit words."""
+    tensor = whole(tensor).detach()
+    if DTYPES.get(tensor.dtype) == "float16":
+        tensor = tensor.to(torch.float16)
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).cpu().numpy().view(np.uint16)
+    array: NDArray[np.generic] = tensor.cpu().numpy()
+    return array
+
+
+def unreadable(tensor: torch.Tensor) -> str:
+    """Why the numbers of a tensor cannot be read as they are, "" where they can."""
+    if nn.parameter.is_lazy(tensor):
+        return f"not initialised yet, {LATER}"
+    if tensor.is_meta:
+        return f"on the meta device, {LATER}"
+    if tensor.dtype not in DTYPES:
+        return f"weights of {tensor.dtype}, only real floating-point ones are analysed"
+    is_known = type(tensor) in (torch.Tensor, nn.Parameter) or is_sharded(tensor)
+    if not is_known or tensor.layout != torch.strided:
+        return f"weights of class {type(tensor).__name__}, layout {tensor.layout}, not analysed"
+    return ""
