@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ww_callbacks.report import Comparison, History, LayerReport, Report
     from ww_callbacks.signals.stop import EarlyStopping
     from ww_callbacks.weights.files import WeightsFileError
+    from ww_callbacks.weights.registered import register_layer
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ _HOMES = {
     "analyze": "ww_callbacks.models",
     "compare": "ww_callbacks.models",
     "read_jsonl": "ww_callbacks.outputs.jsonl",
+    "register_layer": "ww_callbacks.weights.registered",
 }
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "analyze",
     "compare",
     "read_jsonl",
+    "register_layer",
 ]
 
 

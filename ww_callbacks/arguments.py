@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import Executor
 
 
@@ -34,6 +34,34 @@ def check_count(name: str, value: object, *, least: int = 1) -> None:
         raise TypeError(f"{name}: expected a whole number, got {value!r}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def check_sizes(name: str, value: object) -> None:
+    """Complain about what is not a mapping pattern → number of parts or sizes.
+
+    Raises:
+        TypeError: it is no such mapping.
+        ValueError: it is empty, or a number or a size is smaller than 1.
+
+    Example:
+        >>> check_sizes("split", {"*.qkv": 0})
+        Traceback (most recent call last):
+        ValueError: split: expected numbers of parts or sizes of at least 1, got 0 for '*.qkv'
+    """
+    if value is None:
+        return
+    if not isinstance(value, Mapping) or not all(isinstance(pattern, str) for pattern in value):
+        raise TypeError(f"{name}: expected a mapping pattern -> number of parts or sizes, got {value!r}")
+    if not value:
+        raise ValueError(f"{name}: expected at least one pattern, got {value!r}")
+    for pattern, sizes in value.items():
+        numbers = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
+        if not numbers or any(isinstance(number, bool) or not isinstance(number, int) for number in numbers):
+            raise TypeError(
+                f"{name}: expected a whole number of parts or a list of sizes, got {sizes!r} for {pattern!r}"
+            )
+        if min(numbers) < 1:
+            raise ValueError(f"{name}: expected numbers of parts or sizes of at least 1, got {sizes!r} for {pattern!r}")
 
 
 def check_seconds(name: str, value: object) -> None:

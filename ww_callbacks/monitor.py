@@ -17,7 +17,7 @@ from ww_callbacks.analysis import ConvScale, Fit, Interval
 from ww_callbacks.arguments import check_places
 from ww_callbacks.budget import parse_budget
 from ww_callbacks.engine import Engine, Limits, Status, resident_bytes, wait_for
-from ww_callbacks.options import LogEveryLayer, OnError, Options, WhenBusy
+from ww_callbacks.options import LogEveryLayer, OnError, Options, Split, WhenBusy
 from ww_callbacks.patterns import matching
 from ww_callbacks.publishing import Output, Published, Publisher, own_outputs, warn
 from ww_callbacks.report import History, Report
@@ -52,6 +52,7 @@ class Monitor:
         on_result: called with each report.
         outputs: further places for results.
         max_rows: embeddings with more rows are skipped.
+        split: fused projections, pattern → number of equal parts or the size of each, such as ``{"*.qkv": 3}``.
         conv_scale: factor on the eigenvalues of convolutions, see :class:`ww_callbacks.analysis.Settings`.
         randomize: compare each layer with a shuffled copy of itself: correlation traps.
         precision: "float64", or "float32" for half the time and a small error of alpha, which is estimated.
@@ -106,6 +107,7 @@ class Monitor:
         on_result: Callable[[Report], object] | None = None,
         outputs: Iterable[Output] = (),
         max_rows: int = 50_000,
+        split: Split | None = None,
         conv_scale: ConvScale = "weightwatcher",
         randomize: bool = True,
         precision: Precision = "float64",
@@ -129,6 +131,7 @@ class Monitor:
             log_every_layer=log_every_layer,
             on_result=on_result,
             max_rows=max_rows,
+            split=split,
             conv_scale=conv_scale,
             randomize=randomize,
             precision=precision,
@@ -435,7 +438,7 @@ class Monitor:
 
     def _check_model(self) -> None:
         """Unknown models and misspelt patterns are the user's errors: they are told before training begins."""
-        found = find_layers(self._model, self._options.max_rows)
+        found = find_layers(self._model, self._options.max_rows, self._options.split)
         select_layers(found, self._options.layers)
         if not isinstance(self._options.log_every_layer, (bool, str)):
             matching([layer.name for layer in found], self._options.log_every_layer, "log_every_layer")
@@ -444,7 +447,9 @@ class Monitor:
         """Copy the weights and hand them over; where there is patience, first wait so long for what is under way."""
         self._collect(len(self._engine) if patience > 0 else 0, patience)
         self._publisher.update(self._last_step)
-        layers = select_layers(find_layers(self._model, self._options.max_rows), self._options.layers)
+        layers = select_layers(
+            find_layers(self._model, self._options.max_rows, self._options.split), self._options.layers
+        )
         if all(layer.spec is None for layer in layers):
             self._warn_empty(layers)
             return

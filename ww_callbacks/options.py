@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from ww_callbacks.arguments import (
     check_executor,
     check_patterns,
     check_seconds,
+    check_sizes,
 )
 from ww_callbacks.budget import parse_budget
 from ww_callbacks.report import Report
@@ -22,6 +23,7 @@ from ww_callbacks.spectra import Precision
 
 WhenBusy = Literal["skip", "wait"]
 OnError = Literal["warn", "raise"]
+Split = Mapping[str, int | Sequence[int]]
 LogEveryLayer = bool | str | Sequence[str]
 
 
@@ -42,6 +44,7 @@ class Options:
     log_every_layer: LogEveryLayer
     on_result: Callable[[Report], object] | None
     max_rows: int
+    split: Split | None
     conv_scale: ConvScale
     randomize: bool
     precision: Precision
@@ -76,6 +79,7 @@ class Options:
         if self.max_bytes is not None:
             check_count("max_bytes", self.max_bytes)
         check_count("max_rows", self.max_rows)
+        check_sizes("split", self.split)
         check_seconds("layer_timeout", self.layer_timeout)
         check_seconds("drain_timeout", self.drain_timeout)
         check_choice("on_error", self.on_error, ("warn", "raise"))

@@ -45,6 +45,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         every_n_epochs: epochs between snapshots, instead of steps.
         layers: patterns of layers to keep, ``"!pattern"`` to leave out; None for all.
         max_rows: embeddings with more rows are skipped.
+        split: fused projections, pattern → number of equal parts or the size of each, such as ``{"*.qkv": 3}``.
         log_every_layer: which layers get metrics of their own: "auto" (all up to 64, else 64 spread over the depth),
             True, False, or patterns.
         log_dir: folder for TensorBoard; None for none.
@@ -95,6 +96,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         every_n_epochs: int | None = None,
         layers: list[str] | None = None,
         max_rows: int = 50_000,
+        split: dict[str, int | list[int]] | None = None,
         log_every_layer: bool | str | list[str] = "auto",
         log_dir: str | None = None,
         jsonl: bool | str | None = None,
@@ -124,6 +126,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             every_n_steps=every_n_steps,
             layers=layers,
             max_rows=max_rows,
+            split=split,
             log_every_layer=log_every_layer,
             on_result=on_result,
             conv_scale=conv_scale,

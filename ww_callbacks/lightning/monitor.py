@@ -61,6 +61,7 @@ class SpectralMonitor(Callback):
         prog_bar: show ``ww/alpha`` in the progress bar of the trainer.
         on_result: called with each :class:`~ww_callbacks.report.Report`.
         max_rows: embeddings with more rows are skipped.
+        split: fused projections, pattern → number of equal parts or the size of each, such as ``{"*.qkv": 3}``.
         conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" or "none".
         randomize: compare each layer with a shuffled copy of itself: correlation traps.
         precision: "float64", or "float32" for half the time and a small error of alpha, which is estimated.
@@ -106,6 +107,7 @@ class SpectralMonitor(Callback):
         prog_bar: bool = False,
         on_result: Callable[[Report], object] | None = None,
         max_rows: int = 50_000,
+        split: dict[str, int | list[int]] | None = None,
         conv_scale: ConvScale = "weightwatcher",
         randomize: bool = True,
         precision: Precision = "float64",
@@ -135,6 +137,7 @@ class SpectralMonitor(Callback):
             log_every_layer=log_every_layer,
             on_result=on_result,
             max_rows=max_rows,
+            split=split,
             conv_scale=conv_scale,
             randomize=randomize,
             precision=precision,

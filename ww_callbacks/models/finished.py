@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
-from ww_callbacks.arguments import check_count, check_flag, check_patterns
+from ww_callbacks.arguments import check_count, check_flag, check_patterns, check_sizes
 from ww_callbacks.models.baseline import distances, partners
 from ww_callbacks.models.run import run_layers
 from ww_callbacks.report import Report
 from ww_callbacks.spectra import Precision
-from ww_callbacks.weights import MAX_ROWS, find_layers, select_layers
+from ww_callbacks.weights import MAX_ROWS, Split, find_layers, select_layers
 
 
 def analyze(
@@ -20,6 +20,7 @@ def analyze(
     *,
     layers: Sequence[str] | None = None,
     max_rows: int = MAX_ROWS,
+    split: Split | None = None,
     conv_scale: ConvScale = "weightwatcher",
     randomize: bool = True,
     precision: Precision = "float64",
@@ -38,10 +39,11 @@ def analyze(
     The model is only read. A layer that cannot be analysed is listed with the reason and stops nothing.
 
     Args:
-        model: a torch module, a Keras model, or a mapping name → array (two-dimensional a matrix, four-dimensional a
-            convolution kernel in torch's order).
+        model: a torch module, a Keras model, a mapping name → array (two-dimensional a matrix, four-dimensional a
+            convolution kernel in torch's order), or the path of a weights file or of a folder with one.
         layers: patterns of layers to keep, ``"!pattern"`` to leave out; None for all.
         max_rows: embeddings with more rows are skipped with the reason.
+        split: fused projections, pattern → number of equal parts or the size of each, such as ``{"*.qkv": 3}``.
         conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" (number of kernel
             positions / 2) or "none".
         randomize: compare each layer with a shuffled copy of itself (rand_alpha, num_traps and so on).
@@ -62,6 +64,7 @@ def analyze(
 
     Raises:
         TypeError: the model or an argument is of the wrong kind.
+        WeightsFileError: a path that cannot be read as weights; a ValueError too.
         ValueError: a pattern matches no layer, an argument has a value that is not allowed, or no layer of the baseline
             has the name of one of the model.
         MemoryError: there is not enough memory for ``workers`` copies of the largest layer.
@@ -77,14 +80,15 @@ def analyze(
     """
     check_patterns("layers", layers)
     check_count("max_rows", max_rows)
+    check_sizes("split", split)
     settings = Settings(conv_scale, randomize, precision, interval, fit, seed, gof, compare, spectrum)
     check_count("workers", workers, least=0)
     check_flag("progress", progress)
     run = partial(run_layers, settings=settings, workers=workers, progress=progress)
-    chosen = select_layers(find_layers(model, max_rows), layers)
+    chosen = select_layers(find_layers(model, max_rows, split), layers)
     if baseline is None or isinstance(baseline, Report):
         report = Report.of(run(chosen))
         return report if baseline is None else report.against(baseline)
-    before = partners(chosen, find_layers(baseline, max_rows))
+    before = partners(chosen, find_layers(baseline, max_rows, split))
     moved = distances(chosen, before)
     return Report.of(run(chosen)).against(Report.of(run(before, title="baseline")), moved)
