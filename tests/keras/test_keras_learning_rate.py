@@ -148,7 +148,8 @@ def same(first: Any, second: Any) -> bool:
 
 
 def ratios_of(model: Any) -> np.ndarray:
-    return np.array(keras.ops.convert_to_numpy(ratios_in(model.optimizer)[0].variable))
+    variable = ratios_in(model.optimizer)[0].variable  # none before the optimizer is built
+    return np.ones((2, 1)) if variable is None else np.array(keras.ops.convert_to_numpy(variable))
 
 
 class Constant(keras.losses.Loss):
