@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ww_callbacks import LayerReport, Report
+from ww_callbacks.signals.rules import RuleOptions, plateau
 from ww_callbacks.signals.trend import FALL_QUANTILES, find_change, fit_line
 
 SERIES = 20_000
+RUNS, RESULTS = 200, 60
 
 
 def fall_quantiles(rng: np.random.Generator) -> None:
@@ -30,7 +33,44 @@ def slope_bounds(rng: np.random.Generator) -> None:
         print(f"{size:4d} {np.mean(below):.3f}")
 
 
+def plateau_alarms(rng: np.random.Generator) -> None:
+    """Whole runs in which alpha does not level off: how many of them the rule ends at any of their results."""
+    log_steps = np.log2(np.arange(1, RESULTS + 1))
+    kinds = {
+        "constant, independent noise": lambda: 3 + 0.05 * rng.standard_normal(RESULTS),
+        "constant, noise that lasts (0.8)": lambda: 3 + _lasting(rng, 0.8),
+        "random walk": lambda: 6 + np.cumsum(0.02 * rng.standard_normal(RESULTS)),
+        "falls by 0.3 per doubling, noise 0.005": lambda: 6 - 0.3 * log_steps + 0.005 * rng.standard_normal(RESULTS),
+        "falls by 0.3 per doubling, noise 0.05": lambda: 6 - 0.3 * log_steps + 0.05 * rng.standard_normal(RESULTS),
+        "falls by 0.3 per doubling, jumps": lambda: 6 - 0.3 * log_steps + _jumps(rng),
+    }
+    print(f"alarms of plateau in {RUNS} runs of {RESULTS} results")
+    for name, make in kinds.items():
+        print(f"{sum(_is_ended(make()) for _ in range(RUNS)):4d}  {name}")
+
+
+def _lasting(rng: np.random.Generator, share: float) -> np.ndarray:
+    values = [0.0]
+    for noise in 0.05 * rng.standard_normal(RESULTS - 1):
+        values.append(share * values[-1] + noise)
+    return np.array(values)
+
+
+def _jumps(rng: np.random.Generator) -> np.ndarray:
+    """Alpha moves to another xmin and back again, at one result in ten."""
+    return 0.2 * (np.cumsum(rng.random(RESULTS) < 0.1) % 2)
+
+
+def _is_ended(alphas: np.ndarray) -> bool:
+    reports = [
+        Report((LayerReport(name="fc", kind="Linear", counted=True, reliable=True, alpha=float(alpha)),), step)
+        for step, alpha in enumerate(alphas, start=1)
+    ]
+    return any(plateau(reports[:end], RuleOptions()).score >= 1 for end in range(8, RESULTS + 1))
+
+
 if __name__ == "__main__":
     generator = np.random.default_rng(0)
     fall_quantiles(generator)
     slope_bounds(generator)
+    plateau_alarms(generator)

@@ -11,6 +11,7 @@ import pytest
 from histories import falling, history
 
 import ww_callbacks as ww
+from ww_callbacks.signals.rules import PATIENCE
 from ww_callbacks.signals.stop import EarlyStopping, StopRules, stop_message
 
 
@@ -174,6 +175,6 @@ def test_the_message_says_which_step_was_judged_and_when_the_verdict_came():
 
 
 def test_a_history_shorter_than_patience_never_stops():
-    for size in range(10):
+    for size in range(PATIENCE + 1):  # one of them is the baseline, which does not count
         for run in (trapped(size), history(alpha=falling(size)), overtrained(size)) if size else ([],):
             assert not StopRules(rules=["plateau", "traps", "overtrained"]).verdict(run)["stop"]

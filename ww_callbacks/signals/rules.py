@@ -9,19 +9,22 @@ from typing import Literal, NamedTuple, get_args
 
 from ww_callbacks.patterns import keeps
 from ww_callbacks.report import LayerReport, Report
-from ww_callbacks.signals.trend import MIN_HINGE, MIN_LINE, Line, find_change, fit_line
+from ww_callbacks.signals.trend import MIN_HINGE, MIN_LINE, Line, find_change, fit_line, middle_slope
 
 RuleName = Literal["plateau", "traps", "overtrained"]
 RULES: tuple[str, ...] = get_args(RuleName)
 
-PATIENCE = 10
+PATIENCE = 5
 """Results in a row that have to support a stop, unless told otherwise."""
 
 MIN_DELTA = 0.05
 """What counts as no fall of the mean alpha while the number of steps doubles, unless told otherwise."""
 
-TRAP_LEVEL = 0.4
-"""A trap counts where the largest eigenvalue of the shuffled weights is at least this share of the real one."""
+MIN_FALL = 0.2
+"""Before a plateau the mean alpha has fallen by at least this: drifts of a network that learns nothing are smaller."""
+
+TRAP_LEVEL = 0.5
+"""Which share of the largest eigenvalue a trap has to reach; see docs/early_stopping.md for how it was chosen."""
 
 OVERTRAINED_ALPHA = 2.0
 """A layer counts as over-trained where the upper end of the 95 % interval of its alpha is below this."""
@@ -60,12 +63,15 @@ class RuleOptions:
         min_delta: a fall of the mean alpha by less than this while the number of steps doubles counts as none.
         start_after: results of this step and earlier ones support nothing.
         layers: patterns of the layers that are looked at; None for all.
+        trap_level: a trap counts where the largest eigenvalue of the shuffled weights is at least this share of the
+            real one.
     """
 
     patience: int = PATIENCE
     min_delta: float = MIN_DELTA
     start_after: int = 0
     layers: Sequence[str] | None = None
+    trap_level: float = TRAP_LEVEL
 
     def keeps(self, name: str) -> bool:
         """Whether a layer is looked at."""
@@ -81,10 +87,11 @@ def plateau(reports: Sequence[Report], options: RuleOptions) -> Finding:
 
     The mean runs over the counted layers that have a reliable tail in the latest report; of the earlier reports those
     count in which they all had one. It has fallen where a line that becomes flat explains it better than a constant
-    (:func:`~ww_callbacks.signals.trend.find_change`). It does not fall any more where its slope against the logarithm
-    of the step is, with 95 % confidence by the scatter around the line, above -``min_delta`` per doubling of the steps.
-    The line goes through the last ``patience`` + 1 values, or all since 70 % of the steps where these are more. So
-    neither a constant alpha is a plateau, nor one too noisy to tell; a rise is one.
+    (:func:`~ww_callbacks.signals.trend.find_change`), and by at least 0.2. It does not fall any more where its slope
+    against the logarithm of the step is, with 95 % confidence by the scatter around the line, above -``min_delta`` per
+    doubling of the steps, and so is the middle one of its slopes from one value to the next, which a jump of xmin does
+    not move. The line goes through the last ``patience`` + 1 values, or all since 70 % of the steps where these are
+    more. So neither a constant alpha is a plateau, nor one too noisy to tell; a rise is one.
 
     Args:
         reports: in the order of their steps, such as a History.
@@ -98,13 +105,14 @@ def plateau(reports: Sequence[Report], options: RuleOptions) -> Finding:
     if len(series.values) < MIN_HINGE or not usable:
         return Finding()
     change = find_change(series.values)
-    if not change.is_fall:
+    if not change.is_fall or max(series.values) - series.values[change.position] < MIN_FALL:
         return Finding()
     since = series.places[-1] + math.log2(RECENT)
     window = slice(-max(options.patience + 1, MIN_LINE, sum(place >= since for place in series.places)), None)
     line = fit_line(series.values[window], series.places[window])
     bound = line.slope_bound(_SURE)
-    near = 1.0 if bound >= -options.min_delta else options.min_delta / -bound
+    slope = min(bound, middle_slope(series.values[window], series.places[window]))
+    near = 1.0 if slope >= -options.min_delta else options.min_delta / -slope
     score = near * min(1.0, usable / options.patience)
     return Finding(score, _plateau_words(series, change.position, line, bound)) if score > 0 else Finding()
 
@@ -132,11 +140,11 @@ def traps(reports: Sequence[Report], options: RuleOptions) -> Finding:
     """A layer has correlation traps near its real spectrum, in one result after the other.
 
     A result counts where shuffled weights have an eigenvalue above their random edge (``num_traps``) that is at least
-    0.4 of the largest eigenvalue of the real weights (``ww_softrank``). Smaller ones occur in healthy networks.
+    half the largest eigenvalue of the real weights (``ww_softrank``). Smaller ones occur in healthy networks.
 
     Args:
         reports: in the order of their steps, such as a History.
-        options: patience, start_after, layers.
+        options: patience, start_after, layers, trap_level.
     """
 
     def words(layer: LayerReport, count: int) -> str:
@@ -144,10 +152,10 @@ def traps(reports: Sequence[Report], options: RuleOptions) -> Finding:
         return (
             f"traps: {layer.name} has {layer.num_traps} correlation trap{'s' if layer.num_traps != 1 else ''} at step "
             f"{_step(layer, reports)}, the largest at {layer.ww_softrank:.3g} of its largest eigenvalue{level}; "
-            f"above {TRAP_LEVEL:g} in each of the last {count} results"
+            f"above {options.trap_level:g} in each of the last {count} results"
         )
 
-    return _sustained(reports, options, _is_trapped, words)
+    return _sustained(reports, options, lambda layer: _is_trapped(layer, options.trap_level), words)
 
 
 def overtrained(reports: Sequence[Report], options: RuleOptions) -> Finding:
@@ -216,8 +224,8 @@ def _streak(reports: Sequence[Report], name: str, options: RuleOptions, counts: 
     return streak
 
 
-def _is_trapped(layer: LayerReport) -> bool:
-    return (layer.num_traps or 0) > 0 and _finite(layer.ww_softrank) and (layer.ww_softrank or 0.0) >= TRAP_LEVEL
+def _is_trapped(layer: LayerReport, level: float) -> bool:
+    return (layer.num_traps or 0) > 0 and _finite(layer.ww_softrank) and (layer.ww_softrank or 0.0) >= level
 
 
 def _is_overtrained(layer: LayerReport) -> bool:

@@ -79,6 +79,22 @@ def fit_line(values: Sequence[float], at: Sequence[float] | None = None) -> Line
     return Line(slope, math.sqrt(float(residuals @ residuals) / (len(y) - 2) / spread), len(y))
 
 
+def middle_slope(values: Sequence[float], at: Sequence[float]) -> float:
+    """The median of the slopes from each value to the next: a few jumps do not move it.
+
+    The choice of xmin makes alpha jump now and then, up or down, between stretches on which it moves smoothly.
+
+    Args:
+        values: at least 2, finite.
+        at: where each was measured, ascending.
+
+    Example:
+        >>> middle_slope([3.0, 2.5, 2.0, 2.75, 2.25], at=[0, 1, 2, 3, 4])
+        -0.5
+    """
+    return float(np.median(np.diff(values) / np.diff(at)))
+
+
 @dataclass(frozen=True, slots=True)
 class ChangePoint:
     """Where a series that fell has become flat.
