@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from ww_callbacks.cli.output import Writers, chosen_format, show_progress, status_of, to_csv, write
 from ww_callbacks.cli.tables import can_show, show_report
 from ww_callbacks.models import analyze
+from ww_callbacks.outputs.html import report_page
 from ww_callbacks.report import COLUMNS, Report
 
 
@@ -25,16 +27,20 @@ def run(arguments: argparse.Namespace) -> int:
     if kind == "table" and arguments.output is None and can_show():
         show_report(report)
     else:
-        write(WRITERS[kind](report), arguments.output)
+        write(WRITERS[kind](report, Path(arguments.file).name), arguments.output)
     return status_of([report])
 
 
-def _json(report: Report) -> str:
-    return json.dumps({"summary": report.summary(), "layers": report.to_dicts()}, allow_nan=False)
+def _table(report: Report, title: str) -> str:
+    return str(report)
 
 
-def _csv(report: Report) -> str:
+def _json(report: Report, title: str) -> str:
+    return json.dumps({"model": title, "summary": report.summary(), "layers": report.to_dicts()}, allow_nan=False)
+
+
+def _csv(report: Report, title: str) -> str:
     return to_csv(COLUMNS, report.to_dicts())
 
 
-WRITERS: Writers[Report] = {"table": str, "json": _json, "csv": _csv}
+WRITERS: Writers[Report] = {"table": _table, "json": _json, "csv": _csv, "html": report_page}

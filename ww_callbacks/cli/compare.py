@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ww_callbacks.cli.output import Writers, chosen_format, show_progress, status_of, to_csv, write
 from ww_callbacks.models import compare
+from ww_callbacks.outputs.html import comparison_page
 from ww_callbacks.report import Comparison
 
 
@@ -25,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         progress=show_progress(),
     )
-    write(WRITERS[kind](comparison), arguments.output)
+    write(WRITERS[kind](comparison, ", ".join(models)), arguments.output)
     return status_of(comparison.reports.values())
 
 
@@ -57,7 +58,11 @@ def _quality(words: Sequence[str], models: dict[str, str]) -> dict[str, float] |
         raise ValueError(f"--quality: expected NAME=NUMBER, {error}") from error
 
 
-def _json(comparison: Comparison) -> str:
+def _table(comparison: Comparison, title: str) -> str:
+    return str(comparison)
+
+
+def _json(comparison: Comparison, title: str) -> str:
     return json.dumps(
         {
             "models": comparison.to_dicts(),
@@ -68,9 +73,9 @@ def _json(comparison: Comparison) -> str:
     )
 
 
-def _csv(comparison: Comparison) -> str:
+def _csv(comparison: Comparison, title: str) -> str:
     rows = comparison.to_dicts()
     return to_csv(list(rows[0]), rows)
 
 
-WRITERS: Writers[Comparison] = {"table": str, "json": _json, "csv": _csv}
+WRITERS: Writers[Comparison] = {"table": _table, "json": _json, "csv": _csv, "html": comparison_page}

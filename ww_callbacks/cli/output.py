@@ -71,4 +71,5 @@ def status_of(reports: Iterable[Report]) -> int:
     return status
 
 
-Writers = Mapping[str, Callable[[Value], str]]
+Writers = Mapping[str, Callable[[Value, str], str]]
+"""Format → function of a result and a title that gives the text."""

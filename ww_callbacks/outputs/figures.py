@@ -87,7 +87,7 @@ def draw_esd(layer: LayerReport, ax: Axes | None = None) -> Axes:
     if layer.histogram is None:
         why = layer.reason or "histograms are kept in the latest report of a run only"
         raise ValueError(f"layer {layer.name!r} has no spectrum to draw: {why}")
-    ax = _axes(ax)
+    ax = new_axes(ax)
     histogram = layer.histogram
     edges = np.logspace(histogram.low, histogram.high, len(histogram.counts) + 1)
     ax.stairs(histogram.counts, edges, fill=True, color=BLUISH_GREEN, alpha=0.3)
@@ -125,7 +125,7 @@ def draw_correlation_flow(report: Report, ax: Axes | None = None) -> Axes:
         report: of a model; layers without a fit are left out.
         ax: where to draw; None for a new figure.
     """
-    ax = _axes(ax)
+    ax = new_axes(ax)
     fitted = [layer for layer in report.layers if layer.alpha is not None]
     alpha = np.array([layer.alpha for layer in fitted], dtype=float)
     reach = [
@@ -155,7 +155,7 @@ def draw_correlation_flows(reports: Mapping[str, Report], ax: Axes | None = None
         reports: name → report of a model; layers without a fit are left out.
         ax: where to draw; None for a new figure.
     """
-    ax = _axes(ax)
+    ax = new_axes(ax)
     for (name, report), style in zip(reports.items(), itertools.cycle(_STYLES)):
         alpha = report.correlation_flow().alpha
         ax.plot(np.linspace(0, 1, len(alpha)), alpha, label=plain(name), linewidth=1.4, markersize=4, **style)
@@ -173,7 +173,7 @@ def draw_alpha_histogram(report: Report, ax: Axes | None = None) -> Axes:
         report: of a model; layers without a fit are left out.
         ax: where to draw; None for a new figure.
     """
-    ax = _axes(ax)
+    ax = new_axes(ax)
     alpha = [layer.alpha for layer in report.layers if layer.alpha is not None]
     shuffled = [layer.rand_alpha for layer in report.layers if layer.rand_alpha is not None]
     low, high = (math.floor(min(alpha + shuffled)), math.ceil(max(alpha + shuffled))) if alpha else (0, 1)
@@ -203,7 +203,7 @@ def draw_layer_map(history: History, metric: str = "alpha", ax: Axes | None = No
         ValueError: the history is empty, or the metric is no column of numbers.
     """
     values = _values(history, metric)
-    ax = _axes(ax)
+    ax = new_axes(ax)
     steps = _steps(history)
     limits: dict[str, Any] = {"vmin": 1.0, "vmax": _HIGHEST_ALPHA} if metric in ("alpha", "rand_alpha") else {}
     ax.set_facecolor("0.8")
@@ -231,11 +231,11 @@ def draw_history(history: History, metric: str = "alpha", ax: Axes | None = None
     """
     steps = _steps(history)
     if metric in history[-1].summary() and metric not in LayerReport.__dataclass_fields__:
-        ax = _axes(ax)
+        ax = new_axes(ax)
         ax.plot(steps, np.array(history.series(metric), dtype=float), color=BLUISH_GREEN, marker="o", markersize=3)
     else:
         values = _values(history, metric, counted=True)
-        ax = _axes(ax)
+        ax = new_axes(ax)
         seen = np.isfinite(values).any(axis=0)
         at, values = steps[seen], values[:, seen]
         low, middle, high = np.nanmin(values, axis=0), np.nanmedian(values, axis=0), np.nanmax(values, axis=0)
@@ -297,7 +297,8 @@ def plain(name: str, longest: int = _MAX_NAME) -> str:
     return short.replace("$", r"\$")
 
 
-def _axes(ax: Axes | None) -> Axes:
+def new_axes(ax: Axes | None) -> Axes:
+    """The axes that were given, or those of a new figure."""
     if ax is not None:
         return ax
     if "matplotlib.pyplot" in sys.modules or "ipykernel" in sys.modules:

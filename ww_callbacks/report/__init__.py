@@ -7,6 +7,7 @@ from ww_callbacks.report.history import History
 from ww_callbacks.report.layer import BASELINE_COLUMNS, COLUMNS, Histogram, LayerReport, Status, Verdict, Warning_
 from ww_callbacks.report.order import worst_first
 from ww_callbacks.report.report import MIN_COUNTED, Report
+from ww_callbacks.report.words import in_words
 
 __all__ = [
     "BASELINE_COLUMNS",
@@ -23,5 +24,6 @@ __all__ = [
     "Status",
     "Verdict",
     "Warning_",
+    "in_words",
     "worst_first",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from ww_callbacks.table import align
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 METRICS = (
     "alpha",
@@ -101,22 +102,30 @@ class Comparison:
                 lines.append(f"{', '.join(map(_with_controls, found))}: {says}.")
         return lines
 
-    def __str__(self) -> str:
+    def plot(self, metric: str = "alpha_weighted", ax: Axes | None = None) -> Axes:
+        """A metric of the models against their quality, and that of their shuffled weights beside it.
+
+        Args:
+            metric: a mean that the table holds.
+            ax: where to draw; None for a new figure, ``.figure`` of what is returned. No display is needed.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            ValueError: no quality was given, or there is no such metric.
+        """
+        from ww_callbacks.outputs.scatter import draw_quality
+
+        return draw_quality(self, metric, ax)
+
+    def table(self) -> list[list[str]]:
+        """The models as cells, the head first."""
         rows = self.to_dicts()
         columns = [column for column in rows[0] if column != "quality" or self.quality] if rows else ["model"]
-        parts = [align([columns, *([_cell(row[column]) for column in columns] for row in rows)])]
-        correlations = self.correlations()
-        if correlations:
-            parts += ["", f"correlation with quality, n = {max(each.n for each in correlations)}"]
-            parts += [align(_correlation_table(correlations)), ""]
-        return "\n".join([*parts, *self.conclusions()])
+        return [columns, *([_cell(row[column]) for column in columns] for row in rows)]
 
-
-def _correlation_table(correlations: Sequence[Correlation]) -> list[list[str]]:
-    head = ["metric", "r", "shuffled", "rms 1", "τ", "shuffled", "rms 1", "p", ""]
-    return [
-        head,
-        *(
+    def correlation_table(self) -> list[list[str]]:
+        """The correlations as cells, the head first; empty without a quality."""
+        lines = [
             [
                 each.metric,
                 *map(_signed, (each.pearson, each.shuffled_pearson, each.rescaled_pearson)),
@@ -124,9 +133,17 @@ def _correlation_table(correlations: Sequence[Correlation]) -> list[list[str]]:
                 "-" if each.p_value is None else f"{each.p_value:.2g}",
                 each.cause,
             ]
-            for each in correlations
-        ),
-    ]
+            for each in self.correlations()
+        ]
+        head = ["metric", "r", "r shuffled", "r rms 1", "τ", "τ shuffled", "τ rms 1", "p", ""]
+        return [head, *lines] if lines else []
+
+    def __str__(self) -> str:
+        parts, correlations = [align(self.table())], self.correlation_table()
+        if correlations:
+            number = sum(name in self.quality for name in self.reports)
+            parts += ["", f"correlation with quality, n = {number}", align(correlations), ""]
+        return "\n".join([*parts, *self.conclusions()])
 
 
 def _with_controls(each: Correlation) -> str:

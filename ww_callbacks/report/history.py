@@ -11,6 +11,7 @@ from ww_callbacks.report.report import Report
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 
 MAX_ENTRIES = 4000
@@ -90,6 +91,21 @@ class History(Sequence[Report]):
         if layer is None:
             return [report.summary().get(metric) for report in self._reports]
         return [getattr(report[layer], metric) for report in self._reports]
+
+    def plot(self, metric: str = "alpha", ax: Axes | None = None) -> Axes:
+        """One metric over the steps: the median of the counted layers in a band from their smallest to their largest.
+
+        Args:
+            metric: a column of numbers of LayerReport, or a key of ``Report.summary()``.
+            ax: where to draw; None for a new figure, ``.figure`` of what is returned. No display is needed.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            ValueError: the history is empty, or the metric is neither.
+        """
+        from ww_callbacks.outputs import figures
+
+        return figures.draw_history(self, metric, ax)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per step and layer.

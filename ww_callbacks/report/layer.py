@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Status = Literal["ok", "skipped", "failed"]
 Warning_ = Literal["", "over-trained", "under-trained", "no tail"]
@@ -175,6 +178,20 @@ class LayerReport:
     def is_waiting(self) -> bool:
         """Whether the layer is analysed in rotation and has not had its first turn."""
         return self.reason == _WAITING
+
+    def plot_esd(self, ax: Axes | None = None) -> Axes:
+        """The spectrum beside that of the shuffled weights: :func:`ww_callbacks.outputs.figures.draw_esd`.
+
+        Args:
+            ax: where to draw; None for a new figure, ``.figure`` of what is returned. No display is needed.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            ValueError: the layer has no histogram.
+        """
+        from ww_callbacks.outputs import figures
+
+        return figures.draw_esd(self, ax)
 
     def to_dict(self) -> dict[str, Any]:
         """The columns as plain values, ready for JSON; histogram, spectrum and changes only where there are any."""

@@ -16,6 +16,7 @@ from ww_callbacks.table import render_table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 MIN_COUNTED = 50
 """A layer with fewer eigenvalues does not enter the means while another one has as many."""
@@ -151,6 +152,38 @@ class Report:
             distances: how far the weights of each layer moved, where that is known: reports do not hold weights.
         """
         return Report(against(self.layers, baseline.layers, distances or {}), self.step)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """How many layers have which alpha, beside the same for their shuffled weights.
+
+        Args:
+            ax: where to draw; None for a new figure, ``.figure`` of what is returned. No display is needed.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        from ww_callbacks.outputs import figures
+
+        return figures.draw_alpha_histogram(self, ax)
+
+    def plot_correlation_flow(self, ax: Axes | None = None) -> Axes:
+        """Alpha against depth with its intervals, and the alpha of the shuffled weights.
+
+        Args:
+            ax: where to draw; None for a new figure.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        from ww_callbacks.outputs import figures
+
+        return figures.draw_correlation_flow(self, ax)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from ww_callbacks.outputs.html import report_fragment
+
+        return report_fragment(self)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dictionary of plain values per layer, ready for JSON."""

@@ -1,0 +1,194 @@
+"""A report as one HTML file that needs nothing else: no network, no server, no other file."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from functools import partial
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from ww_callbacks.report import Comparison, LayerReport, Report, in_words, worst_first
+from ww_callbacks.table import LEFT, layer_table, notes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_PICTURES = 200
+"""Layers that get a picture of their own, the worst first; each takes about 20 KB and a sixth of a second."""
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
+h1, h2, h3 { line-height: 1.2; overflow-wrap: anywhere }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 12px }
+th, td { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
+th.text, td.text { text-align: left }
+td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 9rem }
+th button { all: unset; cursor: pointer; font-weight: 600 }
+th button:focus-visible { outline: 2px solid #0072B2 }
+th[aria-sort=ascending] button::after { content: " \\2191" }
+th[aria-sort=descending] button::after { content: " \\2193" }
+.scroll { overflow-x: auto }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(22rem, 1fr)); gap: 1rem }
+figure { margin: 0 } img { max-width: 100% } figcaption { overflow-wrap: anywhere; font-size: 13px }
+dl { display: flex; flex-wrap: wrap; gap: .3rem 2rem }
+dt { color: #666; font-size: 13px } dd { margin: 0; font-size: 20px }
+"""
+_SCRIPT = """
+for (const button of document.querySelectorAll("th button")) button.onclick = () => {
+  const head = button.parentElement, table = head.closest("table"), column = head.cellIndex;
+  const down = head.ariaSort === "ascending", number = row => parseFloat(row.cells[column].textContent);
+  for (const each of table.tHead.rows[0].cells) each.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const text = head.classList.contains("text");
+  const order = (a, b) => text ? a.cells[column].textContent.localeCompare(b.cells[column].textContent)
+    : (isNaN(number(a)) - isNaN(number(b))) || (down ? -1 : 1) * (number(a) - number(b));
+  const rows = [...table.tBodies[0].rows].sort(order);
+  table.tBodies[0].append(...(text && down ? rows.reverse() : rows));
+};
+"""
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_SUMMARY = {
+    "alpha": "mean alpha",
+    "alpha_min": "smallest",
+    "alpha_max": "largest",
+    "num_reliable": "reliable tails",
+    "num_no_tail": "without a tail",
+    "num_overtrained": "over-trained",
+    "num_undertrained": "under-trained",
+    "num_traps": "correlation traps",
+    "failed": "failed",
+}
+
+
+def report_page(report: Report, title: str = "Spectra of the layers") -> str:
+    """A report as a page: summary, warnings in words, flow and histogram of alpha, a sortable table, each spectrum.
+
+    Args:
+        report: of a model.
+        title: heading of the page; any text, names of layers too, is shown as it is and never as HTML.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+
+    Example:
+        >>> page = report_page(Report((LayerReport(name="<script>", kind="x", status="skipped", reason="no matrix"),)))
+        >>> "&lt;script&gt;" in page, page.count("<script>")
+        (True, 1)
+    """
+    from ww_callbacks.outputs import figures
+
+    rows, summary = report.to_dicts(), report.summary()
+    noticeable = [layer for layer in worst_first(report.layers) if layer.status == "failed" or in_words(layer)]
+    parts = [_summary(report, summary)]
+    spoken = [layer for layer in noticeable if layer.status != "skipped" or layer.change]
+    if spoken:
+        parts += ["<h2>What is noticeable</h2>", _list(_sentence(layer) for layer in spoken)]
+    if any(layer.alpha is not None for layer in report):
+        parts.append('<h2>Alpha of the layers</h2><div class="pictures">')
+        parts.append(_picture(partial(figures.draw_correlation_flow, report), "Alpha against depth"))
+        parts.append(_picture(partial(figures.draw_alpha_histogram, report), "How many layers have which alpha"))
+        parts += ["</div>", "<h2>Every fitted layer</h2>", _table(layer_table(rows))]
+    parts.append(_list(map(escape, notes([row | {"change": ""} for row in rows], summary))))
+    parts += _spectra(report.layers)
+    return page(title, "\n".join(parts))
+
+
+def comparison_page(comparison: Comparison, title: str = "Models side by side") -> str:
+    """A comparison as a page: the table, the correlations with their controls and what they say, the flows.
+
+    Args:
+        comparison: of models.
+        title: heading of the page.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from ww_callbacks.outputs import figures
+
+    parts = [_table(comparison.table())]
+    correlations = comparison.correlation_table()
+    if correlations:
+        parts += ["<h2>Correlation with quality</h2>", _table(correlations)]
+        parts.append(_list(map(escape, comparison.conclusions())))
+    parts.append('<h2>Alpha against depth</h2><div class="pictures">')
+    parts.append(_picture(partial(figures.draw_correlation_flows, comparison.reports), "Correlation flow"))
+    return page(title, "\n".join([*parts, "</div>"]))
+
+
+def report_fragment(report: Report) -> str:
+    """A report as a piece of HTML for a notebook: the table and what it does not hold."""
+    rows = report.to_dicts()
+    lines = "".join(f"<p>{escape(line)}</p>" for line in notes(rows, report.summary()))
+    return _table(layer_table(rows)) + lines
+
+
+def page(title: str, body: str) -> str:
+    """A whole HTML file; ``title`` is text, ``body`` is HTML."""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n'
+        f"<body><h1>{escape(title)}</h1>\n{body}\n<script>{_SCRIPT}</script></body></html>\n"
+    )
+
+
+def _summary(report: Report, summary: dict[str, float]) -> str:
+    shown = [(text, summary[key]) for key, text in _SUMMARY.items() if key in summary]
+    numbers = [(text, f"{value:.2f}" if "alpha" in text or "est" in text else f"{value:.0f}") for text, value in shown]
+    numbers.insert(0, ("layers, of which counted", f"{len(report)}, {len(report.counted)}"))
+    return "<dl>" + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in numbers) + "</dl>"
+
+
+def _sentence(layer: LayerReport) -> str:
+    return f"<b>{escape(layer.name)}</b>: {escape(in_words(layer))}"
+
+
+def _list(items: Any) -> str:
+    return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    head, *rows = lines
+    words = [' class="text"' if title in LEFT else "" for title in head]
+    titles = (
+        f"<th{word}><button>{escape(title) or 'note'}</button></th>" for title, word in zip(head, words, strict=True)
+    )
+    body = (
+        "<tr>" + "".join(f"<td{word}>{escape(cell)}</td>" for cell, word in zip(row, words, strict=True)) + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr>{"".join(titles)}</tr></thead>\n'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _spectra(layers: Sequence[LayerReport]) -> list[str]:
+    from ww_callbacks.outputs import figures
+
+    drawn = [layer for layer in worst_first(layers) if layer.histogram is not None]
+    if not drawn:
+        return []
+    left_out = len(drawn) - MAX_PICTURES
+    hint = f" The {MAX_PICTURES} worst; {left_out} more are in the table only." if left_out > 0 else ""
+    return [
+        f"<h2>Spectra, the worst first</h2><p>Green, solid: the layer. Vermilion, dashed: its weights shuffled. "
+        f"Orange, dash-dotted: the largest eigenvalue of those. Black, dotted: the fitted power law.{hint}</p>",
+        '<div class="pictures">',
+        *(
+            _picture(partial(figures.draw_esd, layer), f"Spectrum of {layer.name}", _sentence(layer))
+            for layer in drawn[:MAX_PICTURES]
+        ),
+        "</div>",
+    ]
+
+
+def _picture(draw: Callable[[Axes], object], says: str, caption: str = "") -> str:
+    from ww_callbacks.outputs import figures
+
+    data = base64.b64encode(figures.render(draw, size=(5.6, 3.6), dpi=90)).decode()
+    return (
+        f'<figure><img loading="lazy" alt="{escape(says)}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
