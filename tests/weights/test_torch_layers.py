@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+import ww_callbacks as ww
 from ww_callbacks.analysis import as_matrices
 from ww_callbacks.weights import find_layers
 
@@ -392,3 +393,222 @@ def test_no_weight_of_a_module_is_passed_over(name: str) -> None:
     own = dict(module.named_parameters())
     held = sum(parameter.numel() for parameter in own.values() if parameter.ndim >= 2)
     assert sum(matrix.size for matrix in matrices_of(module).values()) == held
+
+
+# --- nothing about a module changes ----------------------------------------------------------------------------------
+
+TRAINED = {
+    "spectral_norm": lambda: parametrizations.spectral_norm(nn.Linear(30, 20)),
+    "spectral_norm by hook": lambda: nn.utils.spectral_norm(nn.Linear(30, 20)),
+    "weight_norm by hook": lambda: nn.utils.weight_norm(nn.Linear(30, 20)),
+    "of a user's own": lambda: scaled(nn.Linear(30, 20)),
+    "orthogonal": lambda: parametrizations.orthogonal(nn.Linear(30, 20)),
+    "LoRA": lambda: lora(nn.Linear(30, 20)),
+    "pruned": lambda: pruned(nn.Linear(30, 20)),
+}
+
+
+@pytest.mark.parametrize("make", TRAINED.values(), ids=TRAINED)
+def test_reading_a_module_in_training_changes_nothing(make) -> None:
+    torch.manual_seed(0)
+    module = make().train()
+    module(torch.randn(2, 30)).sum().backward()
+    state = copy.deepcopy(module.state_dict())
+    grads = {name: parameter.grad for name, parameter in module.named_parameters()}
+    modes = [inner.training for inner in module.modules()]
+    attributes = [sorted(vars(inner)) for inner in module.modules()]
+    random_state = torch.get_rng_state()
+    for _ in range(2):
+        matrices_of(module)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    assert [inner.training for inner in module.modules()] == modes
+    assert [sorted(vars(inner)) for inner in module.modules()] == attributes
+    assert all(grads[name] is parameter.grad for name, parameter in module.named_parameters())
+
+
+def test_the_weight_that_spectral_norm_used_last_is_the_one_we_see() -> None:
+    torch.manual_seed(0)
+    module = parametrizations.spectral_norm(nn.Linear(30, 20, bias=False)).train()
+    x = torch.eye(30)
+    used = module(x).detach().numpy().T
+    np.testing.assert_allclose(only(matrices_of(module))[0], used, rtol=1e-5, atol=1e-7)
+
+
+def test_weights_of_a_parametrised_module_follow_its_training() -> None:
+    module = parametrizations.weight_norm(nn.Linear(5, 4))
+    (layer,) = find_layers(nn.Sequential(module))
+    with torch.no_grad():
+        module.parametrizations.weight.original0.mul_(3)
+    np.testing.assert_allclose(layer.read(), module.weight.detach().numpy(), rtol=1e-6)
+
+
+def test_a_parametrisation_that_fails_is_told_and_stops_nothing() -> None:
+    class Fails(nn.Module):
+        fails = False
+
+        def forward(self, weight):
+            if self.fails:
+                raise RuntimeError("out of order")
+            return weight
+
+    module = nn.Linear(5, 4)
+    nn.utils.parametrize.register_parametrization(module, "weight", Fails())
+    module.parametrizations.weight[0].fails = True
+    assert reasons_of(module) == {"": "computing the weight fails: out of order"}
+
+
+# --- what is listed --------------------------------------------------------------------------------------------------
+
+
+def test_embeddings_above_max_rows() -> None:
+    assert reasons_of(nn.Embedding(9, 4), max_rows=8) == {"": "embedding of 9 rows, more than max_rows=8"}
+    assert reasons_of(nn.Embedding(9, 4), max_rows=9) == {}
+
+
+def test_biases_of_an_attention_are_listed() -> None:
+    assert reasons_of(nn.MultiheadAttention(8, 2, add_bias_kv=True)) == {"bias_k": "a bias", "bias_v": "a bias"}
+
+
+def test_further_weights_of_a_module_that_has_a_rule_are_listed() -> None:
+    class Gated(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(5, 4)
+            self.gate = nn.Parameter(torch.randn(5, 4))
+
+    assert list(matrices_of(Gated())) == [""]
+    assert "no rule" in reasons_of(Gated())["gate"]
+
+
+def test_a_low_rank_variant_that_is_no_sum_is_skipped() -> None:
+    module = lora(nn.Linear(5, 4), use_dora={"default": True})
+    assert reasons_of(module) == {"": "a variant of low-rank additions (DoRA), not analysed"}
+
+
+def test_quantised_recurrent_layers_are_skipped_with_the_reason() -> None:
+    assert reasons_of(quantised(nn.LSTM(5, 4), nn.LSTM)) == {
+        "": "quantised: the weights of its gates are packed, not analysed"
+    }
+
+
+def test_a_tensor_class_that_dequantises_itself() -> None:
+    """As torchao's: a subclass that holds integers and gives the numbers by its own method."""
+
+    class Packed(torch.Tensor):
+        @staticmethod
+        def __new__(cls, codes, scale):
+            return torch.Tensor._make_wrapper_subclass(cls, codes.shape, dtype=torch.bfloat16)
+
+        def __init__(self, codes, scale) -> None:
+            self.codes, self.scale = codes, scale
+
+        def dequantize(self):
+            return self.codes.float() * self.scale
+
+        @classmethod
+        def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten.detach.default:
+                return args[0]
+            raise NotImplementedError(str(function))
+
+    codes = torch.randint(-8, 8, (4, 5), dtype=torch.int8)
+    module = nn.Linear(5, 4)
+    module.weight = nn.Parameter(Packed(codes, 0.5), requires_grad=False)
+    np.testing.assert_array_equal(only(matrices_of(module))[0], codes.numpy() * 0.5)
+
+
+# --- layers that a user knows ----------------------------------------------------------------------------------------
+
+
+class Experts(nn.Module):
+    """Stacked matrices (experts, inputs, outputs)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = nn.Parameter(torch.randn(2, 60, 80))
+        self.router = nn.Linear(60, 2)
+
+
+@pytest.fixture
+def registered():
+    ww.register_layer(Experts, lambda layer: {str(i): weight.T for i, weight in enumerate(layer.stack)})
+    yield
+    ww.register_layer(Experts, None)
+
+
+def test_stacked_experts_are_listed_until_somebody_says_what_they_are() -> None:
+    assert "register_layer(Experts, ...) adds one" in reasons_of(Experts())["stack"]
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_registered_class_and_its_subclasses_give_what_was_registered() -> None:
+    class More(Experts):
+        pass
+
+    module = More()
+    matrices = matrices_of(module)
+    assert list(matrices) == ["0", "1", "router"]
+    np.testing.assert_allclose(matrices["1"][0], module.stack[1].detach().numpy().T)
+    (layer, *_) = find_layers(nn.Sequential(module))
+    with torch.no_grad():
+        module.stack.fill_(7)
+    assert (layer.read() == 7).all()
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_registered_class_is_watched_while_it_trains() -> None:
+    model = nn.Sequential(Experts())
+    with ww.Monitor(model, every_n_steps=1, executor="sync", layers=["0.?"]) as monitor:
+        with torch.no_grad():
+            model[0].stack.mul_(2)
+        monitor.step(1)
+    first, last = monitor.history[0], monitor.history[-1]
+    assert last["0.1"].norm == pytest.approx(4 * first["0.1"].norm, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("extract", "reason"),
+    [
+        (lambda layer: layer.nothing, "what was registered for Experts fails: AttributeError"),
+        (lambda layer: {3: layer.stack[0]}, "fails: TypeError: expected suffixes that are strings, got 3"),
+        (lambda layer: layer.stack[0, 0], "fewer than two dimensions"),
+    ],
+)
+def test_a_registration_that_fails_is_told_and_stops_nothing(registered, extract, reason) -> None:
+    ww.register_layer(Experts, extract)
+    assert reason in reasons_of(Experts())[""]
+    assert list(matrices_of(Experts())) == ["router"]
+
+
+@pytest.mark.parametrize("arguments", [("Experts", print), (Experts, "print")])
+def test_wrong_registrations_are_refused(arguments) -> None:
+    with pytest.raises(TypeError, match="expected a"):
+        ww.register_layer(*arguments)
+
+
+# --- fused projections -----------------------------------------------------------------------------------------------
+
+
+def test_a_fused_projection_is_taken_apart_by_pattern() -> None:
+    module = nn.Sequential(nn.Linear(8, 24), nn.Linear(8, 24))
+    report = ww.analyze(module, split={"0": 3, "1": [8, 12, 4]})
+    assert [(layer.name, layer.N, layer.M) for layer in report] == [
+        ("0.0", 8, 8), ("0.1", 8, 8), ("0.2", 8, 8), ("1.0", 8, 8), ("1.1", 12, 8), ("1.2", 8, 4),
+    ]  # fmt: skip
+    (_, layer, *_) = find_layers(module, split={"0": 3})
+    np.testing.assert_array_equal(layer.read(), module[0].weight[8:16].detach().numpy())
+
+
+@pytest.mark.parametrize("executor", ["sync", "process"])
+def test_a_monitor_takes_them_apart_too(executor: str) -> None:
+    model = nn.Sequential(nn.Linear(60, 180))
+    with ww.Monitor(model, every_n_steps=1, split={"*": 3}, executor=executor) as monitor:
+        monitor.step(1)
+    assert [layer.name for layer in monitor.history[-1]] == ["0.0", "0.1", "0.2"]
+
+
+def test_a_split_that_fits_nothing_is_told_at_once() -> None:
+    with pytest.raises(ValueError, match=r"split: '\*\.qkv' matches no layer"):
+        ww.Monitor(nn.Linear(8, 24), split={"*.qkv": 3})
+    with pytest.raises(ValueError, match="split: 'Linear' has 24 outputs, which 5 does not divide"):
+        ww.analyze(nn.Linear(8, 24), split={"*": 5})

@@ -103,19 +103,21 @@ def computed_weight(owner: object, sources: Sequence[Tensor], compute: Compute) 
         compute: gives the weight, without a gradient and without a side effect.
     """
     compute = partial(_without_gradient, compute)
+    largest = max(sources, key=lambda source: 0 if nn.parameter.is_lazy(source) else source.ndim)
     for source in sources:
         if nn.parameter.is_lazy(source) or source.is_meta:
             return Weight((), torch.float32, compute, id(owner), unreadable(source))
     if any(is_sharded(source) for source in sources):
-        shape, reason = tuple(sources[-1].shape), "computed from weights of which each rank holds a part"
-        return Weight(shape, torch.float32, compute, id(owner), reason)
+        reason = "computed from weights of which each rank holds a part"
+        return Weight(tuple(largest.shape), torch.float32, compute, id(owner), reason)
     before = tuple((tuple(source.shape), source.dtype) for source in sources)
     known = _forms.get(owner)
     if known is None or known[0] != before:
         try:
             weight = compute()
         except Exception as error:
-            return Weight((), torch.float32, compute, id(owner), f"computing the weight fails: {error}")
+            reason = f"computing the weight fails: {error}"
+            return Weight(tuple(largest.shape), torch.float32, compute, id(owner), reason)
         known = _forms[owner] = before, (tuple(weight.shape), weight.dtype)
     (shape, dtype), reason = known[1], ""
     if dtype not in DTYPES:
