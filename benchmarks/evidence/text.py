@@ -14,7 +14,7 @@ import torch
 from recording import Recording, train_and_record
 from torch import Tensor, nn
 
-TRAIN, HELD_OUT = 1_000_000, 6_144
+TRAIN, HELD_OUT = 1_000_000, 3_072
 WIDTH, HEADS, BLOCKS, CONTEXT = 64, 4, 2, 64
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))
 

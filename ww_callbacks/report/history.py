@@ -107,6 +107,17 @@ class History(Sequence[Report]):
 
         return figures.draw_history(self, metric, ax)
 
+    def advice(self) -> list[str]:
+        """What the training says in words: :func:`ww_callbacks.signals.advice.advise_history`.
+
+        Example:
+            >>> History().advice()
+            ['No results have come in, so there is nothing to say.']
+        """
+        from ww_callbacks.signals.advice import advise_history
+
+        return advise_history(self)
+
     def to_pandas(self) -> pd.DataFrame:
         """One row per step and layer.
 

@@ -185,6 +185,15 @@ class Report:
 
         return report_fragment(self)
 
+    def advice(self) -> list[str]:
+        """What the numbers say in words, and what is uncertain; one sentence that says so where they say nothing.
+
+        :func:`ww_callbacks.signals.advice.advise_report` does it.
+        """
+        from ww_callbacks.signals.advice import advise_report
+
+        return advise_report(self)
+
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dictionary of plain values per layer, ready for JSON."""
         return [layer.to_dict() for layer in self.layers]

@@ -107,14 +107,27 @@ def plateau(reports: Sequence[Report], options: RuleOptions) -> Finding:
     change = find_change(series.values)
     if not change.is_fall or max(series.values) - series.values[change.position] < MIN_FALL:
         return Finding()
-    since = series.places[-1] + math.log2(RECENT)
-    window = slice(-max(options.patience + 1, MIN_LINE, sum(place >= since for place in series.places)), None)
+    window = _recent(series, options)
     line = fit_line(series.values[window], series.places[window])
     bound = line.slope_bound(_SURE)
     slope = min(bound, middle_slope(series.values[window], series.places[window]))
     near = 1.0 if slope >= -options.min_delta else options.min_delta / -slope
     score = near * min(1.0, usable / options.patience)
     return Finding(score, _plateau_words(series, change.position, line, bound)) if score > 0 else Finding()
+
+
+def mean_alpha_trend(reports: Sequence[Report], options: RuleOptions) -> Line | None:
+    """How the mean alpha moves per doubling of the steps, as "plateau" sees it; None where there are too few results.
+
+    Args:
+        reports: in the order of their steps, such as a History.
+        options: patience, layers.
+    """
+    series = _mean_alphas(reports, options)
+    if len(series.values) < MIN_HINGE:
+        return None
+    window = _recent(series, options)
+    return fit_line(series.values[window], series.places[window])
 
 
 class _Series(NamedTuple):
@@ -124,6 +137,11 @@ class _Series(NamedTuple):
     values: list[float]
     steps: list[int | None]
     places: list[float]
+
+
+def _recent(series: _Series, options: RuleOptions) -> slice:
+    since = series.places[-1] + math.log2(RECENT)
+    return slice(-max(options.patience + 1, MIN_LINE, sum(place >= since for place in series.places)), None)
 
 
 def _plateau_words(series: _Series, position: int, line: Line, bound: float) -> str:

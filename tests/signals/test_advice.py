@@ -1,0 +1,121 @@
+"""Histories and reports, and the sentences that are said of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from histories import falling, history, layer
+
+import ww_callbacks as ww
+from ww_callbacks.report import History, LayerReport, Report
+from ww_callbacks.signals.advice import NOTHING
+
+LEVEL = np.full(30, 2.5)
+FALLEN = [*falling(30, rate=0.3), *LEVEL]
+
+
+def after(step, *layers):
+    return Report.of(layers, step)
+
+
+NO_TAIL = {"warning": "no tail", "reliable": False}
+REPORTS = {
+    "healthy": (after(100, layer("fc1", 3.0), layer("fc2", 3.0)), [NOTHING]),
+    "before training": (
+        after(0, layer("fc", 9.0, **NO_TAIL)),
+        ["These are the weights before the first step of training: they say nothing about it."],
+    ),
+    "untrained": (
+        after(None, layer("fc1", 9.0, **NO_TAIL), layer("fc2", 9.0, **NO_TAIL)),
+        ["fc1 and fc2 look untrained: no eigenvalue stands clearly above"],
+    ),
+    "under-trained": (
+        after(100, layer("fc", 7.0, warning="under-trained")),
+        ["fc (7, 95 %: 6.7 to 7.3) looks under-trained: alpha is above 6."],
+    ),
+    "over-trained": (
+        after(100, layer("fc", 1.5, warning="over-trained")),
+        ["fc (1.5, 95 %: 1.2 to 1.8) looks over-trained: alpha is below 2, interval and all."],
+    ),
+    "large traps": (
+        after(100, layer("fc", 3.0, num_traps=2, ww_softrank=0.8)),
+        ["fc (2, 0.8 of its largest eigenvalue) has large correlation traps"],
+    ),
+    "small traps": (
+        after(100, layer("fc", 3.0, num_traps=1, ww_softrank=0.2)),
+        ["fc (1, 0.2 of its largest eigenvalue) has small correlation traps, as healthy networks trained"],
+    ),
+    "rates": (
+        after(100, *(layer(f"fc{i}", 3.0, alpha_hill=2.0 + i) for i in range(5))),
+        ["By their alphas the hints would give the layers from 0.5 (fc1) to 1.5 (fc3) times the common learning rate."],
+    ),
+    "failed": (
+        after(
+            100,
+            layer("fc1", 3.0),
+            LayerReport(name="fc2", kind="Linear", status="failed", reason="non-finite weights"),
+        ),
+        ["fc2 could not be analysed: non-finite weights."],
+    ),
+    "all failed": (
+        after(100, LayerReport(name="fc", kind="Linear", status="failed", reason="non-finite weights")),
+        ["No layer could be analysed: non-finite weights."],
+    ),
+    "small and wide": (
+        after(100, layer("fc1", 3.0, num_evals=30), layer("fc2", 3.0, alpha_low=1.0, alpha_high=6.0)),
+        [
+            NOTHING,
+            "Uncertain: fc1 has fewer than 50 eigenvalues.",
+            "Uncertain: the interval of alpha is wider than alpha itself in fc2.",
+        ],
+    ),
+    "many": (
+        after(100, *(layer(f"fc{i}", 9.0, **NO_TAIL) for i in range(5))),
+        ["fc0, fc1, fc2 and 2 more layers look untrained"],
+    ),
+    "empty": (after(None), ["No layer could be analysed: it holds no weights."]),
+}
+
+HISTORIES = {
+    "none": (History(), ["No results have come in, so there is nothing to say."]),
+    "short": (history(alpha=[3.0] * 4), ["Whether alpha still falls cannot be told from these 4 results."]),
+    "constant": (history(alpha=[3.0] * 20), [NOTHING]),
+    "still falling": (
+        history(alpha=list(np.linspace(8, 3, 20))),
+        ["The mean alpha was still falling at the end, by 3 per doubling of the steps"],
+    ),
+    "plateau": (history(alpha=FALLEN), ["The mean alpha of fc, 2.5 at step 5900, came down from 5.09"]),
+    "traps that last": (
+        history(alpha=[3.0] * 20, num_traps=[1] * 20, ww_softrank=[0.9] * 20),
+        ["fc (1, 0.9 of its largest eigenvalue) has large correlation traps", "Fc has 1 correlation trap at step 1900"],
+    ),
+    "over-trained for long": (
+        history(alpha=[1.5] * 20, warning=["over-trained"] * 20),
+        ["fc (1.5, 95 %: 1.2 to 1.8) looks over-trained", "The alpha of fc is 1.5"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("report", "sentences"), REPORTS.values(), ids=REPORTS)
+def test_sentences_of_reports(report, sentences):
+    check(report.advice(), sentences)
+
+
+@pytest.mark.parametrize(("run", "sentences"), HISTORIES.values(), ids=HISTORIES)
+def test_sentences_of_histories(run, sentences):
+    check(run.advice(), sentences)
+
+
+def check(said, expected):
+    assert len(said) == len(expected), said
+    for sentence, beginning in zip(said, expected, strict=True):
+        assert sentence.startswith(beginning)
+        assert sentence.endswith(".")
+
+
+def test_advice_on_real_weights():
+    rng = np.random.default_rng(0)
+    report = ww.analyze({"fresh": rng.standard_normal((300, 100)), "shifted": rng.standard_normal((300, 100)) + 1})
+    said = report.advice()
+    assert any(sentence.startswith("fresh") and "untrained" in sentence for sentence in said)
+    assert any(sentence.startswith("shifted (1, ") and "large correlation traps" in sentence for sentence in said)

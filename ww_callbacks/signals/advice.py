@@ -1,0 +1,176 @@
+"""Advice in words after training: what the spectra say of each layer, how sure that is, and what they do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ww_callbacks.report import MIN_COUNTED, History, LayerReport, Report
+from ww_callbacks.signals.learning_rate import LayerRatios
+from ww_callbacks.signals.rules import TRAP_LEVEL, RuleOptions, mean_alpha_trend, overtrained, plateau, traps
+
+NOTHING = "Nothing to say: no layer stands out, which does not mean that the network is good."
+
+MAX_NAMES = 3
+"""Layers that a sentence names; of the others it tells the number."""
+
+
+def advise_report(report: Report) -> list[str]:
+    """What one report says, as sentences; one that says so where it says nothing.
+
+    Args:
+        report: of a finished model, or of one moment of a training.
+
+    Example:
+        >>> from ww_callbacks import LayerReport
+        >>> fc = LayerReport(name="fc", kind="Linear", M=100, num_evals=100, alpha=3.1, alpha_low=2.8, alpha_high=3.4)
+        >>> advise_report(Report((fc,)))
+        ['Nothing to say: no layer stands out, which does not mean that the network is good.']
+    """
+    if not any(layer.status == "ok" for layer in report.layers):
+        return ["No layer could be analysed: " + _reasons(report.layers) + "."]
+    if report.step == 0:
+        return ["These are the weights before the first step of training: they say nothing about it."]
+    said = [sentence for say in _OF_LAYERS for sentence in [say(report)] if sentence]
+    return [*said, *_uncertain(report)] if said else [NOTHING, *_uncertain(report)]
+
+
+def advise_history(history: History) -> list[str]:
+    """What a training says, as sentences: those of its last report, and how alpha moved.
+
+    Args:
+        history: the reports of the run.
+    """
+    if not len(history):
+        return ["No results have come in, so there is nothing to say."]
+    said = advise_report(history[-1])
+    trend = _trend(history)
+    return [sentence for sentence in said if sentence != NOTHING or not trend] + trend
+
+
+def _failed(report: Report) -> str:
+    failed = [layer for layer in report.layers if layer.status == "failed"]
+    return f"{_names(failed)} could not be analysed: {_reasons(failed)}." if failed else ""
+
+
+def _untrained(report: Report) -> str:
+    found = [layer for layer in report.layers if layer.warning == "no tail"]
+    if not found:
+        return ""
+    return (
+        f"{_names(found)} {_verb(found, 'looks', 'look')} untrained: no eigenvalue stands clearly above those of "
+        "random elements. So it is before training, with too small a learning rate, and in layers that are not needed."
+    )
+
+
+def _undertrained(report: Report) -> str:
+    found = [layer for layer in report.layers if layer.warning == "under-trained"]
+    if not found:
+        return ""
+    return (
+        f"{_names(found, _alpha)} {_verb(found, 'looks', 'look')} under-trained: alpha is above 6. More steps or a "
+        "larger learning rate for such layers may help; that it does has not been shown here."
+    )
+
+
+def _overtrained(report: Report) -> str:
+    found = [layer for layer in report.layers if layer.warning == "over-trained"]
+    if not found:
+        return ""
+    return (
+        f"{_names(found, _alpha)} {_verb(found, 'looks', 'look')} over-trained: alpha is below 2, interval and all. "
+        "It is so after fitting wrong labels, but in healthy networks too: only the loss on unseen data decides."
+    )
+
+
+def _trapped(report: Report) -> str:
+    found = [layer for layer in report.layers if (layer.num_traps or 0) > 0]
+    large = [layer for layer in found if (layer.ww_softrank or 0.0) >= TRAP_LEVEL]
+    if large:
+        return (
+            f"{_names(large, _trap)} {_verb(large, 'has', 'have')} large correlation traps: single large weights or a "
+            "shifted mean make up much of the spectrum. Look at the learning rate and at the scale of the inputs."
+        )
+    if found:
+        return (
+            f"{_names(found, _trap)} {_verb(found, 'has', 'have')} small correlation traps, as healthy networks "
+            "trained with Adam had: by themselves they ask for nothing."
+        )
+    return ""
+
+
+def _rates(report: Report) -> str:
+    ratios = LayerRatios().ratios(report)
+    pairs = [(ratio, layer.name) for ratio, layer in zip(ratios, report.layers, strict=True) if ratio != 1.0]
+    if not pairs:
+        return ""
+    (low, slow), (high, fast) = min(pairs), max(pairs)
+    return (
+        f"By their alphas the hints would give the layers from {low:.2g} ({slow}) to {high:.2g} ({fast}) times the "
+        "common learning rate."
+    )
+
+
+_OF_LAYERS: tuple[Callable[[Report], str], ...] = (_failed, _untrained, _undertrained, _overtrained, _trapped, _rates)
+
+
+def _uncertain(report: Report) -> list[str]:
+    """What keeps the numbers from saying more."""
+    fitted = [layer for layer in report.layers if layer.alpha is not None]
+    small = [layer for layer in fitted if (layer.num_evals or 0) < MIN_COUNTED]
+    wide = [layer for layer in fitted if layer not in small and _width(layer) > (layer.alpha or 0.0)]
+    said = []
+    if small:
+        said.append(f"Uncertain: {_names(small)} {_verb(small, 'has', 'have')} fewer than {MIN_COUNTED} eigenvalues.")
+    if wide:
+        said.append(f"Uncertain: the interval of alpha is wider than alpha itself in {_names(wide)}.")
+    return said
+
+
+def _trend(history: History) -> list[str]:
+    options = RuleOptions()
+    findings = [rule(history, options) for rule in (plateau, traps, overtrained)]
+    said = [_sentence(finding.reason) for finding in findings if finding.score >= 1]
+    slope = mean_alpha_trend(history, options)
+    if slope is None:
+        said.append(f"Whether alpha still falls cannot be told from these {len(history)} results.")
+    elif slope.slope + 2 * slope.slope_error < -options.min_delta:
+        said.append(
+            f"The mean alpha was still falling at the end, by {-slope.slope:.2g} per doubling of the steps: the "
+            "spectra do not say that training was over."
+        )
+    return said
+
+
+def _width(layer: LayerReport) -> float:
+    if layer.alpha_low is None or layer.alpha_high is None:
+        return 0.0
+    return layer.alpha_high - layer.alpha_low
+
+
+def _names(layers: Sequence[LayerReport], more: Callable[[LayerReport], str] | None = None) -> str:
+    named = [layer.name + (f" ({more(layer)})" if more else "") for layer in layers[:MAX_NAMES]]
+    if len(layers) > MAX_NAMES:
+        return f"{', '.join(named)} and {len(layers) - MAX_NAMES} more layers"
+    return " and ".join([", ".join(named[:-1]), named[-1]]) if len(named) > 1 else named[0]
+
+
+def _alpha(layer: LayerReport) -> str:
+    return f"{layer.alpha:.3g}, 95 %: {layer.alpha_low:.3g} to {layer.alpha_high:.3g}"
+
+
+def _trap(layer: LayerReport) -> str:
+    size = "" if layer.ww_softrank is None else f", {layer.ww_softrank:.2g} of its largest eigenvalue"
+    return f"{layer.num_traps}{size}"
+
+
+def _verb(layers: Sequence[LayerReport], one: str, many: str) -> str:
+    return one if len(layers) == 1 else many
+
+
+def _reasons(layers: Sequence[LayerReport]) -> str:
+    return "; ".join(dict.fromkeys(layer.reason for layer in layers if layer.reason)) or "it holds no weights"
+
+
+def _sentence(reason: str) -> str:
+    rule, _, words = reason.partition(": ")
+    return f"{words[:1].upper()}{words[1:]} (rule {rule!r})."
