@@ -34,6 +34,11 @@ OPTIMIZERS = [
     (torch.optim.RMSprop, {}),
     (torch.optim.Adagrad, {}),
     (torch.optim.NAdam, {}),
+    (torch.optim.RAdam, {"decoupled_weight_decay": True}),
+    (torch.optim.Adamax, {}),
+    (torch.optim.Adadelta, {}),
+    (torch.optim.Adafactor, {}),
+    (torch.optim.ASGD, {}),
 ]
 
 SCHEDULERS = {
