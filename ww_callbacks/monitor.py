@@ -336,6 +336,11 @@ class Monitor:
         return self._closed
 
     @property
+    def last_snapshot(self) -> int | None:
+        """The step of the last snapshot; None before the first."""
+        return self._last_snapshot
+
+    @property
     def has_snapshot(self) -> bool:
         """Whether a snapshot has been taken."""
         return self._last_snapshot is not None

@@ -7,9 +7,10 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError("ww_callbacks.keras needs Keras: pip install ww_callbacks[keras]") from error
 
+from ww_callbacks.keras.early_stopping import SpectralEarlyStopping
 from ww_callbacks.keras.layerwise import layerwise
 from ww_callbacks.keras.learning_rate import LayerwiseLearningRate
 from ww_callbacks.keras.monitor import SpectralMonitor
 from ww_callbacks.keras.registry import monitor_of
 
-__all__ = ["LayerwiseLearningRate", "SpectralMonitor", "layerwise", "monitor_of"]
+__all__ = ["LayerwiseLearningRate", "SpectralEarlyStopping", "SpectralMonitor", "layerwise", "monitor_of"]

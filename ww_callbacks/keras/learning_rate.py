@@ -13,7 +13,7 @@ from ww_callbacks.keras.fit import nothing_to_end, when_left
 from ww_callbacks.keras.layers import owners_of, partners_of
 from ww_callbacks.keras.layerwise import OptimizerRatios, ratios_in, save_plainly
 from ww_callbacks.keras.monitor import SpectralMonitor
-from ww_callbacks.keras.registry import source_of
+from ww_callbacks.keras.registry import check_source, source_of
 from ww_callbacks.publishing import warn
 from ww_callbacks.signals.learning_rate import LayerRatios, Quantity, ratios_at
 from ww_callbacks.signals.mappings import MappingName
@@ -81,8 +81,7 @@ class LayerwiseLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         check_flag("apply", apply)
-        if source is not None and not isinstance(source, SpectralMonitor):
-            raise TypeError(f"source: expected a SpectralMonitor or None, got {source!r}")
+        check_source(source)
         self._apply, self._given_source = apply, source
         self._partners: dict[str, str] = {}  # known once the model is complete
         self._signal = LayerRatios(

@@ -154,6 +154,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         self._baselines_due = 0
         self._batches_before = 0
         self._batch: int | None = None
+        self._ended_epoch: int | None = None
         self._accumulation = 1
         self._step = 0
 
@@ -180,7 +181,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Get ready; the baseline is taken before the first step, when the model is built."""
         model, previous = self.model, self.monitor
-        self._batch, self._step = None, 0
+        self._batch, self._ended_epoch, self._step = None, None, 0
         self._logged, self._known, self._baselines_due = {}, (None, {}), _BASELINE_TRIES
         if previous is not None:
             previous.close()
@@ -218,20 +219,32 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Put the means into the logs of the epoch."""
-        if self.monitor is None:
+        self.end_epoch(epoch)
+        if logs is not None:
+            logs.update(self._logged)
+
+    def end_epoch(self, epoch: int) -> None:
+        """An epoch has ended: whoever comes first in the list of callbacks says so.
+
+        Args:
+            epoch: as Keras counts it, from 0.
+        """
+        if self.monitor is None or epoch == self._ended_epoch:
             return
-        self._step = steps_done(self.model)
+        self._ended_epoch, self._step = epoch, steps_done(self.model)
         self.monitor.step(self._step)
         if self._every_n_epochs is not None and crosses(epoch, epoch + 1, self._every_n_epochs):
             self.monitor.snapshot(self._step)
         if not self._logged:
             self.monitor.wait_for_first()
         self._logged = {**self._logged, **self.monitor.metrics}  # the same keys in every epoch
-        if logs is not None:
-            logs.update(self._logged)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Take the last snapshot and wait for late results."""
+        self.finish()
+
+    def finish(self) -> None:
+        """Training has ended: whoever comes first in the list of callbacks says so."""
         if self.monitor is not None:
             self.monitor.finish(steps_done(self.model))
         self._end_watch()

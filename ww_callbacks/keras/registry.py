@@ -46,3 +46,15 @@ def source_of(follower: keras.callbacks.Callback, source: SpectralMonitor | None
         here = "source: the monitor" if source is not None else f"{who} needs a SpectralMonitor, which"
         raise ValueError(f"{here} is not among the callbacks of fit: callbacks=[SpectralMonitor(), {who}()]")
     return found
+
+
+def check_source(source: object) -> None:
+    """Complain about a source that is not a SpectralMonitor of Keras; None is allowed.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    from ww_callbacks.keras.monitor import SpectralMonitor
+
+    if not isinstance(source, SpectralMonitor | None):
+        raise TypeError(f"source: expected a SpectralMonitor of ww_callbacks.keras or None, got {source!r}")

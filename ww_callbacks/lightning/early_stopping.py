@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.arguments import check_choice
 from ww_callbacks.lightning.base import Callback, Trainer, log
@@ -11,14 +11,11 @@ from ww_callbacks.lightning.monitor import SpectralMonitor, monitor_of
 from ww_callbacks.publishing import warn
 from ww_callbacks.signals.rules import MIN_DELTA, PATIENCE, RuleName
 from ww_callbacks.signals.stalled import Mode
-from ww_callbacks.signals.stop import DEFAULT_RULES, VERDICT, EarlyStopping, stop_message
+from ww_callbacks.signals.stop import ACTIONS, DEFAULT_RULES, VERDICT, Action, EarlyStopping, stop_message
 from ww_callbacks.weights import find_layers
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule
-
-Action = Literal["stop", "warn"]
-ACTIONS: tuple[str, ...] = get_args(Action)
 
 
 class SpectralEarlyStopping(Callback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ww_callbacks.arguments import check_choice, check_count, check_patterns
 from ww_callbacks.keys import AGGREGATES
@@ -23,6 +23,10 @@ from ww_callbacks.signals.rules import (
 )
 from ww_callbacks.signals.signal import Judgement
 from ww_callbacks.signals.stalled import MODES, Mode, is_stalled
+
+Action = Literal["stop", "warn"]
+ACTIONS: tuple[str, ...] = get_args(Action)
+"""What a callback does on a verdict: it ends the training, or only says that it would."""
 
 VERDICT = "stop"
 """Under what name the verdict is found, and in the keys of the metrics."""
