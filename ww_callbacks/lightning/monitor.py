@@ -13,7 +13,7 @@ from ww_callbacks.analysis import ConvScale, Fit, Interval
 from ww_callbacks.arguments import check_flag, check_path
 from ww_callbacks.lightning.base import Callback, Trainer, log
 from ww_callbacks.lightning.checks import anybody_checks, checkpoint_checks_batches, scheduler_checks_steps
-from ww_callbacks.lightning.distributed import on_first_rank, unsupported
+from ww_callbacks.lightning.distributed import ranks_of, unsupported
 from ww_callbacks.lightning.loggers import is_tensorboard, logger_outputs
 from ww_callbacks.monitor import Monitor, Published, crosses
 from ww_callbacks.options import OnError, Options, WhenBusy, schedule
@@ -22,6 +22,7 @@ from ww_callbacks.publishing import warn
 from ww_callbacks.report import History, Report
 from ww_callbacks.signals.signal import Signal
 from ww_callbacks.spectra import Precision
+from ww_callbacks.torch.ranks import on_first_rank
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule
@@ -287,7 +288,7 @@ class SpectralMonitor(Callback):
 
     def _round(self, trainer: Trainer, action: Callable[[], object]) -> None:
         """Let the first rank act, after which every rank knows what is published: one broadcast."""
-        published = on_first_rank(trainer, trainer.lightning_module, lambda: self._act(action))
+        published = on_first_rank(ranks_of(trainer), trainer.lightning_module, lambda: self._act(action))
         if published is not None:
             self.published = published
             trainer.callback_metrics.update({key: torch.tensor(value) for key, value in published.metrics.items()})

@@ -1,5 +1,6 @@
-"""For hand-written torch loops: each layer at its own learning rate."""
+"""For hand-written torch loops: one monitor for all ranks, each layer at its own learning rate."""
 
+from ww_callbacks.torch.distributed import DistributedMonitor
 from ww_callbacks.torch.layerwise import Layerwise, layerwise
 
-__all__ = ["Layerwise", "layerwise"]
+__all__ = ["DistributedMonitor", "Layerwise", "layerwise"]

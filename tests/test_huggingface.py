@@ -1,0 +1,127 @@
+"""The callback in trainings of a real transformers.Trainer, of a tiny model with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytest.importorskip("accelerate")
+transformers = pytest.importorskip("transformers")
+torch = pytest.importorskip("torch")
+
+import ww_callbacks as ww  # noqa: E402
+from ww_callbacks.huggingface import SpectralMonitor  # noqa: E402
+
+pytestmark = pytest.mark.timeout(120)
+
+STEPS = 12
+
+
+@pytest.fixture(autouse=True)
+def nothing_survives() -> Any:
+    yield
+    workers = [p for p in psutil.Process().children(recursive=True) if "ww_callbacks.worker" in p.cmdline()]
+    assert not workers
+
+
+def trainer_of(tmp_path: Path, *callbacks: Any, **arguments: Any) -> Any:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=80,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    tokens = torch.randint(0, 64, (8 * STEPS, 8), generator=torch.Generator().manual_seed(0))
+    rows = [{"input_ids": row, "labels": row} for row in tokens]
+    defaults: dict[str, Any] = {
+        "max_steps": STEPS,
+        "per_device_train_batch_size": 8,
+        "report_to": [],
+        "use_cpu": True,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "logging_steps": 4,
+        "learning_rate": 1e-2,
+    }
+    settings = transformers.TrainingArguments(output_dir=str(tmp_path), **(defaults | arguments))
+    model = transformers.LlamaForCausalLM(config)
+    return transformers.Trainer(model, settings, train_dataset=rows, eval_dataset=rows[:8], callbacks=list(callbacks))
+
+
+def test_snapshots_follow_the_optimizer_steps_and_end_with_the_trained_weights(tmp_path: Path) -> None:
+    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait", jsonl=str(tmp_path / "history.jsonl"))
+    trainer = trainer_of(tmp_path, monitor, gradient_accumulation_steps=2, per_device_train_batch_size=4)
+    trainer.train()
+    assert monitor.history.steps == [0, 5, 10, 12]
+    expected = ww.analyze(trainer.model)
+    assert monitor.history[-1].summary()["alpha"] == pytest.approx(expected.summary()["alpha"], rel=1e-6)
+    assert list(ww.read_jsonl(tmp_path / "history.jsonl")) == list(monitor.history)
+    logged = [entry for entry in trainer.state.log_history if "ww/alpha" in entry]
+    assert [entry["step"] for entry in logged] == monitor.history.steps
+    assert [entry["ww/alpha"] for entry in logged] == pytest.approx(monitor.history.series("alpha"))
+    assert not any(key.startswith("ww_layer") for entry in logged for key in entry)
+
+
+def test_training_is_the_same_with_it(tmp_path: Path) -> None:
+    weights = []
+    for callbacks in ([], [SpectralMonitor(every_n_steps=3)]):
+        trainer = trainer_of(tmp_path, *callbacks)
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_the_best_model_and_early_stopping_go_by_alpha(tmp_path: Path) -> None:
+    monitor = SpectralMonitor(every_n_steps=100)
+    stopping = transformers.EarlyStoppingCallback(early_stopping_patience=1, early_stopping_threshold=100.0)
+    trainer = trainer_of(
+        tmp_path,
+        monitor,
+        stopping,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_ww/alpha",
+        greater_is_better=False,
+    )
+    trainer.train()
+    assert trainer.state.global_step == 4
+    assert trainer.state.best_metric == pytest.approx(monitor.history[0].summary()["alpha"])
+
+
+def test_it_ends_training_on_request(tmp_path: Path) -> None:
+    rules = ww.EarlyStopping(rules=["plateau"], patience=1, min_delta=100.0)
+    monitor = SpectralMonitor(every_n_steps=1, when_busy="wait", stop=rules, randomize=False)
+    trainer = trainer_of(tmp_path, monitor, max_steps=50)
+    trainer.train()
+    assert trainer.state.global_step < 50
+    assert monitor.published.verdicts["stop"]["rule"] == "plateau"
+
+
+def test_the_printed_logs_carry_alpha_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer_of(tmp_path, SpectralMonitor(every_n_steps=2, when_busy="wait", randomize=False)).train()
+    assert "ww/alpha" not in capsys.readouterr().out
+    trainer_of(tmp_path, SpectralMonitor(every_n_steps=2, when_busy="wait", randomize=False, prog_bar=True)).train()
+    assert "'ww/alpha': " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"every_n_steps": 0}, ValueError, "every_n_steps: expected at least 1, got 0"),
+        ({"every_steps": 5}, TypeError, "every_steps: unknown argument; allowed are stop, prog_bar, budget"),
+        ({"stop": 1}, TypeError, "stop: expected True or False, got 1"),
+        ({"log_dir": 5}, TypeError, "log_dir: expected a path"),
+    ],
+)
+def test_arguments_are_checked_at_once(arguments: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        SpectralMonitor(**arguments)

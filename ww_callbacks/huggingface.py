@@ -1,0 +1,126 @@
+"""The callback for the Trainer of Hugging Face Transformers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from ww_callbacks.arguments import check_flag, check_places
+from ww_callbacks.keys import AGGREGATES
+from ww_callbacks.monitor import Monitor, Published
+from ww_callbacks.options import Options
+from ww_callbacks.report import History, Report
+from ww_callbacks.signals.stop import VERDICT, EarlyStopping
+from ww_callbacks.torch.distributed import DistributedMonitor
+
+try:
+    from transformers import TrainerCallback
+except ImportError as error:
+    raise ImportError("ww_callbacks.huggingface needs transformers: pip install ww_callbacks[huggingface]") from error
+
+ALPHA = "ww/alpha"
+
+
+class SpectralMonitor(TrainerCallback):
+    """Watches the spectra of a model's weights while a ``transformers.Trainer`` trains it.
+
+    A snapshot of the weights is taken at the start, whenever ``state.global_step`` reaches or passes a multiple of
+    ``every_n_steps``, and at the end; a worker process analyses it. The results go to ``log_dir``, ``jsonl`` and
+    ``on_result``, and their means to ``trainer.state.log_history``, at the step they belong to. Every evaluation has
+    them as ``eval_ww/…``, so ``metric_for_best_model="eval_ww/alpha"`` works, and so does an ``EarlyStoppingCallback``
+    behind this one; the first evaluation waits for the first result.
+
+    With several ranks the first one watches and tells the others by one broadcast at each snapshot step.
+
+    Args:
+        stop: the :class:`ww_callbacks.EarlyStopping` that ends training, True for one with its defaults.
+        prog_bar: show ``ww/alpha`` in the logs that are printed beside the progress bar.
+        options: arguments of :class:`ww_callbacks.Monitor`, such as ``every_n_steps`` and ``log_dir``.
+
+    Raises:
+        TypeError: an argument is unknown or of the wrong kind.
+        ValueError: an argument has a value that is not allowed; at the start of training: a pattern matches no layer.
+
+    Example:
+        >>> monitor = SpectralMonitor(every_n_steps=50)  # Trainer(model, args, callbacks=[monitor], …)
+        >>> len(monitor.history)
+        0
+    """
+
+    def __init__(self, *, stop: bool | EarlyStopping = False, prog_bar: bool = False, **options: Any) -> None:
+        if not isinstance(stop, EarlyStopping):
+            check_flag("stop", stop)
+        check_flag("prog_bar", prog_bar)
+        _check_options(options)
+        self._stop, self._prog_bar, self._options = stop, prog_bar, options
+        self._monitor: DistributedMonitor | None = None
+
+    @property
+    def history(self) -> History:
+        """The reports of the current or last training, on the first rank; empty before."""
+        return self._monitor.history if self._monitor is not None else History()
+
+    @property
+    def published(self) -> Published:
+        """Metrics and verdicts as of the last snapshot step, the same on every rank."""
+        return self._monitor.published if self._monitor is not None else Published()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Take the baseline."""
+        if self._monitor is not None:  # there is no hook for a training that failed
+            self._monitor.close()
+        outputs = [*self._options.get("outputs", ()), _LogHistory(state)]
+        self._monitor = DistributedMonitor(model, **self._options | {"outputs": outputs})
+        if isinstance(self._stop, EarlyStopping):
+            self._monitor.attach(VERDICT, self._stop)
+        self._monitor.start(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Take a snapshot where one is due; end training where that is asked for."""
+        if self._monitor is not None:
+            self._monitor.step(state.global_step)
+            control.should_training_stop |= self._stop is not False and self._monitor.should_stop
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """What callbacks behind this one show, the progress bar among them."""
+        if logs is not None and self._prog_bar and ALPHA in self.published.metrics:
+            logs[ALPHA] = self.published.metrics[ALPHA]
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+        """The best model may be chosen by our metrics."""
+        if self._monitor is not None and metrics is not None:
+            self._monitor.wait_for_first()
+            metrics.update({f"eval_{key}": value for key, value in self.published.metrics.items()})
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Take the last snapshot and wait for late results."""
+        if self._monitor is not None:
+            self._monitor.finish(state.global_step)
+
+
+class _LogHistory:
+    """The means go where the Trainer keeps what it logs."""
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+
+    def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
+        means = {key: value for key, value in metrics.items() if key.startswith(AGGREGATES)}
+        self._state.log_history.append(means | {"step": report.step})
+
+    def close(self) -> None:
+        pass
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Complain at once about what Monitor would complain about at the start of training."""
+    parameters = inspect.signature(Monitor).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+    for name in options:
+        if name not in defaults:
+            raise TypeError(f"{name}: unknown argument; allowed are stop, prog_bar, {', '.join(sorted(defaults))}")
+    given = defaults | options
+    Options(**{field.name: given[field.name] for field in fields(Options)})
+    check_places(given["log_dir"], given["jsonl"])

@@ -1,0 +1,189 @@
+"""One monitor for all ranks of a loop: Fabric, Accelerate, torch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from torch import nn
+
+from ww_callbacks.monitor import Monitor, Published, crosses
+from ww_callbacks.report import History
+from ww_callbacks.signals.signal import Signal
+from ww_callbacks.signals.stop import VERDICT, EarlyStopping
+from ww_callbacks.torch.ranks import Ranks, on_first_rank
+
+
+class DistributedMonitor:
+    """A :class:`ww_callbacks.Monitor` for a loop that several ranks run: the first one watches.
+
+    Every rank makes one and calls it alike. At snapshot steps one broadcast over torch's default process group tells
+    all ranks what is published; other steps send nothing. Weights that are sharded (DTensor: ``fully_shard``, tensor
+    parallelism) are gathered by all ranks one layer at a time and kept by the first one. With a single rank, with or
+    without a process group, it is a monitor like any other.
+
+    Attributes:
+        monitor: the monitor, on the first rank; None on the others.
+        published: metrics and verdicts as of the last snapshot step, the same on every rank.
+
+    Args:
+        model: a torch module, wrapped (DistributedDataParallel, ``fabric.setup``, ``accelerator.prepare``) or not.
+        every_n_steps: optimizer steps between snapshots; None for those at the start and at the end only.
+        options: further arguments of :class:`ww_callbacks.Monitor`.
+
+    Raises:
+        TypeError: an argument, or the model, is of the wrong kind.
+        ValueError: an argument has a value that is not allowed, or a pattern matches no layer.
+
+    Example:
+        >>> model = nn.Linear(60, 60)
+        >>> with DistributedMonitor(model, every_n_steps=10) as monitor:
+        ...     for step in range(1, 21):
+        ...         monitor.step(step)  # after the optimizer's
+        >>> "ww/alpha" in monitor.metrics, monitor.should_stop
+        (True, False)
+    """
+
+    def __init__(self, model: nn.Module, *, every_n_steps: int | None = 200, **options: Any) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model: expected a torch module, got {type(model).__name__}")
+        self._model, self._every, self._ranks = model, every_n_steps, Ranks.of_torch()
+        self._last_step: int | None = None
+        self._late_error: Exception | None = None
+        self._attached: set[str] = set()
+        self.published = Published()
+        arguments = {"every_n_steps": every_n_steps} | options
+        self.monitor: Monitor | None = None
+        on_first_rank(self._ranks, model, lambda: self._make(arguments))
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The latest ``ww/…`` metrics, as of the last snapshot step."""
+        return self.published.metrics
+
+    @property
+    def history(self) -> History:
+        """The reports so far, on the first rank; empty on the others."""
+        return self.monitor.history if self.monitor is not None else History()
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether training should end, as of the last snapshot step: that of :class:`ww_callbacks.EarlyStopping`.
+
+        Attach one as "stop" for other rules than its defaults.
+        """
+        return bool(self.published.verdicts.get(VERDICT, {}).get("stop"))
+
+    def attach(self, name: str, signal: Signal) -> None:
+        """Let a signal judge the history after each report; call it on every rank, before :meth:`start`.
+
+        Args:
+            name: under which its verdict is found in ``published.verdicts``.
+            signal: what judges.
+
+        Raises:
+            ValueError: another signal has that name.
+        """
+        self._attached.add(name)
+        if self.monitor is not None:
+            self.monitor.attach(name, signal)
+
+    def start(self, step: int = 0) -> None:
+        """Begin, with a first snapshot. Every rank calls it.
+
+        Args:
+            step: optimizer steps finished so far.
+        """
+        if self._last_step is None:
+            self._last_step = int(step)
+            self._round(lambda monitor: self._start(monitor, int(step)))
+
+    def step(self, step: int) -> None:
+        """Tell how far training is. Every rank calls it after each optimizer step, with the same number.
+
+        Args:
+            step: number of finished optimizer steps.
+        """
+        last = self._last_step
+        if last is None:
+            self.start(step)
+            return
+        self._last_step = int(step)
+        if self._every is not None and crosses(last, int(step), self._every):
+            self._round(lambda monitor: monitor.step(step))
+        elif self.monitor is not None:
+            self._between(self.monitor, step)
+
+    def wait_for_first(self) -> None:
+        """Wait until the first results are published, at most ``drain_timeout`` seconds. Every rank calls it."""
+        if not self.published.metrics:
+            self._round(lambda monitor: monitor.wait_for_first())
+
+    def finish(self, step: int | None = None) -> None:
+        """Take a last snapshot, wait for all results, publish them and close. Every rank calls it.
+
+        Args:
+            step: number of finished optimizer steps; None for that of the last call of :meth:`step`.
+        """
+        self._round(lambda monitor: monitor.finish(step))
+
+    def close(self) -> None:
+        """End the worker at once; a rank may call it alone."""
+        if self.monitor is not None:
+            self.monitor.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint, on the first rank; empty on the others."""
+        return self.monitor.state_dict() if self.monitor is not None else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint; call it on every rank before :meth:`start`.
+
+        Args:
+            state: of :meth:`state_dict`.
+        """
+        if self.monitor is not None:
+            self.monitor.load_state_dict(state)
+
+    def __enter__(self) -> DistributedMonitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.close()
+
+    def _make(self, arguments: Mapping[str, Any]) -> None:
+        self.monitor = Monitor(self._model, **arguments)
+
+    def _start(self, monitor: Monitor, step: int) -> None:
+        if VERDICT not in self._attached:
+            monitor.attach(VERDICT, EarlyStopping())
+        monitor.start(step)
+
+    def _round(self, action: Callable[[Monitor], object]) -> None:
+        published = on_first_rank(self._ranks, self._model, lambda: self._act(action))
+        if published is not None:
+            self.published = published
+
+    def _act(self, action: Callable[[Monitor], object]) -> Published | None:
+        """What has been published by the action, None where it is the same as before."""
+        assert self.monitor is not None
+        error, self._late_error = self._late_error, None
+        if error is not None:
+            raise error
+        action(self.monitor)
+        return None if self.monitor.published is self.published else self.monitor.published
+
+    def _between(self, monitor: Monitor, step: int) -> None:
+        """Between snapshots the other ranks take no part: they learn of an error with the next snapshot."""
+        try:
+            monitor.step(step)
+        except Exception as error:
+            if self._ranks.size == 1:
+                raise
+            self._late_error = error

@@ -1,0 +1,100 @@
+"""Several ranks: the first one watches, and every rank knows the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from torch import distributed, nn
+
+from ww_callbacks.weights.torch_sharded import follow, is_sharded, leading, reshard
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """The processes of a training, seen from one of them.
+
+    Attributes:
+        size: how many there are.
+        is_first: whether this is the first one.
+        broadcast: called by all with anything, gives all what the first one called it with.
+    """
+
+    size: int
+    is_first: bool
+    broadcast: Callable[[Any], Any]
+
+    @classmethod
+    def of_torch(cls) -> Ranks:
+        """Those of torch's default process group; a single one where there is no group.
+
+        Example:
+            >>> Ranks.of_torch().size
+            1
+        """
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return cls(1, True, lambda message: message)
+        return cls(distributed.get_world_size(), distributed.get_rank() == 0, _broadcast)
+
+
+def on_first_rank(ranks: Ranks, model: nn.Module, action: Callable[[], T]) -> T:
+    """Run ``action`` on the first rank and give what it returns to all: one broadcast of plain values.
+
+    Where ranks hold parts of the weights, each weight that the action reads is gathered by all ranks when it is read,
+    one at a time; only the first one keeps it. That takes a further broadcast of a number per weight.
+
+    It is collective: every rank has to call it, at the same places.
+
+    Args:
+        ranks: that take part.
+        model: whose weights the action may read.
+        action: called on the first rank only; it must not be collective itself.
+
+    Returns:
+        What ``action`` returned on the first rank.
+
+    Raises:
+        Exception: on the first rank what ``action`` raised; on the others a RuntimeError that tells it. So no rank
+            waits for one that has failed.
+
+    Example:
+        >>> on_first_rank(Ranks.of_torch(), nn.Linear(2, 2), lambda: 5)
+        5
+    """
+    reshard(model)
+    if ranks.size == 1:
+        return action()
+    return _lead(ranks, model, action) if ranks.is_first else _follow(ranks, model)
+
+
+def _lead(ranks: Ranks, model: nn.Module, action: Callable[[], T]) -> T:
+    answer: Any = None
+    failure: Exception | None = None
+    try:
+        with leading(model, ranks.broadcast) if any(map(is_sharded, model.parameters())) else nullcontext():
+            answer = action()
+    except Exception as error:
+        failure = error
+    ranks.broadcast((answer, "" if failure is None else f"{type(failure).__name__}: {failure}"))
+    if failure is not None:
+        raise failure
+    return cast(T, answer)
+
+
+def _follow(ranks: Ranks, model: nn.Module) -> Any:
+    while isinstance(message := ranks.broadcast(None), int):
+        follow(model, message)
+    answer, told = message
+    if told:
+        raise RuntimeError(f"ww_callbacks failed on the first rank: {told}")
+    return answer
+
+
+def _broadcast(message: Any) -> Any:
+    messages = [message]
+    distributed.broadcast_object_list(messages, src=0)
+    return messages[0]
