@@ -23,7 +23,10 @@ class LoggerOutput:
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Log one snapshot at its step."""
-        self._logger.log_metrics(dict(metrics), step=report.step)
+        values = dict(metrics)
+        if _is_a(self._logger, "NeptuneLogger"):  # it ignores steps, and results come late
+            values["ww/step"] = float(report.step or 0)
+        self._logger.log_metrics(values, step=report.step)
 
     def close(self) -> None:
         """The logger stays open: it is the trainer's."""
@@ -39,4 +42,9 @@ def logger_outputs(trainer: Trainer) -> list[Output]:
 
 def is_tensorboard(logger: object) -> bool:
     """Whether it is the TensorBoardLogger of either distribution."""
-    return any(cls.__name__ == "TensorBoardLogger" for cls in type(logger).__mro__)
+    return _is_a(logger, "TensorBoardLogger")
+
+
+def _is_a(logger: object, name: str) -> bool:
+    """By the name of its class: there are two distributions of Lightning."""
+    return any(cls.__name__ == name for cls in type(logger).__mro__)
