@@ -182,22 +182,43 @@ def memory() -> None:
             print(f"| {rows} x {columns}{label} | {peak / 2**20:.0f} MiB | {peak / (8 * columns**2):.2f} |", flush=True)
 
 
+def decades(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """A spectrum spread evenly over ten decades."""
+    left = np.linalg.qr(rng.standard_normal((rows, columns)))[0]
+    right = np.linalg.qr(rng.standard_normal((columns, columns)))[0]
+    return (left * 10 ** rng.uniform(-5, 0, columns)) @ right
+
+
+FLOAT32_FAMILIES: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
+    "looks trained": heavy,
+    "Gaussian": lambda rng, rows, columns: rng.standard_normal((rows, columns)),
+    "Student-t, 3 degrees of freedom": lambda rng, rows, columns: rng.standard_t(3, (rows, columns)),
+    "ten decades": decades,
+}
+
+
 def float32() -> None:
-    print("\n| layers | time float64 | float32 | largest true error of alpha | layers whose estimate is smaller |")
-    print("|---|---|---|---|---|")
-    for name in list(WORKLOADS)[:2]:
-        arrays = weights(WORKLOADS[name][0])
-        reports, times = [], []
-        for precision in ("float64", "float32"):
-            start = time.process_time()
-            reports.append(ww.analyze(arrays, precision=precision, randomize=False))
-            times.append(time.process_time() - start)
-        pairs = [(a, b) for a, b in zip(*reports, strict=True) if a.alpha is not None and b.alpha is not None]
-        errors = [abs(a.alpha - b.alpha) for a, b in pairs]
-        low = sum(error > b.alpha_error for error, (_, b) in zip(errors, pairs, strict=True))
-        print(
-            f"| {name} | {times[0]:.2f} s | {times[1]:.2f} s | {max(errors):.1e} | {low} of {len(pairs)} |", flush=True
-        )
+    """Real errors of single precision beside the estimate, 24 matrices of each family."""
+    print("\n| family | median error of alpha | largest | same xmin: largest | other xmin | above alpha_error | time |")
+    print("|---|---|---|---|---|---|---|")
+    for name, make in FLOAT32_FAMILIES.items():
+        rng = np.random.default_rng(0)
+        pairs, times = [], [0.0, 0.0]
+        for rows, columns in [(512, 512), (768, 768), (2048, 512)] * 8:
+            matrix = make(rng, rows, columns).astype(np.float32)
+            layers = []
+            for index, precision in enumerate(("float64", "float32")):
+                start = time.process_time()
+                report = ww.analyze({"layer": matrix}, precision=precision, randomize=False)
+                times[index] += time.process_time() - start
+                layers.append(report.layers[0])
+            pairs.append(layers)
+        errors = np.array([abs(exact.alpha - fast.alpha) for exact, fast in pairs])
+        other = np.array([exact.num_pl_spikes != fast.num_pl_spikes for exact, fast in pairs])
+        low = sum(error > fast.alpha_error for error, (_, fast) in zip(errors, pairs, strict=True))
+        cells = [f"{np.median(errors):.0e}", f"{errors.max():.0e}", f"{errors[~other].max():.0e}"]
+        counts = [f"{other.sum()} of {len(pairs)}", f"{low} of {len(pairs)}", f"{times[1] / times[0]:.2f}"]
+        print("| " + " | ".join([name, *cells, *counts]) + " |", flush=True)
 
 
 def bootstrap() -> None:

@@ -101,7 +101,7 @@ def _spectral_columns(
         return {"status": "failed", "reason": "the squares of the weights leave the range of float64"}
     values = np.sort(np.concatenate(by_position)) * factor
     tolerance = _tolerance(float(values[-1]), rows, columns, settings.precision)
-    deficient = values[0] <= tolerance and min(rows, columns) <= MAX_SVD_SIDE
+    deficient = values[0] <= tolerance and min(rows, columns) <= MAX_SVD_SIDE and settings.precision == "float64"
     rank = spectra.numerical_rank(matrices) if deficient else None
     result: dict[str, Any] = asdict(spectra.norm_metrics(values, tolerance, rank))
     if settings.spectrum:
