@@ -22,7 +22,7 @@ class Settings:
         conv_scale: factor on the eigenvalues of a convolution with rf kernel positions: "weightwatcher" (½, today's
             default there), "paper" (rf/2, the published figures) or "none". Alpha does not depend on it.
         randomize: compare each layer with a shuffled copy of itself: correlation traps.
-        precision: "float64", or "float32" for half the time and a small error of alpha, which is estimated.
+        precision: "float64", or "float32" for two thirds of the time and a small error of alpha, which is estimated.
         interval: of alpha: "asymptotic", or "bootstrap" with xmin chosen anew in each replicate.
         fit: "PL", a power law, or "TPL", a truncated one (alpha and Lambda) on the tail of the power law.
         seed: of the shuffle and of all resampling, ≥ 0.

@@ -53,7 +53,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         on_result: called with each :class:`~ww_callbacks.report.Report`.
         conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" or "none".
         randomize: compare each layer with a shuffled copy of itself: correlation traps.
-        precision: "float64", or "float32" for half the time and a small error of alpha, which is estimated.
+        precision: "float64", or "float32" for two thirds of the time and a small error of alpha, which is estimated.
         interval: 95 % interval of alpha: "asymptotic", or "bootstrap" with xmin chosen anew in 40 resampled spectra.
         fit: "PL", a power law, or "TPL", a truncated one.
         seed: of the shuffle and of all resampling.

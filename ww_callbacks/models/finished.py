@@ -47,7 +47,7 @@ def analyze(
         conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" (number of kernel
             positions / 2) or "none".
         randomize: compare each layer with a shuffled copy of itself (rand_alpha, num_traps and so on).
-        precision: "float64", or "float32" for half the time and an error of alpha, estimated in ``alpha_error``.
+        precision: "float64", or "float32" for two thirds of the time, the error of alpha in ``alpha_error``.
         interval: 95 % interval of alpha: "asymptotic", or "bootstrap" with xmin chosen anew in 40 resampled spectra.
         fit: "PL", a power law, or "TPL", a truncated one (alpha and Lambda).
         seed: of the shuffle and of all resampling; the same seed gives the same report.

@@ -45,7 +45,7 @@ def compare(
         conv_scale: factor on the eigenvalues of convolutions, as in :func:`ww_callbacks.analyze`.
         randomize: compare each layer with a shuffled copy of itself in the reports; the correlations of the shuffled
             weights do not depend on it.
-        precision: "float64", or "float32" for half the time.
+        precision: "float64", or "float32" for about two thirds of the time.
         seed: of the shuffle.
         workers: processes to analyse in; 0 for this process.
         progress: show a bar for each model on standard error, where that is a terminal or a notebook.

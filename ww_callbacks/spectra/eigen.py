@@ -30,7 +30,7 @@ def eigenvalues(
 
     Args:
         matrix: weights, shape (rows, columns), any real dtype. Either orientation.
-        precision: "float64", or "float32" for half the time.
+        precision: "float64", or "float32" for about two thirds of the time.
         largest: the largest absolute element of the layer, where the caller knows it and so that all are finite: saves
             a pass over the weights.
 
