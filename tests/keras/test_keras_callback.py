@@ -296,6 +296,26 @@ def test_stock_early_stopping_stops_by_alpha() -> None:
     assert monitor.history.steps == [0, 24]
 
 
+@pytest.mark.parametrize("verbose", [1, 2])
+def test_the_progress_bar_shows_alpha_on_request_and_none_of_the_other_means(
+    verbose: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x, y = data()
+
+    def shown(**options: Any) -> str:
+        monitor = SpectralMonitor(every_n_steps=2, when_busy="wait", **options)
+        history = network().fit(x, y, batch_size=8, verbose=verbose, callbacks=[monitor])
+        assert "ww/alpha_median" in history.history
+        return capsys.readouterr().out
+
+    assert "ww/" not in shown()
+    out = shown(prog_bar=True)
+    assert "ww/alpha:" in out.splitlines()[-1]
+    assert out.count("ww/") == out.count("ww/alpha:")
+    if verbose == 1:
+        assert out.count("ww/alpha:") > 1  # during the epoch too
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras's TensorBoard callback needs TensorFlow")
 def test_beside_the_tensorboard_callback_of_keras(tmp_path: Path) -> None:
     stock = keras.callbacks.TensorBoard(log_dir=str(tmp_path), update_freq=5)
@@ -481,6 +501,7 @@ def test_other_callbacks_find_the_monitor_in_any_order_and_it_keeps_nothing_aliv
         ({"log_every_layer": "all"}, TypeError, r"log_every_layer: expected a list of patterns"),
         ({"log_dir": 5}, TypeError, r"log_dir: expected a path or None, got 5"),
         ({"jsonl": 5}, TypeError, r"jsonl: expected a path, True, False or None, got 5"),
+        ({"prog_bar": "yes"}, TypeError, r"prog_bar: expected True or False, got 'yes'"),
         ({"on_result": "print"}, TypeError, r"on_result: expected a function or None, got 'print'"),
         ({"conv_scale": "half"}, ValueError, r"conv_scale: expected"),
         ({"when_busy": "drop"}, ValueError, r"when_busy: expected one of 'skip', 'wait', got 'drop'"),
@@ -506,6 +527,7 @@ def test_a_callback_survives_as_a_value_in_a_configuration_file() -> None:
         "log_every_layer": ["first"],
         "log_dir": "runs/a",
         "jsonl": True,
+        "prog_bar": True,
         "conv_scale": "paper",
         "when_busy": "wait",
         "slots": 3,

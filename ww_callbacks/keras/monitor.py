@@ -12,7 +12,8 @@ from typing import Any
 import keras
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval
-from ww_callbacks.arguments import check_places
+from ww_callbacks.arguments import check_flag, check_places
+from ww_callbacks.keras.bar import bar_of, show
 from ww_callbacks.keras.fit import batches_done, inner_optimizer, nothing_to_end, steps_done, when_left
 from ww_callbacks.keras.registry import enter
 from ww_callbacks.monitor import Monitor, Published, crosses
@@ -50,6 +51,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             True, False, or patterns.
         log_dir: folder for TensorBoard; None for none.
         jsonl: a file for all results as JSON lines, or True for ``<log_dir>/ww_history.jsonl``.
+        prog_bar: show ``ww/alpha`` in the progress bar of ``fit``.
         on_result: called with each :class:`~ww_callbacks.report.Report`.
         conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" or "none".
         randomize: compare each layer with a shuffled copy of itself: correlation traps.
@@ -100,6 +102,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         log_every_layer: bool | str | list[str] = "auto",
         log_dir: str | None = None,
         jsonl: bool | str | None = None,
+        prog_bar: bool = False,
         on_result: Callable[[Report], object] | None = None,
         conv_scale: ConvScale = "weightwatcher",
         randomize: bool = True,
@@ -121,6 +124,8 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         every_n_steps = schedule(every_n_steps, every_n_epochs)
         check_places(log_dir, jsonl)
+        check_flag("prog_bar", prog_bar)
+        self._prog_bar = prog_bar
         self._every_n_epochs, self._log_dir, self._jsonl = every_n_epochs, log_dir, jsonl
         self._options = Options(
             every_n_steps=every_n_steps,
@@ -148,6 +153,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         )
         self.monitor: Monitor | None = None
         self._end_watch: Callable[[], None] = nothing_to_end
+        self._bar: Any = None
         self._logged: Mapping[str, float] = {}
         self._watched: weakref.ref[Any] | None = None
         self._known: tuple[int | None, Mapping[str, float]] = (None, {})
@@ -191,6 +197,8 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         self.monitor = Monitor(model, log_dir=self._log_dir, jsonl=self._jsonl, **self._options.as_arguments())
         self._end_watch()
         self._end_watch = when_left(sys._getframe(2), model, self.monitor.close)
+        self._bar = bar_of(sys._getframe(2))
+        self._show()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Batches are counted from here: asking the optimizer at each batch would wait for the device."""
@@ -215,7 +223,10 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         if self.monitor.is_due(self._step):
             model = self.model  # on JAX this fetches the state
             self._step, self._batches_before = steps_done(model), batches_done(model) - batch
-        self.monitor.step(self._step)
+            self.monitor.step(self._step)
+            self._show()
+        else:
+            self.monitor.step(self._step)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Put the means into the logs of the epoch."""
@@ -238,6 +249,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         if not self._logged:
             self.monitor.wait_for_first()
         self._logged = {**self._logged, **self.monitor.metrics}  # the same keys in every epoch
+        self._show()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Take the last snapshot and wait for late results."""
@@ -248,6 +260,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         if self.monitor is not None:
             self.monitor.finish(steps_done(self.model))
         self._end_watch()
+        self._bar = None
 
     def get_config(self) -> dict[str, Any]:
         """The arguments as plain values; a function or an executor is not among them."""
@@ -257,7 +270,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             del config["executor"]
         places: dict[str, object] = {"log_dir": self._log_dir, "jsonl": self._jsonl}
         plain = {name: os.fspath(to) if isinstance(to, os.PathLike) else to for name, to in places.items()}
-        return config | plain | {"every_n_epochs": self._every_n_epochs}
+        return config | plain | {"every_n_epochs": self._every_n_epochs, "prog_bar": self._prog_bar}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SpectralMonitor:
@@ -266,7 +279,11 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies leave the process behind."""
-        return self.__dict__ | {"monitor": None, "_watched": None, "_end_watch": nothing_to_end}
+        return self.__dict__ | {"monitor": None, "_watched": None, "_end_watch": nothing_to_end, "_bar": None}
+
+    def _show(self) -> None:
+        if self._bar is not None:
+            show(self._bar, self.published.metrics if self._prog_bar else None)
 
     def _take_baseline(self, monitor: Monitor) -> None:
         """Before the first step; once more after it, where a model is built by its first call."""
