@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from keras import layers
 import ww_callbacks as ww
 from ww_callbacks.analysis import as_matrices
 from ww_callbacks.weights import Layer, find_layers
+from ww_callbacks.weights.files import hdf5, hdf5_walk
 
 
 def convolutions() -> Any:
@@ -205,7 +208,7 @@ def test_two_scopes_of_one_name_lose_nothing(tmp_path):
 # --- files that lie --------------------------------------------------------------------------------------------------
 
 
-def hdf5(path: Path, fill: Callable[[h5py.File], object]) -> Path:
+def written(path: Path, fill: Callable[[h5py.File], object]) -> Path:
     with h5py.File(path, "w") as file:
         fill(file)
     return path
@@ -268,14 +271,14 @@ def deep(file: h5py.File) -> None:
          "config"],
 )  # fmt: skip
 def test_hdf5_files_that_lie(tmp_path, fill, cause):
-    path = hdf5(tmp_path / "model.h5", fill)
+    path = written(tmp_path / "model.h5", fill)
     with pytest.raises(ww.WeightsFileError, match=cause) as caught:
         find_layers(path)
     assert str(caught.value).startswith(f"{path}: ")
 
 
 def test_groups_that_hold_themselves_are_walked_once(tmp_path):
-    assert [layer.name for layer in find_layers(hdf5(tmp_path / "model.h5", cycle))] == ["fc"]
+    assert [layer.name for layer in find_layers(written(tmp_path / "model.h5", cycle))] == ["fc"]
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 1000, 0.5, 0.99])
@@ -325,3 +328,39 @@ def test_archives_that_lie(tmp_path, change, compression, cause):
         find_layers(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert not (tmp_path.parent / "evil").exists()
+
+
+# --- files that the HDF5 library does not survive --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ends", "name"), [("while True: pass", "SIGALRM"), ("import os, signal; os.kill(os.getpid(), 11)", "SIGSEGV")]
+)
+def test_a_file_on_which_the_library_hangs_or_crashes_is_refused(tmp_path, monkeypatch, ends, name):
+    """The child stands for the library: a real such file depends on its version."""
+    program = tmp_path / "walk.py"
+    program.write_text(f"import signal\nsignal.alarm(1)\n{ends}\n")
+    monkeypatch.setattr(hdf5_walk, "__file__", str(program))
+    path = saved(keras.Sequential([keras.Input((6,)), layers.Dense(5)]), tmp_path, "weights.h5")
+    with pytest.raises(ww.WeightsFileError, match=rf"damaged: the HDF5 library hangs or crashes on it \({name}\)"):
+        find_layers(path)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_child_takes_the_whole_way_and_loads_nothing_of_ours(tmp_path, ending):
+    path = saved(keras.Sequential([keras.Input((6,)), layers.Dense(5)]), tmp_path, ending)
+    program = (
+        "import sys; from importlib.util import module_from_spec as make, spec_from_file_location as at\n"
+        "spec = at('walk', sys.argv[1]); walk = make(spec); spec.loader.exec_module(walk)\n"
+        "with walk.opened(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])) as file:\n"
+        "    count = sum(1 for _ in walk.walk(file))\n"
+        "print(count, [name for name in sys.modules if name.startswith(('ww_', 'torch', 'keras'))])\n"
+    )
+    place = [str(value) for value in hdf5._place(path)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, hdf5_walk.__file__, *place],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    count, modules = done.stdout.strip().split(" ", 1)
+    assert int(count) >= 2
+    assert modules == "[]"

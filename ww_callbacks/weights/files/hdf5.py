@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
+import os
+import signal
+import subprocess
+import sys
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,13 +15,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ww_callbacks.weights.files import zips
+from ww_callbacks.weights.files import hdf5_walk, zips
 from ww_callbacks.weights.files.stored import WeightsFileError, check_inflation, reading
 from ww_callbacks.weights.stored import Stored, StoredTensor
 
 MEMBER = "model.weights.h5"
 """Where a ``.keras`` archive keeps its weights."""
-MAX_DEPTH, MAX_OBJECTS = 64, 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,16 @@ def tree_of(path: Path) -> Tree:
     Raises:
         WeightsFileError: not such a file, damaged, or one that leads to other files: links and virtual datasets.
     """
-    with reading(path), _opened(path) as file:
+    with reading(path):
+        place = _place(path)
+        status = try_alone(*place)
+    if status < 0:
+        raise WeightsFileError(
+            path, f"damaged: the HDF5 library hangs or crashes on it ({signal.Signals(-status).name})"
+        )
+    with reading(path), hdf5_walk.opened(*place) as file:
         tree = Tree({}, {}, _text(file.attrs.get("model_config", "")))
-        for name, item in _walk(path, file, "", set()):
+        for name, item in hdf5_walk.walk(file):
             if isinstance(item, h5py.Group):
                 tree.names[name] = _text(item.attrs.get("name", ""))
             else:
@@ -54,65 +61,41 @@ def tree_of(path: Path) -> Tree:
     return tree
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
+def _place(path: Path) -> tuple[str, int, int]:
+    """The file, where the HDF5 file begins in it, and its bytes; 0 where it is the whole."""
     if not zipfile.is_zipfile(path):
-        with h5py.File(path, "r") as file:
-            yield file
-        return
+        return str(path), 0, 0
     with zips.opened(path) as archive, path.open("rb") as raw:
         member = archive.getinfo(MEMBER)
         if member.compress_type != zipfile.ZIP_STORED:
             raise WeightsFileError(path, f"{MEMBER!r} is compressed, which Keras never does")
-        start = zips.start_of(path, raw, member)
-        with h5py.File(_Window(raw, start, member.file_size), "r") as file:
-            yield file
+        if not member.file_size:
+            raise WeightsFileError(path, f"{MEMBER!r} is empty")
+        return str(path), zips.start_of(path, raw, member), member.file_size
 
 
-class _Window(io.RawIOBase):
-    """A part of a file as a file."""
+def try_alone(path: str, start: int, size: int) -> int:
+    """Take the way through a file in a process of its own; its exit status, negative for a signal.
 
-    def __init__(self, raw: Any, start: int, size: int) -> None:
-        self._raw, self._start, self._size, self._position = raw, start, size, 0
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = max(0, min(len(buffer), self._size - self._position))
-        self._raw.seek(self._start + self._position)
-        count: int = self._raw.readinto(memoryview(buffer)[:wanted])
-        self._position += count
-        return count
-
-
-def _walk(path: Path, group: h5py.Group, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """Groups and datasets, each once, by hard links only."""
-    for key in group:
-        name = f"{prefix}/{key}" if prefix else key
-        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-            raise WeightsFileError(path, f"{name!r} is a link that may lead to another file, refused")
-        item = group[key]
-        place = h5py.h5o.get_info(item.id).addr
-        if place in seen:
-            continue
-        seen.add(place)
-        if name.count("/") > MAX_DEPTH or len(seen) > MAX_OBJECTS:
-            raise WeightsFileError(path, f"more than {MAX_DEPTH} groups inside each other or {MAX_OBJECTS} objects")
-        if isinstance(item, (h5py.Group, h5py.Dataset)):
-            yield name, item
-        if isinstance(item, h5py.Group):
-            yield from _walk(path, item, name, seen)
+    The child reads the program from its file: importing this package would take longer than the way.
+    """
+    if not sys.executable:
+        return 0
+    command = [sys.executable, hdf5_walk.__file__, path, str(start), str(size)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            timeout=hdf5_walk.LIMIT_SECONDS + 10,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return -signal.SIGTERM
+    return done.returncode
 
 
 def _tensor(path: Path, name: str, dataset: h5py.Dataset) -> StoredTensor:
@@ -128,7 +111,7 @@ def _tensor(path: Path, name: str, dataset: h5py.Dataset) -> StoredTensor:
 
 
 def _read(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], known: str) -> Stored:
-    with reading(path), _opened(path) as file:
+    with reading(path), hdf5_walk.opened(*_place(path)) as file:
         array: Stored = file[name][()]
     if array.shape != shape or array.dtype != dtype:
         raise WeightsFileError(path, f"{name!r} has changed since it was measured")

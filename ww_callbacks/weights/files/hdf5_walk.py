@@ -1,0 +1,111 @@
+"""The way through an HDF5 file. Needs h5py and nothing of this package: a process of its own takes it first.
+
+On a damaged file the HDF5 library may loop without end or crash, and the interpreter with it. So a child goes all the
+way before the process of the user does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import h5py
+
+MAX_DEPTH, MAX_OBJECTS = 64, 1_000_000
+LIMIT_SECONDS = 60
+
+
+class _Window(io.RawIOBase):
+    """A part of a file as a file."""
+
+    def __init__(self, raw: Any, start: int, size: int) -> None:
+        self._raw, self._start, self._size, self._position = raw, start, size, 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(0, min(len(buffer), self._size - self._position))
+        self._raw.seek(self._start + self._position)
+        count: int = self._raw.readinto(memoryview(buffer)[:wanted])
+        self._position += count
+        return count
+
+
+@contextlib.contextmanager
+def opened(path: str, start: int, size: int) -> Iterator[h5py.File]:
+    """The HDF5 file that lies in a file.
+
+    Args:
+        path: of the file.
+        start: where the HDF5 file begins.
+        size: its bytes; 0 where it is the whole file.
+    """
+    if not size:
+        with h5py.File(path, "r") as file:
+            yield file
+        return
+    with open(path, "rb") as raw, h5py.File(_Window(raw, start, size), "r") as file:
+        yield file
+
+
+def walk(group: h5py.Group, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+    """Groups and datasets, each once, by hard links only.
+
+    Raises:
+        ValueError: a link that may lead to another file, or too many groups.
+    """
+    seen = set() if seen is None else seen
+    for key in group:
+        name = f"{prefix}/{key}" if prefix else key
+        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name!r} is a link that may lead to another file, refused")
+        item = group[key]
+        place = h5py.h5o.get_info(item.id).addr
+        if place in seen:
+            continue
+        seen.add(place)
+        if name.count("/") > MAX_DEPTH or len(seen) > MAX_OBJECTS:
+            raise ValueError(f"more than {MAX_DEPTH} groups inside each other or {MAX_OBJECTS} objects")
+        if isinstance(item, (h5py.Group, h5py.Dataset)):
+            yield name, item
+        if isinstance(item, h5py.Group):
+            yield from walk(item, name, seen)
+
+
+def visit(path: str, start: int, size: int) -> None:
+    """Everything that reading will ask of the library, but for the numbers."""
+    with contextlib.suppress(Exception), opened(path, start, size) as file:
+        file.attrs.get("model_config", "")
+        for _, item in walk(file):
+            with contextlib.suppress(Exception):
+                item.attrs.get("name", ""), item.attrs.get("dtype", "")
+            with contextlib.suppress(Exception):
+                _measure(item)
+
+
+def _measure(item: Any) -> None:
+    if isinstance(item, h5py.Dataset) and not item.is_virtual and not item.external:
+        item.id.get_storage_size()
+        if item.chunks is not None:
+            item.id.get_num_chunks()
+
+
+if __name__ == "__main__":
+    if hasattr(signal, "alarm"):
+        signal.alarm(LIMIT_SECONDS)  # ends this process in the middle of the library too, and where nobody waits for it
+    visit(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
