@@ -1,1 +1,27 @@
-"""This file puts its folder on the path: tests in all folders can import `processes`."""
+"""Makes `processes` importable from tests in all folders, and runs them as other systems would."""
+
+from __future__ import annotations
+
+import pytest
+from elsewhere import take_away
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--elsewhere",
+        action="store_true",
+        help="run as on other systems: weights in temporary files, a thread that watches the trainer",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--elsewhere"):
+        take_away()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--elsewhere"):
+        skip = pytest.mark.skip(reason="about what only Linux has")
+        for item in items:
+            if item.get_closest_marker("linux_way") is not None:
+                item.add_marker(skip)
