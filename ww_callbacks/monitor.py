@@ -452,6 +452,10 @@ class Monitor:
         """Copy the weights and hand them over; where there is patience, first wait so long for what is under way."""
         self._collect(len(self._engine) if patience > 0 else 0, patience)
         self._publisher.update(self._last_step)
+        if self._engine.is_full:
+            self.skipped += step != self._last_skipped
+            self._last_skipped = step
+            return
         layers = select_layers(
             find_layers(self._model, self._options.max_rows, self._options.split), self._options.layers
         )
@@ -463,13 +467,9 @@ class Monitor:
             self._engine.renew(layers)
         if not self._engine.is_affordable():
             return
-        made_up_for = int(step == self._last_skipped)
-        if self._engine.take(layers, step, self.skipped - made_up_for):
-            self.skipped -= made_up_for
-            self._last_snapshot = step
-        else:
-            self.skipped += 1
-            self._last_skipped = step
+        self.skipped -= step == self._last_skipped  # it is made up for
+        self._engine.take(layers, step, self.skipped)
+        self._last_snapshot = step
         if self._options.executor == "sync":
             self._collect()
             self._publisher.update(self._last_step)

@@ -161,7 +161,8 @@ def test_a_trainer_that_ends_takes_its_worker_along_though_forked_loaders_live_o
     os.kill(program.pid, sent)
     if sent == signal.SIGTERM:
         (run.folder / "go").touch()  # its handler ends training at the next hook, after the copy
-    assert program.wait(30) != 0
+    status = program.wait(30)
+    assert status != 0 or sent == signal.SIGTERM  # after that one Lightning ends training as it sees fit
     run.assert_worker_gone()
     run.assert_nothing_left(LOADER_POLL)
     assert "ww_callbacks:" not in program.output
@@ -208,7 +209,7 @@ save({{"warnings": [str(each.message) for each in caught], "history": outcome(mo
 
 @pytest.mark.slow
 def test_a_hundred_monitors_after_one_another_leave_no_memory(run: Session):
-    run.run(
+    program = run.start(
         """
 import gc, os
 import ww_callbacks as ww
@@ -226,12 +227,13 @@ seen, memory = [], []
 for number in range(100):
     monitor = ww.Monitor({"fc": weights_at(number, 400, 300)}, every_n_steps=1)
     monitor.start()
-    monitor.finish(1) if number % 4 == 0 else monitor.close()
+    monitor.finish(1) if number % 10 == 0 else monitor.close()
     seen.append(counts())
     memory.append(resident())
 save({"seen": seen, "memory": memory})
-""",
+"""
     )
+    program.succeed(140)
     result = run.json()
     assert result["seen"][1:] == [result["seen"][1]] * 99
     assert result["memory"][-1] - result["memory"][10] < 4.0, result["memory"]

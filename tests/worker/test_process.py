@@ -171,7 +171,7 @@ def test_deaths_with_results_in_between_do_not_add_up(bench):
         assert bench.run().status == "ok"
         pid = bench.pid
         os.kill(pid, signal.SIGKILL)
-        assert bench.run().status == "failed"
+        bench.run()  # fails, unless the death was noticed before it was sent
     assert bench.worker.broken == ""
 
 

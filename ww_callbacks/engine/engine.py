@@ -76,25 +76,25 @@ class Engine:
         self._line = Line(_specs(layers), self._limits)
         self.snapshot_bytes = self._line.buffer.nbytes
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no snapshot can be taken now, for each slot holds one."""
+        return self._line is not None and not self._line.buffer.has_free_slot
+
     def is_affordable(self) -> bool:
         """Whether the budget has anything left for a snapshot."""
         return self._allowance() > 0
 
-    def take(self, layers: tuple[Layer, ...], step: int, skipped: int) -> bool:
+    def take(self, layers: tuple[Layer, ...], step: int, skipped: int) -> None:
         """Copy weights and hand them over: those of all layers, or as many as the budget allows.
 
         Args:
             layers: every layer of the model, analysed or not; those that memory and analysts are for.
             step: finished optimizer steps.
             skipped: snapshots skipped so far.
-
-        Returns:
-            Whether there was a free slot.
         """
         assert self._line is not None
         line, start = self._line, time.perf_counter()
-        if not line.buffer.has_free_slot:
-            return False
         chosen = line.choose(self._allowance())
         slot = line.copy([layer.source for layer in layers if layer.source is not None], chosen, step)
         assert slot is not None
@@ -102,7 +102,6 @@ class Engine:
         self._under_way.append(Pending(step, time.time(), skipped, slot, layers, chosen))
         self.taken += 1
         self.hand_over()
-        return True
 
     def hand_over(self, wait_for: int = 0) -> None:
         """Have those snapshots analysed whose weights have arrived from the device they were on.
