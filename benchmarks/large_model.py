@@ -57,13 +57,13 @@ def rotation() -> None:
     """20 layers, of which a snapshot may be about some: the staleness of each."""
     rng = np.random.default_rng(0)
     model = {f"layer{i:02d}": rng.standard_t(3, (600, 400)).astype(np.float32) for i in range(20)}
-    with ww.Monitor(model, every_n_steps=10, budget="0.5s", when_busy="wait", drain_timeout=600.0) as monitor:
+    with ww.Monitor(model, every_n_steps=10, budget="0.08s", when_busy="wait", drain_timeout=600.0) as monitor:
         for step in range(1, 201):
             for weights in model.values():
                 weights *= np.float32(1.0005)
             monitor.step(step)
         status = monitor.status()
-        print(f"20 layers, budget 0.5 s per snapshot, a snapshot every 10 steps, seen from step {step}")
+        print(f"20 layers, budget 0.08 s per snapshot, a snapshot every 10 steps, seen from step {step}")
     for report in list(monitor.history)[:6]:
         looked_at = [layer.name[-2:] for layer in report if layer.step == report.step and layer.status == "ok"]
         print(f"  step {report.step}: layers {' '.join(looked_at)}")
