@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
 
 import pytest
-from programs import LOADER_POLL, MEMORY, Program, Session, _read, mappings, session, wait_until
+from elsewhere import NO_RIGHT
+from programs import LOADER_POLL, MEMORY, ROOT, Program, Session, _read, mappings, session, wait_until
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -171,35 +171,32 @@ def test_a_trainer_that_ends_takes_its_worker_along_though_forked_loaders_live_o
 # --- what surrounds them ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("no right to mount")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def test_a_log_directory_on_a_full_disk(run: Session, small_disk):
+def test_a_log_directory_on_a_full_disk(run: Session):
     """TensorBoard's events and the JSON lines end with a warning each at most; the results are in the history."""
-    run.run(
+    disk = run.folder / "disk"
+    disk.mkdir()
+    program = run.start(
         f"""
+from elsewhere import small_disk
+small_disk({str(disk)!r}, "64k")
 import warnings
 import ww_callbacks as ww
 from programs import outcome, save, weights_at
 model = {{f"fc{{i}}": weights_at(i) for i in range(8)}}
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    with ww.Monitor(model, every_n_steps=1, when_busy="wait", log_dir={str(small_disk)!r}, jsonl=True) as monitor:
+    with ww.Monitor(model, every_n_steps=1, when_busy="wait", log_dir={str(disk)!r}, jsonl=True) as monitor:
         for step in range(1, 16):
             for weights in model.values():
                 weights *= 1.01
             monitor.step(step)
 save({{"warnings": [str(each.message) for each in caught], "history": outcome(monitor.history)}})
-"""
+""",
+        path=(ROOT / "tests",),
     )
+    if program.wait() == NO_RIGHT:
+        pytest.skip("no right to mount")
+    program.succeed()
     result = run.json()
     assert [step for step, _ in result["history"]] == list(range(16))
     assert 1 <= len(result["warnings"]) <= 2, result["warnings"]

@@ -328,6 +328,7 @@ def test_weights_outside_the_shared_memory_are_refused(bench):
     assert bench.run().status == "ok"
 
 
+@pytest.mark.linux_way
 def test_the_process_is_alone_quiet_and_knows_nothing_of_ranks_and_devices(bench, monkeypatch):
     for name, value in {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "MASTER_ADDR": "x", "PL_X": "1"}.items():
         monkeypatch.setenv(name, value)
@@ -355,6 +356,7 @@ def test_ctrl_c_is_the_trainers_and_not_the_workers(bench):
     assert bench.pid == pid
 
 
+@pytest.mark.linux_way
 def test_the_process_maps_the_weights_read_only_and_holds_no_other_descriptor_of_ours(bench, tmp_path):
     with (tmp_path / "mine").open("w") as file:
         os.set_inheritable(file.fileno(), True)
