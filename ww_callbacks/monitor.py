@@ -331,6 +331,11 @@ class Monitor:
         self.history.record(name, value, self._last_step if step is None else int(step))
 
     @property
+    def last_step(self) -> int | None:
+        """Finished optimizer steps as told last; None before the start."""
+        return self._last_step
+
+    @property
     def closed(self) -> bool:
         """Whether monitoring has ended."""
         return self._closed

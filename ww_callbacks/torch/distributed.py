@@ -89,15 +89,14 @@ class DistributedMonitor:
         if self.monitor is not None:
             self.monitor.attach(name, signal)
 
-    def start(self, step: int = 0) -> None:
-        """Begin, with a first snapshot. Every rank calls it.
+    def start(self, step: int | None = None) -> None:
+        """Begin, with a first snapshot. Every rank calls it; entering the context does.
 
         Args:
-            step: optimizer steps finished so far.
+            step: optimizer steps finished so far; None for those of the checkpoint, 0 without one.
         """
         if self._last_step is None:
-            self._last_step = int(step)
-            self._round(lambda monitor: self._start(monitor, int(step)))
+            self._last_step, self.published = on_first_rank(self._ranks, self._model, lambda: self._begin(step))
 
     def step(self, step: int) -> None:
         """Tell how far training is. Every rank calls it after each optimizer step, with the same number.
@@ -147,6 +146,7 @@ class DistributedMonitor:
             self.monitor.load_state_dict(state)
 
     def __enter__(self) -> DistributedMonitor:
+        self.start()
         return self
 
     def __exit__(
@@ -160,10 +160,12 @@ class DistributedMonitor:
     def _make(self, arguments: Mapping[str, Any]) -> None:
         self.monitor = Monitor(self._model, **arguments)
 
-    def _start(self, monitor: Monitor, step: int) -> None:
+    def _begin(self, step: int | None) -> tuple[int, Published]:
+        assert self.monitor is not None
         if VERDICT not in self._attached:
-            monitor.attach(VERDICT, EarlyStopping())
-        monitor.start(step)
+            self.monitor.attach(VERDICT, EarlyStopping())
+        self.monitor.start(step)
+        return self.monitor.last_step or 0, self.monitor.published
 
     def _round(self, action: Callable[[Monitor], object]) -> None:
         published = on_first_rank(self._ranks, self._model, lambda: self._act(action))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from ww_callbacks.signals.partners import find_partners, holder_of, module_ratios
-from ww_callbacks.weights.torch import plain_name
+from ww_callbacks.weights.torch.names import unwrapped
 
 Owners = dict[nn.Parameter, str]
 """Parameter → name of the module that holds it; a shared one belongs to the first."""
@@ -16,7 +16,7 @@ Owners = dict[nn.Parameter, str]
 def owners_of(model: nn.Module) -> Owners:
     """The module of each parameter, biases and the parts of parametrised weights too."""
     owners: Owners = {}
-    for name, module in _modules(model):
+    for name, module in unwrapped(model):
         for key, parameter in module._parameters.items():
             if parameter is not None:
                 owners.setdefault(parameter, _owner(name) or key)
@@ -29,7 +29,7 @@ def partners_of(model: nn.Module) -> dict[str, str]:
     A module normalises where its class says so and it holds vectors only.
     """
     names, norms = [], set()
-    for name, module in _modules(model):
+    for name, module in unwrapped(model):
         own = [parameter for parameter in module._parameters.values() if parameter is not None]
         if any(not _is_vector(parameter) for parameter in own):
             names.append(name)
@@ -63,13 +63,6 @@ def holds(owners: Mapping[nn.Parameter, str], name: str) -> str:
 
 def _is_vector(parameter: Tensor) -> bool:
     return not nn.parameter.is_lazy(parameter) and parameter.ndim <= 1
-
-
-def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        model = model.module
-    for name, module in model.named_modules():
-        yield plain_name(name), module
 
 
 def _owner(name: str) -> str:

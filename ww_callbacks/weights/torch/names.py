@@ -29,7 +29,7 @@ def unwrapped(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _inside(model: nn.Module) -> nn.Module | None:
-    """The model inside a wrapper, None where there is none."""
+    """The model inside a wrapper (data parallel, compiled, of Lightning Fabric), None where there is none."""
     parallel = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
-    inner = model.module if parallel else getattr(model, "_orig_mod", None)
+    inner = model.module if parallel else getattr(model, "_orig_mod", getattr(model, "_forward_module", None))
     return inner if isinstance(inner, nn.Module) else None
