@@ -23,7 +23,7 @@ _EQUAL = 1e-9
 def ratios_of(alphas: Sequence[float | None], mapping: MappingName, low: float, high: float) -> list[float]:
     """One ratio per layer, in the order of the layers.
 
-    With a_i the L finite alphas and [s1, s2] = [low, high]
+    With a_i the L finite alphas and [s1, s2] = [low, high]::
 
         linear    s1 + (s2 - s1) (a_i - min a)/(max a - min a)
         sqrt      L √a_i / Σ √a_j
