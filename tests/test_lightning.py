@@ -314,7 +314,7 @@ def test_a_resumed_training_has_the_steps_of_an_uninterrupted_one(
 
     folder, ours = tmp_path / "parts", {"when_busy": "wait", "jsonl": str(tmp_path / "history.jsonl")} | every
     fit_with_checkpoint(pl, folder, SpectralMonitor(**ours), 24)
-    saved = torch.load(folder / "last.ckpt", weights_only=True)["callbacks"]["SpectralMonitor"]
+    saved = torch.load(folder / "last.ckpt", weights_only=True)["callbacks"][whole.state_key]
     assert (saved["step"], saved["last_snapshot"]) == (24, 24)
     resumed = SpectralMonitor(**ours)
     trainer = fit_with_checkpoint(pl, folder, resumed, 36, ckpt_path=folder / "last.ckpt")

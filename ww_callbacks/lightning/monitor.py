@@ -246,6 +246,12 @@ class SpectralMonitor(Callback):
         if stage == "fit":
             self._stop()
 
+    @property
+    def state_key(self) -> str:
+        """Several monitors may stand in a list, each with a schedule or layers of its own."""
+        schedule = {"every_n_steps": self._options.every_n_steps, "every_n_epochs": self._every_n_epochs}
+        return f"{type(self).__qualname__}{schedule | {'layers': self._options.layers}}"
+
     def state_dict(self) -> dict[str, Any]:
         """What a training needs that goes on from a checkpoint, on the first rank; plain values."""
         return self.monitor.state_dict() if self.monitor is not None else dict(self._restored)
