@@ -235,3 +235,37 @@ def test_sharded_weights_are_gathered_layer_by_layer_and_kept_by_the_first_rank(
     # for each of the four weights as well.
     for _, step, messages, *_ in batches:
         assert messages == (0 if step % 5 else 2 + 4 * 3 * (step in steps))
+
+
+STOPPED = """
+from ww_callbacks.lightning import SpectralEarlyStopping
+
+class Trapped(Module):
+    def training_step(self, batch, index):
+        if self.global_step == 10:
+            with torch.no_grad():
+                self.net[0].weight += 1.0  # a shifted mean is a correlation trap
+        return super().training_step(batch, index)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+stopping = SpectralEarlyStopping(rules=["traps"], patience=2)
+trainer = pl.Trainer(
+    strategy="ddp", devices=2, accelerator="cpu", max_epochs=9, logger=False, enable_progress_bar=False,
+    enable_model_summary=False, enable_checkpointing=False, callbacks=[stopping, monitor],
+)
+trainer.fit(Trapped(), data())
+save([trainer.global_step, stopping.state_dict()], f"rank{trainer.global_rank}.json")
+"""
+
+
+@pytest.mark.slow
+def test_every_rank_is_ended_at_the_same_step_for_the_same_reason(run: Session) -> None:
+    first, second = run_ranks(run, TRAINING + STOPPED)
+    assert first == second
+    step, state = first
+    assert (step, state["stopped_step"]) == (26, 25)  # the callback stands before the monitor: it hears a step later
+    assert "traps: net.0 has 1 correlation trap at step 20" in state["stopped_reason"]
+    assert "(weights of step 20 were judged, the verdict came at step 25)" in state["stopped_reason"]
