@@ -615,3 +615,32 @@ def test_layer_patterns_and_their_errors() -> None:
     assert [layer.name for layer in report if layer.N is not None] == ["inner.a", "inner.b"]
     with pytest.raises(ValueError, match=r"layers: 'iner\.\*' matches no layer; the layers are \['start', 'inner\.a'"):
         ww.analyze(model, layers=["iner.*"])
+
+
+# --- layers that a user knows ----------------------------------------------------------------------------------------
+
+
+class Experts(layers.Layer):
+    """Stacked matrices (experts, inputs, outputs)."""
+
+    def build(self, shape: Any) -> None:
+        self.stack = self.add_weight(shape=(2, 60, 80), name="stack")
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.einsum("bi,eio->bo", x, self.stack)
+
+
+def test_a_class_that_was_registered_gives_what_was_registered() -> None:
+    experts = built(Experts(), noise(3, 60))
+    assert "register_layer(Experts, ...) adds one" in next(iter(reasons_of(experts).values()))
+    ww.register_layer(Experts, lambda layer: {str(i): keras.ops.transpose(layer.stack[i]) for i in range(2)})
+    try:
+        matrices = matrices_of(experts)
+        assert [name.rpartition(".")[2] for name in matrices] == ["0", "1"]
+        x = noise(3, 60)
+        seen = sum(x @ matrix.T for (matrix,) in matrices.values())
+        np.testing.assert_allclose(seen, to_numpy(experts(x)), rtol=1e-3, atol=1e-4)
+        ww.register_layer(Experts, lambda layer: layer.nothing)
+        assert "what was registered for Experts fails: AttributeError" in next(iter(reasons_of(experts).values()))
+    finally:
+        ww.register_layer(Experts, None)

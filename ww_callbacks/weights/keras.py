@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ww_callbacks.analysis import LayerSpec
 from ww_callbacks.weights.matrix import LATER, Axes, Layer, dimensions_reason
+from ww_callbacks.weights.registered import array_layers, extractor_of
 
 Stored = NDArray[Any]
 
@@ -84,6 +85,10 @@ def _entries(
     name: str, layer: Any, parts: list[_Part], known: set[int], seen: dict[tuple[int, str], str]
 ) -> Iterator[Layer]:
     kind, own = type(layer).__name__, _own(layer)
+    extract = extractor_of(layer)
+    if extract is not None:
+        yield from array_layers(name, kind, layer, extract, keras.ops.convert_to_numpy)
+        return
     if not own:
         if _is_late(layer):
             yield Layer.skipped(name, kind, f"not built yet, {LATER}")
@@ -92,7 +97,11 @@ def _entries(
     rest = [v for v in own if len(v.shape) >= 2 and id(v) not in known]
     rest = [v for v in rest if not (parts and v.name.startswith(_COMPANIONS))]
     for variable in rest:
-        reason = "a bias" if variable.name == "bias" else f"{kind} has no rule for this weight, not analysed"
+        reason = (
+            "a bias"
+            if variable.name == "bias"
+            else f"{kind} has no rule for this weight; register_layer({kind}, ...) adds one"
+        )
         yield Layer.skipped(f"{name}.{variable.name}", kind, reason)
     if not parts and not rest:
         yield Layer.skipped(name, kind, dimensions_reason(1))

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
+
+import numpy as np
+
+from ww_callbacks.weights.kinds import OUT_IN, Kind, convolution, layers_of_kind
+from ww_callbacks.weights.matrix import Layer, dimensions_reason
+from ww_callbacks.weights.stored import Stored, StoredTensor
 
 Extract = Callable[[Any], Any]
 
@@ -64,3 +71,42 @@ def extracted(extract: Extract, layer: object) -> dict[str, Any]:
         if not isinstance(suffix, str):
             raise TypeError(f"expected suffixes that are strings, got {suffix!r}")
     return weights
+
+
+def registered_kind(word: str, rank: int, shape: tuple[int, ...]) -> Kind:
+    """What a weight of a registered layer is, by its number of dimensions."""
+    if rank < 2:
+        return Kind(word, reason=dimensions_reason(rank))
+    return Kind(word, OUT_IN) if rank == 2 else convolution(word, shape, channels_last=False)
+
+
+def array_layers(name: str, word: str, layer: object, extract: Extract, to_array: Callable[[Any], Any]) -> list[Layer]:
+    """The layers that a registered one makes, of weights that become arrays.
+
+    Args:
+        name: of the layer.
+        word: its class.
+        layer: the layer.
+        extract: what was registered.
+        to_array: a weight → an array.
+    """
+    try:
+        weights = {suffix: np.asarray(to_array(value)) for suffix, value in extracted(extract, layer).items()}
+    except Exception as error:
+        return [Layer.skipped(name, word, failure(word, error))]
+    layers: list[Layer] = []
+    for suffix, array in weights.items():
+        full = f"{name}.{suffix}" if suffix else name
+        tensor = StoredTensor(full, array.shape, array.dtype.name, partial(_read, extract, layer, suffix, to_array))
+        layers += layers_of_kind(full, registered_kind(word, array.ndim, array.shape), tensor)
+    return layers
+
+
+def failure(word: str, error: Exception) -> str:
+    """Why a layer is skipped whose extractor raises."""
+    return f"what was registered for {word} fails: {type(error).__name__}: {error}"
+
+
+def _read(extract: Extract, layer: object, suffix: str, to_array: Callable[[Any], Any]) -> Stored:
+    array: Stored = np.asarray(to_array(extracted(extract, layer)[suffix]))
+    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array

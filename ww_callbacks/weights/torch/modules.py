@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ww_callbacks.weights.kinds import OUT_IN, Kind, convolution, layers_of_kind
+from ww_callbacks.weights.kinds import Kind, layers_of_kind
 from ww_callbacks.weights.matrix import LATER, Layer, dimensions_reason
-from ww_callbacks.weights.registered import Extract, extracted, extractor_of
+from ww_callbacks.weights.registered import Extract, extracted, extractor_of, failure, registered_kind
 from ww_callbacks.weights.torch import lora
 from ww_callbacks.weights.torch.effective import Weight, tensor_weight, weights_of
 from ww_callbacks.weights.torch.names import unwrapped
@@ -130,20 +130,14 @@ def _registered(name: str, kind: str, module: nn.Module, extract: Extract, seen:
     try:
         weights = extracted(extract, module)
     except Exception as error:
-        yield Layer.skipped(name, kind, f"what was registered for {kind} fails: {type(error).__name__}: {error}")
+        yield Layer.skipped(name, kind, failure(kind, error))
         return
     for suffix, value in weights.items():
         full = f"{name}.{suffix}" if suffix else name
         weight = tensor_weight(torch.as_tensor(value))
+        what = Kind(kind) if weight.reason else registered_kind(kind, len(weight.shape), weight.shape)
         weight = replace(weight, compute=partial(_again, extract, module, suffix))
-        yield from _weight_layers(full, _registered_kind(kind, weight), weight, seen)
-
-
-def _registered_kind(word: str, weight: Weight) -> Kind:
-    rank = len(weight.shape)
-    if weight.reason or rank < 2:
-        return Kind(word, reason=weight.reason or dimensions_reason(rank))
-    return Kind(word, OUT_IN) if rank == 2 else convolution(word, weight.shape, channels_last=False)
+        yield from _weight_layers(full, what, weight, seen)
 
 
 def _again(extract: Extract, module: nn.Module, suffix: str) -> Tensor:
