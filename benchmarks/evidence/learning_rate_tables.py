@@ -87,10 +87,11 @@ def levels() -> str:
                     f"{mean('loss'):.4f}",
                     f"{100 * mean('error'):.2f}",
                     f"{mean('alpha_spread'):.3f}",
+                    f"{mean('seconds'):.1f}",
                 ]
             )
     return table(
-        ["training", "rates", "seeds", "mean ratio", "test loss", "error, %", "spread of alpha over layers"], body
+        ["training", "rates", "seeds", "mean ratio", "test loss", "error, %", "spread of alpha", "CPU, s"], body
     )
 
 
