@@ -52,7 +52,7 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = PATIENC
 
 
 def command_line(pid: int) -> str:
-    return _read(pid, "cmdline").replace("\0", " ")
+    return proc_file(pid, "cmdline").replace("\0", " ")
 
 
 def is_worker(pid: int) -> bool:
@@ -61,7 +61,7 @@ def is_worker(pid: int) -> bool:
 
 def mappings(pid: int) -> set[int]:
     """Inodes of our shared memory that a process holds, by descriptor or mapping."""
-    inodes = {int(line.split()[4]) for line in _read(pid, "maps").splitlines() if MEMORY in line}
+    inodes = {int(line.split()[4]) for line in proc_file(pid, "maps").splitlines() if MEMORY in line}
     with contextlib.suppress(OSError):
         for fd in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
@@ -72,21 +72,21 @@ def mappings(pid: int) -> set[int]:
 
 def named_memory(pid: int) -> set[str]:
     """Files in /dev/shm that a process maps."""
-    paths = (line.split(maxsplit=5)[-1] for line in _read(pid, "maps").splitlines())
+    paths = (line.split(maxsplit=5)[-1] for line in proc_file(pid, "maps").splitlines())
     return {path for path in paths if path.startswith("/dev/shm/")}
 
 
 def cpu_seconds(pid: int) -> float:
-    fields = _read(pid, "stat").rpartition(")")[2].split()
+    fields = proc_file(pid, "stat").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
 def anonymous_bytes(pid: int) -> int:
-    found = re.search(r"RssAnon:\s+(\d+) kB", _read(pid, "status"))
+    found = re.search(r"RssAnon:\s+(\d+) kB", proc_file(pid, "status"))
     return int(found[1]) * 1024 if found else 0
 
 
-def _read(pid: int, name: str) -> str:
+def proc_file(pid: int, name: str) -> str:
     """A file of /proc; empty where the process is gone."""
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace")
@@ -95,7 +95,7 @@ def _read(pid: int, name: str) -> str:
 
 
 def _is_zombie(pid: int) -> bool:
-    return _read(pid, "stat").rpartition(")")[2].split()[:1] in ([], ["Z"], ["X"])
+    return proc_file(pid, "stat").rpartition(")")[2].split()[:1] in ([], ["Z"], ["X"])
 
 
 def _all_pids() -> list[int]:
@@ -141,7 +141,7 @@ class Program:
     def busy_worker(self, seconds: float = 1.0, *, other_than: int | None = None) -> int:
         """Process id of a worker that has started and computes: used that much time since its start."""
         pid = self.worker(other_than=other_than)
-        self._while_alive(lambda: MEMORY in _read(pid, "maps"), "the worker maps the memory")
+        self._while_alive(lambda: MEMORY in proc_file(pid, "maps"), "the worker maps the memory")
         start = cpu_seconds(pid)
         self._while_alive(lambda: cpu_seconds(pid) > start + seconds, "the worker computes")
         return pid
@@ -236,7 +236,7 @@ class Session:
 
     def processes(self) -> list[int]:
         """All living processes that these programs started, directly or not; their memory is noted."""
-        pids = [pid for pid in _all_pids() if f"{MARK}={self.id}" in _read(pid, "environ") and not _is_zombie(pid)]
+        pids = [pid for pid in _all_pids() if f"{MARK}={self.id}" in proc_file(pid, "environ") and not _is_zombie(pid)]
         for pid in pids:
             self._seen_memory |= mappings(pid)
             self._seen_named |= named_memory(pid)

@@ -12,7 +12,7 @@ import signal
 
 import pytest
 from elsewhere import NO_RIGHT
-from programs import LOADER_POLL, MEMORY, ROOT, Program, Session, _read, mappings, session, wait_until
+from programs import LOADER_POLL, MEMORY, ROOT, Program, Session, mappings, proc_file, session, wait_until
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -105,7 +105,7 @@ def stop(pid: int) -> None:
 
 def starve(pid: int) -> None:
     """No memory beyond what it has: what a container's limit does to an allocation."""
-    used = int(_read(pid, "statm").split()[0]) * resource.getpagesize()
+    used = int(proc_file(pid, "statm").split()[0]) * resource.getpagesize()
     resource.prlimit(pid, resource.RLIMIT_AS, (used + 2**16, used + 2**16))
 
 
@@ -154,7 +154,7 @@ fit(SpectralMonitor(every_n_steps=10**6 if phase == "idle" else 2), until="never
 def test_a_trainer_that_ends_takes_its_worker_along_though_forked_loaders_live_on(run: Session, phase, sent):
     program = run.start(FIT, phase)
     worker = enter(run, program, phase)
-    wait_until(lambda: MEMORY in _read(worker, "maps"), "the worker maps the memory")
+    wait_until(lambda: MEMORY in proc_file(worker, "maps"), "the worker maps the memory")
     loaders = [pid for pid in run.processes() if pid not in (worker, program.pid)]
     assert len(loaders) == 2
     assert [pid for pid in loaders if mappings(pid)] == [], "forked DataLoader workers hold the shared memory"
