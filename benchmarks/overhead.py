@@ -24,7 +24,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -48,6 +48,7 @@ class Size:
     seconds: float = 20.0
     copies: int = 15
     pairs: int = 7
+    threads: tuple[int, ...] = (1, 2)
 
 
 QUICK = Size(seconds=4.0, copies=7)
@@ -211,10 +212,15 @@ def step(size: Size) -> None:
         row(f"{name}, when_busy={when_busy!r}", f"{median:.1f}", f"{late:.1f}")
 
 
+def trainings(size: Size) -> Iterator[tuple[str, int, int]]:
+    """Network, threads of the trainer, steps between snapshots."""
+    return ((name, count, every) for name in NETWORKS for count in size.threads for every in EVERY)
+
+
 def hooks(size: Size) -> None:
     heads = ("net", "threads", "N", "steps", "share of time in hooks", "longest ms", "start ms", "snapshots")
     table(*heads, "skipped", "cores of the worker")
-    for name, count, every in [(name, count, every) for name in NETWORKS for count in (1, 2) for every in EVERY]:
+    for name, count, every in trainings(size):
         with threads(count):
             seen = watched(name, size, every)
         run = seen.run
@@ -227,7 +233,7 @@ def hooks(size: Size) -> None:
 
 def throughput(size: Size) -> None:
     table("net", "threads", "N", "with ÷ without (median of pairs)", "range")
-    for name, count, every in [(name, count, every) for name in NETWORKS for count in (1, 2) for every in EVERY]:
+    for name, count, every in trainings(size):
         ratios = []
         with threads(count):
             for pair in range(size.pairs):
@@ -328,11 +334,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="all where none is named")
     parser.add_argument("--quick", action="store_true", help="short runs")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the trainer; default: 1 2")
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, numpy {np.__version__}")
+    size = replace(QUICK if arguments.quick else Size(), threads=tuple(arguments.threads))
     for part in arguments.parts or PARTS:
         begin = time.perf_counter()
-        PARTS[part](QUICK if arguments.quick else Size())
+        PARTS[part](size)
         print(f"{part}: {time.perf_counter() - begin:.0f} s")
 
 
