@@ -269,3 +269,50 @@ def test_every_rank_is_ended_at_the_same_step_for_the_same_reason(run: Session) 
     assert (step, state["stopped_step"]) == (26, 25)  # the callback stands before the monitor: it hears a step later
     assert "traps: net.0 has 1 correlation trap at step 20" in state["stopped_reason"]
     assert "(weights of step 20 were judged, the verdict came at step 25)" in state["stopped_reason"]
+
+
+LOOP = """
+import torch, torch.distributed as dist
+from torch import nn
+from lightning.fabric import Fabric
+from programs import save
+from ww_callbacks.signals.signal import Judgement
+from ww_callbacks.torch import DistributedMonitor
+
+class Third:
+    def judge(self, history):
+        return Judgement(verdict={"stop": len(history) >= 3})
+
+torch.set_num_threads(1)
+fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+fabric.launch()
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 60))
+model, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=0.1))
+number = dist.distributed_c10d._get_default_group()._get_sequence_number_for_group
+seen = []
+monitor = DistributedMonitor(model, every_n_steps=5, when_busy="wait", randomize=False)
+monitor.attach("stop", Third())
+with monitor:
+    for step in range(1, 40):
+        fabric.backward(model(torch.randn(8, 64)).square().mean())
+        optimizer.step()
+        optimizer.zero_grad()
+        before = number()
+        monitor.step(step)
+        seen.append([step, number() - before, dict(monitor.metrics), monitor.should_stop])
+        if monitor.should_stop:
+            break
+save({"seen": seen, "steps": monitor.history.steps, "last": dict(monitor.metrics)}, f"rank{fabric.global_rank}.json")
+"""
+
+
+@pytest.mark.slow
+def test_a_loop_of_fabric_ends_on_all_ranks_at_one_step(run: Session) -> None:
+    pytest.importorskip("lightning.fabric")
+    first, second = run_ranks(run, LOOP)
+    assert first["seen"] == second["seen"]
+    assert [row[0] for row in first["seen"] if row[1]] == [5, 10, 15]
+    assert first["seen"][-1][0] == 15
+    assert (first["steps"], second["steps"]) == ([0, 5, 10, 15], [])
+    assert first["last"] == second["last"]
