@@ -332,11 +332,13 @@ PARTS = {part.__name__: part for part in (snapshot, step, hooks, throughput, pri
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="all where none is named")
+    parser.add_argument("parts", nargs="*", help="all where none is named")
     parser.add_argument("--quick", action="store_true", help="short runs")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the trainer; default: 1 2")
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, numpy {np.__version__}")
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"no such parts: {', '.join(unknown)}")
     size = replace(QUICK if arguments.quick else Size(), threads=tuple(arguments.threads))
     for part in arguments.parts or PARTS:
         begin = time.perf_counter()

@@ -235,3 +235,66 @@ save({"seen": seen, "memory": memory})
     assert result["seen"][1:] == [result["seen"][1]] * 99
     assert result["memory"][-1] - result["memory"][10] < 4.0, result["memory"]
     run.assert_nothing_left(had_memory=False)
+
+
+# --- layers that end the worker --------------------------------------------------------------------------------------
+
+DEADLY = """
+import os, signal, sys
+if "ww_callbacks.worker" in sys.orig_argv:
+    import ww_callbacks.analysis as analysis
+    analyze = analysis.analyze_layer
+
+    def deadly(spec, *rest):
+        if spec.name == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where memory ends
+        return analyze(spec, *rest)
+
+    analysis.analyze_layer = deadly
+"""
+
+SIX_STEPS = """
+import sys, warnings
+import ww_callbacks as ww
+from programs import save, weights_at
+model = {name: weights_at(0, 90 + 10 * number) for number, name in enumerate(sys.argv[1:])}
+steps = 0
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    with ww.Monitor(model, every_n_steps=1, when_busy="wait") as monitor:
+        for step in range(1, 7):
+            for weights in model.values():
+                weights *= 1.01
+            monitor.step(step)
+            steps += 1
+layers = [[layer.name, layer.status, layer.reason] for report in monitor.history for layer in report]
+save({"steps": steps, "warnings": [str(each.message) for each in caught], "layers": layers})
+"""
+
+
+def run_deadly(run: Session, *layers: str):
+    (run.folder / "site").mkdir()
+    (run.folder / "site" / "sitecustomize.py").write_text(DEADLY)
+    run.run(SIX_STEPS, *layers, path=(run.folder / "site",))
+    run.assert_nothing_left(had_memory=False)
+    result = run.json()
+    assert result["steps"] == 6
+    return result
+
+
+def test_a_layer_that_ends_the_worker_twice_is_left_out_and_the_others_go_on(run: Session):
+    result = run_deadly(run, "good", "deadly")
+    assert result["warnings"] == []
+    assert [status for name, status, _ in result["layers"] if name == "good"] == ["ok"] * 7
+    reasons = [reason for name, _, reason in result["layers"] if name == "deadly"]
+    assert reasons[:2] == ["the worker process ended with status -9"] * 2
+    assert set(reasons[2:]) == {
+        "left out: the worker ended in it 2 times, the last time: the worker process ended with status -9"
+    }
+
+
+def test_where_every_layer_ends_the_worker_there_is_one_warning_and_training_goes_on(run: Session):
+    result = run_deadly(run, "deadly")
+    (message,) = result["warnings"]
+    assert "training goes on" in message
+    assert "the worker process ended 3 times in a row" in message
