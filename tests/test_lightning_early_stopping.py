@@ -121,14 +121,15 @@ def test_a_metric_that_nobody_logs_is_told_once(pl, tmp_path):
     assert trainer.global_step == 60
 
 
-def test_a_verdict_of_the_first_training_does_not_end_the_second(pl, tmp_path):
+def test_a_second_training_goes_on_with_the_history_and_is_ended_by_a_result_of_its_own(pl, tmp_path):
     stopping, monitor = SpectralEarlyStopping(rules=["traps"], patience=3), watching()
     model = network(pl)
     trainer = fit(pl, tmp_path, monitor, stopping, model=model)
     trainer.fit_loop.epoch_loop.max_steps = 200
     data = TensorDataset(torch.randn(64, 60), torch.arange(64) % 4)
     trainer.fit(model, DataLoader(data, 8))
-    assert trainer.global_step == stopping.stopped_step == 44  # three results of its own, after the one it began with
+    assert trainer.global_step == stopping.stopped_step == 36
+    assert "traps: net.0 has 1 correlation trap at step 36" in stopping.stopped_reason
 
 
 def test_without_a_monitor_or_with_a_pattern_that_matches_nothing_training_does_not_begin(pl, tmp_path):

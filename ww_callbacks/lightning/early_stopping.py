@@ -23,7 +23,8 @@ class SpectralEarlyStopping(Callback):
 
     ``ww/stop/<rule>`` in the loggers is at every result how far a rule is towards a stop, 0 to 1. A verdict takes
     effect at a snapshot step (or at the end of training), on all ranks at the same one; the reason says which step's
-    weights were judged, and when the verdict came. It is printed once.
+    weights were judged, and when the verdict came. It is printed once. A training that goes on from a checkpoint, or a
+    second ``fit``, goes on with the results so far, and is ended by a result of its own only.
 
     Attributes:
         stopped_reason: why training was ended or the warning given; empty before.
