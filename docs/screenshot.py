@@ -1,26 +1,31 @@
-"""Takes the picture of TensorBoard that the README shows.
+r"""Takes the pictures of TensorBoard that README and documentation show.
 
-Needs selenium, Chromium with its driver, and a run of examples/lightning_mnist.py:
+Needs Chromium, and a run of an example:
 
+    python examples/lightning_mnist.py
     python docs/screenshot.py lightning_logs docs/images/tensorboard.png
+
+    KERAS_BACKEND=tensorflow python examples/keras_mnist.py
+    python docs/screenshot.py keras_logs docs/images/tensorboard_keras.png --runs 14 --size 1300x850 \
+        --filter '^epoch_(acc|loss)|ww/alpha$|ww_layer/alpha/'
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
-
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
+from typing import Any
 
 FILTER = "train_loss|val_accuracy|ww/alpha$|ww_layer/alpha/"
 SETTINGS = {
@@ -40,7 +45,9 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--remote-debugging-pipe",
 ]
+SECONDS = 60
 
 
 def main() -> None:
@@ -49,29 +56,33 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("--filter", default=FILTER, help="regular expression of the tags to show")
     parser.add_argument("--size", default="1300x960")
+    parser.add_argument("--runs", type=float, default=0, help="percent of the width for the list of runs")
+    parser.add_argument("--browser", default="chromium")
     arguments = parser.parse_args()
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", arguments.logdir, "--port", "0"]
+    settings = SETTINGS | {"sideBarWidthInPercent": arguments.runs}
+    size = [int(number) for number in arguments.size.split("x")]
+    with _tensorboard(arguments.logdir) as address, _Browser(arguments.browser) as browser:
+        page = f"{address}?tagFilter={urllib.request.quote(arguments.filter)}#timeseries"
+        arguments.picture.write_bytes(browser.picture(page, settings, *size))
+
+
+@contextlib.contextmanager
+def _tensorboard(logdir: str) -> Iterator[str]:
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--port", "0"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        address = _address(server)
+        assert server.stderr is not None
+        lines = (re.search(r"http://localhost:\d+/", line) for line in server.stderr)
+        address = next(found.group() for found in lines if found)
         _wait_for_tags(address)
-        _take(address, arguments.filter, arguments.size, arguments.picture)
+        yield address
     finally:
         server.terminate()
         server.wait()
 
 
-def _address(server: subprocess.Popen[str]) -> str:
-    assert server.stderr is not None
-    for line in server.stderr:
-        found = re.search(r"http://localhost:\d+/", line)
-        if found:
-            return found.group()
-    raise RuntimeError("TensorBoard did not start")
-
-
 def _wait_for_tags(address: str) -> None:
-    for _ in range(60):
+    for _ in range(2 * SECONDS):
         with urllib.request.urlopen(f"{address}data/plugin/timeseries/tags") as answer:
             if "ww/alpha" in answer.read().decode():
                 return
@@ -79,22 +90,71 @@ def _wait_for_tags(address: str) -> None:
     raise RuntimeError("TensorBoard shows no ww/alpha")
 
 
-def _take(address: str, tags: str, size: str, picture: Path) -> None:
-    options = webdriver.ChromeOptions()
-    for flag in [*FLAGS, f"--window-size={size.replace('x', ',')}", f"--user-data-dir={tempfile.mkdtemp()}"]:
-        options.add_argument(flag)
-    browser = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
-    try:
-        browser.get(address)
-        browser.execute_script("localStorage.setItem('_tb_global_settings', arguments[0])", json.dumps(SETTINGS))
-        browser.get(f"{address}?tagFilter={urllib.request.quote(tags)}#timeseries")
-        WebDriverWait(browser, 30).until(
-            lambda b: len(b.find_elements(By.CSS_SELECTOR, "line-chart path, line-chart svg path")) > 3
-        )
-        time.sleep(3)
-        browser.save_screenshot(str(picture))
-    finally:
-        browser.quit()
+class _Browser:
+    """Chromium without a window, told what to do in JSON over two pipes."""
+
+    def __init__(self, program: str) -> None:
+        ours_in, theirs_out = os.pipe()
+        theirs_in, ours_out = os.pipe()
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        command = ["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", program, *FLAGS]
+        command.append(f"--user-data-dir={self._folder.name}")
+        self._process = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL)
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self._in, self._out = open(ours_in, "rb"), open(ours_out, "wb")  # noqa: SIM115
+        self._count, self._session = 0, ""
+
+    def __enter__(self) -> _Browser:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._in.close()
+        self._out.close()
+        self._folder.cleanup()
+
+    def picture(self, page: str, settings: dict[str, Any], width: int, height: int) -> bytes:
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._call("Page.enable")
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._call("Emulation.setDeviceMetricsOverride", **metrics)
+        stored = f"localStorage.setItem('_tb_global_settings', {json.dumps(json.dumps(settings))})"
+        self._call("Page.addScriptToEvaluateOnNewDocument", source=stored)
+        self._call("Page.navigate", url=page)
+        self._wait_for_lines()
+        return base64.b64decode(self._call("Page.captureScreenshot")["data"])
+
+    def _wait_for_lines(self) -> None:
+        expression = "document.querySelectorAll('line-chart path, line-chart svg path').length"
+        for _ in range(2 * SECONDS):
+            time.sleep(0.5)
+            if self._call("Runtime.evaluate", expression=expression)["result"]["value"] > 3:
+                time.sleep(3)
+                return
+        raise RuntimeError("TensorBoard draws no lines")
+
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._count += 1
+        message = {"id": self._count, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        self._out.write(json.dumps(message).encode() + b"\0")
+        self._out.flush()
+        while True:
+            answer = json.loads(self._read())
+            if answer.get("id") == self._count:
+                return answer["result"]
+
+    def _read(self) -> bytes:
+        text = bytearray()
+        while (byte := self._in.read(1)) != b"\0":
+            if not byte:
+                raise RuntimeError("the browser has gone")
+            text += byte
+        return bytes(text)
 
 
 if __name__ == "__main__":

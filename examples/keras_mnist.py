@@ -68,6 +68,9 @@ def main() -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     (images, labels), validation = digits()
     monitor = SpectralMonitor(every_n_steps=25, log_dir=LOG_DIR)
+    # Keras's own scalars go to train and validation, beside ww. Its callback needs TensorFlow; it stands before ours,
+    # as it would show all that it finds in the logs.
+    stock = [keras.callbacks.TensorBoard(LOG_DIR)] if keras.backend.backend() == "tensorflow" else []
     progress = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: print(
             f"epoch {epoch + 1}: loss {logs['loss']:.3f}, val_accuracy {logs['val_accuracy']:.3f}, "
@@ -80,7 +83,7 @@ def main() -> None:
         batch_size=BATCH,
         epochs=EPOCHS,
         validation_data=validation,
-        callbacks=[monitor, progress],
+        callbacks=[*stock, monitor, progress],
         verbose=0,
     )
 
