@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from torch.nn.utils import parametrizations, prune
 import ww_callbacks as ww
 from ww_callbacks.analysis import as_matrices
 from ww_callbacks.weights import find_layers
+from ww_callbacks.weights.split import split_layers
 
 Array = np.ndarray
 Matrices = dict[str, Array]
@@ -612,3 +614,45 @@ def test_a_split_that_fits_nothing_is_told_at_once() -> None:
         ww.Monitor(nn.Linear(8, 24), split={"*.qkv": 3})
     with pytest.raises(ValueError, match="split: 'Linear' has 24 outputs, which 5 does not divide"):
         ww.analyze(nn.Linear(8, 24), split={"*": 5})
+
+
+# --- weights on a device ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Linear", "LSTM", "Conv2d, groups", "weight_norm", "LoRA", "MultiheadAttention"])
+def test_what_is_sent_from_a_device_is_what_is_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """There may be no device: every tensor counts as on one, and is sent by being read."""
+    tensors, effective = (
+        importlib.import_module(f"ww_callbacks.weights.torch.{part}") for part in ("tensors", "effective")
+    )
+    for module in (tensors, effective):
+        monkeypatch.setattr(module, "is_on_device", lambda tensor: True)
+    monkeypatch.setattr(tensors, "send", lambda tensor, read: read(tensor.clone()))
+    torch.manual_seed(0)
+    layers = find_layers(CASES[name].module())
+    analysed = [layer for layer in layers if layer.spec is not None]
+    if not any(layer.spec.is_conv or layer.spec.shape[0] % 2 for layer in analysed):
+        analysed += [layer for layer in split_layers(analysed, {"*": 2}) if layer.spec is not None]
+    for layer in analysed:
+        assert layer.source is not layer.read
+        np.testing.assert_array_equal(layer.source(), layer.read())
+        assert layer.source().shape == layer.spec.shape
+
+
+def test_nothing_is_sent_from_where_it_is() -> None:
+    assert all(layer.send is None for layer in find_layers(nn.LSTM(5, 4)))
+
+
+# --- modules of other kinds ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
+def test_scripted_modules_are_listed_and_stop_nothing() -> None:
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(5, 4)))
+    assert ["no rule" in layer.reason for layer in find_layers(scripted)] == [True]
+
+
+def test_a_module_that_looks_like_an_addition_and_is_none() -> None:
+    module = nn.Module()
+    module.base_layer, module.lora_A, module.lora_B = nn.Linear(5, 4), nn.Linear(5, 2), nn.Linear(2, 4)
+    assert list(matrices_of(module)) == ["base_layer", "lora_A", "lora_B"]

@@ -20,9 +20,12 @@ def base_of(module: nn.Module) -> nn.Module | None:
     Told by what peft documents for its layers: a ``base_layer``, the factors ``lora_A`` and ``lora_B`` by adapter, and
     the ``scaling`` of each.
     """
-    base = module._modules.get("base_layer")
-    has_factors = "lora_A" in module._modules and "lora_B" in module._modules
-    return base if base is not None and has_factors and isinstance(module.scaling, Mapping) else None
+    if "base_layer" not in module._modules:
+        return None
+    children = dict(module.named_children())
+    has_factors = "lora_A" in children and "lora_B" in children
+    has_scaling = isinstance(getattr(module, "scaling", None), Mapping)
+    return children.get("base_layer") if has_factors and has_scaling else None
 
 
 def merged(module: Any, weight: Weight) -> Weight:

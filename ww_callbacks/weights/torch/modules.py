@@ -83,6 +83,8 @@ def _layers(name: str, module: nn.Module, max_rows: int, parts: str, seen: Seen)
 
 
 def _class_name(module: nn.Module) -> str:
+    if type(module).__module__.startswith("torch.nn.modules"):  # most are, and it is asked of each at each snapshot
+        return type(module).__name__
     name: str = parametrize.type_before_parametrizations(module).__name__
     return name.removeprefix("FSDP") if is_fully_sharded(module) else name
 

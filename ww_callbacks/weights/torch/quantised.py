@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Hashable
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -19,19 +20,20 @@ _RECURRENT = ("RNNBase", "RNNCellBase")
 
 def packed(word: str, module: nn.Module) -> tuple[Weight | None, Kind] | None:
     """The weight of such a module and what it is, None for another module."""
-    if _is(module, _AO, ("Linear",)):
+    cls: Hashable = type(module)
+    if _is(cls, _AO, ("Linear",)):
         return _weight(module), Kind(word, OUT_IN)
-    if _is(module, _AO, _CONVOLUTIONS):
+    if _is(cls, _AO, _CONVOLUTIONS):
         weight = _weight(module)
         return weight, convolution(word, weight.shape, int(module.groups), "Transpose" in type(module).__name__)  # type: ignore[arg-type]
-    if _is(module, f"{_AO}.dynamic.modules.rnn", _RECURRENT):
+    if _is(cls, f"{_AO}.dynamic.modules.rnn", _RECURRENT):
         return None, Kind(word, reason="quantised: the weights of its gates are packed, not analysed")
     return None
 
 
-def _is(module: nn.Module, package: str, names: tuple[str, ...]) -> bool:
-    classes = tuple(cls for name in names if (cls := foreign(package, name)) is not None)
-    return isinstance(module, classes)
+@lru_cache(4096)  # parametrised modules have a class each
+def _is(cls: type, package: str, names: tuple[str, ...]) -> bool:
+    return any(base is not None and issubclass(cls, base) for base in (foreign(package, name) for name in names))
 
 
 def _weight(module: Any) -> Weight:

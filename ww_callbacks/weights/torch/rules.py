@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -25,7 +26,13 @@ _NORMS = tuple(
 
 def rule_of(module: nn.Module) -> Rule | None:
     """The rule for a module, None where there is none."""
-    return next((rule for classes, rule in _rules() if isinstance(module, classes)), None)
+    cls: Hashable = type(module)
+    return _rule_of_class(cls)
+
+
+@lru_cache(4096)  # parametrised modules have a class each
+def _rule_of_class(cls: type) -> Rule | None:
+    return next((rule for classes, rule in _rules() if issubclass(cls, classes)), None)
 
 
 def _linear(word: str, module: nn.Module, weights: Mapping[str, Weight], max_rows: int) -> dict[str, tuple[str, Kind]]:
@@ -112,6 +119,7 @@ def _attention(
     return kinds
 
 
+_FUSED = "transformers.models.gpt2.modeling_gpt2", "GPT2Attention"
 _RULES: tuple[tuple[tuple[type, ...], Rule], ...] = (
     ((nn.Linear,), _linear),
     ((nn.modules.conv._ConvNd,), _convolution),
@@ -137,7 +145,7 @@ def foreign(module: str, name: str) -> type | None:
 
 def fused_parts(module: nn.Module) -> dict[int, str]:
     """Of a module whose class fuses projections in one of its layers: identity of that layer → its parts in order."""
-    cls = foreign("transformers.models.gpt2.modeling_gpt2", "GPT2Attention")
+    cls = foreign(*_FUSED)
     if cls is None or not isinstance(module, cls) or not hasattr(module, "c_attn"):
         return {}
     return {id(module.c_attn): "kv" if getattr(module, "is_cross_attention", False) else "qkv"}
