@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from functools import lru_cache, partial
 from typing import Any
 
@@ -20,7 +19,7 @@ _RECURRENT = ("RNNBase", "RNNCellBase")
 
 def packed(word: str, module: nn.Module) -> tuple[Weight | None, Kind] | None:
     """The weight of such a module and what it is, None for another module."""
-    cls: Hashable = type(module)
+    cls: Any = type(module)
     if _is(cls, _AO, ("Linear",)):
         return _weight(module), Kind(word, OUT_IN)
     if _is(cls, _AO, _CONVOLUTIONS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -26,7 +26,7 @@ _NORMS = tuple(
 
 def rule_of(module: nn.Module) -> Rule | None:
     """The rule for a module, None where there is none."""
-    cls: Hashable = type(module)
+    cls: Any = type(module)
     return _rule_of_class(cls)
 
 
