@@ -338,6 +338,7 @@ def fit(
     until: str = "",
     big: int = 0,
     loader_workers: int = 0,
+    loader_context: str = "fork",
     tensorboard: bool = False,
     in_step: Callable[[int], None] | None = None,
     trainer_options: dict[str, Any] | None = None,
@@ -351,6 +352,7 @@ def fit(
         until: a file that ends the training when it is there.
         big: size of the large layer; 0 for none.
         loader_workers: processes of the DataLoader, persistent ones.
+        loader_context: how they are started, "fork" or "spawn".
         tensorboard: log to a TensorBoardLogger.
         in_step: called in each training step with its number.
         trainer_options: further arguments of the Trainer.
@@ -389,7 +391,7 @@ def fit(
     data = torch.utils.data.TensorDataset(torch.randn(64 if loader_workers else 16, 80))
     options = {"num_workers": loader_workers, "persistent_workers": loader_workers > 0}
     if loader_workers:
-        options["multiprocessing_context"] = "fork"
+        options["multiprocessing_context"] = loader_context
     loader = torch.utils.data.DataLoader(data, batch_size=8, **options)
     logger: Any = False
     if tensorboard:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from programs import Session, session
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 STEPS = 500
 
 # Threads that wait for each other in a busy loop take minutes where other programs want the processors too.
 SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
 
 MODEL = """
 import random, sys
@@ -31,10 +32,10 @@ net = nn.Sequential(
 inputs, labels = torch.randn(512, 64), torch.randint(8, (512,))
 losses = []
 
-def store(history):
+def store(history, name=result):
     state = {"weights": net.state_dict(), "losses": losses, "torch": torch.get_rng_state()}
     numpy_state = [part.tolist() if hasattr(part, "tolist") else part for part in np.random.get_state()]
-    torch.save(state | {"other": repr([random.getstate(), numpy_state])}, result)
+    torch.save(state | {"other": repr([random.getstate(), numpy_state])}, name)
     if history is not None:
         layers = [layer for report in history for layer in report if layer.name[-1] == "3"]
         save([[layer.step, layer.status, layer.alpha] for layer in layers])
@@ -58,15 +59,40 @@ class Module(pytorch_lightning.LightningModule):
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
+def fit(callback, steps=STEPS, ckpt_path=None, **options):
+    trainer = pytorch_lightning.Trainer(
+        max_steps=steps, max_epochs=-1, logger=False, accelerator="cpu", enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, callbacks=[callback] if watched else [], **options,
+    )
+    data = torch.utils.data.TensorDataset(inputs, labels)
+    loader = torch.utils.data.DataLoader(data, batch_size=32, shuffle=True)
+    trainer.fit(Module(), loader, ckpt_path=ckpt_path)
+    return trainer
+
+"""
+
+WHOLE = """
 callback = SpectralMonitor(every_n_steps=5)
-trainer = pytorch_lightning.Trainer(
-    max_steps=STEPS, max_epochs=-1, logger=False, accelerator="cpu", enable_progress_bar=False,
-    enable_model_summary=False, enable_checkpointing=False, callbacks=[callback] if watched else [],
-)
-data = torch.utils.data.TensorDataset(inputs, labels)
-trainer.fit(Module(), torch.utils.data.DataLoader(data, batch_size=32, shuffle=True))
+fit(callback)
 store(callback.history if watched else None)
 if watched:
+    save(callback.monitor.skipped, "skipped.json")
+"""
+
+RESUMED = """
+fit(SpectralMonitor(every_n_steps=5), steps=STEPS // 2).save_checkpoint("half.ckpt")
+callback = SpectralMonitor(every_n_steps=5)
+fit(callback, ckpt_path="half.ckpt")
+store(callback.history if watched else None)
+if watched:
+    save(callback.monitor.skipped, "skipped.json")
+"""
+
+TWO_RANKS = """
+callback = SpectralMonitor(every_n_steps=5)
+rank = fit(callback, strategy="ddp", devices=2).global_rank
+store(callback.history if watched and rank == 0 else None, result if rank == 0 else f"second-{result}")
+if watched and rank == 0:
     save(callback.monitor.skipped, "skipped.json")
 """
 
@@ -98,14 +124,20 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "loop", [pytest.param(LIGHTNING, id="Lightning"), pytest.param(PLAIN, id="plain loop", marks=pytest.mark.slow)]
+    "loop",
+    [
+        pytest.param(LIGHTNING + WHOLE, id="Lightning"),
+        pytest.param(LIGHTNING + RESUMED, id="Lightning, resumed", marks=pytest.mark.slow),
+        pytest.param(LIGHTNING + TWO_RANKS, id="Lightning, two ranks", marks=pytest.mark.slow),
+        pytest.param(PLAIN, id="plain loop", marks=pytest.mark.slow),
+    ],
 )
 def test_weights_losses_and_random_states(run: Session, loop):
     torch = pytest.importorskip("torch")
     states = []
     for kind in ("alone", "watched"):
-        program = run.start(MODEL + loop, kind, f"{kind}.pt", environment=SLEEPING_THREADS)
-        program.succeed(timeout=100)
+        program = run.start(MODEL + loop, kind, f"{kind}.pt", environment=SLEEPING_THREADS | LOOPBACK)
+        program.succeed(timeout=280)
         states.append(torch.load(run.folder / f"{kind}.pt"))
     alone, watched = states
     assert len(alone["losses"]) == STEPS

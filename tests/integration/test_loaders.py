@@ -1,0 +1,29 @@
+"""DataLoaders with processes of their own, beside the monitor's."""
+
+from __future__ import annotations
+
+import pytest
+from programs import LOADER_POLL, session
+
+pytest.importorskip("pytorch_lightning")
+
+pytestmark = pytest.mark.timeout(180)
+
+PROGRAM = """
+import sys
+from programs import fit, save
+from ww_callbacks.lightning import SpectralMonitor
+
+if __name__ == "__main__":
+    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+    fit(monitor, steps=12, loader_workers=1, loader_context=sys.argv[1])
+    save(monitor.history.steps)
+"""
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_snapshots_are_those_of_any_training_and_no_process_stays(tmp_path, context):
+    with session(tmp_path) as run:
+        run.start(PROGRAM, context).succeed(timeout=120)
+        assert run.json() == [0, 5, 10, 12]
+        run.assert_nothing_left(timeout=LOADER_POLL, had_memory=False)
