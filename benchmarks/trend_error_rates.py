@@ -73,4 +73,4 @@ if __name__ == "__main__":
     generator = np.random.default_rng(0)
     fall_quantiles(generator)
     slope_bounds(generator)
-    plateau_alarms(generator)
+    plateau_alarms(np.random.default_rng(0))

@@ -41,6 +41,19 @@ def test_a_fall_that_ends_is_a_plateau_and_the_reason_names_layer_value_interval
         assert word in finding.reason
 
 
+def test_of_a_long_run_some_hundred_reports_are_looked_at():
+    class Counting(list):
+        seen = 0
+
+        def __getitem__(self, index):
+            Counting.seen += 1
+            return super().__getitem__(index)
+
+    ended = Counting(history(alpha=alphas(falling(2000, rate=0.005), np.full(3000, 2.5))))
+    assert plateau(ended, FIVE).score == 1
+    assert Counting.seen < 300
+
+
 def test_a_fall_that_turns_is_a_plateau():
     turned = history(alpha=alphas(falling(30, rate=0.3), np.linspace(2.5, 3.2, 20)))
     assert plateau(turned, RuleOptions(patience=10)).score == 1

@@ -38,6 +38,9 @@ GOOD_TAIL = 20
 RECENT = 0.7
 """The trend of alpha is that since this share of the steps, or of more results if ``patience`` wants so."""
 
+MOST_REPORTS = 256
+"""Of a longer run the trend of alpha is that of so many reports, spread over it."""
+
 _SURE = 0.05
 _HUGE = 1e100  # its square is still finite
 
@@ -261,14 +264,34 @@ def _mean_alphas(reports: Sequence[Report], options: RuleOptions) -> _Series:
     latest = reports[-1].layers if len(reports) else ()
     names = [layer.name for layer in latest if layer.counted and options.keeps(layer.name) and _fits(layer)]
     series = _Series(names, [], [], [])
-    for position, report in enumerate(reports if names else (), start=1):
+    for position in looked_at(len(reports), options.patience + 1) if names else ():
+        report = reports[position]
         found = {layer.name: layer.alpha for layer in report.layers if _fits(layer) and layer.alpha is not None}
-        place = position if report.step is None else report.step
+        place = position + 1 if report.step is None else report.step
         if place > 0 and all(name in found for name in names):
             series.values.append(math.fsum(found[name] for name in names) / len(names))
             series.steps.append(report.step)
             series.places.append(math.log2(place))
     return series
+
+
+def looked_at(size: int, recent: int) -> list[int]:
+    """Positions of at most ``MOST_REPORTS`` reports spread over a long run, and of the recent ones.
+
+    So a judgement takes the training process no longer after a hundred thousand results than after some hundred.
+
+    Args:
+        size: how many reports there are.
+        recent: how many of the last ones are all looked at.
+
+    Example:
+        >>> looked_at(4, 2), len(looked_at(100_000, 6)), looked_at(100_000, 6)[-3:]
+        ([0, 1, 2, 3], 261, [99997, 99998, 99999])
+    """
+    if size <= MOST_REPORTS:
+        return list(range(size))
+    spread = {round(i * (size - 1) / (MOST_REPORTS - 1)) for i in range(MOST_REPORTS)}
+    return sorted(spread | set(range(size - recent, size)))
 
 
 def _fits(layer: LayerReport) -> bool:

@@ -24,6 +24,9 @@ MIN_HINGE = 8
 MAX_HINGES = 64
 """Places at which a change point is tried."""
 
+GROUPS = 12
+"""In how many groups values are taken together for :func:`middle_slope`."""
+
 FALL_QUANTILES: dict[int, float] = {8: 27.6, 10: 17.5, 15: 11.7, 20: 9.86, 30: 8.5, 50: 7.84, 100: 7.49, 200: 7.37}
 """Number of values → what :attr:`ChangePoint.statistic` exceeds once in 1,000 series of independent noise."""
 
@@ -82,7 +85,8 @@ def fit_line(values: Sequence[float], at: Sequence[float] | None = None) -> Line
 def middle_slope(values: Sequence[float], at: Sequence[float]) -> float:
     """The median of the slopes from each value to the next: a few jumps do not move it.
 
-    The choice of xmin makes alpha jump now and then, up or down, between stretches on which it moves smoothly.
+    The choice of xmin makes alpha jump now and then, up or down, between stretches on which it moves smoothly. More
+    than 12 values are taken together in 12 groups by their medians, for else the scatter of close ones would decide.
 
     Args:
         values: at least 2, finite.
@@ -92,6 +96,8 @@ def middle_slope(values: Sequence[float], at: Sequence[float]) -> float:
         >>> middle_slope([3.0, 2.5, 2.0, 2.75, 2.25], at=[0, 1, 2, 3, 4])
         -0.5
     """
+    if len(values) > GROUPS:
+        values, at = ([float(np.median(group)) for group in np.array_split(each, GROUPS)] for each in (values, at))
     return float(np.median(np.diff(values) / np.diff(at)))
 
 
