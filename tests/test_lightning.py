@@ -11,8 +11,10 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch  # noqa: F401 - both are loaded before the callbacks take their base from them
 import psutil
 import pytest
+import pytorch_lightning  # noqa: F401
 import torch
 from processes import workers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -41,6 +43,11 @@ def pl(request: pytest.FixtureRequest) -> Any:
 def nothing_survives() -> Any:
     yield
     assert not workers()
+
+
+@both_distributions
+def test_a_callback_is_one_of_every_loaded_distribution(pl):
+    assert isinstance(SpectralMonitor(), pl.Callback)
 
 
 def network(pl: Any, *, optimizers: int = 1, manual: bool = False, scheduler: dict[str, Any] | None = None) -> Any:

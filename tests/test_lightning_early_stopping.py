@@ -6,7 +6,9 @@ import importlib
 import json
 import logging
 
+import lightning.pytorch  # noqa: F401 - both are loaded before the callbacks take their base from them
 import pytest
+import pytorch_lightning  # noqa: F401
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
