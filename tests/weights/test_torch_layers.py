@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -656,3 +657,31 @@ def test_a_module_that_looks_like_an_addition_and_is_none() -> None:
     module = nn.Module()
     module.base_layer, module.lora_A, module.lora_B = nn.Linear(5, 4), nn.Linear(5, 2), nn.Linear(2, 4)
     assert list(matrices_of(module)) == ["base_layer", "lora_A", "lora_B"]
+
+
+def trained(every_n_steps: int | None) -> dict[str, torch.Tensor]:
+    """A small network of parametrised layers after eight steps, watched or not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        parametrizations.spectral_norm(nn.Linear(30, 40)), nn.ReLU(), nn.Dropout(),
+        nn.utils.spectral_norm(nn.Linear(40, 40)), nn.utils.weight_norm(nn.Linear(40, 30)),
+        scaled(nn.Linear(30, 30)), pruned(nn.Linear(30, 30)), lora(nn.Linear(30, 20)),
+    )  # fmt: skip
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with ExitStack() as stack:
+        monitor = None
+        if every_n_steps is not None:
+            monitor = stack.enter_context(ww.Monitor(model, every_n_steps=every_n_steps, executor="sync"))
+        for step in range(1, 9):
+            optimizer.zero_grad()
+            model(torch.randn(5, 30)).square().mean().backward()
+            optimizer.step()
+            if monitor is not None:
+                monitor.step(step)
+                assert len(monitor.history) == step + 1
+    return model.state_dict()
+
+
+def test_training_of_such_layers_is_the_same_bit_by_bit_with_and_without_a_monitor() -> None:
+    alone, watched = trained(None), trained(1)
+    assert all(torch.equal(watched[name], value) for name, value in alone.items())
