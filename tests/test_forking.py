@@ -16,7 +16,7 @@ from ww_callbacks.worker.process import WorkerProcess
 from ww_callbacks.worker.task import make_task, read_answer, run_task
 
 pytestmark = [
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(180),
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc"),
 ]
 
@@ -70,7 +70,7 @@ def nothing_survives():
 
 def analysed(worker, buffer):
     future = worker.submit(run_task, make_task(SPEC, Settings(), None), buffer.array(0, 0))
-    return read_answer(future.result(timeout=40), SPEC, None)
+    return read_answer(future.result(timeout=100), SPEC, None)
 
 
 @pytest.fixture
