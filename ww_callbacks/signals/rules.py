@@ -45,7 +45,8 @@ _SURE = 0.05
 _HUGE = 1e100  # its square is still finite
 
 
-class Finding(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Finding:
     """What a rule says after the latest report.
 
     Attributes:
