@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -104,10 +105,10 @@ def run(tmp_path):
         yield started
 
 
-def run_ranks(run: Session, code: str) -> list[Any]:
+def run_ranks(run: Session, code: str, *arguments: str) -> list[Any]:
     """What each rank saved, of a script that Lightning itself starts again for the other rank."""
     environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    run.start(code, environment=environment).succeed(timeout=200)
+    run.start(code, *arguments, environment=environment).succeed(timeout=200)
     files = [run.folder / f"rank{rank}.json" for rank in range(RANKS)]
     wait_until(lambda: all(file.exists() for file in files), "every rank has saved")
     run.assert_nothing_left(timeout=20, had_memory=False)
@@ -316,3 +317,89 @@ def test_a_loop_of_fabric_ends_on_all_ranks_at_one_step(run: Session) -> None:
     assert first["seen"][-1][0] == 15
     assert (first["steps"], second["steps"]) == ([0, 5, 10, 15], [])
     assert first["last"] == second["last"]
+
+
+RESUMED = """
+class Begin(pl.Callback):
+    def on_train_start(self, trainer, module):
+        Begin.known = {key: float(v) for key, v in trainer.callback_metrics.items() if key.startswith("ww/")}
+
+first = sys.argv[1] == "first"
+monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+trainer = pl.Trainer(
+    strategy="ddp", devices=2, accelerator="cpu", max_epochs=-1, max_steps=12 if first else 24, logger=False,
+    enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    callbacks=[monitor, LayerwiseLearningRate(apply=True), Begin()],
+)
+trainer.fit(Module(), data(), ckpt_path=None if first else "first.ckpt")
+trainer.save_checkpoint("first.ckpt" if first else "second.ckpt", weights_only=False)
+save([monitor.history.steps, Begin.known, dict(monitor.published.metrics)], f"rank{trainer.global_rank}.json")
+"""
+
+
+@pytest.mark.slow
+def test_a_resumed_training_begins_on_all_ranks_with_what_was_known(run: Session) -> None:
+    before = run_ranks(run, TRAINING + RESUMED, "first")
+    for rank in range(RANKS):
+        (run.folder / f"rank{rank}.json").unlink()
+    first, second = run_ranks(run, TRAINING + RESUMED, "second")
+    assert (first[0], second[0]) == ([0, 5, 10, 12, 15, 20, 24], [])
+    assert first[1] == second[1] == pytest.approx(before[0][2], rel=1e-6)  # single precision
+    assert before[0][2] == before[1][2]
+    assert first[2] == second[2]
+    assert "ww/alpha" in first[1]
+
+
+TRANSFORMERS = """
+import os
+import torch
+import transformers
+from programs import save
+from ww_callbacks.huggingface import SpectralMonitor
+from ww_callbacks.signals.signal import Judgement
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+config = transformers.LlamaConfig(
+    vocab_size=64, hidden_size=64, intermediate_size=80, num_hidden_layers=1, num_attention_heads=2,
+    num_key_value_heads=2,
+)
+rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 64, (96, 8))]
+seen = []
+
+class Look(transformers.TrainerCallback):
+    def on_step_end(self, args, state, control, **_):
+        seen.append([state.global_step, dict(monitor.published.metrics)])
+
+monitor = SpectralMonitor(every_n_steps=3, when_busy="wait", randomize=False)
+trainer = transformers.Trainer(
+    transformers.LlamaForCausalLM(config),
+    transformers.TrainingArguments(
+        "out", max_steps=10, report_to=[], use_cpu=True, save_strategy="no", disable_tqdm=True, ddp_backend="gloo",
+        per_device_train_batch_size=4,
+    ),
+    train_dataset=rows,
+    callbacks=[monitor, Look()],
+)
+trainer.train()
+save({"seen": seen, "steps": monitor.history.steps, "ranks": trainer.args.world_size}, f"rank{os.environ['RANK']}.json")
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_of_transformers_know_the_same(run: Session) -> None:
+    pytest.importorskip("transformers")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"} for rank in range(RANKS)]
+    programs = [run.start(TRANSFORMERS, environment=common | rank) for rank in ranks]
+    for program in programs:
+        program.succeed(timeout=200)
+    run.assert_nothing_left(timeout=20, had_memory=False)
+    first, second = (run.json(f"rank{rank}.json") for rank in range(RANKS))
+    assert (first["ranks"], first["steps"], second["steps"]) == (2, [0, 3, 6, 9, 10], [])
+    assert first["seen"] == second["seen"]
+    assert first["seen"][-1][1]["ww/alpha"] > 1
