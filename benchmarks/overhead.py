@@ -49,9 +49,11 @@ class Size:
     copies: int = 15
     pairs: int = 7
     threads: tuple[int, ...] = (1, 2)
+    networks: tuple[str, ...] = NETWORKS
+    calls: int = 2  # of WeightWatcher
 
 
-QUICK = Size(seconds=4.0, copies=7)
+QUICK = Size(seconds=4.0, copies=7, calls=1)
 
 Hook = Callable[[int], None]
 
@@ -214,7 +216,7 @@ def step(size: Size) -> None:
 
 def trainings(size: Size) -> Iterator[tuple[str, int, int]]:
     """Network, threads of the trainer, steps between snapshots."""
-    return ((name, count, every) for name in NETWORKS for count in size.threads for every in EVERY)
+    return ((name, count, every) for name in size.networks for count in size.threads for every in EVERY)
 
 
 def hooks(size: Size) -> None:
@@ -257,7 +259,7 @@ def priority(size: Size) -> None:
         "SCHED_IDLE": (19, lambda pid: os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))),
     }
     default = child.NICENESS
-    for name in NETWORKS:
+    for name in size.networks:
         for kind, (niceness, on_worker) in kinds.items():
             child.NICENESS, ratios, seen = niceness, [], []
             with threads(os.cpu_count() or 1):
@@ -290,8 +292,8 @@ def weightwatcher(size: Size) -> None:
         "× longer: monitor",
         "WeightWatcher",
     )
-    for name in NETWORKS:
-        every, steps = 50, 100
+    for name in size.networks:
+        every, steps = 50, 50 * size.calls
 
         def called(net: nn.Module, every: int = every) -> Hook:
             def hook(step: int) -> None:
@@ -335,11 +337,14 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help="all where none is named")
     parser.add_argument("--quick", action="store_true", help="short runs")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the trainer; default: 1 2")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, numpy {np.__version__}")
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"no such parts: {', '.join(unknown)}")
-    size = replace(QUICK if arguments.quick else Size(), threads=tuple(arguments.threads))
+    size = replace(
+        QUICK if arguments.quick else Size(), threads=tuple(arguments.threads), networks=tuple(arguments.networks)
+    )
     for part in arguments.parts or PARTS:
         begin = time.perf_counter()
         PARTS[part](size)
