@@ -40,7 +40,7 @@ from ww_callbacks.torch.layers import owners_of, parameter_ratios
 
 RESULTS = Path(__file__).parent / "results" / "learning_rates.csv"
 COLUMNS = ["task", "arm", "rate", "seed", "loss", "error", "alpha_spread", "mean_ratio", "seconds"]
-SEEDS = range(10)
+SEEDS = range(8)
 TUNING_SEEDS = (100, 101)
 RAMP = 50
 
@@ -236,9 +236,9 @@ def mean_ratio(model: nn.Module, ratios: dict[str, float]) -> float:
 
 
 def alpha_spread(model: nn.Module) -> float:
-    """Standard deviation of alpha_hill over the layers that take part: all that have one, but the head."""
-    alphas = [layer.alpha_hill for layer in ww.analyze(model, randomize=False).layers[:-1]]
-    return statistics.stdev(alpha for alpha in alphas if alpha is not None)
+    """Standard deviation of alpha_hill over the layers that take part: without embeddings and head."""
+    layers = ww.analyze(model, randomize=False).layers[:-1]
+    return statistics.stdev(layer.alpha_hill for layer in layers if layer.alpha_hill and layer.kind != "Embedding")
 
 
 def tuned(task: Task, rows: list[dict[str, object]], write: Callable[[dict[str, object]], None]) -> float:
