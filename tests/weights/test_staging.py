@@ -116,9 +116,10 @@ class Watched:
     def __init__(self, device, weights, monkeypatch, **arguments):
         staging = Staging(device)
 
-        def on_device(model, max_rows):
+        def on_device(model, max_rows, split=None):
             return tuple(
-                dataclasses.replace(layer, send=lambda: staging.send(weights)) for layer in find_layers(model, max_rows)
+                dataclasses.replace(layer, send=lambda: staging.send(weights))
+                for layer in find_layers(model, max_rows, split)
             )
 
         monkeypatch.setattr("ww_callbacks.monitor.find_layers", on_device)
