@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -507,3 +508,16 @@ def test_a_good_run_warns_of_nothing():
         monitor = watch(weights(), range(1, 12))
         gc.collect()
     assert re.search("3 reports", repr(monitor.history))
+
+
+def test_a_first_result_that_came_in_between_snapshot_steps_is_published_when_it_is_waited_for():
+    weights = {"fc": np.random.default_rng(0).standard_normal((60, 50))}
+    with ww.Monitor(weights, every_n_steps=1000, executor="thread") as monitor:
+        for step in range(1, 1000):
+            monitor.step(step)
+            if len(monitor.history):
+                break
+            time.sleep(0.01)
+        assert not monitor.metrics
+        assert monitor.wait_for_first()
+        assert "ww/alpha" in monitor.metrics

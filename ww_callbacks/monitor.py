@@ -402,6 +402,7 @@ class Monitor:
         """
         if not len(self.history) and self._engine and not self._closed:
             self._safely(lambda: self._collect(1, self._options.drain_timeout))
+        if not self.published.reports:  # they may have come in since the last snapshot step
             self._publisher.update(self._last_step)
         return len(self.history) > 0
 

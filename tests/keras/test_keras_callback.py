@@ -9,6 +9,7 @@ import math
 import random
 import subprocess
 import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -24,7 +25,13 @@ from keras import layers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ww_callbacks as ww
-from ww_callbacks.keras import SpectralMonitor, monitor_of
+from ww_callbacks.keras import (
+    LayerwiseLearningRate,
+    SpectralEarlyStopping,
+    SpectralMonitor,
+    layerwise,
+    monitor_of,
+)
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -61,6 +68,11 @@ def fit(model: Any, *callbacks: Any, epochs: int = 2, **arguments: Any) -> Any:
     return model.fit(x, y, batch_size=8, epochs=epochs, verbose=0, callbacks=list(callbacks), **arguments)
 
 
+def watching(**options: Any) -> SpectralMonitor:
+    """In threads of this process, where it does not matter where: a process takes a second to start."""
+    return SpectralMonitor(**{"executor": "thread"} | options)
+
+
 def iterations(model: Any) -> int:
     return int(model.optimizer.iterations)
 
@@ -88,14 +100,14 @@ def ww_keys(values: Any) -> set[str]:
 def test_snapshots_are_taken_where_a_multiple_of_the_steps_is_reached_or_passed(
     every: int, compiling: dict[str, Any], expected: list[int]
 ) -> None:
-    monitor = SpectralMonitor(every_n_steps=every, when_busy="wait")
+    monitor = watching(every_n_steps=every, when_busy="wait")
     fit(network(**compiling), monitor)
     assert monitor.history.steps == expected
 
 
 def test_steps_are_those_of_the_optimizer_with_gradient_accumulation() -> None:
     model = network(optimizer=keras.optimizers.SGD(gradient_accumulation_steps=2))
-    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+    monitor = watching(every_n_steps=5, when_busy="wait")
     fit(model, monitor)
     assert iterations(model) == 12
     assert monitor.history.steps == [0, 5, 10, 12]
@@ -114,7 +126,7 @@ def test_mixed_precision(policy: str, accumulated: int | None, expected: list[in
     keras.config.set_dtype_policy(policy)
     try:
         model = network(optimizer=keras.optimizers.SGD(gradient_accumulation_steps=accumulated))
-        monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
+        monitor = watching(every_n_steps=10, when_busy="wait")
         history = fit(model, monitor)
     finally:
         keras.config.set_dtype_policy(before)
@@ -125,13 +137,13 @@ def test_mixed_precision(policy: str, accumulated: int | None, expected: list[in
 
 
 def test_snapshots_by_epochs() -> None:
-    monitor = SpectralMonitor(every_n_epochs=2, when_busy="wait")
+    monitor = watching(every_n_epochs=2, when_busy="wait")
     fit(network(), monitor, epochs=3, validation_data=data())
     assert monitor.history.steps == [0, 24, 36]
 
 
 def test_a_second_fit_goes_on_where_the_first_ended(tmp_path: Path) -> None:
-    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait", log_dir=str(tmp_path))
+    monitor = watching(every_n_steps=10, when_busy="wait", log_dir=str(tmp_path))
     model = network()
     fit(model, monitor, epochs=1)
     assert monitor.history.steps == [0, 10, 12]
@@ -143,7 +155,7 @@ def test_a_second_fit_goes_on_where_the_first_ended(tmp_path: Path) -> None:
 
 def test_a_second_fit_has_the_metrics_in_every_epoch_too() -> None:
     """Even where no snapshot is due before the end of its first epochs."""
-    monitor, model = SpectralMonitor(), network()
+    monitor, model = watching(), network()
     first = fit(model, monitor)
     second = fit(model, monitor, epochs=3)
     assert ww_keys(first.history) == ww_keys(second.history)
@@ -161,8 +173,8 @@ def test_backup_and_restore_goes_on_with_the_step(tmp_path: Path) -> None:
 
     backup = lambda: keras.callbacks.BackupAndRestore(str(tmp_path))  # noqa: E731
     with pytest.raises(PowerError):
-        fit(network(), backup(), SpectralMonitor(every_n_steps=10), Power())
-    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
+        fit(network(), backup(), watching(every_n_steps=10), Power())
+    monitor = watching(every_n_steps=10, when_busy="wait")
     history = fit(network(), monitor, backup())
     assert monitor.history.steps == [12, 20, 24]
     assert history.epoch == [1]
@@ -194,7 +206,7 @@ def test_the_last_report_is_that_of_the_trained_weights(tmp_path: Path) -> None:
     model.compile(optimizer="adam", loss="mse")
     rng = np.random.default_rng(0)
     before = ww.analyze(model)
-    monitor = SpectralMonitor(every_n_steps=2, when_busy="wait", log_dir=str(tmp_path))
+    monitor = watching(every_n_steps=2, when_busy="wait", log_dir=str(tmp_path))
     model.fit(
         rng.standard_normal((40, 8, 8, 22)), rng.standard_normal((40, 21)), batch_size=8, verbose=0, callbacks=[monitor]
     )
@@ -289,7 +301,7 @@ def test_tensorboard_has_a_run_of_its_own_beside_those_of_keras(watched: SimpleN
 
 def test_stock_early_stopping_stops_by_alpha() -> None:
     stopping = keras.callbacks.EarlyStopping(monitor="ww/alpha", mode="min", patience=1, min_delta=100.0)
-    monitor = SpectralMonitor()
+    monitor = watching()
     history = fit(network(), monitor, stopping, epochs=9)
     assert history.epoch == [0, 1]
     assert stopping.best == pytest.approx(monitor.history[0].summary()["alpha"])
@@ -303,7 +315,7 @@ def test_the_progress_bar_shows_alpha_on_request_and_none_of_the_other_means(
     x, y = data()
 
     def shown(**options: Any) -> str:
-        monitor = SpectralMonitor(every_n_steps=2, when_busy="wait", **options)
+        monitor = watching(every_n_steps=2, when_busy="wait", **options)
         history = network().fit(x, y, batch_size=8, verbose=verbose, callbacks=[monitor])
         assert "ww/alpha_median" in history.history
         return capsys.readouterr().out
@@ -319,7 +331,7 @@ def test_the_progress_bar_shows_alpha_on_request_and_none_of_the_other_means(
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras's TensorBoard callback needs TensorFlow")
 def test_beside_the_tensorboard_callback_of_keras(tmp_path: Path) -> None:
     stock = keras.callbacks.TensorBoard(log_dir=str(tmp_path), update_freq=5)
-    fit(network(), stock, SpectralMonitor(every_n_steps=5, log_dir=str(tmp_path)), validation_data=data())
+    fit(network(), stock, watching(every_n_steps=5, log_dir=str(tmp_path)), validation_data=data())
     runs = {path.parent.name for path in tmp_path.rglob("events*")}
     assert runs == {"train", "validation", "ww"}
     reader = EventAccumulator(str(tmp_path / "train")).Reload()
@@ -387,14 +399,27 @@ def test_training_is_bit_identical_with_and_without_the_callback() -> None:
 
 
 def test_batches_are_still_dispatched_asynchronously() -> None:
-    callbacks = keras.callbacks.CallbackList([SpectralMonitor()], model=network())
-    assert callbacks._async_train is (BACKEND != "tensorflow")
-    synchronous = type("Slow", (SpectralMonitor,), {"on_train_batch_end": lambda *_: None})  # what the test would see
-    assert keras.callbacks.CallbackList([synchronous()])._async_train is False
-    stock = keras.callbacks.Callback
-    assert SpectralMonitor.on_train_batch_end is stock.on_train_batch_end
-    assert SpectralMonitor.on_batch_end is stock.on_batch_end
-    assert not getattr(SpectralMonitor, "async_safe", False)
+    """Keras then calls what observes the end of a batch in other threads, and goes on with the next batch."""
+
+    class Where(keras.callbacks.Callback):
+        async_safe = True
+        threads: set[int]
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.threads.add(threading.get_ident())
+
+    def is_synchronous(*callbacks: Any) -> bool:
+        where = Where()
+        where.threads = set()
+        fit(network(optimizer=layerwise(keras.optimizers.SGD())), where, *callbacks, epochs=1)
+        return threading.get_ident() in where.threads
+
+    monitor = watching(every_n_steps=5, prog_bar=True)
+    assert is_synchronous(monitor, SpectralEarlyStopping(), LayerwiseLearningRate(apply=True)) is (
+        BACKEND == "tensorflow"
+    )
+    slow = type("Slow", (SpectralMonitor,), {"on_train_batch_end": lambda *_, **__: None})  # this is what would be seen
+    assert is_synchronous(slow(executor="thread"))
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX keeps the state of a model elsewhere during training")
@@ -421,7 +446,7 @@ def test_the_state_is_fetched_once_per_snapshot_and_on_no_other_batch() -> None:
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
             where.append(None)
 
-    monitor = SpectralMonitor(every_n_steps=5)
+    monitor = watching(every_n_steps=5)
     fit(network(cls=Counting), Before(), monitor, After())
     # Between epochs Keras has fetched it itself, so the baseline and the last snapshot cost nothing.
     assert fetched == [(0, 5), (0, 10), (1, 3), (1, 8)]
@@ -562,7 +587,7 @@ def test_a_misspelt_pattern_ends_before_the_first_step() -> None:
 def test_a_folder_that_cannot_be_written_is_told_and_training_goes_on(tmp_path: Path) -> None:
     model = network()
     (tmp_path / "file").write_text("")
-    monitor = SpectralMonitor(every_n_steps=1000, log_dir=str(tmp_path / "file"))
+    monitor = watching(every_n_steps=1000, log_dir=str(tmp_path / "file"))
     with pytest.warns(RuntimeWarning, match="results are not written") as caught:
         history = fit(model, monitor)
     assert len(our_warnings(caught)) == 1
@@ -607,7 +632,7 @@ def test_a_model_without_an_analysable_layer_trains_with_one_warning() -> None:
 def test_frozen_layers_are_analysed_too() -> None:
     model = network()
     model.get_layer("first").trainable = False
-    monitor = SpectralMonitor(every_n_steps=12, when_busy="wait")
+    monitor = watching(every_n_steps=12, when_busy="wait")
     fit(model, monitor, epochs=1)
     assert monitor.history.steps == [0, 12]
     norms, others = monitor.history.series("norm", "first"), monitor.history.series("norm", "second")
@@ -618,7 +643,7 @@ def test_frozen_layers_are_analysed_too() -> None:
 def test_a_frozen_model_is_analysed_as_far_as_its_optimizer_goes() -> None:
     model = network()
     model.trainable = False
-    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+    monitor = watching(every_n_steps=5, when_busy="wait")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         history = fit(model, monitor)
@@ -654,7 +679,7 @@ def built_late() -> Any:
 
 
 def test_a_model_that_is_built_by_its_first_batch() -> None:
-    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
+    monitor = watching(every_n_steps=10, when_busy="wait")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         history = fit(built_late(), monitor)
@@ -672,7 +697,7 @@ def test_weights_that_become_nan_do_not_disturb_training() -> None:
                 kernel = self.model.get_layer("second").kernel
                 kernel.assign(np.full(kernel.shape, np.nan, "float32"))
 
-    monitor = SpectralMonitor(every_n_steps=8, when_busy="wait")
+    monitor = watching(every_n_steps=8, when_busy="wait")
     history = fit(network(), Breaker(), monitor, epochs=3)
     assert monitor.history.steps == [0, 8, 16, 24, 32, 36]
     last = monitor.history[-1]
@@ -689,7 +714,7 @@ def test_an_error_of_on_result_ends_the_monitoring_not_the_training() -> None:
 
     model = network()
     with pytest.warns(RuntimeWarning, match="monitoring has ended, training goes on: KeyError: 'mine'"):
-        fit(model, SpectralMonitor(every_n_steps=5, on_result=broken))
+        fit(model, watching(every_n_steps=5, on_result=broken))
     assert iterations(model) == 24
 
 

@@ -131,7 +131,9 @@ def network(optimizer: Any, **compiling: Any) -> Any:
 
 
 def watching(**options: Any) -> SpectralMonitor:
-    return SpectralMonitor(**{"every_n_steps": 3, "when_busy": "wait", "randomize": False} | options)
+    return SpectralMonitor(
+        **{"every_n_steps": 3, "when_busy": "wait", "randomize": False, "executor": "thread"} | options
+    )
 
 
 def fit(model: Any, *callbacks: Any, **options: Any) -> Any:
