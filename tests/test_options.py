@@ -8,6 +8,7 @@ DEFAULTS = {
     "every_n_steps": 200,
     "layers": None,
     "log_every_layer": "auto",
+    "figures": True,
     "on_result": None,
     "max_rows": 50_000,
     "split": None,

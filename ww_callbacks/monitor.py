@@ -17,7 +17,7 @@ from ww_callbacks.analysis import ConvScale, Fit, Interval
 from ww_callbacks.arguments import check_places
 from ww_callbacks.budget import parse_budget
 from ww_callbacks.engine import Engine, Limits, Status, resident_bytes, wait_for
-from ww_callbacks.options import LogEveryLayer, OnError, Options, Split, WhenBusy
+from ww_callbacks.options import Figures, LogEveryLayer, OnError, Options, Split, WhenBusy
 from ww_callbacks.patterns import matching
 from ww_callbacks.publishing import Output, Published, Publisher, own_outputs, warn
 from ww_callbacks.report import History, Report
@@ -47,6 +47,8 @@ class Monitor:
         layers: patterns of layers to keep, ``"!pattern"`` to leave out; None for all.
         log_every_layer: which layers get metrics of their own: "auto" (all up to 64, else 64 spread over the depth
             and kept for the run), True, False, or patterns.
+        figures: pictures, histograms and a table in words where results go to TensorBoard, drawn in the worker process:
+            True (spectra of the worst layer and of three spread over the depth), False, or patterns of up to 8 layers.
         log_dir: folder for TensorBoard, written to ``<log_dir>/ww``; None for none.
         jsonl: a file for all results as JSON lines, or True for ``<log_dir>/ww_history.jsonl``.
         on_result: called with each report.
@@ -102,6 +104,7 @@ class Monitor:
         every_n_steps: int | None = 200,
         layers: Sequence[str] | None = None,
         log_every_layer: LogEveryLayer = "auto",
+        figures: Figures = True,
         log_dir: str | os.PathLike[str] | None = None,
         jsonl: bool | str | os.PathLike[str] | None = None,
         on_result: Callable[[Report], object] | None = None,
@@ -129,6 +132,7 @@ class Monitor:
             every_n_steps=every_n_steps,
             layers=layers,
             log_every_layer=log_every_layer,
+            figures=figures,
             on_result=on_result,
             max_rows=max_rows,
             split=split,
@@ -154,7 +158,7 @@ class Monitor:
         check_places(log_dir, jsonl)
         self._check_model()
         own = own_outputs(log_dir, jsonl, strict=on_error == "raise")
-        self._publisher = Publisher(self._options, [*outputs, *own])
+        self._publisher = Publisher(self._options, [*outputs, *own], lambda values: self._engine.draw(values))
         limits = Limits(
             executor=executor,
             workers=workers,
@@ -420,6 +424,7 @@ class Monitor:
         if step is not None and (self._last_snapshot is None or step > self._last_snapshot):
             self._safely(lambda: self._snapshot(step, end - time.monotonic()))
         self._safely(lambda: self._collect(len(self._engine), end - time.monotonic(), bar=True))
+        self._safely(lambda: self._publisher.finish(end))
         self._publisher.update(self._last_step)
         if self._engine and not self._closed:
             warn(f"{len(self._engine)} snapshots were not analysed within {self._options.drain_timeout:g} s")
@@ -451,8 +456,10 @@ class Monitor:
         """Unknown models and misspelt patterns are the user's errors: they are told before training begins."""
         found = find_layers(self._model, self._options.max_rows, self._options.split)
         select_layers(found, self._options.layers)
-        if not isinstance(self._options.log_every_layer, (bool, str)):
-            matching([layer.name for layer in found], self._options.log_every_layer, "log_every_layer")
+        for name in ("log_every_layer", "figures"):
+            patterns = getattr(self._options, name)
+            if not isinstance(patterns, (bool, str)):
+                matching([layer.name for layer in found], patterns, name)
 
     def _snapshot(self, step: int, patience: float) -> None:
         """Copy the weights and hand them over; where there is patience, first wait so long for what is under way."""

@@ -25,6 +25,7 @@ WhenBusy = Literal["skip", "wait"]
 OnError = Literal["warn", "raise"]
 Split = Mapping[str, int | Sequence[int]]
 LogEveryLayer = bool | str | Sequence[str]
+Figures = bool | Sequence[str]
 
 
 DEFAULT_EVERY_N_STEPS = 200
@@ -42,6 +43,7 @@ class Options:
     every_n_steps: int | None
     layers: Sequence[str] | None
     log_every_layer: LogEveryLayer
+    figures: Figures
     on_result: Callable[[Report], object] | None
     max_rows: int
     split: Split | None
@@ -70,6 +72,10 @@ class Options:
             if self.log_every_layer is None:
                 raise TypeError('log_every_layer: expected "auto", True, False or a list of patterns, got None')
             check_patterns("log_every_layer", self.log_every_layer)
+        if not isinstance(self.figures, bool):
+            if self.figures is None:
+                raise TypeError("figures: expected True, False or a list of patterns, got None")
+            check_patterns("figures", self.figures)
         check_callable("on_result", self.on_result)
         check_executor("executor", self.executor)
         check_count("workers", self.workers)

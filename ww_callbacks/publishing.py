@@ -9,16 +9,29 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ww_callbacks.keys import AGGREGATES, is_of_layers
 from ww_callbacks.options import Options
+from ww_callbacks.outputs.gallery import Drawing, Gallery
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlOutput
 from ww_callbacks.outputs.metrics import aggregate_metrics, layer_metrics, spread
+from ww_callbacks.outputs.panels import MAX_CHOSEN, Panels
 from ww_callbacks.outputs.tensorboard import TensorBoardOutput
 from ww_callbacks.patterns import matching
 from ww_callbacks.report import History, Report
 from ww_callbacks.signals.signal import Signal
+
+NUM_DRAWN = 3
+"""Layers whose spectrum is drawn where nobody chose, spread over the depth."""
+
+
+@runtime_checkable
+class Showing(Protocol):
+    """An output that shows more than numbers."""
+
+    def show(self, panels: Panels) -> None:
+        """Show pictures, texts and histograms; called in the order of steps, from the training thread."""
 
 
 class Output(Protocol):
@@ -54,10 +67,13 @@ class Publisher:
     Args:
         options: of the monitor.
         outputs: places for results.
+        hand_over: has something drawn elsewhere.
     """
 
-    def __init__(self, options: Options, outputs: Iterable[Output]) -> None:
+    def __init__(self, options: Options, outputs: Iterable[Output], hand_over: Drawing = lambda _: None) -> None:
         self._options = options
+        self._hand_over = hand_over
+        self._gallery: Gallery | None = None
         self._outputs = list(outputs)
         self._signals: dict[str, Signal] = {}
         self._logged_layers: frozenset[str] | None = None
@@ -101,6 +117,10 @@ class Publisher:
         everything = metrics | layer_metrics(report, self._logged_layers) | shown
         for output in list(self._outputs):
             self._call_output(output, partial(output.write, report, everything, wall_time))
+        if self._gallery is None and self._options.figures is not False and self._showing():
+            self._gallery = Gallery(self._logged_layers, self._choose_drawn(report))
+        if self._gallery is not None:
+            self._show(self._gallery.add(report, wall_time, self._hand_over))
         if self._options.on_result is not None:
             self._options.on_result(report)
 
@@ -114,6 +134,15 @@ class Publisher:
             self._shown = self._latest
             self.published = replace(self._latest, step=step)
 
+    def finish(self, deadline: float) -> None:
+        """Show the pictures of the last report.
+
+        Args:
+            deadline: of ``time.monotonic()``.
+        """
+        if self._gallery is not None:
+            self._show(self._gallery.finish(deadline, self._hand_over))
+
     def restore(self, history: History, published: Published) -> None:
         """Go on from what another one knew."""
         self.history = history
@@ -124,6 +153,21 @@ class Publisher:
         outputs, self._outputs = self._outputs, []
         for output in outputs:
             self._call_output(output, output.close)
+
+    def _showing(self) -> list[Showing]:
+        return [output for output in self._outputs if isinstance(output, Showing)]
+
+    def _show(self, panels: Iterable[Panels]) -> None:
+        for each in panels:
+            for output in list(self._outputs):
+                if isinstance(output, Showing):
+                    self._call_output(output, partial(output.show, each))
+
+    def _choose_drawn(self, report: Report) -> list[str]:
+        if isinstance(self._options.figures, bool):
+            return spread(report.layers, NUM_DRAWN)
+        kept = matching([layer.name for layer in report.layers], list(self._options.figures), "figures")
+        return [layer.name for layer in report.layers if layer.name in kept][:MAX_CHOSEN]
 
     def _choose_logged(self, report: Report) -> frozenset[str]:
         names = [layer.name for layer in report.layers]

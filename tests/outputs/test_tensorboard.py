@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -6,12 +7,16 @@ import numpy as np
 import pytest
 
 import ww_callbacks as ww
+from ww_callbacks.outputs.panels import Panels
 from ww_callbacks.outputs.tensorboard import SummaryWriterOutput, TensorBoardOutput, scalar_summary
-from ww_callbacks.report import LayerReport, Report
+from ww_callbacks.report import Histogram, LayerReport, Report
 
 pytest.importorskip("tensorboard")
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+from tensorboard.plugins.custom_scalar import layout_pb2
+
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x03\0\0\0\x02 and so on"
 
 
 def report(step):
@@ -24,7 +29,8 @@ def event_files(folder):
 
 def scalar_events(folder):
     (file,) = event_files(folder)
-    return [event for event in LegacyEventFileLoader(str(file)).Load() if event.HasField("summary")]
+    events = [event for event in LegacyEventFileLoader(str(file)).Load() if event.HasField("summary")]
+    return [event for event in events if event.summary.value[0].HasField("simple_value")]
 
 
 def scalars(folder, tag):
@@ -168,3 +174,137 @@ def test_a_run_with_a_monitor_has_strictly_increasing_steps_in_every_tag(tmp_pat
     assert {"ww/alpha", "ww_layer/alpha/000.fc", "ww/lag_steps"} <= set(tags)
     for tag in tags:
         assert [point.step for point in accumulator.Scalars(tag)] == [0, 2, 4, 6, 7]
+
+
+# --- more than scalars -----------------------------------------------------------------------------------------------
+
+
+def everything(folder):
+    kinds = ("scalars", "images", "histograms", "tensors")
+    accumulator = EventAccumulator(str(folder), size_guidance=dict.fromkeys(kinds, 0))
+    accumulator.Reload()
+    return accumulator
+
+
+def panels(step):
+    return Panels(
+        step,
+        1_700_000_000.0 + step,
+        images={"ww/x": PNG},
+        texts={"ww/layers": "| a |"},
+        histograms={"ww_layer/log10_eigenvalues/000.fc": Histogram(-1.0, 2.0, (0, 3, 1))},
+    )
+
+
+def check_panels(folder):
+    read = everything(folder)
+    (image,) = read.Images("ww/x")
+    assert (image.step, image.width, image.height, image.encoded_image_string) == (7, 3, 2, PNG)
+    (text,) = read.Tensors("ww/layers")
+    assert (text.step, text.tensor_proto.string_val[0]) == (7, b"| a |")
+    assert read.SummaryMetadata("ww/layers").plugin_data.plugin_name == "text"
+    (histogram,) = read.Histograms("ww_layer/log10_eigenvalues/000.fc")
+    value = histogram.histogram_value
+    assert (value.min, value.max, value.num) == (-1, 2, 4)
+    assert list(value.bucket_limit) == [-1, 0, 1, 2]
+    assert list(value.bucket) == [0, 0, 3, 1]
+    assert value.sum == pytest.approx(3 * 0.5 + 1.5)
+    layout = layout_pb2.Layout.FromString(read.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    charts = {chart.title: chart for chart in layout.category[0].chart}
+    assert re.match(charts["alpha by layer"].multiline.tag[0], "ww_layer/alpha/000.fc")
+    (band,) = charts["alpha: median, smallest to largest"].margin.series
+    assert (band.lower, band.value, band.upper) == ("ww/alpha_min", "ww/alpha_median", "ww/alpha_max")
+
+
+def test_pictures_texts_histograms_and_the_layout_are_read_back(tmp_path):
+    output = TensorBoardOutput(tmp_path)
+    output.show(panels(7))
+    output.close()
+    check_panels(tmp_path)
+
+
+def test_a_summary_writer_gets_them_too_into_its_single_file(tmp_path):
+    writer = pytest.importorskip("torch.utils.tensorboard").SummaryWriter(str(tmp_path))
+    output = SummaryWriterOutput(writer)
+    output.show(panels(7))
+    assert len(event_files(tmp_path)) == 1
+    check_panels(tmp_path)
+    writer.close()
+
+
+def run(folder, **arguments):
+    rng = np.random.default_rng(0)
+    weights = {f"fc{i}": rng.standard_normal((80, 60)) for i in range(5)}
+    with ww.Monitor(weights, every_n_steps=2, log_dir=folder, **arguments) as monitor:
+        for step in range(1, 6):
+            weights["fc0"] += 0.01
+            monitor.step(step)
+            monitor.wait_for_first()
+    return monitor
+
+
+@pytest.mark.timeout(60)
+def test_a_run_draws_in_the_worker_and_ends_with_the_pictures_of_its_last_snapshot(tmp_path):
+    pytest.importorskip("matplotlib")
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_tensorboard import run
+monitor = run({str(tmp_path)!r})
+print("matplotlib" in sys.modules, len(monitor.history))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=55, check=True)
+    assert done.stdout.split()[0] == "False"
+    read = everything(tmp_path / "ww")
+    assert {"ww/worst_spectrum", "ww/correlation_flow", "ww/alpha_histogram", "ww/alpha_map"} < set(
+        read.Tags()["images"]
+    )
+    assert len([tag for tag in read.Tags()["images"] if tag.startswith("ww_layer/spectrum/")]) == 3
+    for tag in read.Tags()["images"]:
+        steps = [image.step for image in read.Images(tag)]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == 5 or tag == "ww/worst_spectrum"
+    assert [text.step for text in read.Tensors("ww/layers")][-1] == 5
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("figures", "drawn"), [(False, None), (["fc1", "fc3"], ["001.fc1", "003.fc3"])])
+def test_the_user_chooses_what_is_drawn(tmp_path, figures, drawn):
+    pytest.importorskip("matplotlib")
+    run(tmp_path, figures=figures)
+    tags = everything(tmp_path / "ww").Tags()
+    if drawn is None:
+        assert not tags["images"]
+        assert not tags["histograms"]
+    else:
+        assert [tag.rsplit("/")[-1] for tag in tags["images"] if tag.startswith("ww_layer/spectrum/")] == drawn
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("executor", ["thread", "sync"])
+def test_without_a_worker_process_pictures_are_drawn_after_training_only(tmp_path, executor):
+    pytest.importorskip("matplotlib")
+    run(tmp_path, executor=executor)
+    read = everything(tmp_path / "ww")
+    assert [image.step for image in read.Images("ww/alpha_map")] == [5]
+
+
+@pytest.mark.timeout(60)
+def test_a_worker_without_matplotlib_costs_one_line_and_the_pictures(tmp_path, monkeypatch, caplog):
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "matplotlib.py").write_text("raise ImportError('no matplotlib')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hidden"))
+    monitor = run(tmp_path, when_busy="wait")
+    read = everything(tmp_path / "ww")
+    assert not read.Tags()["images"]
+    assert len(read.Scalars("ww/alpha")) == len(monitor.history) == 4
+    assert [text.step for text in read.Tensors("ww/layers")] == [0, 2, 4, 5]
+    assert caplog.text.count("pip install ww_callbacks[plot]") == 1
+
+
+@pytest.mark.parametrize(
+    ("figures", "error"), [(None, TypeError), ("fc", TypeError), ([], ValueError), (["zz"], ValueError)]
+)
+def test_wrong_figures_are_named(tmp_path, figures, error):
+    with pytest.raises(error, match=r"^figures"):
+        ww.Monitor({"fc": np.eye(60)}, log_dir=tmp_path, figures=figures)

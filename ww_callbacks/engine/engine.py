@@ -33,6 +33,7 @@ class Engine:
         self.taken = self.failed = 0
         self.worker_cpu = self.copy_seconds = 0.0
         self.snapshot_bytes = 0
+        self._drawing: Future[Message] | None = None
 
     def __len__(self) -> int:
         """Snapshots under way."""
@@ -46,7 +47,7 @@ class Engine:
     @property
     def pids(self) -> tuple[int, ...]:
         """Processes that analyse."""
-        return self._line.analyst.pids if self._line is not None else ()
+        return self._line.pids if self._line is not None else ()
 
     @property
     def oldest_step(self) -> int | None:
@@ -134,12 +135,18 @@ class Engine:
     def finished(self) -> Iterator[tuple[Pending, Report]]:
         """The snapshots whose results are in, each once, in the order of their steps."""
         self.hand_over()
+        self._count_drawing()
         while self._under_way and self._under_way[0].done():
             pending = self._under_way.popleft()
             report = self._read(pending)
             if self._line is not None:
                 self._line.buffer.release(pending.slot)
             yield pending, report
+
+    def draw(self, values: Message) -> Future[Message] | None:
+        """Have something drawn in a process that does nothing else; None where there are no processes of our own."""
+        self._drawing = self._line.draw(values) if self._line is not None else None
+        return self._drawing
 
     def close(self) -> None:
         """End the analysis at once and free the memory; what is under way is dropped."""
@@ -148,6 +155,13 @@ class Engine:
         line, self._line = self._line, None
         if line is not None:
             line.close()
+
+    def _count_drawing(self) -> None:
+        """What was drawn is paid from the budget too."""
+        if self._drawing is not None and self._drawing.done():
+            drawing, self._drawing = self._drawing, None
+            if not drawing.cancelled():
+                self.worker_cpu += float(drawing.result().get("cpu", 0.0))
 
     def _allowance(self) -> float:
         budget = self._limits.budget

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 from ww_callbacks.analysis import LayerSpec, Settings
@@ -12,7 +12,9 @@ from ww_callbacks.engine.pending import Awaited, Known
 from ww_callbacks.engine.rotation import Candidate, Costs, choose
 from ww_callbacks.snapshot import SnapshotBuffer, Source
 from ww_callbacks.worker.executors import make_analyst
-from ww_callbacks.worker.task import make_task, run_task
+from ww_callbacks.worker.process import WorkerProcess
+from ww_callbacks.worker.protocol import Message
+from ww_callbacks.worker.task import make_drawing, make_task, run_task
 
 ROTATION_BYTES = 256 * 2**20
 """Size of a slot where layers are analysed in rotation, unless one of them is larger."""
@@ -59,6 +61,7 @@ class Line:
         self.analyst = make_analyst(
             limits.executor, self.buffer, workers=limits.workers, layer_timeout=limits.layer_timeout
         )
+        self._painter: WorkerProcess | None = None
         self.known: dict[int, Known] = {}
         self.costs = Costs(specs)
         self._order = sorted(range(len(specs)), key=lambda index: specs[index].work, reverse=True)
@@ -86,9 +89,24 @@ class Line:
             awaited[index] = Awaited(future, known, self.costs[index])
         return awaited
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Processes of its own that run now."""
+        return self.analyst.pids + (self._painter.pids if self._painter is not None else ())
+
+    def draw(self, values: Message) -> Future[Message] | None:
+        """Hand over something to be drawn, in a process of its own: analysis never waits for pictures."""
+        if self.limits.executor != "process":
+            return None
+        if self._painter is None:
+            self._painter = WorkerProcess(self.buffer, layer_timeout=self.limits.layer_timeout)
+        return self._painter.draw(make_drawing(values))
+
     def close(self) -> None:
         """End the analysts and free the memory."""
         self.analyst.shutdown()
+        if self._painter is not None:
+            self._painter.shutdown()
         self.buffer.close()
 
     def _candidate(self, index: int) -> Candidate:

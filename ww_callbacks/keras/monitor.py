@@ -49,6 +49,8 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         split: fused projections, pattern → number of equal parts or the size of each, such as ``{"*.qkv": 3}``.
         log_every_layer: which layers get metrics of their own: "auto" (all up to 64, else 64 spread over the depth),
             True, False, or patterns.
+        figures: pictures, histograms and a table in words where results go to TensorBoard, drawn in the worker process:
+            True (spectra of the worst layer and of three spread over the depth), False, or patterns of up to 8 layers.
         log_dir: folder for TensorBoard; None for none.
         jsonl: a file for all results as JSON lines, or True for ``<log_dir>/ww_history.jsonl``.
         prog_bar: show ``ww/alpha`` in the progress bar of ``fit``.
@@ -100,6 +102,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         max_rows: int = 50_000,
         split: dict[str, int | list[int]] | None = None,
         log_every_layer: bool | str | list[str] = "auto",
+        figures: bool | list[str] = True,
         log_dir: str | None = None,
         jsonl: bool | str | None = None,
         prog_bar: bool = False,
@@ -133,6 +136,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             max_rows=max_rows,
             split=split,
             log_every_layer=log_every_layer,
+            figures=figures,
             on_result=on_result,
             conv_scale=conv_scale,
             randomize=randomize,

@@ -57,6 +57,8 @@ class SpectralMonitor(Callback):
         layers: patterns of layers to keep, ``"!pattern"`` to leave out; None for all.
         log_every_layer: which layers get metrics of their own: "auto" (all up to 64, else 64 spread over the depth),
             True, False, or patterns.
+        figures: pictures, histograms and a table in words where results go to TensorBoard, drawn in the worker process:
+            True (spectra of the worst layer and of three spread over the depth), False, or patterns of up to 8 layers.
         log_dir: folder for TensorBoard where no logger of the trainer writes for it.
         jsonl: a file for all results as JSON lines, or True for ``ww_history.jsonl`` beside the run.
         prog_bar: show ``ww/alpha`` in the progress bar of the trainer.
@@ -103,6 +105,7 @@ class SpectralMonitor(Callback):
         every_n_epochs: int | None = None,
         layers: list[str] | None = None,
         log_every_layer: bool | str | list[str] = "auto",
+        figures: bool | list[str] = True,
         log_dir: str | None = None,
         jsonl: bool | str | None = None,
         prog_bar: bool = False,
@@ -136,6 +139,7 @@ class SpectralMonitor(Callback):
             every_n_steps=every_n_steps,
             layers=layers,
             log_every_layer=log_every_layer,
+            figures=figures,
             on_result=on_result,
             max_rows=max_rows,
             split=split,

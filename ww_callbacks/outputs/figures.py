@@ -203,16 +203,37 @@ def draw_layer_map(history: History, metric: str = "alpha", ax: Axes | None = No
         ValueError: the history is empty, or the metric is no column of numbers.
     """
     values = _values(history, metric)
+    return draw_map(_steps(history), [layer.name for layer in history[-1].layers], values, metric, ax)
+
+
+def draw_map(
+    steps: Sequence[float] | Floats,
+    names: Sequence[str],
+    values: Sequence[Sequence[float | None]] | Floats,
+    metric: str = "alpha",
+    ax: Axes | None = None,
+) -> Axes:
+    """The map of :func:`draw_layer_map` from plain values.
+
+    Args:
+        steps: shape (n,), at least one.
+        names: of the layers.
+        values: shape (layers, n), None or NaN where there is none.
+        metric: what the values are.
+        ax: where to draw; None for a new figure.
+    """
     ax = new_axes(ax)
-    steps = _steps(history)
     limits: dict[str, Any] = {"vmin": 1.0, "vmax": _HIGHEST_ALPHA} if metric in ("alpha", "rand_alpha") else {}
     ax.set_facecolor("0.8")
     mesh = ax.pcolormesh(
-        _between(steps), np.arange(values.shape[0] + 1), np.ma.masked_invalid(values), cmap="cividis", **limits
+        _between(np.asarray(steps, dtype=float)),
+        np.arange(len(names) + 1),
+        np.ma.masked_invalid(np.asarray(values, dtype=float)),
+        cmap="cividis",
+        **limits,
     )
     bar = ax.figure.colorbar(mesh, ax=ax, extend="max" if limits else "neither")
     bar.set_label(LABELS.get(metric, metric))
-    names = [layer.name for layer in history[-1].layers]
     _label_layers(ax.set_yticks, names, offset=0.5)
     ax.set(xlabel="optimizer steps", ylim=(len(names), 0), title=f"{metric} of each layer")
     return ax

@@ -1,4 +1,4 @@
-"""Scalars in TensorBoard: one event per snapshot."""
+"""TensorBoard: one event per snapshot for the scalars, one for what was drawn."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ww_callbacks.outputs.panels import Panels
+from ww_callbacks.outputs.summaries import MISSING, layout_summary, panel_summary, scalar_summary
 from ww_callbacks.report import Report
-
-MISSING = "TensorBoard output needs the tensorboard package: pip install ww_callbacks[tensorboard]"
 
 _numbers = itertools.count()
 
@@ -45,10 +45,15 @@ class TensorBoardOutput:
         self._file = open(os.path.join(log_dir, name), "xb")  # noqa: SIM115 - closed by close()
         self._records = RecordWriter(self._file)
         self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._append(Event(wall_time=time.time(), summary=layout_summary()))
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Write one snapshot."""
         self._append(self._event(wall_time=wall_time, step=report.step or 0, summary=scalar_summary(metrics)))
+
+    def show(self, panels: Panels) -> None:
+        """Write pictures, texts and histograms."""
+        self._append(self._event(wall_time=panels.wall_time, step=panels.step, summary=panel_summary(panels)))
 
     def close(self) -> None:
         """Close the file."""
@@ -63,34 +68,35 @@ class SummaryWriterOutput:
     """The same through a ``SummaryWriter`` that somebody else owns, into its event file.
 
     Args:
-        writer: of torch.utils.tensorboard; of another writer (tensorboardX) only ``add_scalar`` is used.
+        writer: of torch.utils.tensorboard; of another writer (tensorboardX) only ``add_scalar`` is used,
+            and there are no pictures.
     """
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
+        self._is_torch = type(writer).__module__.startswith("torch.")
+        self._has_layout = False
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Write one snapshot."""
         step = report.step or 0
-        if type(self._writer).__module__.startswith("torch."):
+        if self._is_torch:
             self._writer._get_file_writer().add_summary(scalar_summary(metrics), step, wall_time)
         else:
             for tag, value in metrics.items():
                 self._writer.add_scalar(tag, value, step, wall_time)
         self._writer.flush()
 
+    def show(self, panels: Panels) -> None:
+        """Write pictures, texts and histograms; another writer than torch's gets none."""
+        if not self._is_torch:
+            return
+        file = self._writer._get_file_writer()
+        if not self._has_layout:
+            self._has_layout = True
+            file.add_summary(layout_summary(), 0, panels.wall_time)
+        file.add_summary(panel_summary(panels), panels.step, panels.wall_time)
+        self._writer.flush()
+
     def close(self) -> None:
         """The writer stays open: it is not ours."""
-
-
-def scalar_summary(metrics: Mapping[str, float]) -> Any:
-    """A Summary protobuf with one simple value per metric.
-
-    Raises:
-        ImportError: tensorboard is not installed.
-    """
-    try:
-        from tensorboard.compat.proto.summary_pb2 import Summary
-    except ImportError as error:
-        raise ImportError(MISSING) from error
-    return Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()])

@@ -67,7 +67,7 @@ class Child:
         Raises:
             WorkerError: there is none, for a reason that counts as a death or is one.
         """
-        layer = str(message["spec"]["name"])
+        layer = str(message["spec"]["name"]) if message["spec"] else "the pictures"
         reason = self._faults.left_out(layer) or self._faults.broken
         if reason:
             raise WorkerError(reason)

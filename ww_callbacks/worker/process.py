@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks.worker import lifeline
@@ -14,6 +15,7 @@ from ww_callbacks.worker.child import Child, WorkerError
 from ww_callbacks.worker.faults import Faults
 from ww_callbacks.worker.pool import Pool
 from ww_callbacks.worker.protocol import Message
+from ww_callbacks.worker.task import run_task
 
 
 class SharedMemory(Protocol):
@@ -69,6 +71,14 @@ class WorkerProcess(Pool):
             RuntimeError: the executor was shut down.
         """
         return super().submit(fn, task | {"offset": self._memory.offset_of(stored)}, stored)
+
+    def draw(self, task: Message) -> Future[Message]:
+        """Queue a task of ``make_drawing``, which is about no weights.
+
+        Raises:
+            RuntimeError: the executor was shut down.
+        """
+        return super().submit(run_task, task, np.empty(0))
 
     @property
     def pids(self) -> tuple[int, ...]:

@@ -57,7 +57,7 @@ def write_all(fd: int, data: bytes) -> None:
 def _answer(task: Message, mapped: mmap.mmap) -> Message:
     number = {"task": task["task"]}
     try:
-        stored = _stored(LayerSpec(**task["spec"]), mapped, task["offset"])
+        stored = np.empty(0) if "draw" in task else _stored(LayerSpec(**task["spec"]), mapped, task["offset"])
     except Exception as error:  # the trainer is told, and goes on
         return number | {"error": f"{type(error).__name__}: {error}"}
     return number | run_task(task, stored)

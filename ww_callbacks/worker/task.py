@@ -36,8 +36,13 @@ def make_task(
     }
 
 
+def make_drawing(values: Message) -> Message:
+    """A task for :func:`run_task` that is about no layer: to draw what ``values`` describe."""
+    return {"spec": None, "draw": values}
+
+
 def run_task(task: Message, stored: NDArray[Any]) -> Message:
-    """Analyse one layer.
+    """Analyse one layer, or draw.
 
     Args:
         task: made by :func:`make_task`.
@@ -67,6 +72,10 @@ def run_task(task: Message, stored: NDArray[Any]) -> Message:
 
 
 def _answer(task: Message, stored: NDArray[Any]) -> Message:
+    if "draw" in task:
+        from ww_callbacks.outputs.panels import draw
+
+        return {"images": draw(task["draw"])}
     found = weights_digest(stored)
     if found == task.get("digest"):
         return {"unchanged": True, "digest": found}

@@ -1,0 +1,172 @@
+import base64
+import io
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import ww_callbacks as ww
+from ww_callbacks.outputs.gallery import MAX_STEPS, Gallery
+from ww_callbacks.outputs.panels import draw, is_shown, layer_text, picture_task, written_panels
+from ww_callbacks.report import LayerReport, Report
+
+NAMES = frozenset(["a", "b"])
+
+
+@pytest.fixture(scope="module")
+def layers():
+    rng = np.random.default_rng(0)
+    return ww.analyze(
+        {"a": rng.standard_t(3, (100, 60)), "b": rng.standard_normal((100, 60)), "bias": np.ones(5)}
+    ).layers
+
+
+@pytest.fixture
+def at(layers):
+    return lambda step: Report(tuple(replace(layer, step=step) for layer in layers), step)
+
+
+class Painter:
+    """Somebody who draws when told to."""
+
+    def __init__(self) -> None:
+        self.tasks: list[dict] = []
+        self.futures: list[Future] = []
+
+    def __call__(self, task: dict) -> Future:
+        self.tasks.append(task)
+        self.futures.append(Future())
+        return self.futures[-1]
+
+    def finish(self, number: int) -> None:
+        self.futures[number].set_result({"images": {"ww/x": base64.b64encode(b"png").decode()}})
+
+
+def test_about_eight_reports_per_doubling_are_shown():
+    shown = [number for number in range(1, 10_001) if is_shown(number)]
+    assert shown[:16] == list(range(1, 17))
+    assert len(shown) < 16 + 8 * np.log2(10_000 / 16) + 8
+    for number in (16, 32, 64, 1024):
+        assert len([each for each in shown if number < each <= 2 * number]) == 8
+
+
+def test_one_set_of_pictures_is_under_way_at_a_time_and_shown_at_its_own_step(at):
+    gallery, painter = Gallery(NAMES, ["a"]), Painter()
+    assert [panels.step for panels in gallery.add(at(0), 1.0, painter)] == [0]
+    assert [panels.step for panels in gallery.add(at(10), 2.0, painter)] == [10]
+    assert len(painter.tasks) == 1
+    painter.finish(0)
+    drawn, written = gallery.add(at(20), 3.0, painter)
+    assert (drawn.step, drawn.wall_time, drawn.images) == (0, 1.0, {"ww/x": b"png"})
+    assert (written.step, set(written.images)) == (20, set())
+    assert painter.tasks[1]["steps"] == [0, 10, 20]
+
+
+def test_the_last_report_always_gets_its_pictures(at):
+    gallery, painter = Gallery(NAMES, ["a"]), Painter()
+    list(gallery.add(at(0), 1.0, painter))
+    list(gallery.add(at(10), 2.0, painter))
+    painter.finish(0)
+
+    def at_once(task):
+        future = painter(task)
+        painter.finish(-1)
+        return future
+
+    assert [panels.step for panels in gallery.finish(time.monotonic() + 9, at_once)] == [0, 10]
+    assert list(gallery.finish(time.monotonic() + 9, at_once)) == []
+
+
+def test_where_nobody_draws_elsewhere_it_is_drawn_after_training(at):
+    pytest.importorskip("matplotlib")
+    gallery = Gallery(NAMES, ["a"])
+    shown = [*gallery.add(at(0), 1.0, lambda _: None), *gallery.finish(time.monotonic() + 9, lambda _: None)]
+    assert [bool(panels.images) for panels in shown] == [False, True]
+
+
+def test_the_end_does_not_wait_longer_than_it_may(at, caplog):
+    gallery, painter = Gallery(NAMES, ["a"]), Painter()
+    list(gallery.add(at(0), 1.0, painter))
+    start = time.monotonic()
+    assert list(gallery.finish(start + 0.3, painter)) == []
+    assert time.monotonic() - start < 2
+    assert "no more pictures are drawn: not drawn within 0 s" in caplog.text
+
+
+def test_a_painter_that_fails_is_named_once_and_not_asked_again(at, caplog):
+    gallery, painter = Gallery(NAMES, ["a"]), Painter()
+    list(gallery.add(at(0), 1.0, painter))
+    painter.futures[0].set_result({"error": "drawing needs matplotlib: pip install ww_callbacks[plot]"})
+    for step in (10, 20, 30):
+        assert [panels.step for panels in gallery.add(at(step), 1.0, painter)] == [step]
+    assert len(painter.tasks) == 1
+    assert caplog.text.count("pip install ww_callbacks[plot]") == 1
+
+
+def test_the_map_keeps_a_bounded_number_of_steps(at):
+    gallery, painter = Gallery(NAMES, ["a"]), Painter()
+    report = at(0)
+    for step in range(600):
+        list(gallery.add(replace(report, step=step), 1.0, painter))
+        if painter.futures and not painter.futures[-1].done():
+            painter.finish(-1)
+    steps = painter.tasks[-1]["steps"]
+    assert len(steps) <= MAX_STEPS
+    assert steps[0] == 0
+    assert np.all(np.diff(steps) > 0)
+
+
+def test_drawing_gives_pictures_of_the_worst_the_chosen_and_the_whole(at):
+    image = pytest.importorskip("PIL.Image")
+    task = picture_task(at(30), ["b", "missing"], [0, 10, 30], [[3.0, None, None]] * 3)
+    images = draw(task)
+    assert set(images) == {
+        "ww/worst_spectrum",
+        "ww_layer/spectrum/001.b",
+        "ww/correlation_flow",
+        "ww/alpha_histogram",
+        "ww/alpha_map",
+    }
+    for png in images.values():
+        data = base64.b64decode(png)
+        assert len(data) < 20_000
+        assert image.open(io.BytesIO(data)).size == (512, 320)
+
+
+def test_a_report_without_any_fit_draws_nothing():
+    pytest.importorskip("matplotlib")
+    bare = Report((LayerReport(name="x", kind="y", status="failed", reason="non-finite weights"),), 5)
+    assert draw(picture_task(bare, [], [5], [[None]])) == {}
+    assert "failed: non-finite weights" in layer_text(bare)
+
+
+def test_the_table_is_bounded_and_names_stay_text(layers):
+    many = Report(tuple(replace(layers[0], name=f"<b>|{i}*") for i in range(60)), 5)
+    text = layer_text(many)
+    assert text.count("\n") == 2 + 50 + 1
+    assert text.endswith("10 more are not shown.")
+    assert "&lt;b>\\|0\\*" in text
+
+
+def test_histograms_are_those_of_layers_looked_at_now(at, layers):
+    panels = written_panels(at(5), frozenset(["a"]), 1.0)
+    assert list(panels.histograms) == ["ww_layer/log10_eigenvalues/000.a"]
+    old = Report(layers, 7)  # their own step is another one
+    assert not written_panels(old, NAMES, 1.0).histograms
+
+
+@pytest.mark.timeout(60)
+def test_planning_pictures_loads_no_matplotlib():
+    script = """
+import sys, numpy as np, ww_callbacks as ww
+from ww_callbacks.outputs.panels import picture_task, written_panels
+report = ww.analyze({"fc": np.random.default_rng(0).standard_normal((80, 60))})
+picture_task(report, ["fc"], [0], [[2.0]]), written_panels(report, frozenset(["fc"]), 0.0)
+print("matplotlib" in sys.modules, "tensorboard" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True)
+    assert done.stdout.strip() == "False False"

@@ -1,0 +1,153 @@
+"""What a snapshot shows beside its scalars: pictures, a table in words, histograms of the spectra."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ww_callbacks.keys import AGGREGATES, layer_key
+from ww_callbacks.report import Histogram, LayerReport, Report, in_words, worst_first
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_ROWS = 50
+"""Layers in the table, the worst first."""
+MAX_CHOSEN = 8
+"""Layers whose spectrum is drawn, beside that of the worst one."""
+FIRST = 16
+"""So many reports are all shown; then half of them, a quarter and so on: about eight per doubling of the run."""
+
+_FLOW_COLUMNS = ("name", "kind", "alpha", "alpha_low", "alpha_high", "rand_alpha")
+
+
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """What one report shows beside its scalars.
+
+    Attributes:
+        step: of the report.
+        wall_time: when its weights were copied, in seconds since the epoch.
+        images: tag → PNG.
+        texts: tag → Markdown.
+        histograms: tag → counts over log10 λ.
+    """
+
+    step: int
+    wall_time: float
+    images: Mapping[str, bytes] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    histograms: Mapping[str, Histogram] = field(default_factory=dict)
+
+
+def is_shown(number: int) -> bool:
+    """Whether the report with this number, counted from 1, is shown.
+
+    Example:
+        >>> [number for number in range(1, 41) if is_shown(number)][14:]
+        [15, 16, 18, 20, 22, 24, 26, 28, 30, 32, 36, 40]
+    """
+    every = 1 << max((number // (FIRST // 2)).bit_length() - 1, 0)
+    return number % every == 0
+
+
+def written_panels(report: Report, names: frozenset[str], wall_time: float) -> Panels:
+    """What needs no drawing: the table, and the histograms of the layers in ``names``."""
+    histograms = {
+        layer_key("log10_eigenvalues", index, layer.name): layer.histogram
+        for index, layer in enumerate(report.layers)
+        if layer.name in names and layer.histogram is not None and layer.step == report.step
+    }
+    return Panels(report.step or 0, wall_time, texts={f"{AGGREGATES}layers": layer_text(report)}, histograms=histograms)
+
+
+def layer_text(report: Report) -> str:
+    r"""The layers as a Markdown table, the worst first, with what is noticeable in words.
+
+    Example:
+        >>> print(layer_text(Report((LayerReport(name="a|b", kind="Linear", alpha=2.5, warning="no tail"),))))
+        | layer | alpha | 95 % interval | shuffled | traps | what is noticeable |
+        |---|---|---|---|---|---|
+        | a\|b | 2.50 | - | - | - | no eigenvalue above the random edge: it cannot be told from random weights, ... |
+    """
+    layers = [layer for layer in worst_first(report.layers) if layer.status == "failed" or layer.M is not None]
+    layers = layers or [layer for layer in report.layers if layer.alpha is not None]
+    lines = ["| layer | alpha | 95 % interval | shuffled | traps | what is noticeable |", "|---|---|---|---|---|---|"]
+    lines += [f"| {' | '.join(map(_escaped, _cells(layer)))} |" for layer in layers[:MAX_ROWS]]
+    if len(layers) > MAX_ROWS:
+        lines += ["", f"{len(layers) - MAX_ROWS} more are not shown."]
+    return "\n".join(lines)
+
+
+def picture_task(
+    report: Report, chosen: Sequence[str], steps: Sequence[int], alphas: Sequence[Sequence[float | None]]
+) -> dict[str, Any]:
+    """What the pictures of a report need, as plain values that travel to a worker process.
+
+    Args:
+        report: the latest, with histograms.
+        chosen: layers whose spectrum is drawn, at most ``MAX_CHOSEN``.
+        steps: of the map of alpha.
+        alphas: per step, one alpha per layer of the report.
+    """
+    spectra = {}
+    worst = next((layer for layer in worst_first(report.layers) if layer.histogram is not None), None)
+    if worst is not None:
+        spectra[f"{AGGREGATES}worst_spectrum"] = worst.to_dict()
+    for index, layer in enumerate(report.layers):
+        if layer.name in chosen[:MAX_CHOSEN] and layer.histogram is not None:
+            spectra[layer_key("spectrum", index, layer.name)] = layer.to_dict()
+    flow = [{column: getattr(layer, column) for column in _FLOW_COLUMNS} for layer in report.layers]
+    return {"spectra": spectra, "flow": flow, "steps": list(steps), "alphas": list(alphas)}
+
+
+def draw(task: Mapping[str, Any]) -> dict[str, str]:
+    """Draw what :func:`picture_task` describes.
+
+    Returns:
+        Tag → PNG in base 64.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from ww_callbacks.outputs import figures
+
+    report = Report(tuple(LayerReport.from_dict(values) for values in task["flow"]))
+    names = [layer.name for layer in report.layers]
+    drawings: dict[str, Callable[[Axes], object]] = {
+        tag: partial(figures.draw_esd, LayerReport.from_dict(values)) for tag, values in task["spectra"].items()
+    }
+    if any(layer.alpha is not None for layer in report.layers):
+        drawings[f"{AGGREGATES}correlation_flow"] = partial(figures.draw_correlation_flow, report)
+        drawings[f"{AGGREGATES}alpha_histogram"] = partial(figures.draw_alpha_histogram, report)
+        columns = list(zip(*task["alphas"], strict=True))
+        drawings[f"{AGGREGATES}alpha_map"] = partial(figures.draw_map, task["steps"], names, columns, "alpha")
+    return {tag: base64.b64encode(_smaller(figures.render(each, dpi=80))).decode() for tag, each in drawings.items()}
+
+
+def _smaller(png: bytes) -> bytes:
+    """The same picture in 64 colours, a third of the size; Pillow comes with matplotlib."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        image.convert("RGB").quantize(64).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def _cells(layer: LayerReport) -> tuple[str, ...]:
+    interval = None if layer.alpha_low is None else f"{layer.alpha_low:.2f} to {layer.alpha_high:.2f}"
+    alphas = ("-" if value is None else f"{value:.2f}" for value in (layer.alpha, layer.rand_alpha))
+    alpha, shuffled = alphas
+    traps = "-" if layer.num_traps is None else str(layer.num_traps)
+    return layer.name, alpha, interval or "-", shuffled, traps, in_words(layer)
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return "".join(f"\\{character}" if character in "\\`*_[]|" else character for character in text)
