@@ -31,6 +31,9 @@ from ww_callbacks.weights import Layer, find_layers, select_layers
 
 __all__ = ["Monitor", "Output", "Published", "crosses"]
 
+PICTURES_TIMEOUT = 10.0
+"""Seconds that the end of a run waits for pictures, within ``drain_timeout``."""
+
 _log = logging.getLogger("ww_callbacks")
 
 
@@ -424,7 +427,7 @@ class Monitor:
         if step is not None and (self._last_snapshot is None or step > self._last_snapshot):
             self._safely(lambda: self._snapshot(step, end - time.monotonic()))
         self._safely(lambda: self._collect(len(self._engine), end - time.monotonic(), bar=True))
-        self._safely(lambda: self._publisher.finish(end))
+        self._safely(lambda: self._publisher.finish(min(end, time.monotonic() + PICTURES_TIMEOUT)))
         self._publisher.update(self._last_step)
         if self._engine and not self._closed:
             warn(f"{len(self._engine)} snapshots were not analysed within {self._options.drain_timeout:g} s")

@@ -163,7 +163,7 @@ def test_another_writer_gets_its_scalars_through_add_scalar():
 @pytest.mark.timeout(60)
 def test_a_run_with_a_monitor_has_strictly_increasing_steps_in_every_tag(tmp_path):
     weights = {"fc": np.random.default_rng(0).standard_normal((80, 60))}
-    with ww.Monitor(weights, every_n_steps=2, log_dir=tmp_path, when_busy="wait") as monitor:
+    with ww.Monitor(weights, every_n_steps=2, log_dir=tmp_path, when_busy="wait", figures=False) as monitor:
         for step in range(1, 8):
             monitor.step(step)
     events = scalar_events(tmp_path / "ww")
