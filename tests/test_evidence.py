@@ -31,3 +31,25 @@ def test_intervals_are_those_of_a_paired_t_test(tables):
     mean, low, high = tables.interval(list(first - second))
     assert (mean, low, high) == pytest.approx(((first - second).mean(), expected.low, expected.high))
     assert tables.told((mean, low, high), 2).startswith("**") == (not low <= 0 <= high)
+
+
+@pytest.fixture
+def page(monkeypatch):
+    monkeypatch.syspath_prepend(str(FILE.parent))
+    return importlib.import_module("page")
+
+
+def test_the_tables_of_early_stopping_are_those_of_the_results(page):
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert page.filled(text) == text
+
+
+def test_intervals_of_shares_and_means(page):
+    policies = importlib.import_module("policies")
+    low, high = policies.binomial_interval(1, 100)
+    expected = stats.binomtest(1, 100).proportion_ci(method="exact")
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+    values = np.random.default_rng(0).normal(size=7)
+    interval = stats.ttest_1samp(values, 0).confidence_interval()
+    mean, half = policies.mean_interval(list(values))
+    assert (mean - half, mean + half) == pytest.approx((interval.low, interval.high))

@@ -1,8 +1,8 @@
 """When do our rules end a training, when does stopping by the validation loss, and what is the test error then?
 
-One recorded run per case and seed, on digits (12 seeds) and on text (six); every policy is judged from the same record.
-The settings are the defaults. They were chosen on healthy runs (``false_alarms.py``) and on the digits of six seeds
-("choosing"); the page shows the others ("reporting"). Recording takes about ten minutes of one core, judging one:
+One recorded run per case and seed, on digits (eight seeds) and on text (five); every policy is judged from the same
+record. The settings are the defaults. They were chosen on healthy runs (``false_alarms.py``) and on the digits of five
+seeds ("choosing"); the page shows the others ("reporting"). Recording takes about ten minutes of one core, judging one:
 
     OMP_NUM_THREADS=1 python benchmarks/evidence/stopping.py
 """
