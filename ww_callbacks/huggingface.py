@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.arguments import check_flag, check_places
 from ww_callbacks.keys import AGGREGATES
@@ -15,10 +15,15 @@ from ww_callbacks.report import History, Report
 from ww_callbacks.signals.stop import VERDICT, EarlyStopping
 from ww_callbacks.torch.distributed import DistributedMonitor
 
-try:
-    from transformers import TrainerCallback
-except ImportError as error:
-    raise ImportError("ww_callbacks.huggingface needs transformers: pip install ww_callbacks[huggingface]") from error
+if TYPE_CHECKING:
+    TrainerCallback = object  # transformers need not be installed to check types
+else:
+    try:
+        from transformers import TrainerCallback
+    except ImportError as error:
+        raise ImportError(
+            "ww_callbacks.huggingface needs transformers: pip install ww_callbacks[huggingface]"
+        ) from error
 
 ALPHA = "ww/alpha"
 

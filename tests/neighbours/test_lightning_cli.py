@@ -16,7 +16,7 @@ from pytorch_lightning.demos.boring_classes import BoringDataModule, BoringModel
 import ww_callbacks as ww  # noqa: E402
 from ww_callbacks.lightning import LayerwiseLearningRate, SpectralEarlyStopping, SpectralMonitor  # noqa: E402
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "callbacks.yaml"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "callbacks.yaml"
 QUIET = [
     "--trainer.accelerator=cpu",
     "--trainer.logger=false",
