@@ -1,7 +1,7 @@
 """How often does each rule end a healthy run while its validation loss is still improving?
 
 Short runs on digits that go well: three widths, four optimizers, 800 steps, a result every 20. The rules and their
-settings were chosen on 15 seeds (180 runs), and are reported on two others (24 runs). A stop is a false alarm if the
+settings were chosen on 15 seeds (180 runs), and are reported on five others (60 runs). A stop is a false alarm if the
 validation loss later falls by more than 1 % below its minimum so far. Ten minutes to record, a minute to judge:
 
     OMP_NUM_THREADS=1 python benchmarks/evidence/false_alarms.py

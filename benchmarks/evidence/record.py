@@ -21,7 +21,7 @@ from recording import RESULTS, Recording, record_missing
 SEEDS, CHOOSING_SEEDS = range(8), range(5)
 TEXT_SEEDS = range(5)
 WIDTHS = ([64, 64], [128, 64], [256, 128])
-HEALTHY_SEEDS, HEALTHY_CHOOSING_SEEDS = range(17), range(15)
+HEALTHY_SEEDS, HEALTHY_CHOOSING_SEEDS = range(20), range(15)
 HEALTHY_OPTIMIZERS = ("SGD 0.03", "momentum 0.005", "Adam 2e-4", "AdamW 2e-4")
 
 DIGITS_CASES: dict[str, dict[str, Any]] = {
