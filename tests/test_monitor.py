@@ -372,13 +372,13 @@ def test_a_layer_with_nan_fails_the_others_are_analysed_and_the_summary_is_finit
 
 
 def test_a_model_without_anything_to_analyse_is_told_once_with_layers_and_reasons():
-    model = nn.Sequential(nn.LayerNorm(4), nn.Embedding(10, 4))
+    model = nn.Sequential(nn.LayerNorm(4), nn.Bilinear(3, 4, 5))
     with pytest.warns(RuntimeWarning, match="nothing to analyse") as caught:
         monitor = watch(model, range(1, 31))
     assert len([warning for warning in caught if warning.category is RuntimeWarning]) == 1
     message = str(caught[0].message)
     assert "0: no matrix" in message
-    assert "1: Embedding is not analysed" in message
+    assert "1: a bilinear form for each output, no matrix" in message
     assert len(monitor.history) == 0
     assert workers() == set()
 
