@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the cores; before numpy is loaded
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from elsewhere import take_away
 
