@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the cores; before numpy is loaded
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,3 +32,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("linux_way") is not None:
                 item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def figures_are_closed() -> Iterator[None]:
+    """Where a test has loaded pyplot, figures belong to it until they are closed."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

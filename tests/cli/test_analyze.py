@@ -148,9 +148,8 @@ def test_without_rich_the_table_is_plain_and_without_a_bar(tmp_path):
 
 
 def test_on_a_terminal_there_is_a_bar_with_layer_and_time_then_a_table_in_colour(tmp_path):
-    np.savez(
-        tmp_path / "large.npz", **{f"layer{i}": np.random.default_rng(i).normal(size=(500, 400)) for i in range(4)}
-    )
+    rng = np.random.default_rng(0)  # layers that take longer than the bar takes to be drawn anew
+    np.savez(tmp_path / "large.npz", **{f"layer{i}": rng.normal(size=(1300, 1200)) for i in range(4)})
     with Terminal("analyze", tmp_path / "large.npz") as terminal:
         assert terminal.end() == 0
     bar, table = terminal.text.split("95 % interval")
