@@ -26,10 +26,14 @@ export WW_TEST_WEIGHTS=${WW_TEST_WEIGHTS:-$root/../shared/weights}
 results=()
 failures=0
 
-# section TITLE COMMAND...: runs the command, or function, in a shell of its own that stops at the first error.
+# section TITLE COMMAND...: runs the command, or function, in a shell of its own that stops at the first error. With
+# ONLY='oldest|newest' in the environment, only the sections whose title matches run.
 section() {
     local title=$1 started=$SECONDS status verdict=ok
     shift
+    if ! [[ $title =~ ${ONLY:-} ]]; then
+        return
+    fi
     printf '\n════ %s\n' "$title"
     set -m
     (
