@@ -14,15 +14,9 @@ if TYPE_CHECKING:
 else:
 
     def _callback_class() -> type:
-        """The Callback of the distribution that is in use, of an installed one where none is imported yet.
-
-        Where both are loaded it is of both: a Trainer of Lightning below 2.5 takes its own distribution's only.
-        """
+        """The Callback of the distribution that is in use, of an installed one where none is imported yet."""
         names = ("lightning.pytorch", "pytorch_lightning")
-        loaded = tuple(sys.modules[name].Callback for name in names if hasattr(sys.modules.get(name), "Callback"))
-        if loaded:
-            return type("Callback", loaded, {"__module__": loaded[0].__module__}) if len(loaded) > 1 else loaded[0]
-        for name in names:
+        for name in sorted(names, key=lambda name: name not in sys.modules):
             try:
                 return importlib.import_module(name).Callback
             except ImportError:
