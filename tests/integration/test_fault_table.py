@@ -199,7 +199,8 @@ save({{"warnings": [str(each.message) for each in caught], "history": outcome(mo
     program.succeed()
     result = run.json()
     assert [step for step, _ in result["history"]] == list(range(16))
-    assert 1 <= len(result["warnings"]) <= 2, result["warnings"]
+    ours = [message for message in result["warnings"] if message.startswith("ww_callbacks")]
+    assert 1 <= len(ours) <= 2, ours
     assert all("No space left" in message for message in result["warnings"])
     run.assert_nothing_left(had_memory=False)
 

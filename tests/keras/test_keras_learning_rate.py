@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 import warnings
@@ -90,6 +91,8 @@ def test_each_variable_is_updated_at_its_own_rate(name: str, options: dict[str, 
 def test_each_variable_decays_at_its_own_rate(name: str, options: dict[str, Any]) -> None:
     if not hasattr(keras.optimizers, name):
         pytest.skip(f"this Keras has no {name}")
+    if name == "Muon" and "adam_weight_decay" not in inspect.signature(keras.optimizers.Muon).parameters:
+        pytest.skip("Muon of this Keras has one weight decay for all its variables")
 
     def decays(ratio: float) -> dict[str, float]:
         names = ["weight_decay"] + ["adam_weight_decay"] * (name == "Muon")
