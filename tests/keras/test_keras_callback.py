@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -314,9 +315,13 @@ def test_the_progress_bar_shows_alpha_on_request_and_none_of_the_other_means(
 ) -> None:
     x, y = data()
 
+    def slow_step(batch: int, logs: Any = None) -> None:
+        time.sleep(0.06)  # Keras draws the bar again after 0.05 s, not before
+
     def shown(**options: Any) -> str:
         monitor = watching(every_n_steps=2, when_busy="wait", **options)
-        history = network().fit(x, y, batch_size=8, verbose=verbose, callbacks=[monitor])
+        slow = keras.callbacks.LambdaCallback(on_train_batch_begin=slow_step)
+        history = network().fit(x, y, batch_size=8, verbose=verbose, callbacks=[slow, monitor])
         assert "ww/alpha_median" in history.history
         return capsys.readouterr().out
 
