@@ -8,11 +8,13 @@ Parts:
     snapshot       stall of a snapshot against copying the same bytes into warm memory
     step           a step without a snapshot
     hooks          time inside the monitor ÷ time of training: exact on a busy machine too
+    busy           the same with wide layers and bootstrap intervals, so that the worker is at work most of the time
     throughput     steps per second with ÷ without, paired runs in turn; needs an otherwise idle machine
     priority       priorities of the worker where training uses every core; needs an otherwise idle machine
     weightwatcher  the same schedule with WeightWatcher called in the training loop
 
-Trainings are seeded loops of torch over an MLP with 20 MiB and a convolutional network with 24 MiB of analysed weights.
+Trainings are seeded loops of torch over an MLP with 20 MiB and a convolutional network with 24 MiB of analysed weights;
+the wide ones have 128 and 72 MiB.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -58,17 +60,20 @@ QUICK = Size(seconds=4.0, copies=7, calls=1)
 Hook = Callable[[int], None]
 
 
-def network(name: str) -> tuple[nn.Module, torch.Tensor]:
+def network(name: str, wide: bool = False) -> tuple[nn.Module, torch.Tensor]:
     torch.manual_seed(0)
     if name == "mlp":
-        hidden = [part for _ in range(5) for part in (nn.Linear(1024, 1024), nn.ReLU())]
-        return nn.Sequential(*hidden, nn.Linear(1024, 10)), torch.randn(256, 1024)
+        side, depth, batch = (4096, 2, 32) if wide else (1024, 5, 256)
+        hidden = [part for _ in range(depth) for part in (nn.Linear(side, side), nn.ReLU())]
+        return nn.Sequential(*hidden, nn.Linear(side, 10)), torch.randn(batch, side)
+    channels, batch, pixels = ((3, 1024, 1024, 1024), 1, 16) if wide else ((3, 128, 256, 512, 512, 512), 8, 32)
     blocks = [
         part
-        for before, after in pairwise((3, 128, 256, 512, 512, 512))
+        for before, after in pairwise(channels)
         for part in (nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
     ]
-    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(512, 10)), torch.randn(8, 3, 32, 32)
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], 10))
+    return nn.Sequential(*blocks, *head), torch.randn(batch, 3, pixels, pixels)
 
 
 @dataclass
@@ -133,11 +138,19 @@ class Watched:
     lags: list[float]
 
 
-def watched(name: str, size: Size, every: int, on_worker: Callable[[int], None] = lambda pid: None) -> Watched:
-    """Train with a monitor; its start and the baseline are over before the clock runs."""
-    net, inputs = network(name)
+def watched(
+    name: str,
+    size: Size,
+    every: int,
+    on_worker: Callable[[int], None] = lambda pid: None,
+    wide: bool = False,
+    least: int = 1,
+    **options: Any,
+) -> Watched:
+    """Train with a monitor, for at least so many snapshots; the clock starts after the baseline."""
+    net, inputs = network(name, wide)
     lags = Lags()
-    monitor = ww.Monitor(net, every_n_steps=every, outputs=[lags])
+    monitor = ww.Monitor(net, every_n_steps=every, outputs=[lags], **options)
     before = time.perf_counter()
     monitor.start()
     start = time.perf_counter() - before
@@ -147,7 +160,7 @@ def watched(name: str, size: Size, every: int, on_worker: Callable[[int], None] 
     monitor.wait_for_first()
     pid = monitor.status().worker_pids[0]
     cpu = cpu_seconds(pid)
-    run = train(net, inputs, size.seconds, every + 5, monitor.step)
+    run = train(net, inputs, size.seconds, least * every + 5, monitor.step)
     cores = (cpu_seconds(pid) - cpu) / run.seconds
     status = monitor.status()
     monitor.close()
@@ -219,18 +232,30 @@ def trainings(size: Size) -> Iterator[tuple[str, int, int]]:
     return ((name, count, every) for name in size.networks for count in size.threads for every in EVERY)
 
 
+HOOK_HEADS = ("net", "threads", "N", "steps", "share of time in hooks", "longest ms", "start ms", "snapshots")
+
+
 def hooks(size: Size) -> None:
-    heads = ("net", "threads", "N", "steps", "share of time in hooks", "longest ms", "start ms", "snapshots")
-    table(*heads, "skipped", "cores of the worker")
+    table(*HOOK_HEADS, "skipped", "cores of the worker")
     for name, count, every in trainings(size):
         with threads(count):
-            seen = watched(name, size, every)
-        run = seen.run
-        percent, longest = f"{100 * run.share:.3f} %", ms(run.longest)
-        row(
-            *(name, count, every, run.steps, percent, longest, ms(seen.start), seen.snapshots, seen.skipped),
-            f"{seen.cores:.2f}",
-        )
+            hook_row(name, count, every, watched(name, size, every))
+
+
+def busy(size: Size) -> None:
+    table(*HOOK_HEADS, "skipped", "cores of the worker")
+    for name, every in product(size.networks, (20, 50, 200)):
+        with threads(1):
+            hook_row(name, 1, every, watched(name, size, every, wide=True, least=4, interval="bootstrap"))
+
+
+def hook_row(name: str, count: int, every: int, seen: Watched) -> None:
+    run = seen.run
+    percent, longest = f"{100 * run.share:.3f} %", ms(run.longest)
+    row(
+        *(name, count, every, run.steps, percent, longest, ms(seen.start), seen.snapshots, seen.skipped),
+        f"{seen.cores:.2f}",
+    )
 
 
 def throughput(size: Size) -> None:
@@ -329,13 +354,14 @@ def row(*cells: Any) -> None:
     print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
-PARTS = {part.__name__: part for part in (snapshot, step, hooks, throughput, priority, weightwatcher)}
+PARTS = {part.__name__: part for part in (snapshot, step, hooks, busy, throughput, priority, weightwatcher)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help="all where none is named")
     parser.add_argument("--quick", action="store_true", help="short runs")
+    parser.add_argument("--seconds", type=float, help="of one training")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the trainer; default: 1 2")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     arguments = parser.parse_args()
@@ -345,6 +371,8 @@ def main() -> None:
     size = replace(
         QUICK if arguments.quick else Size(), threads=tuple(arguments.threads), networks=tuple(arguments.networks)
     )
+    if arguments.seconds is not None:
+        size = replace(size, seconds=arguments.seconds)
     for part in arguments.parts or PARTS:
         begin = time.perf_counter()
         PARTS[part](size)
