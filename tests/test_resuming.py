@@ -55,6 +55,25 @@ def test_a_loop_goes_on_with_history_verdicts_and_recorded_values() -> None:
     assert second.history.recorded("val_loss") == [(3, 0.5)]
 
 
+def test_a_loop_whose_history_is_thinned_out_counts_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ww_callbacks.publishing.MOST_ENTRIES", 40)  # 20 reports of two layers
+    model = weights()
+    first = monitor_of(model, every=1)
+    with first:
+        train(first, model, 1, 60)
+    assert len(first.history) <= 20
+    assert first.status().published == first.published.reports == 61
+    second = monitor_of(model, every=1)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    second.start()
+    assert second.lr_ratios() == first.lr_ratios()
+    assert second.lr_ratios().keys() == {"fc", "out"}
+    train(second, model, 61, 62)
+    second.close()
+    assert second.status().published == 63
+    assert second.history.steps[-3:] == [60, 61, 62]
+
+
 def test_a_snapshot_that_became_due_in_between_is_taken_at_once() -> None:
     model = weights()
     first = monitor_of(model)

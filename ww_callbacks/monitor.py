@@ -308,7 +308,7 @@ class Monitor:
         """
         verdict = self.published.verdicts.get(VERDICTS["learning_rate"])
         if verdict is None and self.published.reports:
-            verdict = LayerRatios().verdict(self.history[self.published.reports - 1])
+            verdict = LayerRatios().verdict(self.history[self.published.reports - 1 - self.history.seen])
         return ratios_by_name(verdict or {})
 
     @property
@@ -373,7 +373,7 @@ class Monitor:
         pids, oldest = engine.pids, engine.oldest_step
         return Status(
             snapshots=engine.taken,
-            published=len(self.history),
+            published=self.history.seen,
             under_way=len(engine),
             skipped=self.skipped,
             failed=engine.failed,

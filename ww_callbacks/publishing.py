@@ -20,6 +20,7 @@ from ww_callbacks.outputs.panels import MAX_CHOSEN, Panels
 from ww_callbacks.outputs.tensorboard import TensorBoardOutput
 from ww_callbacks.patterns import matching
 from ww_callbacks.report import History, Report
+from ww_callbacks.report.history import MOST_ENTRIES
 from ww_callbacks.signals.signal import Signal
 
 NUM_DRAWN = 3
@@ -51,7 +52,7 @@ class Published:
     Attributes:
         metrics: the latest ``ww/…`` metrics.
         verdicts: what each attached signal says, by the name it was attached under.
-        reports: how many reports of the history had come in.
+        reports: how many reports had come in.
         step: finished optimizer steps when this became known; None before the first.
     """
 
@@ -78,7 +79,7 @@ class Publisher:
         self._signals: dict[str, Signal] = {}
         self._logged_layers: frozenset[str] | None = None
         self._latest = self._shown = Published()
-        self.history = History()
+        self.history = History(most_entries=MOST_ENTRIES)
         self.published = Published()
 
     def attach(self, name: str, signal: Signal) -> None:
@@ -112,7 +113,7 @@ class Publisher:
         metrics = aggregate_metrics(report, lag_steps=lag_steps, skipped=skipped)
         metrics |= {key: value for key, value in judged.items() if key.startswith(AGGREGATES)}
         verdicts = {name: judgement.verdict for name, judgement in judgements.items()}
-        self._latest = Published(metrics, verdicts, len(self.history))
+        self._latest = Published(metrics, verdicts, self.history.seen)
         shown = {key: value for key, value in judged.items() if is_of_layers(key, self._logged_layers)}
         everything = metrics | layer_metrics(report, self._logged_layers) | shown
         for output in list(self._outputs):

@@ -55,7 +55,7 @@ class Resumed:
             "last_snapshot": self.last_snapshot,
             "skipped": self.skipped,
             "history": self.history.state_dict(),
-            "late": len(self.history) - self.published.reports,
+            "late": self.history.seen - self.published.reports,
             "published": asdict(self.published),
         }
 
@@ -68,9 +68,7 @@ class Resumed:
         """
         try:
             history = History.from_state_dict(state["history"])
-            reports = max(
-                len(history) - int(state["late"]), 0
-            )  # the history may be a part: its latest reports are in it
+            reports = history.seen - int(state["late"])
             published = Published(**state["published"] | {"reports": reports})
             return cls(int(state["step"]), state["last_snapshot"], int(state["skipped"]), history, published)
         except (KeyError, TypeError, AttributeError) as error:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ww_callbacks.outputs.appending import AppendedFile
 from ww_callbacks.report import History, Report
 
 FILE_NAME = "ww_history.jsonl"
@@ -17,7 +18,7 @@ _BEGINNING = '{"step"'
 class JsonlOutput:
     """Appends one line per report: ``{"step": …, "wall_time": …, "layers": […]}``.
 
-    Each line is written and flushed at once, so that a run that dies keeps all lines but perhaps the last.
+    Each line is written at once, by a thread, so that a run that dies keeps all lines but perhaps the last.
 
     Args:
         path: the file; its folder is made where it is missing.
@@ -27,15 +28,14 @@ class JsonlOutput:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         cut_off = self.path.exists() and self.path.stat().st_size > 0 and not _ends_with_newline(self.path)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = AppendedFile(self.path, "ab")
         if cut_off:
-            self._file.write("\n")
+            self._file.write(b"\n")
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Append one report; the metrics can be computed from it and are left out."""
         line = {"step": report.step, "wall_time": wall_time, "layers": report.to_dicts()}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        self._file.write(json.dumps(line).encode() + b"\n")
 
     def close(self) -> None:
         """Close the file."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ww_callbacks.outputs.appending import AppendedFile
 from ww_callbacks.outputs.panels import Panels
 from ww_callbacks.outputs.summaries import MISSING, layout_summary, panel_summary, scalar_summary
 from ww_callbacks.report import Report
@@ -20,7 +21,7 @@ class TensorBoardOutput:
     """Writes all metrics of a snapshot as one Event, at the step and wall time of the snapshot.
 
     TensorBoard drops a point whose step is not larger than an earlier one of the same tag, so reports must come
-    in the order of their steps. Each event is flushed, so that a live reader sees it at once.
+    in the order of their steps. Each event is written at once, by a thread, so that a live reader sees it.
 
     Args:
         log_dir: folder of a run. No other program may write event files into it at the same time: of two
@@ -39,10 +40,10 @@ class TensorBoardOutput:
             raise ImportError(MISSING) from error
         os.makedirs(log_dir, exist_ok=True)
         # tensorboard's own EventFileWriter loads TensorFlow wherever it is installed; a record file needs neither that
-        # nor a thread.
+        # nor waiting for the disk.
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
         self._event = Event
-        self._file = open(os.path.join(log_dir, name), "xb")  # noqa: SIM115 - closed by close()
+        self._file = AppendedFile(os.path.join(log_dir, name), "xb")
         self._records = RecordWriter(self._file)
         self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
         self._append(Event(wall_time=time.time(), summary=layout_summary()))
@@ -61,7 +62,6 @@ class TensorBoardOutput:
 
     def _append(self, event: Any) -> None:
         self._records.write(event.SerializeToString())
-        self._file.flush()
 
 
 class SummaryWriterOutput:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 4000
 """Entries of layers that a checkpoint keeps: at most some megabytes, written in a fraction of a second."""
 
+MOST_ENTRIES = 100_000
+"""Entries of layers that a run keeps in memory: each takes less than 2 KiB."""
+
 
 class History(Sequence[Report]):
     """The reports of one run in the order of their steps.
@@ -24,14 +27,22 @@ class History(Sequence[Report]):
     The counted layers of the first report in which no layer waits for its first turn stay those of all later ones,
     so that a mean never jumps because a layer entered or left it.
 
+    Args:
+        reports: in the order of their steps.
+        most_entries: entries of layers after which older reports are thinned out, so that the memory of a long run
+            stays bounded: the later half of what is kept are the latest reports, the other half stand for those
+            before, the first one among them. At least 20 reports are kept. None to keep all.
+
     Example:
         >>> history = History()
         >>> history.append(Report((), step=0)).step, len(history), history.steps
         (0, 1, [0])
     """
 
-    def __init__(self, reports: Iterable[Report] = ()) -> None:
+    def __init__(self, reports: Iterable[Report] = (), *, most_entries: int | None = None) -> None:
         self._reports: list[Report] = []
+        self._most_entries = most_entries
+        self._seen = 0
         self._counted: frozenset[str] | None = None
         self._recorded: dict[str, list[tuple[int | None, float]]] = {}
         for report in reports:
@@ -53,7 +64,16 @@ class History(Sequence[Report]):
         if not any(layer.is_waiting for layer in report.layers):
             self._counted = self._counted or report.counted or None
         self._reports.append(report)
+        self._seen += 1
+        if self._most_entries is not None and len(self) > most_reports(self._most_entries, len(report)):
+            kept = kept_indices(len(self), self._most_entries * 3 // 4, len(report))  # not to do it each time
+            self._reports = [self._reports[index] for index in kept]
         return report
+
+    @property
+    def seen(self) -> int:
+        """How many reports have come in; more than ``len(history)`` where older ones were thinned out."""
+        return self._seen
 
     def record(self, name: str, value: float, step: int | None = None) -> None:
         """Note a value that the user measured, such as a validation loss, beside the reports.
@@ -140,24 +160,26 @@ class History(Sequence[Report]):
         kept = [self._reports[index].without_spectra() for index in kept_indices(len(self), MAX_ENTRIES, layers)]
         return {
             "reports": json.dumps([[report.step, report.to_dicts()] for report in kept]),
+            "seen": self._seen,
             "counted": sorted(self._counted) if self._counted is not None else None,
             "recorded": {name: [list(each) for each in values] for name, values in self._recorded.items()},
         }
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> History:
-        """The inverse of :meth:`state_dict`.
+        """The inverse of :meth:`state_dict`, for a run that goes on.
 
         Raises:
             ValueError: these are not the values of a history.
         """
-        history = cls()
+        history = cls(most_entries=MOST_ENTRIES)
         history._counted = frozenset(state["counted"]) if state["counted"] is not None else None
         for step, layers in json.loads(state["reports"]):
             history.append(Report(Report.from_dicts(layers).layers, step))
         for name, values in state["recorded"].items():
             for step, value in values:
                 history.record(name, value, step)
+        history._seen = int(state["seen"])
         return history
 
     def __len__(self) -> int:
@@ -174,8 +196,18 @@ def _later(step: int | None, last: int | None) -> bool:
     return step is None or last is None or step > last
 
 
+def most_reports(entries: int, layers: int) -> int:
+    """How many reports are kept, at least 20.
+
+    Args:
+        entries: of layers that may be kept.
+        layers: in each report.
+    """
+    return max(20, entries // max(layers, 1))
+
+
 def kept_indices(reports: int, entries: int, layers: int) -> list[int]:
-    """Which reports of a long history a checkpoint keeps, ascending: the latest, and some spread over the others.
+    """Which reports of a long history are kept, ascending: the latest, and some spread over the others.
 
     Args:
         reports: how many there are.
@@ -188,7 +220,7 @@ def kept_indices(reports: int, entries: int, layers: int) -> list[int]:
         >>> kept_indices(1000, entries=4000, layers=400)[:4], kept_indices(1000, entries=4000, layers=400)[-3:]
         ([0, 110, 220, 330], [997, 998, 999])
     """
-    limit = max(20, entries // max(layers, 1))
+    limit = most_reports(entries, layers)
     if reports <= limit:
         return list(range(reports))
     latest = limit // 2
