@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from programs import LOADER_POLL, Session, mappings, session
+from programs import LOADER_POLL, Session, mappings, session, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -340,6 +340,25 @@ def test_plain_loop_sigkill_in_the_eigensolver(run: Session):
     program = run.start(PLAIN + "loop(5000)\n")
     program.worker_in_eigensolver(5000)
     os.kill(program.pid, signal.SIGKILL)
+    run.assert_nothing_left()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_process_that_draws_ends_with_its_trainer(run: Session, sent):
+    program = run.start(
+        IMPORTS
+        + """
+model = {"fc": weights_at(0)}
+with ww.Monitor(model, every_n_steps=1, log_dir="logs") as monitor:
+    for step in range(1, 10**9):
+        model["fc"][:] = weights_at(step)
+        monitor.step(step)
+        time.sleep(0.005)
+"""
+    )
+    wait_until(lambda: len(run.workers()) == 2, "a worker that analyses and one that draws")
+    os.kill(program.pid, sent)
+    program.wait()
     run.assert_nothing_left()
 
 

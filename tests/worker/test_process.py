@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import CancelledError
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
 from ww_callbacks.snapshot import SnapshotBuffer
 from ww_callbacks.worker.environment import worker_environment
 from ww_callbacks.worker.faults import MAX_DEATHS
+from ww_callbacks.worker.patience import cpu_seconds
 from ww_callbacks.worker.process import WorkerProcess
 from ww_callbacks.worker.task import make_task, read_answer, run_task
 
@@ -26,7 +28,7 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals and /proc"),
 ]
 
-SHAPES = {"small": (90, 60), "other": (60, 70), "slow": (2600, 2600)}
+SHAPES = {"small": (90, 60), "other": (60, 70), "middle": (900, 900), "slow": (2600, 2600)}
 
 
 def gone(pid):
@@ -188,6 +190,24 @@ def test_a_worker_that_hangs_fails_its_layer_after_the_time_limit_and_is_replace
     bench.worker._children[0]._layer_timeout = 20.0
     assert bench.run().status == "ok"
     bench.close()
+
+
+def test_a_worker_that_gets_little_time_is_waited_for(bench):
+    assert bench.run("middle").status == "ok"
+    before = cpu_seconds(bench.pid)
+    assert bench.run("middle").status == "ok"
+    limit = 4 * (cpu_seconds(bench.pid) - before)
+    bench.worker._children[0]._layer_timeout = limit
+    pid, start = bench.pid, time.monotonic()
+    asked = bench.submit("middle")
+    while not asked.done():  # it computes for a twentieth of the time
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.095)
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.005)
+    assert asked.result().status == "ok"
+    assert bench.pid == pid
+    assert time.monotonic() - start > limit
 
 
 @pytest.mark.parametrize("seconds", [1e10, math.inf])

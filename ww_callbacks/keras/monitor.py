@@ -75,7 +75,8 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             ``control_step`` says how old it is.
         max_bytes: memory that the copies may take; monitoring ends with a warning where they need more. None for no
             limit but that of the machine.
-        layer_timeout: seconds that the analysis of one layer may take.
+        layer_timeout: seconds that the analysis of one layer may take: of CPU time, and of the clock where it does not
+            get on.
         drain_timeout: seconds to wait for late results at the end.
         on_error: "warn" once and end monitoring, or "raise".
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from ww_callbacks.forking import above_standard_streams
 from ww_callbacks.worker import lifeline
 from ww_callbacks.worker.environment import package_parent, worker_environment
 from ww_callbacks.worker.faults import Faults
+from ww_callbacks.worker.patience import Patience
 from ww_callbacks.worker.protocol import Message, ProtocolError, decode, encode
 from ww_callbacks.worker.serve import write_all
 
@@ -40,7 +40,7 @@ class Child:
 
     Args:
         memory_fd: descriptor of the memory in which the weights lie.
-        layer_timeout: seconds that one task may take.
+        layer_timeout: seconds of CPU time that one task may take; of the clock where the process does not compute.
         method: how the process notices the end of this one.
         faults: where its deaths are counted.
     """
@@ -148,15 +148,16 @@ class Child:
 
     def _reader(self, timeout: float) -> Callable[[int], bytes]:
         """Reads from the worker until the time is over."""
-        fd, deadline = self._answers, time.monotonic() + timeout
+        fd, patience = self._answers, Patience(self.pid or 0, timeout)
         ready = select.poll()
         ready.register(fd, select.POLLIN)
 
         def read_exactly(count: int) -> bytes:
             parts = bytearray()
             while len(parts) < count:
-                if not ready.poll(1000 * min(max(deadline - time.monotonic(), 0), _LONGEST_POLL)):
-                    raise TimeoutError(f"no answer within {timeout:g} s")
+                while not ready.poll(1000 * min(patience.left, _LONGEST_POLL)):
+                    if patience.is_over:
+                        raise TimeoutError(f"no answer within {timeout:g} s")
                 part = os.read(fd, count - len(parts))
                 if not part:
                     raise EOFError

@@ -38,7 +38,7 @@ class WorkerProcess(Pool):
     Args:
         memory: where the weights lie.
         workers: number of processes.
-        layer_timeout: seconds that one task may take.
+        layer_timeout: seconds of CPU time that one task may take; of the clock where the process does not compute.
         lifeline_method: how a worker notices the end of this process.
     """
 
