@@ -38,6 +38,7 @@ import ww_callbacks as ww
 from ww_callbacks.report import Report
 from ww_callbacks.snapshot import SnapshotBuffer
 from ww_callbacks.worker import child
+from ww_callbacks.worker.patience import cpu_seconds
 
 NETWORKS = ("mlp", "conv")
 EVERY = (10, 50, 200)
@@ -159,18 +160,12 @@ def watched(
     on_worker(monitor.status().worker_pids[0])
     monitor.wait_for_first()
     pid = monitor.status().worker_pids[0]
-    cpu = cpu_seconds(pid)
+    cpu = cpu_seconds(pid) or 0.0
     run = train(net, inputs, size.seconds, least * every + 5, monitor.step)
-    cores = (cpu_seconds(pid) - cpu) / run.seconds
+    cores = ((cpu_seconds(pid) or 0.0) - cpu) / run.seconds
     status = monitor.status()
     monitor.close()
     return Watched(run, start, status.snapshots - 1, status.skipped, cores, lags.steps)
-
-
-def cpu_seconds(pid: int) -> float:
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
