@@ -21,7 +21,7 @@ def test_a_long_history_is_thinned_out_but_for_its_beginning_and_its_end():
     for step in range(1000):
         history.append(Report((layer("a", alpha=float(step)), layer("b")), step))
         longest = max(longest, len(history))
-        assert history.steps[-20:] == list(range(max(0, step - 19), step + 1))[-20:]
+        assert history.steps[-18:] == list(range(max(0, step - 17), step + 1))
         assert history.steps[0] == 0
     assert longest == 50  # reports of two layers
     assert history.seen == 1000
