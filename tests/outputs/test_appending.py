@@ -6,12 +6,12 @@ import fcntl
 import gc
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import eventually
 
 import ww_callbacks as ww
 from ww_callbacks.outputs import appending
@@ -61,10 +61,9 @@ def test_a_file_that_is_forgotten_is_complete_and_closed(tmp_path: Path) -> None
 def test_an_error_is_told_at_the_next_piece_and_again_at_the_end() -> None:
     file = AppendedFile("/dev/full", "ab")
     file.write(b"piece")
+    assert eventually(lambda: file._errors, 20.0)
     with pytest.raises(OSError, match="No space left"):
-        while True:
-            time.sleep(0.01)
-            file.write(b"piece")
+        file.write(b"piece")
     with pytest.raises(OSError, match="No space left"):
         file.close()
 

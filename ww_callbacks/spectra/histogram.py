@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_BINS = 64
+NARROWEST = 1e-12
 
 
 def log_histogram(
@@ -43,7 +44,7 @@ def log_histogram(
     logs = np.log10(positive)
     low = float(logs.min()) if low is None else low
     high = float(logs.max()) if high is None else high
-    if not low < high:  # all equal: a bin needs a width
+    if high - low < NARROWEST * max(1.0, abs(low), abs(high)):  # all equal up to rounding: a bin needs a width
         low, high = low - 0.5, low + 0.5
     bins = bins or min(MAX_BINS, max(8, 2 * math.isqrt(len(positive))))
     counts, _ = np.histogram(logs, bins=bins, range=(low, high))
