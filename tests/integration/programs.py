@@ -224,7 +224,6 @@ class Session:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_default_signals,
             )
         program = Program(self, popen, output)
         self._programs.append(program)
@@ -284,11 +283,6 @@ def session(folder: Path) -> Iterator[Session]:
         yield new
     finally:
         new.end()
-
-
-def _default_signals() -> None:
-    """A shell that runs the tests in the background lets its children ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # --- in the programs -------------------------------------------------------------------------------------------------
