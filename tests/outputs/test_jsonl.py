@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from processes import eventually
 
 import ww_callbacks as ww
 from ww_callbacks.outputs.jsonl import JsonlOutput, read_jsonl
@@ -46,7 +47,7 @@ def test_lines_can_be_read_while_the_file_is_open(tmp_path):
     output = JsonlOutput(tmp_path / "h.jsonl")
     for count, report in enumerate(reports([0, 1, 2]), start=1):
         output.write(report, {}, 0.0)
-        assert len(read_jsonl(tmp_path / "h.jsonl")) == count
+        assert eventually(lambda: len(read_jsonl(tmp_path / "h.jsonl")) == count)  # noqa: B023 - called at once
     output.close()
 
 
