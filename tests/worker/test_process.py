@@ -94,7 +94,10 @@ class Bench:
     def start_slow(self):
         """A running task that takes seconds, and the process that runs it."""
         assert self.run().status == "ok"
-        return self.submit("slow"), self.pid
+        before = cpu_seconds(self.pid)
+        asked = self.submit("slow")
+        assert eventually(lambda: cpu_seconds(self.pid) > before + 0.05, 60.0)
+        return asked, self.pid
 
     def close(self):
         self.worker.shutdown()

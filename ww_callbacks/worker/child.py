@@ -74,7 +74,9 @@ class Child:
         started = False
         try:
             if self._popen is not None and self._popen.poll() is not None:
-                self._kill()  # ended between two tasks: no fault of the next one
+                with self._lock:
+                    self._kill()  # ended between two tasks: no fault of the next one
+                    self._tail_of_log()
             if self._popen is None:
                 self.closing.wait(self._faults.delay)
                 self._start()
