@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ww_callbacks.analysis.reuse import Controls
+from ww_callbacks.analysis.control_cache import Controls
 from ww_callbacks.spectra import element_variance
 
 TOLERANCES = (0.01, 0.02, 0.05, 0.1)

@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from ww_callbacks.snapshot import SnapshotBuffer
+from ww_callbacks.worker.memory import SnapshotBuffer
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ def measure(mib: int, layers: int, rounds: int) -> int:
     import torch
 
     from ww_callbacks.weights.torch import stored_array
-    from ww_callbacks.weights.torch_device import send
+    from ww_callbacks.weights.torch.device import send
 
     side = int((mib * 2**20 / layers / 4) ** 0.5)
     weights = [torch.randn(side, side, device="cuda") for _ in range(layers)]

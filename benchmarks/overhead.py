@@ -36,9 +36,9 @@ from torch import nn
 
 import ww_callbacks as ww
 from ww_callbacks.report import Report
-from ww_callbacks.snapshot import SnapshotBuffer
 from ww_callbacks.worker import child
-from ww_callbacks.worker.patience import cpu_seconds
+from ww_callbacks.worker.deadline import cpu_seconds
+from ww_callbacks.worker.memory import SnapshotBuffer
 
 NETWORKS = ("mlp", "conv")
 EVERY = (10, 50, 200)

@@ -10,7 +10,7 @@ import os
 import pytest
 
 import ww_callbacks as ww
-from ww_callbacks.options import Options
+from ww_callbacks.monitor.options import Options
 from ww_callbacks.signals.learning_rate import LayerRatios
 
 os.environ.setdefault("KERAS_BACKEND", "torch")

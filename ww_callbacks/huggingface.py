@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.arguments import check_flag, check_places
-from ww_callbacks.keys import AGGREGATES
+from ww_callbacks.checks import check_flag, check_places
 from ww_callbacks.monitor import Monitor, Published
-from ww_callbacks.options import Options
+from ww_callbacks.monitor.options import Options
 from ww_callbacks.report import History, Report
+from ww_callbacks.report.keys import AGGREGATES
 from ww_callbacks.signals.stop import VERDICT, EarlyStopping
 from ww_callbacks.torch.distributed import DistributedMonitor
 

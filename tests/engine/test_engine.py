@@ -9,7 +9,7 @@ import pytest
 
 import ww_callbacks as ww
 from ww_callbacks.engine import wait_for
-from ww_callbacks.worker.faults import FIRST_DELAY, LONGEST_DELAY, MAX_DEATHS, Faults
+from ww_callbacks.worker.restarts import FIRST_DELAY, LONGEST_DELAY, MAX_DEATHS, Faults
 from ww_callbacks.worker.task import run_task
 
 pytestmark = pytest.mark.timeout(60)
@@ -29,7 +29,7 @@ def test_an_unchanged_layer_is_not_analysed_again_and_its_result_is_repeated_at_
         return answers[-1]
 
     if executor == "sync":
-        monkeypatch.setattr("ww_callbacks.engine.line.run_task", told)
+        monkeypatch.setattr("ww_callbacks.engine.resources.run_task", told)
     model = two()
     with ww.Monitor(model, executor=executor, every_n_steps=1, when_busy="wait") as monitor:
         for step in range(1, 4):

@@ -71,7 +71,7 @@ def test_a_budget_in_which_everything_fits_changes_nothing():
 
 
 def test_a_share_that_is_used_up_takes_no_snapshot_and_does_not_count_it_as_skipped(monkeypatch):
-    monkeypatch.setattr("ww_callbacks.budget.HEAD_START", 0.001)
+    monkeypatch.setattr("ww_callbacks.engine.budget.HEAD_START", 0.001)
     monitor, _, _ = rotate(layers(20, 200), 30, budget=0.0001)
     status = monitor.status()
     assert 1 <= status.snapshots == len(monitor.history) < 5

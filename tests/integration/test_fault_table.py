@@ -23,7 +23,7 @@ import os, sys, time
 import numpy as np
 import ww_callbacks as ww
 from programs import fit, reached, save, told, weights_at
-from ww_callbacks.snapshot import SnapshotBuffer
+from ww_callbacks.worker.memory import SnapshotBuffer
 
 phase = sys.argv[1]
 take = SnapshotBuffer.take

@@ -14,7 +14,7 @@ from keras import layers
 import ww_callbacks as ww
 from ww_callbacks.analysis import as_matrices
 from ww_callbacks.weights import find_layers
-from ww_callbacks.weights.matrix import LATER
+from ww_callbacks.weights.layer import LATER
 
 Array = np.ndarray
 Matrices = dict[str, Array]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import ww_callbacks as ww
-from ww_callbacks.keys import tag_name
 from ww_callbacks.outputs.metrics import LAYER_METRICS, aggregate_metrics, layer_metrics, spread
 from ww_callbacks.report import LayerReport, Report
+from ww_callbacks.report.keys import tag_name
 
 
 def report():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ww_callbacks as ww
-from ww_callbacks.outputs.gallery import MAX_STEPS, Gallery
+from ww_callbacks.outputs.panel_schedule import MAX_STEPS, Gallery
 from ww_callbacks.outputs.panels import draw, is_shown, layer_text, picture_task, written_panels
 from ww_callbacks.report import LayerReport, Report
 

@@ -4,7 +4,7 @@ import pytest
 import ww_callbacks as ww
 from ww_callbacks.patterns import matching
 from ww_callbacks.weights import find_layers, select_layers
-from ww_callbacks.weights.patterns import LEFT_OUT
+from ww_callbacks.weights.layer import LEFT_OUT
 
 NAMES = ["encoder.0.fc", "encoder.1.fc", "encoder.1.norm", "decoder.fc", "Head"]
 

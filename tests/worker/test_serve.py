@@ -8,7 +8,7 @@ import pytest
 
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
 from ww_callbacks.report import LayerReport
-from ww_callbacks.snapshot import SnapshotBuffer
+from ww_callbacks.worker.memory import SnapshotBuffer
 from ww_callbacks.worker.protocol import decode, encode
 from ww_callbacks.worker.serve import read_exactly, serve, write_all
 

@@ -1,7 +1,7 @@
 """The analysis of one layer: stored weights and settings in, LayerReport out."""
 
+from ww_callbacks.analysis.control_cache import Controls
 from ww_callbacks.analysis.layer import analyze_layer, conv_factor
-from ww_callbacks.analysis.reuse import Controls
 from ww_callbacks.analysis.settings import ConvScale, Fit, Interval, Settings
 from ww_callbacks.analysis.spec import LayerSpec, as_matrices
 

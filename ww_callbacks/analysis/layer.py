@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks import spectra
-from ww_callbacks.analysis.reuse import Controls
+from ww_callbacks.analysis.control_cache import Controls
 from ww_callbacks.analysis.settings import Settings
 from ww_callbacks.analysis.spec import LayerSpec, arranged, as_numbers
 from ww_callbacks.analysis.tail import tail_columns

@@ -30,7 +30,8 @@ class Settings:
         compare: compare the power law with an exponential, a log-normal and a truncated power law.
         spectrum: keep all eigenvalues in the report.
         reuse_control: how far the distribution of a layer's elements may move, in standard deviations, before its
-            shuffled control is computed again (:func:`ww_callbacks.analysis.reuse.moved`); 0 for a new one each time.
+            shuffled control is computed again (:func:`ww_callbacks.analysis.control_cache.moved`); 0 for a new one
+            each time.
 
     Raises:
         TypeError: an argument is of the wrong kind.

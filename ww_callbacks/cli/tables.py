@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Literal
 
 from ww_callbacks.report import Report
-from ww_callbacks.table import LEFT, layer_table, notes
+from ww_callbacks.report.table import LEFT, layer_table, notes
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -2,7 +2,7 @@
 
 from ww_callbacks.engine.drain import wait_for
 from ww_callbacks.engine.engine import Engine
-from ww_callbacks.engine.line import Limits
+from ww_callbacks.engine.resources import Limits
 from ww_callbacks.engine.status import Status, resident_bytes
 
 __all__ = ["Engine", "Limits", "Status", "resident_bytes", "wait_for"]

@@ -9,8 +9,8 @@ from concurrent.futures import Future
 from itertools import islice
 
 from ww_callbacks.analysis import LayerSpec, Settings
-from ww_callbacks.engine.line import Limits, Line
 from ww_callbacks.engine.pending import Awaited, Pending
+from ww_callbacks.engine.resources import Limits, Line
 from ww_callbacks.report import Report
 from ww_callbacks.weights import Layer
 from ww_callbacks.worker.protocol import Message

@@ -10,7 +10,6 @@ except ModuleNotFoundError as error:
 from ww_callbacks.keras.early_stopping import SpectralEarlyStopping
 from ww_callbacks.keras.layerwise import layerwise
 from ww_callbacks.keras.learning_rate import LayerwiseLearningRate
-from ww_callbacks.keras.monitor import SpectralMonitor
-from ww_callbacks.keras.registry import monitor_of
+from ww_callbacks.keras.monitor import SpectralMonitor, monitor_of
 
 __all__ = ["LayerwiseLearningRate", "SpectralEarlyStopping", "SpectralMonitor", "layerwise", "monitor_of"]

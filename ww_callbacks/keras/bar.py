@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from ww_callbacks.keys import AGGREGATES
+from ww_callbacks.report.keys import AGGREGATES
 
 ALPHA = "ww/alpha"
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from ww_callbacks.arguments import check_count
+from ww_callbacks.checks import check_count
 
 
 class Copies:

@@ -9,11 +9,9 @@ from typing import Any
 
 import keras
 
-from ww_callbacks.arguments import check_choice, check_count, check_flag
+from ww_callbacks.checks import check_choice, check_count, check_flag, warn
 from ww_callbacks.keras.copies import Copies
-from ww_callbacks.keras.monitor import SpectralMonitor
-from ww_callbacks.keras.registry import check_source, source_of
-from ww_callbacks.publishing import warn
+from ww_callbacks.keras.monitor import SpectralMonitor, check_source, source_of
 from ww_callbacks.signals.rules import MIN_DELTA, PATIENCE, RuleName
 from ww_callbacks.signals.stalled import Mode
 from ww_callbacks.signals.stop import ACTIONS, DEFAULT_RULES, VERDICT, Action, EarlyStopping, stop_message

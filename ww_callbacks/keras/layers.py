@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from ww_callbacks.signals.partners import find_partners
-from ww_callbacks.weights.keras import walk
+from ww_callbacks.weights.keras.model import walk
 
 Owners = dict[int, str]
 """``id`` of a trainable variable → name of the layer that holds it; a shared one belongs to the first."""

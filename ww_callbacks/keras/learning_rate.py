@@ -8,13 +8,11 @@ from typing import Any
 
 import keras
 
-from ww_callbacks.arguments import check_flag
+from ww_callbacks.checks import check_flag, warn
 from ww_callbacks.keras.fit import nothing_to_end, when_left
 from ww_callbacks.keras.layers import owners_of, partners_of
 from ww_callbacks.keras.layerwise import OptimizerRatios, ratios_in, save_plainly
-from ww_callbacks.keras.monitor import SpectralMonitor
-from ww_callbacks.keras.registry import check_source, source_of
-from ww_callbacks.publishing import warn
+from ww_callbacks.keras.monitor import SpectralMonitor, check_source, source_of
 from ww_callbacks.signals.learning_rate import LayerRatios, Quantity, ratios_at
 from ww_callbacks.signals.mappings import MappingName
 from ww_callbacks.signals.partners import holder_of, module_ratios

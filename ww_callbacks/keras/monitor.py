@@ -12,16 +12,20 @@ from typing import Any
 import keras
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval
-from ww_callbacks.arguments import check_flag, check_places
+from ww_callbacks.checks import check_flag, check_places
 from ww_callbacks.keras.bar import bar_of, show
 from ww_callbacks.keras.fit import batches_done, inner_optimizer, nothing_to_end, steps_done, when_left
-from ww_callbacks.keras.registry import enter
 from ww_callbacks.monitor import Monitor, Published, crosses
-from ww_callbacks.options import OnError, Options, WhenBusy, schedule
+from ww_callbacks.monitor.options import OnError, Options, WhenBusy
+from ww_callbacks.monitor.schedule import schedule
 from ww_callbacks.report import History, Report
 from ww_callbacks.spectra import Precision
 
 _BASELINE_TRIES = 2
+
+
+_monitors: weakref.WeakKeyDictionary[keras.Model, weakref.ref[SpectralMonitor]] = weakref.WeakKeyDictionary()
+"""Which monitor watches a model: a Keras callback cannot see the list of callbacks it is in."""
 
 
 @keras.saving.register_keras_serializable(package="ww_callbacks")
@@ -303,3 +307,48 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         monitor.snapshot(step)
         if monitor.has_snapshot:
             self._baselines_due = 0
+
+
+def enter(model: keras.Model, monitor: SpectralMonitor) -> None:
+    """Make ``monitor`` the one that watches ``model``."""
+    _monitors[model] = weakref.ref(monitor)
+
+
+def monitor_of(model: keras.Model) -> SpectralMonitor | None:
+    """The SpectralMonitor that watches this model, wherever it stands in the list of callbacks.
+
+    Args:
+        model: a model in training, as a callback sees it.
+    """
+    found = _monitors.get(model)
+    return found() if found is not None else None
+
+
+def source_of(follower: keras.callbacks.Callback, source: SpectralMonitor | None) -> SpectralMonitor:
+    """The SpectralMonitor that a callback follows in this training.
+
+    Ask at the beginning of the first epoch, when all callbacks have begun.
+
+    Args:
+        follower: the callback.
+        source: what the user gave it, None for the monitor of the same list.
+
+    Raises:
+        ValueError: there is no SpectralMonitor among the callbacks of this ``fit``, or ``source`` is none of them.
+    """
+    found = source or monitor_of(follower._model)
+    if found is None or found.monitor is None or found.params is not follower.params:
+        who = type(follower).__name__
+        here = "source: the monitor" if source is not None else f"{who} needs a SpectralMonitor, which"
+        raise ValueError(f"{here} is not among the callbacks of fit: callbacks=[SpectralMonitor(), {who}()]")
+    return found
+
+
+def check_source(source: object) -> None:
+    """Complain about a source that is not a SpectralMonitor of Keras; None is allowed.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(source, SpectralMonitor | None):
+        raise TypeError(f"source: expected a SpectralMonitor of ww_callbacks.keras or None, got {source!r}")

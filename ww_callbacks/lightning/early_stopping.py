@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.arguments import check_choice
+from ww_callbacks.checks import check_choice, warn
 from ww_callbacks.lightning.base import Callback, Trainer, log
 from ww_callbacks.lightning.monitor import SpectralMonitor, monitor_of
-from ww_callbacks.publishing import warn
 from ww_callbacks.signals.rules import MIN_DELTA, PATIENCE, RuleName
 from ww_callbacks.signals.stalled import Mode
 from ww_callbacks.signals.stop import ACTIONS, DEFAULT_RULES, VERDICT, Action, EarlyStopping, stop_message

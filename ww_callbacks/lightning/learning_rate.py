@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.arguments import check_flag
+from ww_callbacks.checks import check_flag
 from ww_callbacks.lightning.base import Callback, Trainer
 from ww_callbacks.lightning.monitor import SpectralMonitor, monitor_of
 from ww_callbacks.signals.learning_rate import LayerRatios, Quantity

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval
-from ww_callbacks.arguments import check_flag, check_path
+from ww_callbacks.checks import check_flag, check_path, warn
 from ww_callbacks.lightning.base import Callback, Trainer, log
-from ww_callbacks.lightning.checks import anybody_checks, checkpoint_checks_batches, scheduler_checks_steps
 from ww_callbacks.lightning.distributed import ranks_of, unsupported
+from ww_callbacks.lightning.first_check import anybody_checks, checkpoint_checks_batches, scheduler_checks_steps
 from ww_callbacks.lightning.loggers import is_tensorboard, logger_outputs
 from ww_callbacks.monitor import Monitor, Published, crosses
-from ww_callbacks.options import OnError, Options, WhenBusy, schedule
+from ww_callbacks.monitor.options import OnError, Options, WhenBusy
+from ww_callbacks.monitor.schedule import schedule
 from ww_callbacks.outputs.jsonl import FILE_NAME
-from ww_callbacks.publishing import warn
 from ww_callbacks.report import History, Report
 from ww_callbacks.signals.signal import Signal
 from ww_callbacks.spectra import Precision

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
-from ww_callbacks.arguments import check_count, check_flag, check_patterns, check_sizes
+from ww_callbacks.checks import check_count, check_flag, check_patterns, check_sizes
 from ww_callbacks.models.baseline import distances, partners
 from ww_callbacks.models.run import run_layers
 from ww_callbacks.report import Report

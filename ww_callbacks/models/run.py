@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
 from ww_callbacks.progress import Bar, progress_bar
 from ww_callbacks.report import LayerReport
-from ww_callbacks.snapshot import SnapshotBuffer
 from ww_callbacks.weights import Layer
-from ww_callbacks.worker.process import WorkerProcess
+from ww_callbacks.worker.memory import SnapshotBuffer
+from ww_callbacks.worker.process_pool import WorkerProcess
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.task import make_task, read_answer, run_task
 

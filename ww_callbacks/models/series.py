@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any
 
 from ww_callbacks.analysis import ConvScale, Settings
-from ww_callbacks.arguments import check_count, check_flag, check_patterns
+from ww_callbacks.checks import check_count, check_flag, check_patterns
 from ww_callbacks.models.controls import rescaled, shuffled_layer
 from ww_callbacks.models.run import run_layers
 from ww_callbacks.report import Comparison, Report

@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.report import Comparison, LayerReport, Report, in_words, worst_first
-from ww_callbacks.table import LEFT, layer_table, notes
+from ww_callbacks.report.table import LEFT, layer_table, notes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

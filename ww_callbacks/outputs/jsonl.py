@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ww_callbacks.outputs.appending import AppendedFile
+from ww_callbacks.outputs.background_file import AppendedFile
 from ww_callbacks.report import History, Report
 
 FILE_NAME = "ww_history.jsonl"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from ww_callbacks.keys import AGGREGATES, layer_key
 from ww_callbacks.report import LayerReport, Report
+from ww_callbacks.report.keys import AGGREGATES, layer_key
 
 LAYER_METRICS = (
     "alpha",

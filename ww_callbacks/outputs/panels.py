@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.keys import AGGREGATES, layer_key
 from ww_callbacks.report import Histogram, LayerReport, Report, in_words, worst_first
+from ww_callbacks.report.keys import AGGREGATES, layer_key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

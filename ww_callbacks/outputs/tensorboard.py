@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ww_callbacks.outputs.appending import AppendedFile
+from ww_callbacks.outputs.background_file import AppendedFile
 from ww_callbacks.outputs.panels import Panels
-from ww_callbacks.outputs.summaries import MISSING, layout_summary, panel_summary, scalar_summary
+from ww_callbacks.outputs.tensorboard_protos import MISSING, layout_summary, panel_summary, scalar_summary
 from ww_callbacks.report import Report
 
 _numbers = itertools.count()

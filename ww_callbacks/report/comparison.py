@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.report.correlation import Cause, Correlation, correlate
 from ww_callbacks.report.report import Report
-from ww_callbacks.table import align
+from ww_callbacks.report.table import align
 
 if TYPE_CHECKING:
     import pandas as pd

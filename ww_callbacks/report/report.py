@@ -12,7 +12,7 @@ from ww_callbacks.report.change import against
 from ww_callbacks.report.flow import CorrelationFlow, ScaleChange, correlation_flow, scale_collapse
 from ww_callbacks.report.frame import to_frame
 from ww_callbacks.report.layer import LayerReport
-from ww_callbacks.table import render_table
+from ww_callbacks.report.table import render_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from ww_callbacks.arguments import check_choice, check_count, check_flag, check_patterns, check_range
-from ww_callbacks.keys import layer_key
+from ww_callbacks.checks import check_choice, check_count, check_flag, check_patterns, check_range
 from ww_callbacks.patterns import keeps, matching
 from ww_callbacks.report import MIN_COUNTED, History, LayerReport, Report
+from ww_callbacks.report.keys import layer_key
 from ww_callbacks.signals.mappings import MAPPINGS, MappingName, block_means, ratios_of
 from ww_callbacks.signals.ramp import Ramp
 from ww_callbacks.signals.signal import Judgement

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ww_callbacks.arguments import check_count
+from ww_callbacks.checks import check_count
 
 
 class Ramp:

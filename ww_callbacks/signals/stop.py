@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from ww_callbacks.arguments import check_choice, check_count, check_patterns
-from ww_callbacks.keys import AGGREGATES
+from ww_callbacks.checks import check_choice, check_count, check_patterns
 from ww_callbacks.patterns import matching
 from ww_callbacks.report import History
+from ww_callbacks.report.keys import AGGREGATES
 from ww_callbacks.signals.rules import (
     FUNCTIONS,
     MIN_DELTA,

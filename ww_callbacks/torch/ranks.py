@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from torch import distributed, nn
 
-from ww_callbacks.weights.torch_sharded import follow, is_sharded, leading, reshard
+from ww_callbacks.weights.torch.sharded import follow, is_sharded, leading, reshard
 
 T = TypeVar("T")
 

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ww_callbacks.weights.arrays import layers_of_mapping
-from ww_callbacks.weights.matrix import Layer
-from ww_callbacks.weights.patterns import select_layers
+from ww_callbacks.weights.layer import Layer, select_layers
 from ww_callbacks.weights.split import Split, split_layers
 
 MAX_ROWS = 50_000
@@ -41,7 +40,7 @@ def _found(model: Any, max_rows: int) -> tuple[Layer, ...]:
         return layers_of_path(model, max_rows)
     keras = sys.modules.get("keras")
     if keras is not None and isinstance(model, keras.layers.Layer):  # before torch: some are torch modules as well
-        from ww_callbacks.weights.keras import layers_of_keras
+        from ww_callbacks.weights.keras.model import layers_of_keras
 
         return layers_of_keras(model, max_rows)
     torch = sys.modules.get("torch")

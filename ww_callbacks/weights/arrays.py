@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ww_callbacks.weights.matrix import Layer, array_layer, dimensions_reason
+from ww_callbacks.weights.layer import Layer, array_layer, dimensions_reason
 
 
 def layers_of_mapping(arrays: Mapping[str, Any]) -> tuple[Layer, ...]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ww_callbacks.analysis import LayerSpec
-from ww_callbacks.weights.matrix import Axes, Layer
+from ww_callbacks.weights.layer import Axes, Layer
 from ww_callbacks.weights.split import divided
-from ww_callbacks.weights.stored import FLOATS, Stored, StoredTensor
+from ww_callbacks.weights.tensor import FLOATS, Stored, StoredTensor
 
 OUT_IN: Axes = ((), (0,), (1,))
 IN_OUT: Axes = ((), (1,), (0,))
@@ -79,3 +79,27 @@ def convolution(word: str, shape: tuple[int, ...], channels_last: bool) -> Kind:
     if shape[inputs] == 1 < shape[outputs]:
         return Kind(word, reason=ONE_INPUT)
     return Kind(word, (tuple(taps), (outputs,), (inputs,)), is_conv=True)
+
+
+def einsum_axes(equation: str) -> Axes:
+    """Axes of the kernel: those that count separate matrices, the outputs and the inputs.
+
+    Contracted axes are the inputs, new ones the outputs; what passes through counts separate matrices.
+
+    Args:
+        equation: ``"data,kernel->result"`` in the notation of ``einsum``.
+
+    Raises:
+        ValueError: not such an equation.
+
+    Example:
+        >>> einsum_axes("abc,cde->abde")
+        ((), (1, 2), (0,))
+    """
+    operands, output = equation.replace("...", "").split("->")
+    data, kernel = operands.split(",")
+    return (
+        tuple(i for i, label in enumerate(kernel) if label in data and label in output),
+        tuple(i for i, label in enumerate(kernel) if label not in data and label in output),
+        tuple(i for i, label in enumerate(kernel) if label in data and label not in output),
+    )

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ww_callbacks.weights.kinds import OUT_IN, Kind, convolution, layers_of_kind
-from ww_callbacks.weights.matrix import Layer, dimensions_reason
-from ww_callbacks.weights.stored import Stored, StoredTensor
+from ww_callbacks.weights.layer import Layer, dimensions_reason
+from ww_callbacks.weights.tensor import Stored, StoredTensor
 
 Extract = Callable[[Any], Any]
 

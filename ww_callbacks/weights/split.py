@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ww_callbacks.patterns import matching
-from ww_callbacks.weights.matrix import INFERRED, Layer
+from ww_callbacks.weights.layer import INFERRED, Layer
 
 Split = Mapping[str, int | Sequence[int]]
 """Pattern of layer names → number of equal parts, or the size of each."""

@@ -8,9 +8,9 @@ from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
-from ww_callbacks.worker.borrowed import Borrowed
+from ww_callbacks.worker.external import Borrowed
 from ww_callbacks.worker.pool import Inline, ThreadPool
-from ww_callbacks.worker.process import SharedMemory, WorkerProcess
+from ww_callbacks.worker.process_pool import SharedMemory, WorkerProcess
 from ww_callbacks.worker.protocol import Message
 
 Kind = Literal["process", "thread", "sync"]

@@ -169,7 +169,7 @@ import os, sys, zipfile, resource
 from pathlib import Path
 import ww_callbacks as ww
 from ww_callbacks.weights import find_layers
-import ww_callbacks.weights.torch_files, ww_callbacks.weights.files.hdf5
+import ww_callbacks.weights.torch.files, ww_callbacks.weights.files.hdf5
 folder = Path(sys.argv[1])
 header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
 (folder / "a.safetensors").write_bytes((2**63).to_bytes(8, "little") + header)

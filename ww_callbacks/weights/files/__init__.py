@@ -8,10 +8,10 @@ import zipfile
 from pathlib import Path
 
 from ww_callbacks.weights.files.directory import tensors_of_index, weights_in
-from ww_callbacks.weights.files.rules import layers_of_tensors
-from ww_callbacks.weights.files.stored import WeightsFileError, reading
-from ww_callbacks.weights.matrix import Layer
-from ww_callbacks.weights.stored import StoredTensor
+from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.files.state_dict import layers_of_tensors
+from ww_callbacks.weights.layer import Layer
+from ww_callbacks.weights.tensor import StoredTensor
 
 __all__ = ["StoredTensor", "WeightsFileError", "layers_of_path"]
 
@@ -63,7 +63,7 @@ def _tensors(path: Path) -> list[StoredTensor]:
 
 def _torch(path: Path) -> list[StoredTensor]:
     try:
-        from ww_callbacks.weights.torch_files import tensors_of_torch
+        from ww_callbacks.weights.torch.files import tensors_of_torch
     except ModuleNotFoundError as error:
         raise WeightsFileError(path, "reading it needs torch: pip install 'ww_callbacks[lightning]'") from error
     return tensors_of_torch(path)
@@ -71,7 +71,7 @@ def _torch(path: Path) -> list[StoredTensor]:
 
 def _keras(path: Path, max_rows: int) -> tuple[Layer, ...]:
     try:
-        from ww_callbacks.weights.files.keras_layers import layers_of_keras_file
+        from ww_callbacks.weights.keras.files import layers_of_keras_file
     except ModuleNotFoundError as error:
         raise WeightsFileError(path, "reading it needs h5py: pip install 'ww_callbacks[files]'") from error
     return layers_of_keras_file(path, max_rows)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import Any
 
-from ww_callbacks.weights.files.stored import WeightsFileError, reading
-from ww_callbacks.weights.stored import StoredTensor
+from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.tensor import StoredTensor
 
 MAX_INDEX_BYTES = 64 * 2**20
 SINGLE = (".pt", ".pth", ".ckpt", ".bin", ".th", ".npz", ".keras", ".h5", ".hdf5")

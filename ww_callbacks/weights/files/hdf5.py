@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 
 from ww_callbacks.weights.files import hdf5_walk, zips
-from ww_callbacks.weights.files.stored import WeightsFileError, check_inflation, reading
-from ww_callbacks.weights.stored import Stored, StoredTensor
+from ww_callbacks.weights.files.errors import WeightsFileError, check_inflation, reading
+from ww_callbacks.weights.tensor import Stored, StoredTensor
 
 MEMBER = "model.weights.h5"
 """Where a ``.keras`` archive keeps its weights."""

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ww_callbacks.weights.files import zips
-from ww_callbacks.weights.files.stored import WeightsFileError
-from ww_callbacks.weights.stored import FLOATS, Stored, StoredTensor
+from ww_callbacks.weights.files.errors import WeightsFileError
+from ww_callbacks.weights.tensor import FLOATS, Stored, StoredTensor
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 _CHUNK = 2**20

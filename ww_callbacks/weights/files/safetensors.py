@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ww_callbacks.weights.files import float8
-from ww_callbacks.weights.files.stored import WeightsFileError, reading
-from ww_callbacks.weights.stored import Stored, StoredTensor
+from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.tensor import Stored, StoredTensor
 
 MAX_HEADER_BYTES = 32 * 2**20
 """Room for some 200,000 tensors, and a bound on what a made-up header costs."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ww_callbacks.weights.files.stored import WeightsFileError, check_inflation, reading
+from ww_callbacks.weights.files.errors import WeightsFileError, check_inflation, reading
 
 
 @contextlib.contextmanager

@@ -15,9 +15,9 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from ww_callbacks.weights.stored import StoredTensor
+from ww_callbacks.weights.tensor import StoredTensor
+from ww_callbacks.weights.torch.sharded import is_sharded
 from ww_callbacks.weights.torch.tensors import DTYPES, Compute, Reader, is_on_device, unreadable
-from ww_callbacks.weights.torch_sharded import is_sharded
 
 Form = tuple[tuple[int, ...], torch.dtype]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ww_callbacks.weights.torch.effective import Weight
-from ww_callbacks.weights.torch_sharded import is_sharded
+from ww_callbacks.weights.torch.sharded import is_sharded
 
 
 def base_of(module: nn.Module) -> nn.Module | None:

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ww_callbacks.weights.kinds import Kind, layers_of_kind
-from ww_callbacks.weights.matrix import LATER, Layer, dimensions_reason
+from ww_callbacks.weights.layer import LATER, Layer, dimensions_reason
 from ww_callbacks.weights.registered import Extract, extracted, extractor_of, failure, registered_kind
 from ww_callbacks.weights.torch import lora
 from ww_callbacks.weights.torch.effective import Weight, tensor_weight, weights_of
 from ww_callbacks.weights.torch.names import unwrapped
 from ww_callbacks.weights.torch.quantised import packed
 from ww_callbacks.weights.torch.rules import fused_parts, rule_of
-from ww_callbacks.weights.torch_sharded import is_fully_sharded
+from ww_callbacks.weights.torch.sharded import is_fully_sharded
 
 Seen = dict[Hashable, str]
 """Identity of a weight → name of the layer that has it first."""

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ww_callbacks.weights.matrix import LATER, Layer, array_layer, dimensions_reason
-from ww_callbacks.weights.torch_device import send
-from ww_callbacks.weights.torch_sharded import is_sharded, whole
+from ww_callbacks.weights.layer import LATER, Layer, array_layer, dimensions_reason
+from ww_callbacks.weights.torch.device import send
+from ww_callbacks.weights.torch.sharded import is_sharded, whole
 
 Compute = Callable[[], torch.Tensor]
 

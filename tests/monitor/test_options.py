@@ -1,0 +1,124 @@
+import dataclasses
+
+import pytest
+
+from ww_callbacks.monitor.options import Options
+
+DEFAULTS = {
+    "every_n_steps": 200,
+    "layers": None,
+    "log_every_layer": "auto",
+    "figures": True,
+    "on_result": None,
+    "max_rows": 50_000,
+    "split": None,
+    "conv_scale": "weightwatcher",
+    "randomize": True,
+    "precision": "float64",
+    "interval": "asymptotic",
+    "fit": "PL",
+    "seed": 0,
+    "executor": "process",
+    "workers": 1,
+    "when_busy": "skip",
+    "slots": 2,
+    "budget": None,
+    "reuse_control": 0.0,
+    "max_bytes": None,
+    "layer_timeout": 600.0,
+    "drain_timeout": 60.0,
+    "on_error": "warn",
+}
+
+
+def test_options_come_back_as_the_arguments_they_were_made_of():
+    given = DEFAULTS | {"layers": ["a"], "on_result": print, "slots": 3}
+    assert Options(**given).as_arguments() == given
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("every_n_steps", None),
+        ("every_n_steps", 1),
+        ("layers", ("a", "!b")),
+        ("log_every_layer", True),
+        ("log_every_layer", False),
+        ("log_every_layer", ["fc*"]),
+        ("split", {"*.qkv": 3, "*.kv": [8, 4]}),
+        ("conv_scale", "paper"),
+        ("conv_scale", "none"),
+        ("when_busy", "wait"),
+        ("slots", 1),
+        ("executor", "thread"),
+        ("budget", 0.05),
+        ("budget", "30s"),
+        ("max_bytes", 2**30),
+        ("reuse_control", 0.02),
+        ("layer_timeout", 1),
+        ("on_error", "raise"),
+    ],
+)
+def test_values_that_are_allowed(name, value):
+    assert getattr(Options(**DEFAULTS | {name: value}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("every_n_steps", 0, ValueError),
+        ("executor", "fork", ValueError),
+        ("executor", print, TypeError),
+        ("workers", 0, ValueError),
+        ("budget", 0, ValueError),
+        ("budget", 1.5, ValueError),
+        ("budget", True, TypeError),
+        ("budget", "30", ValueError),
+        ("budget", "0s", ValueError),
+        ("budget", [1], TypeError),
+        ("max_bytes", 0, ValueError),
+        ("every_n_steps", -5, ValueError),
+        ("every_n_steps", 2.5, TypeError),
+        ("every_n_steps", True, TypeError),
+        ("every_n_steps", "200", TypeError),
+        ("layers", "encoder.*", TypeError),
+        ("layers", [], ValueError),
+        ("log_every_layer", "all", TypeError),
+        ("log_every_layer", 3, TypeError),
+        ("log_every_layer", None, TypeError),
+        ("on_result", "print", TypeError),
+        ("conv_scale", "weight_watcher", ValueError),
+        ("conv_scale", None, ValueError),
+        ("when_busy", "block", ValueError),
+        ("when_busy", None, ValueError),
+        ("max_rows", 0, ValueError),
+        ("split", 3, TypeError),
+        ("split", ["*.qkv"], TypeError),
+        ("split", {3: 3}, TypeError),
+        ("split", {"*.qkv": "3"}, TypeError),
+        ("split", {"*.qkv": True}, TypeError),
+        ("split", {"*.qkv": []}, TypeError),
+        ("split", {"*.qkv": [8, 0]}, ValueError),
+        ("split", {}, ValueError),
+        ("max_rows", 1.5, TypeError),
+        ("slots", 0, ValueError),
+        ("slots", 1.0, TypeError),
+        ("layer_timeout", 0, ValueError),
+        ("layer_timeout", "1 h", TypeError),
+        ("drain_timeout", -1, ValueError),
+        ("drain_timeout", None, TypeError),
+        ("on_error", "ignore", ValueError),
+    ],
+)
+def test_wrong_values_are_refused_at_once_by_name(name, value, kind):
+    with pytest.raises(kind, match=f"^{name}: expected .*got "):
+        Options(**DEFAULTS | {name: value})
+
+
+def test_options_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Options(**DEFAULTS).slots = 3
+
+
+def test_the_settings_of_the_analysis_are_those_of_the_options():
+    assert Options(**DEFAULTS | {"conv_scale": "paper"}).settings().conv_scale == "paper"

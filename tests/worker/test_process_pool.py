@@ -1,0 +1,464 @@
+import contextlib
+import gc
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from processes import eventually, no_worker_left
+
+from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
+from ww_callbacks.worker.deadline import cpu_seconds
+from ww_callbacks.worker.environment import worker_environment
+from ww_callbacks.worker.memory import SnapshotBuffer
+from ww_callbacks.worker.process_pool import WorkerProcess
+from ww_callbacks.worker.restarts import MAX_DEATHS
+from ww_callbacks.worker.task import make_task, read_answer, run_task
+
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals and /proc"),
+]
+
+SHAPES = {"small": (90, 60), "other": (60, 70), "middle": (900, 900), "slow": (2600, 2600)}
+
+
+def gone(pid):
+    return not psutil.pid_exists(pid)
+
+
+def pipes_and_memory():
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(entry))
+    return {link for link in found if link.startswith(("pipe:", "/memfd:"))}
+
+
+@pytest.fixture(autouse=True)
+def nothing_survives():
+    files = pipes_and_memory()
+    with no_worker_left():
+        yield
+        gc.collect()
+    assert eventually(lambda: not pipes_and_memory() - files, 2.0), pipes_and_memory() - files
+
+
+class Asked:
+    """A task under way, whose result is read as the report that the monitor shows."""
+
+    def __init__(self, future, spec, step):
+        self.future, self.spec, self.step = future, spec, step
+        self.done = future.done
+
+    def result(self, timeout=None):
+        return read_answer(self.future.result(timeout), self.spec, self.step)
+
+
+class Bench:
+    """Weights in shared memory and a worker for them."""
+
+    def __init__(self, **arguments):
+        rng = np.random.default_rng(0)
+        self.weights = {name: rng.standard_normal(shape) for name, shape in SHAPES.items()}
+        self.buffer = SnapshotBuffer([(shape, np.dtype("f8")) for shape in SHAPES.values()], slots=1)
+        self.slot = self.buffer.take([lambda array=array: array for array in self.weights.values()])
+        self.worker = WorkerProcess(self.buffer, **arguments)
+
+    def spec(self, name):
+        return LayerSpec(name, "Linear", SHAPES[name], "float64", ((), (0,), (1,)))
+
+    def stored(self, name):
+        return self.buffer.array(self.slot, list(SHAPES).index(name))
+
+    def submit(self, name="small", step=5):
+        task = make_task(self.spec(name), Settings(), step)
+        return Asked(self.worker.submit(run_task, task, self.stored(name)), self.spec(name), step)
+
+    @property
+    def pid(self):
+        """Process id of the only worker; None where none runs."""
+        return next(iter(self.worker.pids), None)
+
+    def run(self, name="small"):
+        return self.submit(name).result(timeout=100)
+
+    def start_slow(self):
+        """A running task that takes seconds, and the process that runs it."""
+        assert self.run().status == "ok"
+        before = cpu_seconds(self.pid)
+        asked = self.submit("slow")
+        assert eventually(lambda: cpu_seconds(self.pid) > before + 0.05, 60.0)
+        return asked, self.pid
+
+    def close(self):
+        self.worker.shutdown()
+        self.buffer.close()
+
+
+@pytest.fixture
+def bench():
+    made = Bench()
+    yield made
+    made.close()
+
+
+def test_results_are_those_of_this_process_field_by_field_in_the_order_asked_for(bench):
+    names = ["small", "other", "small", "other"]
+    futures = [bench.submit(name, step) for step, name in enumerate(names)]
+    for step, (name, future) in enumerate(zip(names, futures, strict=True)):
+        expected = analyze_layer(bench.spec(name), bench.weights[name], Settings(), step)
+        assert future.result(timeout=100).to_dict() == expected.to_dict()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_every_stored_dtype_and_convolutions_come_back_the_same(dtype):
+    spec = LayerSpec("conv", "Conv2d", (40, 30, 2, 2), dtype, ((2, 3), (0,), (1,)), True)
+    stored = np.random.default_rng(0).integers(15000, 16500, spec.shape).astype("u2")
+    if dtype != "bfloat16":
+        stored = (stored / 1000).astype(dtype)
+    buffer = SnapshotBuffer([(spec.shape, spec.storage_dtype)], slots=1)
+    slot = buffer.take([lambda: stored])
+    worker = WorkerProcess(buffer)
+    future = worker.submit(run_task, make_task(spec, Settings("paper"), None), buffer.array(slot, 0))
+    report = read_answer(future.result(timeout=100), spec, None)
+    assert report == analyze_layer(spec, stored, Settings("paper"))
+    assert report.alpha is not None
+    worker.shutdown()
+    buffer.close()
+
+
+def test_the_process_starts_with_the_first_task_and_serves_all_of_them(bench):
+    assert bench.pid is None
+    bench.run()
+    pid = bench.pid
+    assert pid != os.getpid()
+    bench.run()
+    assert bench.pid == pid
+
+
+def test_non_finite_weights_fail_with_that_reason_and_the_next_layer_is_analysed(bench):
+    bench.stored("small")[3, 4] = math.nan
+    bench.stored("other")[0, 0] = 1.0
+    report = bench.run("small")
+    assert (report.status, report.reason) == ("failed", "non-finite weights")
+    assert bench.run("other").status == "ok"
+
+
+def test_a_killed_worker_fails_its_layer_and_the_next_layer_gets_a_new_process(bench):
+    future, pid = bench.start_slow()
+    os.kill(pid, signal.SIGKILL)
+    report = future.result(timeout=20)
+    assert (report.name, report.status, report.step) == ("slow", "failed", 5)
+    assert "the worker process ended with status -9" in report.reason
+    assert bench.run().status == "ok"
+    assert bench.pid != pid
+    assert gone(pid)
+
+
+def test_a_worker_that_was_killed_while_idle_costs_at_most_one_layer(bench):
+    bench.run()
+    os.kill(bench.pid, signal.SIGKILL)
+    bench.run()
+    assert bench.run().status == "ok"
+
+
+def test_deaths_with_results_in_between_do_not_add_up(bench):
+    for _ in range(MAX_DEATHS + 1):
+        assert bench.run().status == "ok"
+        pid = bench.pid
+        os.kill(pid, signal.SIGKILL)
+        bench.run()  # fails, unless the death was noticed before it was sent
+    assert bench.worker.broken == ""
+
+
+def test_a_worker_that_hangs_fails_its_layer_after_the_time_limit_and_is_replaced():
+    bench = Bench(layer_timeout=20)
+    assert bench.run().status == "ok"
+    pid = bench.pid
+    bench.worker._children[0]._layer_timeout = 1.0  # the start of the process is over: now a short limit is safe
+    os.kill(pid, signal.SIGSTOP)
+    report = bench.run()
+    assert report.status == "failed"
+    assert "no answer within 1 s" in report.reason
+    assert gone(pid)
+    bench.worker._children[0]._layer_timeout = 20.0
+    assert bench.run().status == "ok"
+    bench.close()
+
+
+def test_a_worker_that_gets_little_time_is_waited_for(bench):
+    assert bench.run("middle").status == "ok"
+    before = cpu_seconds(bench.pid)
+    assert bench.run("middle").status == "ok"
+    needed = cpu_seconds(bench.pid) - before
+    limit = max(10 * needed, 1.5)
+    bench.worker._children[0]._layer_timeout = limit
+    pid, start = bench.pid, time.monotonic()
+    asked = bench.submit("middle")
+    while not asked.done():  # it computes a sixth of the layer, then stands still for a quarter of the limit
+        seen = cpu_seconds(pid)
+        assert eventually(lambda: asked.done() or cpu_seconds(pid) > seen + needed / 6, 60.0)  # noqa: B023
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(limit / 4)
+        os.kill(pid, signal.SIGCONT)
+    assert asked.result().status == "ok"
+    assert bench.pid == pid
+    assert time.monotonic() - start > limit
+
+
+@pytest.mark.parametrize("seconds", [1e10, math.inf])
+def test_any_number_of_seconds_that_is_accepted_as_a_limit_works(seconds):
+    bench = Bench(layer_timeout=seconds)
+    try:
+        assert bench.submit().result(timeout=100).status == "ok"
+    finally:
+        bench.close()
+
+
+def test_a_step_that_is_a_numpy_integer_is_a_step_or_refused(bench):
+    try:
+        future = bench.submit(step=np.int64(7))
+    except TypeError:
+        return
+    assert future.result(timeout=5).step == 7
+
+
+def fake_python(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_an_interpreter_that_cannot_run_us_is_given_up_with_its_last_words(tmp_path, monkeypatch):
+    starts = tmp_path / "starts"
+    script = f"echo x >> {starts}; echo first >&2; echo 'no numpy here' >&2; exit 3"
+    monkeypatch.setattr(sys, "executable", fake_python(tmp_path / "python", script))
+    bench = Bench()
+    for death in range(1, MAX_DEATHS + 3):
+        report = bench.run()
+        assert report.status == "failed"
+        assert "ended with status 3; its last words: no numpy here" in report.reason
+        assert bool(bench.worker.broken) == (death >= MAX_DEATHS)
+    assert f"{MAX_DEATHS} times in a row" in bench.worker.broken
+    assert "no numpy here" in bench.worker.broken
+    assert len(starts.read_text().splitlines()) == MAX_DEATHS
+    assert bench.pid is None
+    bench.close()
+
+
+def test_an_interpreter_that_does_not_exist_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
+    bench = Bench()
+    report = bench.run()
+    assert report.status == "failed"
+    assert "could not be started" in report.reason
+    assert "nothing" in report.reason
+    bench.close()
+
+
+def test_an_interpreter_that_talks_nonsense_is_not_listened_to(tmp_path, monkeypatch):
+    find = "while [ $1 != --answers ]; do shift; done"
+    script = f"{find}; echo Welcome to this shell > /proc/self/fd/$2; exec sleep 30"
+    monkeypatch.setattr(sys, "executable", fake_python(tmp_path / "python", script))
+    bench = Bench()
+    report = bench.run()
+    assert report.status == "failed"
+    assert "not understood" in report.reason
+    bench.close()
+
+
+def test_a_process_that_greets_wrongly_is_not_used(tmp_path, monkeypatch):
+    code = (
+        "import os, sys; from ww_callbacks.worker.protocol import encode; "
+        "os.write(int(sys.argv[sys.argv.index('--answers') + 1]), encode({'bye': 1}))"
+    )
+    real = sys.executable
+    monkeypatch.setattr(sys, "executable", fake_python(tmp_path / "python", f'exec {real} -c "{code}" "$@"'))
+    bench = Bench()
+    assert "expected a hello" in bench.run().reason
+    bench.close()
+
+
+def test_shutdown_ends_a_running_task_at_once_and_its_future_with_it(bench):
+    running, pid = bench.start_slow()
+    waiting = bench.submit()
+    bench.worker.shutdown()
+    assert gone(pid)
+    assert bench.pid is None
+    with contextlib.suppress(CancelledError):
+        assert running.result(timeout=2).status == "failed"
+    with pytest.raises(CancelledError):
+        waiting.result(timeout=2)
+
+
+def test_shutdown_without_waiting_ends_everything_too(bench):
+    running, pid = bench.start_slow()
+    bench.worker.shutdown(wait=False)
+    assert eventually(lambda: gone(pid), 2.0)
+    assert eventually(running.done, 2.0)
+
+
+def test_after_shutdown_nothing_is_taken_and_shutting_down_again_is_harmless(bench):
+    bench.run()
+    bench.worker.shutdown()
+    with pytest.raises(RuntimeError, match="shut down"):
+        bench.submit()
+    bench.worker.shutdown()
+    bench.worker.shutdown(wait=False, cancel_futures=True)
+
+
+def test_shutdown_before_the_first_task_starts_nothing(bench):
+    bench.worker.shutdown()
+    assert bench.pid is None
+    with pytest.raises(RuntimeError, match="shut down"):
+        bench.submit()
+
+
+def test_the_end_of_a_with_block_ends_the_process(bench):
+    with bench.worker:
+        bench.run()
+        pid = bench.pid
+    assert gone(pid)
+
+
+def test_an_executor_that_was_never_shut_down_takes_its_process_and_thread_along():
+    threads = set(threading.enumerate())
+    bench = Bench()
+    _future, pid = bench.start_slow()
+    bench.buffer.close()
+    del bench
+    gc.collect()
+    assert eventually(lambda: gone(pid), 2.0)
+    assert eventually(lambda: set(threading.enumerate()) <= threads, 2.0)
+
+
+def test_another_function_is_refused(bench):
+    with pytest.raises(TypeError, match="runs run_task only"):
+        bench.worker.submit(print, make_task(bench.spec("small"), Settings(), 5), bench.stored("small"))
+    assert bench.pid is None
+
+
+def test_weights_outside_the_shared_memory_are_refused(bench):
+    with pytest.raises(ValueError, match="not a view of this buffer"):
+        bench.worker.submit(run_task, make_task(bench.spec("small"), Settings(), 5), bench.weights["small"])
+    assert bench.run().status == "ok"
+
+
+@pytest.mark.linux_way
+def test_the_process_is_alone_quiet_and_knows_nothing_of_ranks_and_devices(bench, monkeypatch):
+    for name, value in {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "MASTER_ADDR": "x", "PL_X": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "16")
+    monkeypatch.setenv("UNRELATED", "kept")
+    bench.run()
+    process = psutil.Process(bench.pid)
+    environment = process.environ()
+    assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "PL_X"} & set(environment)
+    assert environment["OMP_NUM_THREADS"] == environment["OPENBLAS_NUM_THREADS"] == "1"
+    assert environment["MKL_NUM_THREADS"] == "1"
+    assert environment["CUDA_VISIBLE_DEVICES"] == ""
+    assert environment["UNRELATED"] == "kept"
+    assert process.nice() == 19
+    assert process.num_threads() == 1
+    assert process.ppid() == os.getpid()
+    assert os.environ["OMP_NUM_THREADS"] == "16"  # ours is as it was
+
+
+def test_ctrl_c_is_the_trainers_and_not_the_workers(bench):
+    future, pid = bench.start_slow()
+    os.kill(pid, signal.SIGINT)
+    assert bench.run().status == "ok"
+    assert future.result(timeout=100).status == "ok"
+    assert bench.pid == pid
+
+
+@pytest.mark.linux_way
+def test_the_process_maps_the_weights_read_only_and_holds_no_other_descriptor_of_ours(bench, tmp_path):
+    with (tmp_path / "mine").open("w") as file:
+        os.set_inheritable(file.fileno(), True)
+        bench.run()
+        pid = bench.pid
+        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    assert not any("mine" in link for link in links)
+    mapped = [line for line in open(f"/proc/{pid}/maps") if "memfd:ww_callbacks" in line]  # noqa: SIM115
+    assert mapped
+    assert all(line.split()[1].startswith("r-") for line in mapped)
+
+
+def test_what_the_process_loads_are_numpy_and_scipy_and_no_framework(bench):
+    bench.run()
+    homes = {}
+    for line in open(f"/proc/{bench.pid}/maps"):  # noqa: SIM115
+        if "/site-packages/" in line:
+            package = line.split("/site-packages/")[1].split("/")[0].strip()
+            homes[package.removesuffix(".libs")] = line
+    assert {"numpy", "scipy"} <= set(homes)
+    allowed = ("numpy", "scipy", "charset_normalizer")
+    assert all(name in allowed or name.startswith("_cyutility") for name in homes), homes
+
+
+def test_the_environment_lets_the_process_find_this_package_and_keeps_the_users_path(tmp_path):
+    made = worker_environment({"PYTHONPATH": str(tmp_path), "WANDB_MODE": "online", "HOME": "/root"})
+    assert str(tmp_path) in made["PYTHONPATH"].split(os.pathsep)
+    assert made["HOME"] == "/root"
+    assert "WANDB_MODE" not in made
+
+
+def test_a_module_of_the_users_folder_cannot_take_the_place_of_ours(tmp_path, monkeypatch):
+    for name in ("numpy", "json", "ww_callbacks", "scipy"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('the wrong {name}')")
+    monkeypatch.chdir(tmp_path)
+    bench = Bench()
+    assert bench.run().status == "ok"
+    bench.close()
+
+
+def test_what_a_sitecustomize_prints_does_not_disturb_the_protocol(tmp_path, monkeypatch):
+    (tmp_path / "usercustomize.py").write_text("import sys; print('hello from site', file=sys.stderr)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    bench = Bench()
+    assert bench.run().status == "ok"
+    bench.close()
+
+
+def test_the_report_is_plain_json(bench):
+    assert json.loads(json.dumps(bench.run().to_dict()))["status"] == "ok"
+
+
+def test_both_lifelines_serve():
+    for method in ("signal", "thread"):
+        bench = Bench(lifeline_method=method)
+        assert bench.run().status == "ok"
+        bench.close()
+
+
+def test_many_workers_in_turn_leave_no_descriptor():
+    for _ in range(3):
+        bench = Bench()
+        bench.run()
+        bench.close()  # the fixture counts
+
+
+def test_shutdown_closes_the_file_of_the_workers_last_words(bench):
+    def open_files():
+        return {fd for fd in os.listdir("/proc/self/fd") if "(deleted)" in link_of(fd) and "memfd" not in link_of(fd)}
+
+    def link_of(fd):
+        try:
+            return os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:
+            return ""
+
+    before = open_files()
+    bench.run()
+    bench.worker.shutdown()
+    assert open_files() == before

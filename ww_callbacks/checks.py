@@ -1,0 +1,188 @@
+"""Complaints about wrong arguments: they name the argument, its value and what is allowed."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Collection, Mapping
+from concurrent.futures import Executor
+
+
+def check_flag(name: str, value: object) -> None:
+    """Complain about a value that is neither True nor False.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+
+
+def check_count(name: str, value: object, *, least: int = 1) -> None:
+    """Complain about a value that is not a whole number ≥ ``least``.
+
+    Raises:
+        TypeError: it is not a whole number.
+        ValueError: it is smaller.
+
+    Example:
+        >>> check_count("slots", 0)
+        Traceback (most recent call last):
+        ValueError: slots: expected at least 1, got 0
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def check_sizes(name: str, value: object) -> None:
+    """Complain about what is not a mapping pattern → number of parts or sizes.
+
+    Raises:
+        TypeError: it is no such mapping.
+        ValueError: it is empty, or a number or a size is smaller than 1.
+
+    Example:
+        >>> check_sizes("split", {"*.qkv": 0})
+        Traceback (most recent call last):
+        ValueError: split: expected numbers of parts or sizes of at least 1, got 0 for '*.qkv'
+    """
+    if value is None:
+        return
+    if not isinstance(value, Mapping) or not all(isinstance(pattern, str) for pattern in value):
+        raise TypeError(f"{name}: expected a mapping pattern -> number of parts or sizes, got {value!r}")
+    if not value:
+        raise ValueError(f"{name}: expected at least one pattern, got {value!r}")
+    for pattern, sizes in value.items():
+        numbers = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
+        if not numbers or any(isinstance(number, bool) or not isinstance(number, int) for number in numbers):
+            raise TypeError(
+                f"{name}: expected a whole number of parts or a list of sizes, got {sizes!r} for {pattern!r}"
+            )
+        if min(numbers) < 1:
+            raise ValueError(f"{name}: expected numbers of parts or sizes of at least 1, got {sizes!r} for {pattern!r}")
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Complain about a value that is not a positive number of seconds.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is not larger than 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected a number of seconds, got {value!r}")
+    if not value > 0:
+        raise ValueError(f"{name}: expected more than 0 seconds, got {value}")
+
+
+def check_range(low_name: str, low: object, high_name: str, high: object) -> None:
+    """Complain about a range that does not go from a number > 0 up.
+
+    Raises:
+        TypeError: an end is not a number.
+        ValueError: an end is not finite, the lower one is not larger than 0, or larger than the upper one.
+
+    Example:
+        >>> check_range("low", 1.5, "high", 0.5)
+        Traceback (most recent call last):
+        ValueError: low, high: expected 0 < low <= high, both finite, got 1.5 and 0.5
+    """
+    for name, value in ((low_name, low), (high_name, high)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not (isinstance(low, (int, float)) and isinstance(high, (int, float)) and 0 < low <= high < math.inf):
+        raise ValueError(
+            f"{low_name}, {high_name}: expected 0 < {low_name} <= {high_name}, both finite, got {low} and {high}"
+        )
+
+
+def check_choice(name: str, value: object, allowed: Collection[object]) -> None:
+    """Complain about a value that is none of those allowed.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if value not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_executor(name: str, value: object) -> None:
+    """Complain about a value that is neither the name of an executor nor one.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it is an unknown name.
+
+    Example:
+        >>> check_executor("executor", "fork")
+        Traceback (most recent call last):
+        ValueError: executor: expected one of 'process', 'thread', 'sync', got 'fork'
+    """
+    if isinstance(value, str):
+        check_choice(name, value, ("process", "thread", "sync"))
+    elif not isinstance(value, Executor):
+        raise TypeError(f'{name}: expected "process", "thread", "sync" or a concurrent.futures.Executor, got {value!r}')
+
+
+def check_callable(name: str, value: object) -> None:
+    """Complain about a value that is neither None nor can be called.
+
+    Raises:
+        TypeError: it cannot be called.
+    """
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}: expected a function or None, got {value!r}")
+
+
+def check_path(name: str, value: object, *, or_bool: bool = False) -> None:
+    """Complain about a value that is not a path; None is allowed.
+
+    Args:
+        name: of the argument.
+        value: of the argument.
+        or_bool: whether True and False are allowed too.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if value is None or (or_bool and isinstance(value, bool)):
+        return
+    if not isinstance(value, (str, os.PathLike)):
+        expected = "a path, True, False" if or_bool else "a path"
+        raise TypeError(f"{name}: expected {expected} or None, got {value!r}")
+
+
+def check_places(log_dir: object, jsonl: object) -> None:
+    """Complain about ``log_dir`` and ``jsonl`` where they are no places to write to.
+
+    Raises:
+        TypeError: one of them is no path.
+        ValueError: ``jsonl`` is True and there is no ``log_dir``.
+    """
+    check_path("log_dir", log_dir)
+    check_path("jsonl", jsonl, or_bool=True)
+    if jsonl is True and log_dir is None:
+        raise ValueError("jsonl: True writes into log_dir, which is None; give log_dir or a file name")
+
+
+def check_patterns(name: str, patterns: object) -> None:
+    """Complain about patterns of layer names that can never work; None is allowed.
+
+    Raises:
+        TypeError: ``patterns`` is not a list of strings.
+        ValueError: it is empty, or one of them is.
+    """
+    if patterns is None:
+        return
+    if not isinstance(patterns, (list, tuple)) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f'{name}: expected a list of patterns such as ["encoder.*", "!head"], got {patterns!r}')
+    if not patterns or not all(pattern.removeprefix("!") for pattern in patterns):
+        raise ValueError(f"{name}: expected at least one pattern, none of them empty, got {patterns!r}")
+
+
+def warn(message: str) -> None:
+    """Tell the user of a fault that does not end training."""
+    warnings.warn(f"ww_callbacks: {message}", RuntimeWarning, stacklevel=2)

@@ -1,0 +1,139 @@
+"""Memory and analysts for one set of layers, and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+
+from ww_callbacks.analysis import LayerSpec, Settings
+from ww_callbacks.engine.budget import Budget
+from ww_callbacks.engine.pending import Awaited, Known
+from ww_callbacks.engine.rotation import Candidate, Costs, choose
+from ww_callbacks.worker.executors import make_analyst
+from ww_callbacks.worker.memory import SnapshotBuffer, Source
+from ww_callbacks.worker.process_pool import WorkerProcess
+from ww_callbacks.worker.protocol import Message
+from ww_callbacks.worker.task import make_drawing, make_task, run_task
+
+ROTATION_BYTES = 256 * 2**20
+"""Size of a slot where layers are analysed in rotation, unless one of them is larger."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an engine may use.
+
+    Attributes:
+        executor: where layers are analysed.
+        workers: processes or threads of its own.
+        slots: snapshots that can be under way at the same time.
+        layer_timeout: seconds that the analysis of one layer may take.
+        budget: CPU time of the analysis; None for all layers at each snapshot.
+        max_bytes: memory for the copies; None for no limit but that of the machine.
+    """
+
+    executor: str | Executor = "process"
+    workers: int = 1
+    slots: int = 2
+    layer_timeout: float = 600.0
+    budget: Budget | None = None
+    max_bytes: int | None = None
+
+
+class Line:
+    """Memory and analysts for one set of layers.
+
+    Args:
+        specs: the layers.
+        limits: what may be used.
+
+    Raises:
+        MemoryError: the copies need more than ``max_bytes``, or than there is.
+    """
+
+    def __init__(self, specs: Sequence[LayerSpec], limits: Limits) -> None:
+        self.specs, self.limits = list(specs), limits
+        arrays = [(spec.shape, spec.storage_dtype) for spec in specs]
+        self._nbytes = [SnapshotBuffer.nbytes_of([array]) for array in arrays]
+        self.capacity = slot_bytes(self._nbytes, limits)
+        self.buffer = SnapshotBuffer(arrays, limits.slots, self.capacity)
+        self.analyst = make_analyst(
+            limits.executor, self.buffer, workers=limits.workers, layer_timeout=limits.layer_timeout
+        )
+        self._painter: WorkerProcess | None = None
+        self.known: dict[int, Known] = {}
+        self.costs = Costs(specs)
+        self._order = sorted(range(len(specs)), key=lambda index: specs[index].work, reverse=True)
+        self._last_chosen: dict[int, int] = {}
+
+    def choose(self, seconds: float) -> list[int]:
+        """The layers that the next snapshot is about, ascending."""
+        if self.limits.budget is None:
+            return list(range(len(self.specs)))
+        return choose([self._candidate(index) for index in range(len(self.specs))], seconds, self.capacity)
+
+    def copy(self, sources: Sequence[Source], chosen: Sequence[int], step: int) -> int | None:
+        """Copy the chosen layers, or begin to; None where no slot is free."""
+        self._last_chosen.update(dict.fromkeys(chosen, step))
+        return self.buffer.take([sources[index] for index in chosen], chosen)
+
+    def submit(self, slot: int, chosen: Sequence[int], settings: Settings, step: int) -> dict[int, Awaited]:
+        """Hand the chosen layers over, the largest first."""
+        awaited = {}
+        for index in (index for index in self._order if index in set(chosen)):
+            known = self.known.get(index)
+            kept = (known.digest, known.control) if known is not None else ("", None)
+            task = make_task(self.specs[index], settings, step, *kept)
+            future = self.analyst.submit(run_task, task, self.buffer.array(slot, index))
+            awaited[index] = Awaited(future, known, self.costs[index])
+        return awaited
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Processes of its own that run now."""
+        return self.analyst.pids + (self._painter.pids if self._painter is not None else ())
+
+    def draw(self, values: Message) -> Future[Message] | None:
+        """Hand over something to be drawn, in a process of its own: analysis never waits for pictures."""
+        if self.limits.executor != "process":
+            return None
+        if self._painter is None:
+            self._painter = WorkerProcess(self.buffer, layer_timeout=self.limits.layer_timeout)
+        return self._painter.draw(make_drawing(values))
+
+    def close(self) -> None:
+        """End the analysts and free the memory."""
+        self.analyst.shutdown()
+        if self._painter is not None:
+            self._painter.shutdown()
+        self.buffer.close()
+
+    def _candidate(self, index: int) -> Candidate:
+        known = self.known.get(index)
+        change = known.change if known is not None else 0.0
+        return Candidate(self._last_chosen.get(index), change, self.costs[index], self._nbytes[index])
+
+
+def slot_bytes(layers: Sequence[int], limits: Limits) -> int:
+    """The size of one copy: all layers, or in rotation what a snapshot may be about.
+
+    Raises:
+        MemoryError: the slots need more than ``max_bytes``.
+
+    Example:
+        >>> slot_bytes([2**20] * 3, Limits())
+        3145728
+        >>> slot_bytes([2**28] * 100, Limits(budget=Budget(share=0.05))) == 2**28
+        True
+    """
+    need = sum(layers) if limits.budget is None else min(sum(layers), max(*layers, ROTATION_BYTES))
+    allowed = need if limits.max_bytes is None else limits.max_bytes // limits.slots
+    if limits.budget is not None and allowed >= max(layers):
+        need = min(need, allowed)
+    if need > allowed:
+        raise MemoryError(
+            f"max_bytes: {limits.slots} copies of the analysed weights need {limits.slots * need} bytes, allowed are "
+            f"{limits.max_bytes}; raise max_bytes, use fewer slots, analyse fewer layers (layers=) or set a budget"
+        )
+    return need

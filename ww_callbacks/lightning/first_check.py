@@ -1,0 +1,34 @@
+"""Who in a training checks one of our metrics, and when: that check must find a first result.
+
+All of it is known from the callbacks and schedulers of the trainer alone, so that every rank finds the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ww_callbacks.lightning.base import Trainer
+from ww_callbacks.report.keys import AGGREGATES
+
+
+def anybody_checks(trainer: Trainer) -> bool:
+    """Whether a callback or a learning-rate scheduler of this run checks one of our metrics."""
+    return any(_checks(watcher) for watcher in [*trainer.callbacks, *trainer.lr_scheduler_configs])
+
+
+def scheduler_checks_steps(trainer: Trainer) -> bool:
+    """Whether a learning-rate scheduler checks one of our metrics after each step."""
+    return any(config.interval == "step" and _checks(config) for config in trainer.lr_scheduler_configs)
+
+
+def checkpoint_checks_batches(trainer: Trainer) -> bool:
+    """Whether a ModelCheckpoint checks one of our metrics between the ends of validations and epochs."""
+    between = ("_every_n_train_steps", "_train_time_interval")
+    return any(
+        _checks(callback) and any(getattr(callback, name, None) for name in between)
+        for callback in trainer.checkpoint_callbacks
+    )
+
+
+def _checks(watcher: Any) -> bool:
+    return str(getattr(watcher, "monitor", "")).startswith(AGGREGATES)

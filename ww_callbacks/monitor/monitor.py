@@ -1,0 +1,522 @@
+"""The monitor: when to copy weights, collecting results in order, publishing them.
+
+It knows no framework. The callbacks are thin shells over it, and a hand-written loop uses it directly.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from types import TracebackType
+from typing import Any
+
+from ww_callbacks.analysis import ConvScale, Fit, Interval
+from ww_callbacks.checks import check_places, warn
+from ww_callbacks.engine import Engine, Limits, Status, resident_bytes, wait_for
+from ww_callbacks.engine.budget import parse_budget
+from ww_callbacks.monitor.options import Figures, LogEveryLayer, OnError, Options, Split, WhenBusy
+from ww_callbacks.monitor.publishing import Output, Published, Publisher, own_outputs
+from ww_callbacks.monitor.resuming import Resumed
+from ww_callbacks.monitor.schedule import crosses
+from ww_callbacks.patterns import matching
+from ww_callbacks.report import History, Report
+from ww_callbacks.signals.learning_rate import VERDICTS, LayerRatios, ratios_by_name
+from ww_callbacks.signals.signal import Signal
+from ww_callbacks.signals.stop import VERDICT as STOP_VERDICT
+from ww_callbacks.signals.stop import EarlyStopping, stop_message
+from ww_callbacks.spectra import Precision
+from ww_callbacks.weights import Layer, find_layers, select_layers
+
+PICTURES_TIMEOUT = 10.0
+"""Seconds that the end of a run waits for pictures, within ``drain_timeout``."""
+
+_log = logging.getLogger("ww_callbacks")
+
+
+class Monitor:
+    """Watches the spectra of a model's weights while a loop trains it.
+
+    Every ``every_n_steps`` optimizer steps the weights are copied into memory shared with a worker process, which
+    analyses them while training goes on. Results come back in the order of their steps and are published from the
+    thread that calls :meth:`step`. Whatever goes wrong here, training goes on.
+
+    Args:
+        model: a torch module, or a mapping name → array whose arrays are changed in place.
+        every_n_steps: optimizer steps between snapshots; None for a snapshot only where :meth:`snapshot` is called.
+        layers: patterns of layers to keep, ``"!pattern"`` to leave out; None for all.
+        log_every_layer: which layers get metrics of their own: "auto" (all up to 64, else 64 spread over the depth
+            and kept for the run), True, False, or patterns.
+        figures: pictures, histograms and a table in words where results go to TensorBoard, drawn in the worker process:
+            True (spectra of the worst layer and of three spread over the depth), False, or patterns of up to 8 layers.
+        log_dir: folder for TensorBoard, written to ``<log_dir>/ww``; None for none.
+        jsonl: a file for all results as JSON lines, or True for ``<log_dir>/ww_history.jsonl``.
+        on_result: called with each report.
+        outputs: further places for results.
+        max_rows: embeddings with more rows are skipped.
+        split: fused projections, pattern → number of equal parts or the size of each, such as ``{"*.qkv": 3}``.
+        conv_scale: factor on the eigenvalues of convolutions, see :class:`ww_callbacks.analysis.Settings`.
+        randomize: compare each layer with a shuffled copy of itself: correlation traps.
+        precision: "float64", or "float32" for two thirds of the time and a small error of alpha, which is estimated.
+        interval: 95 % interval of alpha: "asymptotic", or "bootstrap" with xmin chosen anew in 40 resampled spectra.
+        fit: "PL", a power law, or "TPL", a truncated one.
+        seed: of the shuffle and of all resampling.
+        executor: where layers are analysed: "process" (a process of its own), "thread" (threads of this one), "sync"
+            (at once, training waits), or a ``concurrent.futures.Executor``, such as a Dask cluster's, which is not shut
+            down.
+        workers: processes or threads that analyse, where they are our own.
+        when_busy: what happens to a snapshot for which no slot is free: "skip" it (and count), or "wait": each
+            snapshot first collects the results of the one before, and nothing is collected in between, so that
+            what is known at a step depends on the step alone.
+        slots: copies of the analysed weights that may be alive at the same time.
+        budget: CPU time of the analysis: a share of one core such as 0.05, or seconds per snapshot such as "30s". Where
+            not all layers fit, they take turns, the stalest first. None for all layers at each snapshot.
+        reuse_control: how far the distribution of a layer's elements may move, in standard deviations, before its
+            shuffled control is computed anew, such as 0.02; 0 for a new one at each snapshot. The column
+            ``control_step`` says how old it is.
+        max_bytes: memory that the copies may take; monitoring ends with a warning where they need more. None for no
+            limit but that of the machine.
+        layer_timeout: seconds that the analysis of one layer may take: of CPU time, and of the clock where it does not
+            get on.
+        drain_timeout: seconds to wait for late results at the end, and for a slot where one is waited for.
+        on_error: "warn" once and end monitoring, or "raise".
+
+    Raises:
+        TypeError: an argument, or the model, is of the wrong kind.
+        ValueError: an argument has a value that is not allowed, or a pattern matches no layer.
+        ImportError: ``log_dir`` is given and tensorboard is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> import ww_callbacks as ww
+        >>> weights = {"fc": np.random.default_rng(0).standard_normal((100, 60))}
+        >>> with ww.Monitor(weights, every_n_steps=10) as monitor:
+        ...     for step in range(1, 21):
+        ...         weights["fc"] *= 1.01
+        ...         monitor.step(step)
+        >>> monitor.history.steps[0], monitor.history.steps[-1]
+        (0, 20)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        every_n_steps: int | None = 200,
+        layers: Sequence[str] | None = None,
+        log_every_layer: LogEveryLayer = "auto",
+        figures: Figures = True,
+        log_dir: str | os.PathLike[str] | None = None,
+        jsonl: bool | str | os.PathLike[str] | None = None,
+        on_result: Callable[[Report], object] | None = None,
+        outputs: Iterable[Output] = (),
+        max_rows: int = 50_000,
+        split: Split | None = None,
+        conv_scale: ConvScale = "weightwatcher",
+        randomize: bool = True,
+        precision: Precision = "float64",
+        interval: Interval = "asymptotic",
+        fit: Fit = "PL",
+        seed: int = 0,
+        executor: str | Executor = "process",
+        workers: int = 1,
+        when_busy: WhenBusy = "skip",
+        slots: int = 2,
+        budget: float | str | None = None,
+        reuse_control: float = 0.0,
+        max_bytes: int | None = None,
+        layer_timeout: float = 600.0,
+        drain_timeout: float = 60.0,
+        on_error: OnError = "warn",
+    ) -> None:
+        self._options = Options(
+            every_n_steps=every_n_steps,
+            layers=layers,
+            log_every_layer=log_every_layer,
+            figures=figures,
+            on_result=on_result,
+            max_rows=max_rows,
+            split=split,
+            conv_scale=conv_scale,
+            randomize=randomize,
+            precision=precision,
+            interval=interval,
+            fit=fit,
+            seed=seed,
+            executor=executor,
+            workers=workers,
+            when_busy=when_busy,
+            slots=slots,
+            budget=budget,
+            reuse_control=reuse_control,
+            max_bytes=max_bytes,
+            layer_timeout=layer_timeout,
+            drain_timeout=drain_timeout,
+            on_error=on_error,
+        )
+        self._every = every_n_steps
+        self._model = model
+        check_places(log_dir, jsonl)
+        self._check_model()
+        own = own_outputs(log_dir, jsonl, strict=on_error == "raise")
+        self._publisher = Publisher(self._options, [*outputs, *own], lambda values: self._engine.draw(values))
+        limits = Limits(
+            executor=executor,
+            workers=workers,
+            slots=slots,
+            layer_timeout=layer_timeout,
+            budget=parse_budget(budget),
+            max_bytes=max_bytes,
+        )
+        self._engine = Engine(self._options.settings(), limits)
+        self._started = time.monotonic()
+        self._hook_seconds = 0.0
+        self._restored: Resumed | None = None
+        self._last_step: int | None = None
+        self._last_snapshot: int | None = None
+        self._last_skipped: int | None = None
+        self._warned_empty = False
+        self._closed = False
+        self.skipped = 0
+
+    def start(self, step: int | None = None, *, baseline: bool = True) -> None:
+        """Begin, with a first snapshot; none where :meth:`load_state_dict` brought one that still stands for this step.
+
+        Args:
+            step: optimizer steps finished so far; None for those of the checkpoint, 0 without one.
+            baseline: whether to take that snapshot.
+        """
+        if self._last_step is not None:
+            return
+        known = self._restored
+        self._last_step = step = (known.step if known is not None else 0) if step is None else int(step)
+        if known is not None and known.step > step:
+            warn(f"the checkpoint is of step {known.step}, training starts at step {step}: its history is left out")
+            known = None
+        if known is not None:
+            self._publisher.restore(known.history, known.published)
+            self._last_snapshot, self.skipped = known.last_report, known.skipped
+        if baseline and (known is None or known.is_snapshot_due(step, self._every)):
+            self.snapshot(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run needs that goes on from a checkpoint: the history, what is published, and the step; plain values.
+
+        Results under way are not in it: the run that goes on takes their snapshot again.
+
+        Example:
+            >>> import numpy as np
+            >>> import ww_callbacks as ww
+            >>> weights = {"fc": np.random.default_rng(0).standard_normal((100, 60))}
+            >>> with ww.Monitor(weights, every_n_steps=10, when_busy="wait") as monitor:
+            ...     monitor.step(10)
+            >>> second = ww.Monitor(weights, every_n_steps=10)
+            >>> second.load_state_dict(monitor.state_dict())
+            >>> with second:
+            ...     second.step(20)
+            >>> second.history.steps
+            [0, 10, 20]
+        """
+        if self._last_step is None:
+            return self._restored.state_dict() if self._restored is not None else {}
+        return Resumed(self._last_step, self._last_snapshot, self.skipped, self.history, self.published).state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint; call it before :meth:`start`.
+
+        Args:
+            state: of :meth:`state_dict`.
+
+        Raises:
+            ValueError: monitoring has begun already, or these are not the values of a state.
+        """
+        if self._last_step is not None:
+            raise ValueError("state: load it before the monitor is started")
+        self._restored = Resumed.from_state_dict(state) if state else None
+
+    def step(self, step: int) -> None:
+        """Tell how far training is; call it after each optimizer step (or each batch).
+
+        Takes a snapshot where a multiple of ``every_n_steps`` has been reached or passed since the last call, and
+        publishes results that have come in. Without a snapshot it takes some microseconds.
+
+        Args:
+            step: number of finished optimizer steps.
+        """
+        if self._closed:
+            return
+        step = int(step)
+        last = self._last_step
+        if last is None:
+            self.start(step)
+            return
+        self._last_step = step
+        if self._every is not None and crosses(last, step, self._every):
+            self.snapshot(step)
+        elif self._engine:
+            self._safely(self._collect if self._options.when_busy == "skip" else self._engine.hand_over)
+
+    def is_due(self, step: int) -> bool:
+        """Whether :meth:`step` would take a snapshot.
+
+        Args:
+            step: number of finished optimizer steps.
+        """
+        if self._closed or self._every is None:
+            return False
+        return self._last_step is None or crosses(self._last_step, step, self._every)
+
+    def attach(self, name: str, signal: Signal) -> None:
+        """Let a signal judge the history after each report; its metrics are logged with the report.
+
+        Args:
+            name: under which its verdict is found in ``published.verdicts``.
+            signal: what judges.
+
+        Raises:
+            ValueError: another signal has that name.
+        """
+        self._publisher.attach(name, signal)
+
+    @property
+    def history(self) -> History:
+        """The reports so far."""
+        return self._publisher.history
+
+    @property
+    def published(self) -> Published:
+        """What is known, as of the last snapshot step."""
+        return self._publisher.published
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The latest ``ww/…`` metrics, as of the last snapshot step."""
+        return self.published.metrics
+
+    @property
+    def model(self) -> Any:
+        """What is watched."""
+        return self._model
+
+    def lr_ratios(self) -> dict[str, float]:
+        """By what to multiply the learning rate of each layer, by name, as of the last snapshot step.
+
+        They come from the :class:`~ww_callbacks.signals.learning_rate.LayerRatios` attached as "lr_ratio", or from one
+        with its defaults. Empty before the first result.
+        """
+        verdict = self.published.verdicts.get(VERDICTS["learning_rate"])
+        if verdict is None and self.published.reports:
+            verdict = LayerRatios().verdict(self.history[self.published.reports - 1 - self.history.seen])
+        return ratios_by_name(verdict or {})
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether training should end, as of the last snapshot step; :attr:`stop_reason` says why.
+
+        The rules are those of the :class:`~ww_callbacks.EarlyStopping` attached as "stop"; one with its defaults is
+        attached when this is asked for the first time.
+        """
+        if not self._publisher.is_attached(STOP_VERDICT):
+            self.attach(STOP_VERDICT, EarlyStopping())
+        return bool(self.published.verdicts.get(STOP_VERDICT, {}).get("stop"))
+
+    @property
+    def stop_reason(self) -> str:
+        """Why training should end: layer, value, interval, rule, the judged step and when the verdict came."""
+        return stop_message(self.published.verdicts[STOP_VERDICT], self.published.step) if self.should_stop else ""
+
+    def record(self, name: str, value: float, step: int | None = None) -> None:
+        """Hand in a value that you measured, for ``EarlyStopping(and_monitor=name)``.
+
+        Args:
+            name: of the metric, such as "val_loss".
+            value: measured.
+            step: finished optimizer steps when it was measured; None for that of the last call of :meth:`step`.
+        """
+        self.history.record(name, value, self._last_step if step is None else int(step))
+
+    @property
+    def last_step(self) -> int | None:
+        """Finished optimizer steps as told last; None before the start."""
+        return self._last_step
+
+    @property
+    def closed(self) -> bool:
+        """Whether monitoring has ended."""
+        return self._closed
+
+    @property
+    def last_snapshot(self) -> int | None:
+        """The step of the last snapshot; None before the first."""
+        return self._last_snapshot
+
+    @property
+    def has_snapshot(self) -> bool:
+        """Whether a snapshot has been taken."""
+        return self._last_snapshot is not None
+
+    def status(self) -> Status:
+        """How the monitoring is doing now, and what it cost so far; ``str()`` of it is one line.
+
+        Example:
+            >>> import numpy as np
+            >>> import ww_callbacks as ww
+            >>> weights = {"fc": np.random.default_rng(0).standard_normal((100, 60))}
+            >>> with ww.Monitor(weights) as monitor:
+            ...     monitor.step(1)
+            >>> monitor.status().published, monitor.status().under_way
+            (2, 0)
+        """
+        engine, now = self._engine, self._last_step or 0
+        pids, oldest = engine.pids, engine.oldest_step
+        return Status(
+            snapshots=engine.taken,
+            published=self.history.seen,
+            under_way=len(engine),
+            skipped=self.skipped,
+            failed=engine.failed,
+            lag_steps=now - oldest if oldest is not None else 0,
+            worker_pids=pids,
+            worker_memory=resident_bytes(pids),
+            worker_cpu=engine.worker_cpu,
+            snapshot_bytes=engine.snapshot_bytes,
+            copy_seconds=engine.copy_seconds,
+            hook_seconds=self._hook_seconds,
+            wall_seconds=time.monotonic() - self._started,
+            staleness={name: None if step is None else now - step for name, step in engine.last_steps.items()},
+        )
+
+    def snapshot(self, step: int) -> None:
+        """Take a snapshot now, whatever the schedule says; nothing where this step has one.
+
+        Args:
+            step: number of finished optimizer steps.
+        """
+        step = int(step)
+        if self._last_step is None or step > self._last_step:
+            self._last_step = step
+        if self._last_snapshot is None or step > self._last_snapshot:
+            patience = self._options.drain_timeout if self._options.when_busy == "wait" else 0.0
+            self._safely(lambda: self._snapshot(step, patience))
+
+    def wait_for_first(self) -> bool:
+        """Wait until the first results are published, at most ``drain_timeout`` seconds.
+
+        Returns:
+            Whether there are any.
+        """
+        if not len(self.history) and self._engine and not self._closed:
+            self._safely(lambda: self._collect(1, self._options.drain_timeout))
+        if not self.published.reports:  # they may have come in since the last snapshot step
+            self._publisher.update(self._last_step)
+        return len(self.history) > 0
+
+    def finish(self, step: int | None = None) -> None:
+        """Take a last snapshot, wait for all results (at most ``drain_timeout`` seconds), publish them and close.
+
+        Args:
+            step: number of finished optimizer steps; None for that of the last call of :meth:`step`.
+        """
+        if self._closed:
+            return
+        step = self._last_step if step is None else int(step)
+        self._last_step = step
+        end = time.monotonic() + self._options.drain_timeout
+        if step is not None and (self._last_snapshot is None or step > self._last_snapshot):
+            self._safely(lambda: self._snapshot(step, end - time.monotonic()))
+        self._safely(lambda: self._collect(len(self._engine), end - time.monotonic(), bar=True))
+        self._safely(lambda: self._publisher.finish(min(end, time.monotonic() + PICTURES_TIMEOUT)))
+        self._publisher.update(self._last_step)
+        if self._engine and not self._closed:
+            warn(f"{len(self._engine)} snapshots were not analysed within {self._options.drain_timeout:g} s")
+        self.close()
+
+    def close(self) -> None:
+        """End the worker and close the outputs at once; results that are not in are dropped."""
+        if self._closed:
+            return
+        if self.has_snapshot:
+            _log.info("%s", self.status())
+        self._closed = True
+        self._engine.close()
+        self._publisher.close()
+
+    def __enter__(self) -> Monitor:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.close()
+
+    def _check_model(self) -> None:
+        """Unknown models and misspelt patterns are the user's errors: they are told before training begins."""
+        found = find_layers(self._model, self._options.max_rows, self._options.split)
+        select_layers(found, self._options.layers)
+        for name in ("log_every_layer", "figures"):
+            patterns = getattr(self._options, name)
+            if not isinstance(patterns, (bool, str)):
+                matching([layer.name for layer in found], patterns, name)
+
+    def _snapshot(self, step: int, patience: float) -> None:
+        """Copy the weights and hand them over; where there is patience, first wait so long for what is under way."""
+        self._collect(len(self._engine) if patience > 0 else 0, patience)
+        self._publisher.update(self._last_step)
+        if self._engine.is_full:
+            self.skipped += step != self._last_skipped
+            self._last_skipped = step
+            return
+        layers = select_layers(
+            find_layers(self._model, self._options.max_rows, self._options.split), self._options.layers
+        )
+        if all(layer.spec is None for layer in layers):
+            self._warn_empty(layers)
+            return
+        if not self._engine.fits(layers):  # the first ones, or layers initialised late or replaced
+            self._collect(len(self._engine), self._options.drain_timeout)
+            self._engine.renew(layers)
+        if not self._engine.is_affordable():
+            return
+        self.skipped -= step == self._last_skipped  # it is made up for
+        self._engine.take(layers, step, self.skipped)
+        self._last_snapshot = step
+        if self._options.executor == "sync":
+            self._collect()
+            self._publisher.update(self._last_step)
+
+    def _collect(self, wait_for_first: int = 0, patience: float = 0.0, *, bar: bool = False) -> None:
+        """Publish what is done, in order; before that wait for the first ones under way."""
+        if wait_for_first:
+            wait_for(self._engine.futures(wait_for_first), patience, bar=bar)
+        for pending, report in self._engine.finished():
+            lag = (self._last_step or 0) - pending.step
+            self._publisher.publish(report, lag_steps=lag, skipped=pending.skipped, wall_time=pending.wall_time)
+        if self._engine.broken:
+            raise RuntimeError(self._engine.broken)
+
+    def _safely(self, action: Callable[[], None]) -> None:
+        """Training never fails because of us: an error ends the monitoring, not the run."""
+        start = time.perf_counter()
+        try:
+            if not self._closed:
+                action()
+        except Exception as error:
+            self.close()
+            if self._options.on_error == "raise":
+                raise
+            warn(f"monitoring has ended, training goes on: {type(error).__name__}: {error}")
+            _log.debug("monitoring has ended", exc_info=True)
+        finally:
+            self._hook_seconds += time.perf_counter() - start
+
+    def _warn_empty(self, layers: Sequence[Layer]) -> None:
+        if not self._warned_empty and not any(layer.is_late for layer in layers):
+            self._warned_empty = True
+            found = "; ".join(f"{layer.name}: {layer.reason}" for layer in layers) or "no layer holds weights"
+            warn(f"nothing to analyse in this model ({found})")

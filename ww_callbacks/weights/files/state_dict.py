@@ -1,0 +1,137 @@
+"""What the tensors of a state dict are: inferred from their names and shapes, because no layer class is stored.
+
+The rules are those of docs/models.md; the first that applies counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ww_callbacks.weights.kinds import IN_OUT, OUT_IN, Kind, convolution, embedding, layers_of_kind
+from ww_callbacks.weights.layer import INFERRED, Layer, dimensions_reason
+from ww_callbacks.weights.tensor import StoredTensor
+
+Group = Mapping[str, StoredTensor]
+
+MATRIX, CONVOLUTION, EMBEDDING = f"matrix {INFERRED}", f"convolution {INFERRED}", f"embedding {INFERRED}"
+VECTOR, TENSOR, BIAS, NORM = (f"{word} {INFERRED}" for word in ("vector", "tensor", "bias", "norm"))
+
+_LAST_CHANNELS = ("kernel", "kernel:0")
+"""Parameters that Keras and Flax store as (positions…, inputs, outputs); all others are in torch's order."""
+_COMPUTED = re.compile(r"weight_(orig|mask|g|v|u)|original\d*|w?_u|w?_v")
+_ADAPTER = re.compile(r"(^|[._])lora_", re.IGNORECASE)
+_BIAS = re.compile(r"(\w*_)?bias(_\w+)?(:0)?")
+_NORM = re.compile(r"(^|[._])(\w*norm\d*|ln(_?\w{1,2})?|bn\d*)$", re.IGNORECASE)
+_EMBEDDING = re.compile(r"(^|[._])(wte|wpe|shared|emb|embed(ding)?s?|embed_(tokens|positions))$", re.IGNORECASE)
+_GATES = re.compile(r"weight_(ih|hh)((_l\d+)?(_reverse)?)")
+_GATE_NAMES = {4: "ifgo", 3: "rzn"}
+_PROJECTIONS = {"q_proj_weight": "q", "k_proj_weight": "k", "v_proj_weight": "v"}
+_UNKNOWN = "{} dimensions, the file does not tell what they are"
+
+
+def layers_of_tensors(tensors: Sequence[StoredTensor], max_rows: int) -> tuple[Layer, ...]:
+    """Layers from the tensors of a state dict, module by module in their order.
+
+    Args:
+        tensors: named "module.parameter", as in a torch state dict.
+        max_rows: embeddings with more rows are skipped.
+
+    Example:
+        >>> import numpy as np
+        >>> tensors = [
+        ...     StoredTensor(name, shape, "float32", lambda: np.zeros(shape, "f4"))
+        ...     for name, shape in [
+        ...         ("conv1.weight", (16, 3, 3, 3)),
+        ...         ("bn1.weight", (16,)),
+        ...         ("fc.weight", (10, 64)),
+        ...         ("fc.bias", (10,)),
+        ...     ]
+        ... ]
+        >>> [(layer.name, layer.kind, layer.reason) for layer in layers_of_tensors(tensors, 1000)]
+        [('conv1', 'convolution (inferred)', ''),
+         ('bn1', 'vector (inferred)', 'no matrix: fewer than two dimensions'),
+         ('fc', 'matrix (inferred)', '')]
+    """
+    modules: dict[str, dict[str, StoredTensor]] = {}
+    for tensor in tensors:
+        module, _, parameter = tensor.name.rpartition(".")
+        modules.setdefault(module, {})[parameter] = tensor
+    names: dict[str, str] = {}
+    return tuple(layer for module in modules for layer in _of_module(module, modules, max_rows, names))
+
+
+def _of_module(module: str, modules: Mapping[str, Group], max_rows: int, names: dict[str, str]) -> list[Layer]:
+    """Vectors are listed, once, where a module has nothing else: elsewhere they go with its matrix."""
+    group = modules[module]
+    layers: list[Layer] = []
+    for parameter, tensor in group.items():
+        if len(tensor.shape) < 2:
+            if not module:
+                layers.append(Layer.skipped(parameter, VECTOR, dimensions_reason(1)))
+            continue
+        name = names[tensor.name] = _name(module, parameter, modules)
+        kind = _kind(module, parameter, group, max_rows)
+        if tensor.same_as:
+            kind = replace(kind, reason=f"shares its weight with {names.get(tensor.same_as, tensor.same_as)}")
+        layers += layers_of_kind(name, kind, tensor)
+    return layers or [Layer.skipped(module, VECTOR, dimensions_reason(1))]
+
+
+def _name(module: str, parameter: str, modules: Mapping[str, Group]) -> str:
+    """That of the module for its main weight, as a module itself would be listed."""
+    full = f"{module}.{parameter}" if module else parameter
+    if not module or module in modules.get("", {}):
+        return full
+    if parameter in _PROJECTIONS:
+        return f"{module}.{_PROJECTIONS[parameter]}"
+    return module if parameter in ("weight", "in_proj_weight", *_LAST_CHANNELS) else full
+
+
+def _kind(module: str, parameter: str, group: Group, max_rows: int) -> Kind:
+    """The first rule that applies."""
+    tensor, shape = group[parameter], group[parameter].shape
+    owner = module if parameter in ("weight", *_LAST_CHANNELS) else parameter
+    if _BIAS.fullmatch(parameter):
+        return Kind(BIAS, reason="a bias")
+    if ".parametrizations." in f".{tensor.name}" or _COMPUTED.fullmatch(parameter):
+        return Kind(TENSOR, reason="the weight is computed from several tensors, the file does not tell how")
+    if _ADAPTER.search(tensor.name):
+        return Kind(TENSOR, reason="a low-rank addition, the file does not tell its scale and so not the sum")
+    if _NORM.search(owner):
+        return Kind(NORM, reason="weights of a normalisation, no matrix")
+    if _EMBEDDING.search(owner):
+        return embedding(EMBEDDING, shape, max_rows)
+    if len(shape) == 2:
+        axes = IN_OUT if parameter in _LAST_CHANNELS else OUT_IN
+        return Kind(MATRIX, axes, parts=_parts(parameter, shape, group))
+    return _kernel(module, parameter, shape)
+
+
+def _kernel(module: str, parameter: str, shape: tuple[int, ...]) -> Kind:
+    last = parameter in _LAST_CHANNELS
+    is_short = not last and parameter == "weight" and shape[2] < min(shape[:2])
+    if len(shape) > 5 or (len(shape) == 3 and "conv" not in module.lower() and not is_short):
+        return Kind(TENSOR, reason=_UNKNOWN.format(len(shape)))
+    return convolution(CONVOLUTION, shape, last)
+
+
+def _parts(parameter: str, shape: tuple[int, ...], group: Group) -> dict[str, int]:
+    """Of an attention's fused input projection q, k, v; of a recurrent weight its gates."""
+    rows, columns = shape
+    if parameter == "in_proj_weight":
+        return dict.fromkeys("qkv", columns) if rows == 3 * columns else {}
+    gates = _GATE_NAMES.get(_num_gates(parameter, rows, group), "")
+    return dict.fromkeys(gates, rows // len(gates)) if gates else {}
+
+
+def _num_gates(parameter: str, rows: int, group: Group) -> int:
+    """How many gates a recurrent weight holds: its rows over the size of the hidden state."""
+    found = _GATES.fullmatch(parameter)
+    hidden = group.get(f"weight_hh{found[2]}") if found else None
+    if found is None or hidden is None or len(hidden.shape) != 2:
+        return 1
+    projected = group.get(f"weight_hr{found[2]}")
+    size = (hidden if projected is None else projected).shape[-1:]
+    return rows // size[0] if size and size[0] and rows % size[0] == 0 else 1

@@ -1,0 +1,138 @@
+"""Files of ``torch.save``: state dicts, alone or inside a checkpoint. Never unpickled beyond plain tensors."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ww_callbacks.weights.files import zips
+from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.tensor import StoredTensor
+from ww_callbacks.weights.torch import DTYPES, plain_name, stored_array
+
+_INSIDE = ("state_dict", "model_state_dict", "model", "module", "net", "weights", "params")
+"""Where checkpoints keep the weights, the first of them that holds tensors."""
+_BESIDE = ("optim", "lr_sched", "scheduler", "loops", "callbacks", "rng", "hyper_parameters", "hparams")
+"""What begins the names of entries that are no weights, where none of the above is found."""
+_DEPTH = 4
+
+
+def tensors_of_torch(path: Path) -> list[StoredTensor]:
+    """The tensors of a state dict, under names without the prefixes of wrappers.
+
+    Files in the format since torch 1.6 are mapped, not read; older ones are read as a whole.
+
+    Raises:
+        WeightsFileError: not such a file, damaged, without tensors, or one that holds more than tensors and plain
+            values (nothing of it is executed).
+    """
+    zipped = _check_archive(path)
+    with reading(path, "torch.load refuses it"):
+        content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
+        tensors = dict(_flat(_weights_in(content)))
+    if not tensors:
+        raise WeightsFileError(path, f"holds no weights but {_what(content)}")
+    if zipped:
+        _check_places(path, tensors)
+    return _stored(_without_prefix(tensors), path.stat().st_size)
+
+
+def _check_archive(path: Path) -> bool:
+    """Whether the file is a zip archive, which holds what its directory says; torch trusts that directory."""
+    with reading(path):
+        if not zipfile.is_zipfile(path):
+            return False
+    with zips.opened(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise WeightsFileError(path, f"member {member.filename!r} is compressed, which torch.save never does")
+    return True
+
+
+def _check_places(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a file whose tensors are not the members of its archive: torch maps the sizes that the pickle claims."""
+    plain = (tensor for tensor in tensors.values() if _is_plain(tensor) and not tensor.is_meta)
+    mapped = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in plain)}
+    mapped = {start: size for start, size in mapped.items() if size}
+    with zips.opened(path) as archive, path.open("rb") as raw:
+        members = {zips.start_of(path, raw, member): member.file_size for member in archive.infolist()}
+    first, size = next(iter(mapped.items()), (0, 0))
+    origins = (first - offset for offset, length in members.items() if length == size)
+    if mapped and not any(all(members.get(at - origin) == n for at, n in mapped.items()) for origin in origins):
+        raise WeightsFileError(path, "damaged: its tensors are longer than the members that hold them")
+
+
+def _weights_in(content: Any) -> Any:
+    if not isinstance(content, Mapping):
+        return content
+    for key in _INSIDE:
+        inner = content.get(key)
+        if isinstance(inner, Mapping) and any(True for _ in _flat(inner)):
+            return _weights_in(inner) if key in ("model", "module") else inner
+    return {key: value for key, value in content.items() if not (isinstance(key, str) and key.startswith(_BESIDE))}
+
+
+def _flat(value: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors in mappings of mappings, each mapping once; numbered entries, as optimizers have them, are left out."""
+    seen = set() if seen is None else seen
+    if isinstance(value, torch.Tensor):
+        yield prefix or "tensor", value
+    elif isinstance(value, Mapping) and id(value) not in seen and prefix.count(".") < _DEPTH:
+        seen.add(id(value))
+        for key, inner in value.items():
+            if isinstance(key, str):
+                yield from _flat(inner, f"{prefix}.{key}" if prefix else key, seen)
+
+
+def _what(content: Any) -> str:
+    if isinstance(content, Mapping):
+        return f"a mapping with the keys {[str(key)[:40] for key in list(content)[:10]]}"
+    return f"a {type(content).__name__}"
+
+
+def _without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Without the parts that wrappers add, and without the ``module.`` of parallel ones where all names have it."""
+    plain = {plain_name(name): tensor for name, tensor in tensors.items()}
+    if len(plain) < len(tensors):
+        return tensors
+    while all(name.startswith("module.") for name in plain):
+        plain = {name.removeprefix("module."): tensor for name, tensor in plain.items()}
+    return plain
+
+
+def _stored(tensors: dict[str, torch.Tensor], size: int) -> list[StoredTensor]:
+    first: dict[tuple[Any, ...], str] = {}
+    result = []
+    for name, tensor in tensors.items():
+        shape, dtype = tuple(tensor.shape), DTYPES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
+        reason = _unreadable(tensor, size)
+        same_as = "" if reason or not tensor.numel() else first.setdefault(_place(tensor), name)
+        read = None if reason else partial(stored_array, tensor)
+        result.append(StoredTensor(name, shape, dtype, read, reason, "" if same_as == name else same_as))
+    return result
+
+
+def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    is_known = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+    return is_known and tensor.layout == torch.strided and not tensor.is_quantized
+
+
+def _unreadable(tensor: torch.Tensor, size: int) -> str:
+    if not _is_plain(tensor):
+        return f"weights of class {type(tensor).__name__}, layout {tensor.layout}, {tensor.dtype}: not analysed"
+    if tensor.is_meta:
+        return "on the meta device: the file holds no numbers"
+    if tensor.dtype not in DTYPES:
+        return f"stored as {tensor.dtype}, only floating-point numbers are analysed"
+    if tensor.numel() * tensor.element_size() > size:
+        return "claims more numbers than the file holds"
+    return ""
