@@ -244,7 +244,7 @@ def test_a_buffer_that_is_dropped_unclosed_leaves_nothing_behind():
 
 def test_a_temporary_file_serves_as_well_and_has_no_name(monkeypatch, tmp_path):
     monkeypatch.delattr(os, "memfd_create", raising=False)
-    monkeypatch.setattr(snapshot.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(memory.tempfile, "tempdir", str(tmp_path))
     buffer = SnapshotBuffer(layout(example()), slots=2)
     assert list(tmp_path.iterdir()) == []
     slot = buffer.take(reads(example()))
