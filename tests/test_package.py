@@ -74,7 +74,7 @@ def test_every_public_name_is_there_and_an_unknown_one_is_an_attribute_error():
     assert sorted(dir(ww)) == sorted(ww.__all__)
     for name in ww.__all__:
         assert getattr(ww, name) is not None
-    assert ww.Monitor.__module__ == "ww_callbacks.monitor"
+    assert ww.Monitor.__module__ == "ww_callbacks.monitor.monitor"
     with pytest.raises(AttributeError, match="no attribute 'analyse'"):
         _ = ww.analyse
 

@@ -278,7 +278,7 @@ def test_where_shared_memory_is_too_small_a_temporary_file_serves_and_one_line_s
     """A small mount takes the place of anonymous memory, which no mount limits."""
     script = f"""
 import logging, os, sys
-sys.path.append({str(Path(__file__).parent)!r})
+sys.path.append({str(Path(__file__).parents[1])!r})
 from elsewhere import small_disk
 small_disk({str(tmp_path)!r}, "1m")
 os.memfd_create = lambda *_: os.open({str(tmp_path)!r}, os.O_TMPFILE | os.O_RDWR)
