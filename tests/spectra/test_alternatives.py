@@ -8,7 +8,7 @@ from ww_callbacks.spectra.truncated import _log_z
 
 
 def truncated_sample(rng: np.random.Generator, size: int, alpha: float, rate: float) -> np.ndarray:
-    """By rejection from the power law."""
+    """Rejection sampling from the power law."""
     found = np.empty(0)
     while len(found) < size:
         x = rng.pareto(alpha - 1, 4 * size) + 1
@@ -37,14 +37,14 @@ def test_truncated_power_law_is_recovered(alpha, rate):
     assert fit.D < 0.03
 
 
-def test_truncated_power_law_of_a_power_law_is_the_power_law():
+def test_truncated_fit_of_a_power_law_is_that_power_law():
     values = np.random.default_rng(2).pareto(2, 3000) + 1
     fit = fit_truncated_power_law(values, 1.0)
     assert fit.alpha == pytest.approx(fixed_xmin(values).alpha, abs=0.15)
     assert fit.Lambda < 0.02
 
 
-def test_truncated_fit_scales():
+def test_truncated_fit_scales_with_the_values():
     values = truncated_sample(np.random.default_rng(0), 500, 2, 0.1)
     one, scaled = fit_truncated_power_law(values, 1.0), fit_truncated_power_law(values * 1e-12, 1e-12)
     assert scaled.alpha == pytest.approx(one.alpha, abs=1e-4)
@@ -52,16 +52,16 @@ def test_truncated_fit_scales():
 
 
 @pytest.mark.parametrize(("values", "xmin"), [([1.0, 2.0, 3.0], 0.0), ([1.0, 2.0], 1.0), ([1.0, 2.0, np.inf], 1.0)])
-def test_truncated_fit_names_bad_arguments(values, xmin):
+def test_truncated_fit_rejects_invalid_arguments(values, xmin):
     with pytest.raises(ValueError, match=r"values|xmin"):
         fit_truncated_power_law(np.array(values), xmin)
 
 
 def verdicts(values: np.ndarray) -> list[str]:
-    return [comparison.verdict for comparison in compare_alternatives(values, fixed_xmin(values))]
+    return [test.verdict for test in compare_alternatives(values, fixed_xmin(values))]
 
 
-def test_each_truth_is_recognised():
+def test_true_distribution_is_recognised():
     rng = np.random.default_rng(0)
     assert verdicts(rng.pareto(2, 2000) + 1)[0] == "power law"
     assert verdicts(rng.exponential(1, 2000) + 1)[0] == "exponential"
@@ -70,16 +70,16 @@ def test_each_truth_is_recognised():
     assert verdicts(log_normal[log_normal >= 1])[1] == "log-normal"
 
 
-def test_a_short_tail_is_undecided():
+def test_short_tail_is_undecided():
     rng = np.random.default_rng(0)
     short = [verdicts(rng.pareto(2, 30) + 1)[1] for _ in range(40)]
     assert short.count("undecided") >= 30
 
 
-def test_a_true_power_law_is_seldom_rejected():
+def test_true_power_law_is_rarely_rejected():
     rng = np.random.default_rng(1)
     nested = [verdicts(rng.pareto(2, 200) + 1)[2] for _ in range(30)]
-    assert nested.count("truncated power law") <= 7  # at the level 0.1
+    assert nested.count("truncated power law") <= 7  # the test has level 0.1
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ def test_goodness_of_fit_under_the_null():
     assert 0.05 <= share <= 0.15
 
 
-def test_goodness_of_fit_rejects_what_is_no_power_law():
+def test_goodness_of_fit_rejects_other_distributions():
     rng = np.random.default_rng(0)
     values = rng.uniform(1, 2, 1500)
     whole = PowerLawFit(3.0, 0.1, values.min(), values.max(), 0.2, 1500)
@@ -110,7 +110,7 @@ def test_goodness_of_fit_is_reproducible():
     assert goodness_of_fit(values, fit, replicates=20) == goodness_of_fit(values, fit, replicates=20)
 
 
-def test_goodness_of_fit_names_bad_arguments():
+def test_goodness_of_fit_rejects_invalid_arguments():
     values = np.array([1.0, 2.0, 4.0])
     with pytest.raises(ValueError, match="replicates"):
         goodness_of_fit(values, fit_power_law(values), replicates=0)

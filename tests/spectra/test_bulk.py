@@ -31,24 +31,24 @@ def test_tracy_widom_against_published_quantiles():
 
 
 @given(st.floats(-10, 30))
-def test_tracy_widom_falls(x):
+def test_tracy_widom_sf_decreases(x):
     assert 0 <= tracy_widom_sf(x + 0.1) <= tracy_widom_sf(x) <= 1
 
 
 @pytest.mark.parametrize("level", [1e-10, 1e-6, 1e-3 / 49, 0.001, 0.5, 0.999])
-def test_tracy_widom_quantile_inverts(level):
+def test_tracy_widom_isf_inverts_sf(level):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert tracy_widom_sf(tracy_widom_isf.__wrapped__(level)) == pytest.approx(level, rel=1e-5)
 
 
 @pytest.mark.parametrize("level", [0, -1, 1, math.nan])
-def test_bad_level_is_named(level):
+def test_invalid_level_raises(level):
     with pytest.raises(ValueError, match="level"):
         tracy_widom_isf(level)
 
 
-def test_edge_is_where_random_matrices_end():
+def test_edge_matches_random_matrices():
     rng = np.random.default_rng(0)
     largest = np.array([eigenvalues(rng.standard_normal((100, 50)))[-1] for _ in range(200)])
     edge, width = marchenko_pastur_edge(1, 100, 50)
@@ -57,31 +57,31 @@ def test_edge_is_where_random_matrices_end():
 
 
 @pytest.mark.parametrize(("variance", "rows"), [(-1, 3), (math.nan, 3), (math.inf, 3), (1, 0)])
-def test_bad_edge_arguments_are_named(variance, rows):
+def test_invalid_edge_arguments_raise(variance, rows):
     with pytest.raises(ValueError, match=r"variance|rows"):
         marchenko_pastur_edge(variance, rows, 2)
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.01, 1.0, 1e6])
-def test_element_variance_with_and_without_the_sum(mean):
+def test_element_variance_with_and_without_sum_of_squares(mean):
     W = np.random.default_rng(0).standard_normal((50, 40)) + mean
     assert element_variance(W) == pytest.approx(W.var(), rel=1e-12)
     assert element_variance(W, float((W**2).sum())) == pytest.approx(W.var(), rel=1e-9)
 
 
-def test_tail_formed_holds_each_position_against_its_own_variance():
+def test_tail_formed_tests_each_position_against_its_own_variance():
     rng = np.random.default_rng(0)
     stack = rng.standard_normal((9, 60, 40)) * np.arange(1, 10)[:, None, None]
     spectra, variances = [eigenvalues(W) for W in stack], [W.var() for W in stack]
     assert not tail_formed(spectra, variances, 60, 40)
-    stack[0, 0] += 3 * rng.standard_normal(40)  # the faintest position gets a direction of its own
+    stack[0, 0] += 3 * rng.standard_normal(40)  # plants a direction in the position of the smallest variance
     assert tail_formed([eigenvalues(W) for W in stack], [W.var() for W in stack], 60, 40)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", ["xavier", "kaiming", "uniform", "orthogonal"])
-def test_tail_of_fresh_initialisations(kind):
+def test_fresh_initialisations_rarely_have_a_tail(kind):
     torch = pytest.importorskip("torch")
     torch.manual_seed(1)
     formed, count = 0, 0
@@ -103,7 +103,7 @@ def test_tail_of_fresh_initialisations(kind):
 
 @pytest.mark.parametrize(("rows", "columns", "seed"), [(300, 100, 0), (200, 80, 1), (201, 200, 3)])
 @pytest.mark.parametrize("kind", ["gauss", "heavy"])
-def test_sigma_equals_the_peers(rows, columns, seed, kind):
+def test_sigma_equals_weightwatcher(rows, columns, seed, kind):
     peer = pytest.importorskip("weightwatcher.RMT_Util")
     W = heavy(seed, rows, columns) if kind == "heavy" else np.random.default_rng(seed).standard_normal((rows, columns))
     values = eigenvalues(W)
@@ -113,7 +113,7 @@ def test_sigma_equals_the_peers(rows, columns, seed, kind):
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 3.0])
 def test_square_matrix_has_sigma_one(scale):
-    """WeightWatcher's quarter circle ends at 2 whatever sigma is; here sigma and edges are those of the elements."""
+    """Sigma and the edges match the elements. (WeightWatcher's quarter circle ends at 2 for every sigma.)"""
     W = scale * np.random.default_rng(0).standard_normal((300, 300))
     fit = marchenko_pastur(eigenvalues(W), 300, 300)
     assert fit.sigma_mp == pytest.approx(1, abs=0.02)
@@ -121,7 +121,7 @@ def test_square_matrix_has_sigma_one(scale):
     assert fit.num_spikes == 0
 
 
-def test_square_bulk_under_spikes():
+def test_bulk_of_square_matrix_with_spikes():
     rng = np.random.default_rng(0)
     W = rng.standard_normal((300, 300))
     left, right = np.linalg.qr(rng.standard_normal((300, 5)))[0], np.linalg.qr(rng.standard_normal((300, 5)))[0]
@@ -141,7 +141,7 @@ def test_spikes_are_counted(planted):
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1e20])
-def test_bulk_fit_is_free_of_scale(factor):
+def test_bulk_fit_is_scale_invariant(factor):
     values = eigenvalues(heavy(0, 200, 100))
     one, scaled = marchenko_pastur(values, 200, 100), marchenko_pastur(values * factor, 200, 100)
     assert scaled.sigma_mp == pytest.approx(one.sigma_mp, rel=1e-5)
@@ -149,7 +149,7 @@ def test_bulk_fit_is_free_of_scale(factor):
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [0.0, 0.0], [-1.0, 1.0], [1.0, np.nan]])
-def test_bad_spectra_are_named(values):
+def test_invalid_spectra_raise(values):
     with pytest.raises(ValueError, match="values"):
         marchenko_pastur(np.array(values), 3, 2)
     with pytest.raises(ValueError, match="rows"):

@@ -15,7 +15,7 @@ KERNELS = [(9, 64, 32), (9, 64, 64), (9, 128, 64)]
 
 
 def upper_limit(hits: int, trials: int) -> float:
-    """The one-sided 95 % binomial limit (Clopper and Pearson)."""
+    """Upper end of the one-sided 95 % binomial confidence interval (Clopper and Pearson)."""
     return float(beta.ppf(0.95, hits + 1, trials - hits))
 
 
@@ -31,7 +31,7 @@ def flagged(shape: tuple[int, ...], count: int) -> int:
 
 
 @pytest.mark.parametrize("shape", [(64, 32), (9, 64, 32), (128, 64)])
-def test_hardly_a_gaussian_matrix_has_a_trap(shape):
+def test_gaussian_matrices_rarely_have_traps(shape):
     assert flagged(shape, 150) <= 1
 
 
@@ -47,7 +47,7 @@ def test_false_positive_rate(shape):
 
 @pytest.mark.parametrize("kind", ["student", "planted"])
 @pytest.mark.parametrize("count", [26, pytest.param(100, marks=pytest.mark.slow)])
-def test_counts_are_those_of_the_float64_singular_values(kind, count):
+def test_counts_equal_those_of_float64_singular_values(kind, count):
     rng = np.random.default_rng(3)
     counts = []
     for trial in range(count):
@@ -61,11 +61,11 @@ def test_counts_are_those_of_the_float64_singular_values(kind, count):
         W = W.astype(np.float32)
         counts.append(shuffled_control(W, seed=trial).num_traps)
         assert counts[-1] == svd_count(W, trial, 0, 1)
-    assert len(set(counts)) > 2  # the comparison saw more than zeros
+    assert len(set(counts)) > 2  # not only zeros were compared
 
 
-def test_count_next_to_the_threshold_is_decided_in_float64(monkeypatch):
-    """A matrix scaled so that an eigenvalue lies within single precision of the threshold, on either side."""
+def test_count_near_the_threshold_is_decided_in_float64(monkeypatch):
+    """The largest eigenvalue is closer to the threshold than single precision resolves, on either side."""
     W = np.random.default_rng(0).standard_normal((80, 40))
     W[0, 0] = 25.0
     largest = np.linalg.svd(shuffle_matrix(W), compute_uv=False)[0] ** 2
@@ -86,7 +86,7 @@ def test_large_elements_are_counted_and_low_rank_structure_is_not(planted):
 
 
 @pytest.mark.parametrize("shape", [(300, 100), (128, 128)])
-def test_a_shifted_mean_is_found_beyond_its_onset(shape):
+def test_shifted_mean_is_detected_above_its_onset(shape):
     onset = (shape[0] * shape[1]) ** -0.25
     rng = np.random.default_rng(1)
     found = {
@@ -95,7 +95,7 @@ def test_a_shifted_mean_is_found_beyond_its_onset(shape):
         )
         for factor in (0.8, 1.5)
     }
-    assert found[0.8] <= 1 / 40  # at most one; the rate itself is measured below
+    assert found[0.8] <= 1 / 40  # at most one; the test below measures the rate
     assert found[1.5] >= 0.9
 
 
@@ -103,7 +103,7 @@ def test_a_shifted_mean_is_found_beyond_its_onset(shape):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("shape", [(64, 32), (128, 128), (300, 100), (512, 512), (784, 300)])
 def test_power_against_a_shifted_mean(shape):
-    """A mean of 1.5 x its onset has its eigenvalue at λ; where that is near the threshold, no count can be sure."""
+    """A mean of 1.5 x the onset has its eigenvalue at λ. If λ is near the threshold, detection is random."""
     rows, columns = shape
     rng, count = np.random.default_rng(2), 500
     below, beyond = (
@@ -118,11 +118,11 @@ def test_power_against_a_shifted_mean(shape):
     print(f"\n{shape}: {early} of {count} at 0.8 x, {found} at 1.5 x the onset, {expected:.0%} expected there")
     assert early <= 0.01 * count
     assert found == pytest.approx(expected * count, abs=0.08 * count)  # λ is asymptotic
-    if shape not in ((64, 32), (128, 128)):  # there 57 and 90 % are expected
+    if shape not in ((64, 32), (128, 128)):  # these expect 57 and 90 %
         assert found >= 0.9 * count
 
 
-def test_pvalue_is_large_without_and_tiny_with_a_trap():
+def test_pvalue_is_large_without_trap_and_tiny_with_trap():
     W = np.random.default_rng(0).standard_normal((300, 100))
     pvalues = [shuffled_control(W, seed=seed).trap_pvalue for seed in range(20)]
     assert 0.1 < np.median(pvalues) <= 1
@@ -130,8 +130,8 @@ def test_pvalue_is_large_without_and_tiny_with_a_trap():
     assert shuffled_control(W).trap_pvalue < 1e-10
 
 
-def test_level_counts_once_for_the_layer():
-    """One position whose largest eigenvalue is significant alone, but not as the best of nine."""
+def test_level_holds_for_the_whole_layer():
+    """An eigenvalue that is significant in a single position is not significant as the largest of nine."""
     rng = np.random.default_rng(0)
     stack = rng.standard_normal((9, 60, 40))
     pvalue = shuffled_control(stack[:1]).trap_pvalue
@@ -141,7 +141,7 @@ def test_level_counts_once_for_the_layer():
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 12))
 @settings(max_examples=50)
-def test_a_shuffle_keeps_the_elements(seed, rows, columns):
+def test_shuffle_keeps_the_elements(seed, rows, columns):
     W = np.random.default_rng(seed).standard_normal((rows, columns))
     shuffled = shuffle_matrix(W, seed=seed)
     assert shuffled.shape == (max(rows, columns), min(rows, columns))
@@ -149,7 +149,7 @@ def test_a_shuffle_keeps_the_elements(seed, rows, columns):
 
 
 @pytest.mark.parametrize("shape", [(30, 20), (20, 30), (25, 25)])
-def test_the_shuffle_is_the_same_however_the_weights_lie_in_memory(shape):
+def test_shuffle_does_not_depend_on_memory_layout(shape):
     W = np.random.default_rng(0).standard_normal(shape)
     expected = shuffle_matrix(W)
     kernel = np.ascontiguousarray(np.stack([W, W], axis=-1))
@@ -159,7 +159,7 @@ def test_the_shuffle_is_the_same_however_the_weights_lie_in_memory(shape):
         np.testing.assert_array_equal(shuffle_matrix(W.T), expected)
 
 
-def test_the_shuffle_depends_on_seed_and_position_and_on_nothing_else():
+def test_shuffle_depends_on_seed_and_position_only():
     W = np.random.default_rng(0).standard_normal((30, 20))
     first = shuffle_matrix(W)
     shuffle_matrix(np.ones((40, 10)))  # another layer in between
@@ -168,15 +168,15 @@ def test_the_shuffle_depends_on_seed_and_position_and_on_nothing_else():
     assert not np.array_equal(shuffle_matrix(W, position=1), first)
 
 
-def test_every_place_is_equally_likely():
-    """Where the first of six elements goes, over many seeds: χ² of five degrees of freedom."""
+def test_shuffle_is_uniform():
+    """χ² test (five degrees of freedom) of the place of the first of six elements over many seeds."""
     W = np.arange(6.0).reshape(3, 2)
     places = [int(np.flatnonzero(shuffle_matrix(W, seed=seed).ravel() == 0)[0]) for seed in range(1200)]
     counts = np.bincount(places, minlength=6)
     assert ((counts - 200) ** 2 / 200).sum() < 20.5  # p = 0.001
 
 
-def test_global_random_state_is_left_alone():
+def test_global_random_state_is_unchanged():
     np.random.seed(3)  # noqa: NPY002 - the state under test
     before = np.random.get_state()  # noqa: NPY002
     shuffled_control(np.random.default_rng(0).standard_normal((30, 20)))
@@ -184,18 +184,18 @@ def test_global_random_state_is_left_alone():
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_permutations_are_kept_within_bounds(monkeypatch):
-    monkeypatch.setattr(module, "KEPT_BYTES", 4 * 1000)
-    kept = module._Permutations()
-    orders = [kept.get(0, 20, 20, position, False) for position in range(4)]
-    assert len(kept._kept) == 2
-    assert kept.get(0, 20, 20, 3, False) is orders[3]
-    assert kept.get(0, 20, 20, 0, False) is not orders[0]
-    np.testing.assert_array_equal(kept.get(0, 20, 20, 0, False), orders[0])
+def test_permutation_cache_is_bounded(monkeypatch):
+    monkeypatch.setattr(module, "MAX_CACHE_BYTES", 4 * 1000)
+    cache = module._PermutationCache()
+    orders = [cache.get(0, 20, 20, position, False) for position in range(4)]
+    assert len(cache._cached) == 2
+    assert cache.get(0, 20, 20, 3, False) is orders[3]
+    assert cache.get(0, 20, 20, 0, False) is not orders[0]
+    np.testing.assert_array_equal(cache.get(0, 20, 20, 0, False), orders[0])
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e15, 1e30])
-def test_scale_of_the_weights(scale):
+def test_control_scales_with_the_weights(scale):
     W = np.random.default_rng(0).standard_normal((60, 40))
     W[0, 0] = 20
     one, scaled = shuffled_control(W), shuffled_control(W * scale)
@@ -204,7 +204,7 @@ def test_scale_of_the_weights(scale):
 
 
 @pytest.mark.parametrize("kind", ["zero position", "constant", "one row", "one element"])
-def test_degenerate_matrices_give_finite_numbers(kind):
+def test_degenerate_matrices_give_finite_results(kind):
     W = np.random.default_rng(0).standard_normal((3, 40, 30))
     W[1] = 0
     matrices = {"zero position": W, "constant": np.ones((30, 20)), "one row": W[0, :1], "one element": W[0, :1, :1]}
@@ -217,14 +217,14 @@ def test_degenerate_matrices_give_finite_numbers(kind):
 
 
 @pytest.mark.parametrize("bad", [np.zeros(3), np.zeros((0, 2, 2)), np.zeros((1, 1, 1, 1))])
-def test_bad_stacks_are_named(bad):
+def test_invalid_stacks_raise(bad):
     with pytest.raises(ValueError, match="matrices"):
         shuffled_control(bad)
     with pytest.raises(ValueError, match="matrix"):
         shuffled_control(np.array([[np.nan, 1.0], [1.0, 2.0]]), variances=[1.0])
 
 
-def test_spectral_distance_is_the_peers():
+def test_spectral_distance_equals_weightwatcher():
     peer = pytest.importorskip("weightwatcher.RMT_Util")
     rng = np.random.default_rng(0)
     p, q = rng.pareto(2, 50) + 1, rng.pareto(1, 50) + 1
@@ -234,6 +234,6 @@ def test_spectral_distance_is_the_peers():
 
 
 @pytest.mark.parametrize("bad", [([1.0], [1.0, 2.0]), ([0.0, 0.0], [1.0, 2.0]), ([1.0, np.nan], [1.0, 2.0])])
-def test_spectral_distance_names_bad_values(bad):
+def test_spectral_distance_rejects_invalid_values(bad):
     with pytest.raises(ValueError, match=r"values|others"):
         spectral_distance(*map(np.array, bad))

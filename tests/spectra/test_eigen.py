@@ -24,7 +24,7 @@ def test_squared_singular_values(seed, shape):
 
 
 @given(seeds, shapes)
-def test_permutation_of_rows_and_columns_keeps_the_spectrum(seed, shape):
+def test_spectrum_is_invariant_to_permutations(seed, shape):
     rng = np.random.default_rng(seed)
     W = rng.standard_normal(shape)
     moved = W[rng.permutation(shape[0])][:, rng.permutation(shape[1])].T
@@ -32,7 +32,7 @@ def test_permutation_of_rows_and_columns_keeps_the_spectrum(seed, shape):
 
 
 @given(seeds, shapes)
-def test_rotation_keeps_the_spectrum(seed, shape):
+def test_spectrum_is_invariant_to_rotations(seed, shape):
     rng = np.random.default_rng(seed)
     W = rng.standard_normal(shape)
     turn, _ = np.linalg.qr(rng.standard_normal((shape[0], shape[0])))
@@ -40,7 +40,7 @@ def test_rotation_keeps_the_spectrum(seed, shape):
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e-20, 1e15, 1e150])
-def test_scale_of_the_weights(scale):
+def test_eigenvalues_scale_with_the_weights(scale):
     W = np.random.default_rng(0).standard_normal((40, 20))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -54,14 +54,14 @@ def test_every_real_dtype(dtype):
 
 
 @pytest.mark.parametrize("shape", [(3000, 60), (60, 3000), (300, 300), (20_000, 40)])
-def test_blocks_of_rows_add_up(shape):
+def test_row_blocks_are_accumulated(shape):
     W = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     expected = svd_squares(W)
     np.testing.assert_allclose(eigenvalues(W), expected, rtol=1e-9, atol=1e-15 * expected[-1])
 
 
 @pytest.mark.parametrize("shape", [(400, 400), (1000, 200), (50, 3000)])
-def test_float32_is_as_near_as_promised(shape):
+def test_float32_error_is_within_its_bound(shape):
     W = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     exact = eigenvalues(W)
     error = np.abs(eigenvalues(W, "float32") - exact).max()
@@ -76,7 +76,7 @@ def test_float32_does_not_overflow(scale):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("two_stage_from", [1, 10**9])
-def test_every_routine_gives_the_same(monkeypatch, dtype, two_stage_from):
+def test_all_routines_agree(monkeypatch, dtype, two_stage_from):
     monkeypatch.setattr(lapack, "_TWO_STAGE_SIZE", two_stage_from)
     W = np.random.default_rng(0).standard_normal((200, 150))
     X = W.T @ W
@@ -85,7 +85,7 @@ def test_every_routine_gives_the_same(monkeypatch, dtype, two_stage_from):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_numpy_does_the_work_where_the_routines_are_missing(monkeypatch, dtype):
+def test_numpy_is_used_if_the_routines_are_missing(monkeypatch, dtype):
     monkeypatch.setattr(lapack, "_routine", lambda name: None)
     monkeypatch.setattr(lapack, "_TWO_STAGE_SIZE", 1)
     X = np.diag([3.0, 1.0, 2.0]).astype(dtype)
@@ -95,7 +95,7 @@ def test_numpy_does_the_work_where_the_routines_are_missing(monkeypatch, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(50, 30), (30, 30), (1, 4), (4, 1), (1, 1)])
 @pytest.mark.parametrize("missing", [False, True])
-def test_gram_products_of_blocks_however_they_lie_in_memory(monkeypatch, shape, dtype, missing):
+def test_gram_products_for_any_memory_layout(monkeypatch, shape, dtype, missing):
     if missing:
         monkeypatch.setattr(lapack, "_routine", lambda name: None)
     B = np.random.default_rng(0).standard_normal(shape).astype(dtype)
@@ -131,12 +131,12 @@ def test_memory_stays_within_three_gram_matrices(rows):
         np.array([[1e-200]]),
     ],
 )
-def test_bad_matrices_are_named(matrix):
+def test_invalid_matrices_raise(matrix):
     with np.errstate(over="raise", invalid="raise", divide="raise"), pytest.raises(ValueError, match="matrix"):
         eigenvalues(matrix)
 
 
-def test_bad_precision_is_named():
+def test_invalid_precision_raises():
     with pytest.raises(ValueError, match="precision"):
         eigenvalues(np.eye(2), "bfloat16")
 

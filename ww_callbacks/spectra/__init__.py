@@ -1,9 +1,9 @@
-"""The numbers: eigenvalues, power law, Marchenko-Pastur bulk, shuffled control, norms. Arrays in, values out.
+"""Spectral metrics as functions of arrays: eigenvalues, power law, Marchenko-Pastur bulk, shuffled control, norms.
 
-Every function here is pure and depends on numpy and scipy only; nothing reads or changes global random state.
+All functions are pure and depend on numpy and scipy only. None reads or changes global random state.
 """
 
-from ww_callbacks.spectra.alternatives import Comparison, compare_alternatives
+from ww_callbacks.spectra.alternatives import LikelihoodRatioTest, compare_alternatives
 from ww_callbacks.spectra.bulk import edge_threshold, element_variance, marchenko_pastur_edge, tail_formed
 from ww_callbacks.spectra.bulk_fit import MarchenkoPasturFit, marchenko_pastur
 from ww_callbacks.spectra.control import ShuffledControl, shuffle_matrix, shuffled_control, spectral_distance
@@ -18,7 +18,7 @@ from ww_callbacks.spectra.tracy_widom import tracy_widom_isf, tracy_widom_sf
 from ww_callbacks.spectra.truncated import TruncatedPowerLawFit, fit_truncated_power_law
 
 __all__ = [
-    "Comparison",
+    "LikelihoodRatioTest",
     "MarchenkoPasturFit",
     "Norms",
     "PowerLawFit",

@@ -1,4 +1,4 @@
-"""Does another distribution describe the tail better than the power law? Likelihood ratios."""
+"""Likelihood-ratio tests of the power law against other distributions of the tail."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from scipy.special import erfc, log_ndtr
 
 from ww_callbacks.spectra.power_law import PowerLawFit
 from ww_callbacks.spectra.truncated import fit_truncated_power_law
-
-Floats = NDArray[np.float64]
+from ww_callbacks.spectra.types import Floats
 
 UNDECIDED_ABOVE = 0.1
-"""A comparison with a larger p-value is undecided."""
+"""A test with a larger p-value is undecided."""
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """The power law against one alternative, on the same tail.
+class LikelihoodRatioTest:
+    """Test of the power law against one alternative on the same tail.
 
     Attributes:
         alternative: "exponential", "log-normal" or "truncated power law".
-        log_ratio: Σ ln(p_power/p_alternative) over the tail; positive speaks for the power law.
-        pvalue: probability of so large a ratio, of either sign, when both describe the tail equally well.
-        verdict: "power law", the alternative's name, or "undecided".
+        log_ratio: Σ ln(p_power/p_alternative) over the tail; positive values favour the power law.
+        pvalue: probability of a ratio at least this large, of either sign, if both describe the tail equally well.
+        verdict: "power law", the name of the alternative, or "undecided".
     """
 
     alternative: str
@@ -36,33 +35,36 @@ class Comparison:
     verdict: str
 
 
-def compare_alternatives(values: NDArray[np.floating], fit: PowerLawFit) -> tuple[Comparison, Comparison, Comparison]:
-    """The fitted power law against an exponential, a log-normal and a truncated power law from the same xmin on.
+def compare_alternatives(
+    values: NDArray[np.floating], fit: PowerLawFit
+) -> tuple[LikelihoodRatioTest, LikelihoodRatioTest, LikelihoodRatioTest]:
+    """Test a fitted power law against an exponential, a log-normal and a truncated power law with the same xmin.
 
-    All are fitted by maximum likelihood to the values ≥ xmin. The first two are compared by Vuong's test: the ratio
-    divided by the standard deviation of its terms is normal when neither is better. The truncated power law contains
-    the power law, so it is never worse, and twice its gain is compared with χ² of one degree of freedom: it is either
-    better or undecided. With a tail below a few hundred values a log-normal can seldom be told from a power law.
+    All distributions are fitted by maximum likelihood to the values ≥ xmin. The exponential and the log-normal are
+    compared by Vuong's test: the ratio divided by the standard deviation of its terms is normal if neither model is
+    better. The truncated power law contains the power law, so it is never worse. Twice its gain in log-likelihood is
+    compared with χ² with one degree of freedom, so the verdict is either "truncated power law" or "undecided".
+    A tail of fewer than a few hundred values rarely distinguishes a log-normal from a power law.
 
     Sources: Clauset, Shalizi and Newman (2009), §5 and appendix C; Vuong (1989).
 
     Args:
-        values: positive numbers, shape (n,), any order.
-        fit: the power law fitted to them.
+        values: positive numbers, shape (n,), in any order.
+        fit: the power law fitted to ``values``.
 
     Raises:
-        ValueError: fewer than three different values lie in the tail.
+        ValueError: the tail has fewer than three distinct values.
 
     Example:
         >>> import numpy as np
         >>> from ww_callbacks.spectra import fit_power_law
         >>> x = np.random.default_rng(0).pareto(2.0, 1000) + 1.0
-        >>> [c.verdict for c in compare_alternatives(x, fit_power_law(x))]
+        >>> [test.verdict for test in compare_alternatives(x, fit_power_law(x))]
         ['power law', 'undecided', 'undecided']
     """
     tail = np.sort(np.asarray(values, dtype=np.float64))
     u = tail[tail >= fit.xmin] / fit.xmin
-    truncated = fit_truncated_power_law(u, 1.0)  # first, as it checks the tail
+    truncated = fit_truncated_power_law(u, 1.0)  # first, because it validates the tail
     alpha = 1 + 1 / float(np.log(u).mean())
     power = math.log(alpha - 1) - alpha * np.log(u)
     return (
@@ -72,19 +74,19 @@ def compare_alternatives(values: NDArray[np.floating], fit: PowerLawFit) -> tupl
     )
 
 
-def _vuong(name: str, power: Floats, alternative: Floats) -> Comparison:
+def _vuong(name: str, power: Floats, alternative: Floats) -> LikelihoodRatioTest:
     terms = power - alternative
     ratio, spread = float(terms.sum()), float(terms.std()) * math.sqrt(len(terms))
     pvalue = float(erfc(abs(ratio) / (math.sqrt(2) * spread))) if spread > 0 else 1.0
     better = "power law" if ratio > 0 else name
-    return Comparison(name, ratio, pvalue, better if pvalue <= UNDECIDED_ABOVE else "undecided")
+    return LikelihoodRatioTest(name, ratio, pvalue, better if pvalue <= UNDECIDED_ABOVE else "undecided")
 
 
-def _nested(power: float, truncated: float) -> Comparison:
+def _nested(power: float, truncated: float) -> LikelihoodRatioTest:
     name = "truncated power law"
     gain = max(truncated - power, 0.0)
     pvalue = float(erfc(math.sqrt(gain)))  # χ²₁ survival at 2·gain
-    return Comparison(name, -gain, pvalue, name if pvalue <= UNDECIDED_ABOVE else "undecided")
+    return LikelihoodRatioTest(name, -gain, pvalue, name if pvalue <= UNDECIDED_ABOVE else "undecided")
 
 
 def _exponential(u: Floats) -> Floats:
@@ -93,7 +95,7 @@ def _exponential(u: Floats) -> Floats:
 
 
 def _log_normal(u: Floats) -> Floats:
-    """Log density of the best log-normal cut at 1; its μ may lie far below, where it approaches a power law."""
+    """Log density of the best-fitting log-normal truncated to u ≥ 1; it approaches a power law as μ → -∞."""
     log_u = np.log(u)
     mean, mean_square = float(log_u.mean()), float(np.square(log_u).mean())
 

@@ -1,4 +1,4 @@
-"""The Marchenko-Pastur law: where the spectrum of a matrix of independent elements ends."""
+"""Upper edge of the Marchenko-Pastur law, the spectrum of a matrix with independent elements."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from ww_callbacks.spectra.tracy_widom import tracy_widom_isf
 
 LEVEL = 0.001
-_BLOCK = 2**16  # elements that are widened at a time
+_BLOCK = 2**16  # elements converted to float64 at a time
 
 
 def marchenko_pastur_edge(variance: float, rows: int, columns: int) -> tuple[float, float]:
-    """Centre and width of the largest eigenvalue of WᵀW when the elements of W are independent.
+    """Location and scale of the largest eigenvalue of WᵀW if the elements of W are independent.
 
-    λ₊ = σ²(√n + √m)² and Δ = σ²(√n + √m)(1/√n + 1/√m)^(1/3) with n = rows - ½, m = columns - ½:
-    (λ_max - λ₊)/Δ follows the Tracy-Widom law TW₁ with an error of second order.
+    λ₊ = σ²(√n + √m)² and Δ = σ²(√n + √m)(1/√n + 1/√m)^(1/3) with n = rows - ½, m = columns - ½.
+    (λ_max - λ₊)/Δ follows the Tracy-Widom law TW₁ up to a second-order error.
 
     Sources: Johnstone, *On the distribution of the largest eigenvalue in principal components analysis* (2001);
     Ma, *Accuracy of the Tracy-Widom limits for the extreme eigenvalues in white Wishart matrices* (2012).
@@ -33,7 +33,7 @@ def marchenko_pastur_edge(variance: float, rows: int, columns: int) -> tuple[flo
         (λ₊, Δ), in the units of the eigenvalues of WᵀW.
 
     Raises:
-        ValueError: ``variance`` is negative or not finite, or a side is smaller than 1.
+        ValueError: ``variance`` is negative or not finite, or ``rows`` or ``columns`` is smaller than 1.
 
     Example:
         >>> edge, width = marchenko_pastur_edge(1.0, 1000, 1000)
@@ -49,12 +49,12 @@ def marchenko_pastur_edge(variance: float, rows: int, columns: int) -> tuple[flo
 
 
 def element_variance(matrix: NDArray[Any], sum_of_squares: float | None = None) -> float:
-    """Variance of the elements of a matrix (over all of them, without Bessel's correction).
+    """Variance of all elements of a matrix, without Bessel's correction.
 
     Args:
-        matrix: any real dtype.
-        sum_of_squares: ΣW² where it is known (the sum of the eigenvalues): saves a pass and a copy, as long as the
-            mean is not so large that the difference would lose digits.
+        matrix: array of any real dtype.
+        sum_of_squares: ΣW² if known (the sum of the eigenvalues). It saves a pass and a copy. It is ignored if the
+            mean is so large that the difference would lose digits.
 
     Example:
         >>> import numpy as np
@@ -72,15 +72,15 @@ def element_variance(matrix: NDArray[Any], sum_of_squares: float | None = None) 
 
 
 def edge_threshold(variance: float, rows: int, columns: int, level: float = LEVEL) -> float:
-    """The value that the largest eigenvalue of a random matrix passes with probability ``level``.
+    """The value that the largest eigenvalue of a random matrix exceeds with probability ``level``.
 
-    λ₊ + q·Δ of :func:`marchenko_pastur_edge` with q the upper ``level`` quantile of TW₁.
+    λ₊ + q·Δ from :func:`marchenko_pastur_edge`, where q is the upper ``level`` quantile of TW₁.
 
     Args:
         variance: variance of the elements.
         rows: number of rows.
         columns: number of columns.
-        level: significance.
+        level: significance level.
 
     Example:
         >>> edge_threshold(1.0, 100, 100) > marchenko_pastur_edge(1.0, 100, 100)[0]
@@ -97,17 +97,17 @@ def tail_formed(
     columns: int,
     level: float = LEVEL,
 ) -> bool:
-    """Has at least one eigenvalue left the bulk that independent elements of the same variance would make?
+    """Whether at least one eigenvalue lies outside the bulk of independent elements of the same variance.
 
-    Each kernel position is held against its own element variance at ``level`` divided by the number of positions,
-    so that ``level`` counts once for the whole layer (Bonferroni).
+    Each kernel position is tested against its own element variance at ``level`` divided by the number of positions
+    (Bonferroni correction), so ``level`` holds for the whole layer.
 
     Args:
-        spectra: eigenvalues of each kernel position, arrays of shape (M,).
-        variances: element variance of each position, in the same scale.
+        spectra: eigenvalues of each kernel position, arrays of shape (M,), ascending.
+        variances: element variance of each position, on the same scale.
         rows: rows of each matrix.
         columns: columns of each matrix.
-        level: significance per layer.
+        level: significance level per layer.
 
     Example:
         >>> import numpy as np

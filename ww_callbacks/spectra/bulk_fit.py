@@ -1,4 +1,4 @@
-"""The Marchenko-Pastur law fitted to the bulk of a real spectrum."""
+"""Fit of the Marchenko-Pastur law to the bulk of a spectrum."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import fmin
 
 from ww_callbacks.spectra.bulk import LEVEL, edge_threshold
-
-Floats = NDArray[np.float64]
+from ww_callbacks.spectra.types import Floats
 
 _BANDWIDTH = 0.1
 _GRID = 1000
@@ -22,13 +21,13 @@ _PENALTY = 1000.0**2
 
 @dataclass(frozen=True, slots=True)
 class MarchenkoPasturFit:
-    """A Marchenko-Pastur bulk in a spectrum.
+    """The Marchenko-Pastur bulk fitted to a spectrum.
 
     Attributes:
-        sigma_mp: fitted σ, in the scale in which the mean eigenvalue is 1; 1 for independent elements.
-        bulk_min: lower edge of the bulk, in the units of the eigenvalues.
+        sigma_mp: fitted σ after scaling the mean eigenvalue to 1; 1 for independent elements.
+        bulk_min: lower edge λ₋ of the bulk, in the units of the eigenvalues.
         bulk_max: upper edge λ₊.
-        num_spikes: eigenvalues beyond λ₊ by more than its fluctuation.
+        num_spikes: number of eigenvalues above λ₊ by more than its fluctuation.
         mp_softrank: λ₊/λ_max.
     """
 
@@ -42,23 +41,25 @@ class MarchenkoPasturFit:
 def marchenko_pastur(values: NDArray[np.floating], rows: int, columns: int, level: float = LEVEL) -> MarchenkoPasturFit:
     """Fit σ of the Marchenko-Pastur density to the density of a spectrum.
 
-    With the eigenvalues scaled to mean 1, f(x) = Q √((λ₊ - x)(x - λ₋))/(2π σ² x), λ± = σ²(1 ± 1/√Q)², is fitted
-    by least squares to a triangular kernel estimate (width 0.1, 1000 points, densities below 0.01 left out): a grid
-    of σ, then Nelder-Mead. This is WeightWatcher's procedure and gives its σ for Q > 1; the estimate of the density,
-    which does not depend on σ, is made once. At Q = 1 the density diverges at 0, and the singular values are fitted
-    by the quarter circle √(4σ² - s²)/(πσ²) beyond the kernel width; WeightWatcher's quarter circle there ends at 2
-    whatever σ is. ``num_spikes`` counts beyond the threshold of :func:`edge_threshold` at the fitted σ.
+    The eigenvalues are scaled to mean 1. Then f(x) = Q √((λ₊ - x)(x - λ₋))/(2π σ² x), λ± = σ²(1 ± 1/√Q)², is fitted
+    by least squares to a triangular kernel density estimate (width 0.1, 1000 points, densities below 0.01 ignored),
+    first on a grid of σ, then by Nelder-Mead. This is WeightWatcher's procedure and gives the same σ for Q > 1; here
+    the density estimate is computed only once, because it does not depend on σ. At Q = 1 the density diverges at 0.
+    In that case the quarter circle √(4σ² - s²)/(πσ²) is fitted to the singular values beyond the kernel width.
+    (WeightWatcher's quarter circle ends at 2 for every σ.) ``num_spikes`` counts the eigenvalues above
+    :func:`edge_threshold` at the fitted σ.
 
     Source: Martin and Mahoney, *Implicit self-regularization in deep neural networks* (2021), §3.
 
     Args:
-        values: eigenvalues ≥ 0 of all kernel positions, shape (n,), n ≥ 2, any order.
+        values: eigenvalues ≥ 0 of all kernel positions, shape (n,), n ≥ 2, in any order.
         rows: rows of each matrix.
         columns: columns of each matrix.
-        level: significance of a spike, for the whole layer.
+        level: significance level of the spikes, per layer.
 
     Raises:
-        ValueError: ``values`` is too short, negative, not finite or all zero, or a side is smaller than 1.
+        ValueError: ``values`` is too short, negative, not finite or all zero, or ``rows`` or ``columns`` is smaller
+            than 1.
 
     Example:
         >>> import numpy as np
@@ -70,7 +71,7 @@ def marchenko_pastur(values: NDArray[np.floating], rows: int, columns: int, leve
     """
     x = np.sort(np.asarray(values, dtype=np.float64))
     if x.ndim != 1 or len(x) < 2 or not np.isfinite(x[[0, -1]]).all() or x[0] < 0 or x[-1] == 0:
-        raise ValueError("values: expected at least two finite eigenvalues >= 0, not all of them zero")
+        raise ValueError("values: expected at least two finite eigenvalues >= 0, not all zero")
     if min(rows, columns) < 1:
         raise ValueError(f"rows, columns: expected at least 1, got {rows} x {columns}")
     large, small = max(rows, columns), min(rows, columns)
@@ -116,7 +117,7 @@ def _density_loss(x: Floats, Q: float) -> Callable[[float], float]:
 
 
 def _circle_loss(singular: Floats) -> Callable[[float], float]:
-    """The same for singular values and the quarter circle."""
+    """Squared distance between the kernel estimate and the quarter circle of the singular values."""
     grid, density = _kernel_density(singular)
     inside = grid >= _BANDWIDTH
     grid, density = grid[inside], density[inside]
@@ -125,7 +126,7 @@ def _circle_loss(singular: Floats) -> Callable[[float], float]:
 
 
 def _squared_distance(radicand: Floats, factor: Floats | float, density: Floats) -> float:
-    """Σ (factor·√radicand - density)², the root 0 where there is none. ``radicand`` is overwritten."""
+    """Σ (factor·√max(radicand, 0) - density)². ``radicand`` is overwritten."""
     np.maximum(radicand, 0.0, out=radicand)
     np.sqrt(radicand, out=radicand)
     radicand *= factor
@@ -134,7 +135,7 @@ def _squared_distance(radicand: Floats, factor: Floats | float, density: Floats)
 
 
 def _kernel_density(x: Floats) -> tuple[Floats, Floats]:
-    """Triangular kernel estimate of ascending values on a grid, where it is not almost zero: (grid, density)."""
+    """Triangular kernel density estimate of ascending values: the (grid, density) points above ``_MIN_DENSITY``."""
     grid = np.linspace(0, x[-1] + 0.5, _GRID)
     sums = np.concatenate([[0.0], np.cumsum(x)])
     left, middle, right = (np.searchsorted(x, grid + shift) for shift in (-_BANDWIDTH, 0.0, _BANDWIDTH))
@@ -143,5 +144,5 @@ def _kernel_density(x: Floats) -> tuple[Floats, Floats]:
     density = (below + above) / (len(x) * _BANDWIDTH)
     kept = density > _MIN_DENSITY
     if not kept.any():
-        raise ValueError("values: too far apart, there is no bulk")
+        raise ValueError("values: too sparse, there is no bulk")
     return grid[kept], density[kept]

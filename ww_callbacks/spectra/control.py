@@ -1,4 +1,4 @@
-"""The shuffled control: the same elements in random places, so that only their distribution is left."""
+"""The shuffled control: eigenvalues after a random permutation of the elements, which keeps only their distribution."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from numpy.typing import NDArray
 from ww_callbacks.spectra.bulk import LEVEL, edge_threshold, element_variance, marchenko_pastur_edge
 from ww_callbacks.spectra.eigen import Precision, block_rows, checked, rank_tolerance, scaled_eigenvalues
 from ww_callbacks.spectra.tracy_widom import tracy_widom_sf
+from ww_callbacks.spectra.types import Floats
 
-Floats = NDArray[np.float64]
 Permutation = NDArray[np.int32]
 
-KEPT_BYTES = 256 * 2**20
-"""Permutations are kept for the next matrix of the same shape until they take this much memory together."""
+MAX_CACHE_BYTES = 256 * 2**20
+"""Maximum total size of the permutations that are cached for the next matrix of the same shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShuffledControl:
-    """What the shuffled matrices of a layer say.
+    """Results of the shuffled matrices of a layer.
 
     Attributes:
         values: eigenvalues of all shuffled matrices together, ascending, shape (n,).
-        max_rand_eval: the largest of them.
-        num_traps: eigenvalues above the random edge at the given level: correlation traps.
-        trap_pvalue: probability that elements without traps make as large a max_rand_eval; for very small or thin
-            matrices an upper bound.
+        max_rand_eval: the largest eigenvalue.
+        num_traps: number of correlation traps: eigenvalues above the random edge at the given level.
+        trap_pvalue: probability of a max_rand_eval at least this large without traps; an upper bound for very small
+            or thin matrices.
     """
 
     values: Floats
@@ -48,26 +48,26 @@ def shuffled_control(
     variances: Sequence[float] | None = None,
     largest: float | None = None,
 ) -> ShuffledControl:
-    """Shuffle the elements of a layer's matrices and count the eigenvalues that still leave the random bulk.
+    """Shuffle the elements of a layer's matrices and count the eigenvalues that still lie outside the random bulk.
 
     A permutation keeps the element variance, so the edge λ₊ + q·Δ of :func:`edge_threshold` needs no fit. Each
-    kernel position is held against its own variance at ``level`` divided by the number of positions. Low-rank
-    structure is destroyed by the shuffle and does not count; large single elements and a shifted mean survive it.
+    kernel position is tested against its own variance at ``level`` divided by the number of positions. Shuffling
+    destroys low-rank structure, so it does not count. Large single elements and a shifted mean survive.
 
-    The permutation is a function of (seed, N, M, position) alone, of the matrix with N ≥ M rows (a square one as
-    given: out × in), so a change of the result means that the weights moved. Eigenvalues are computed in single
-    precision; where one is nearer to the threshold than the rounding error, in double. The count is that of the
-    float64 singular values of :func:`shuffle_matrix`.
+    The permutation depends on (seed, N, M, position) only and applies to the matrix with N ≥ M rows (a square matrix
+    as given: out × in). The result therefore changes only if the weights change. Eigenvalues are computed in single
+    precision, and again in double precision if one of them is closer to the threshold than the rounding error. The
+    count equals that from the float64 singular values of :func:`shuffle_matrix`.
 
     Sources: Martin and Mahoney, *Implicit self-regularization in deep neural networks* (2021), for the shuffle;
     Prakash and Martin, *Grokking and generalization collapse* (2025), for the trap; Johnstone (2001) for the edge.
 
     Args:
         matrices: weights, shape (rows, columns) or (positions, rows, columns), any real dtype.
-        seed: chooses the permutation.
-        level: significance per layer.
-        variances: element variance of each position where the caller knows it.
-        largest: the same for the largest absolute element of the layer.
+        seed: seed of the permutation.
+        level: significance level per layer.
+        variances: element variance of each position, if known.
+        largest: largest absolute element of the layer, if known.
 
     Raises:
         ValueError: ``matrices`` is neither two- nor three-dimensional, empty, not real or not finite.
@@ -85,7 +85,7 @@ def shuffled_control(
     if matrices.ndim == 2:
         matrices = matrices[None]
     if matrices.ndim != 3 or matrices.size == 0:
-        raise ValueError(f"matrices: expected one matrix or a stack of them, got shape {matrices.shape}")
+        raise ValueError(f"matrices: expected a non-empty matrix or stack of matrices, got shape {matrices.shape}")
     if variances is None:
         variances = [element_variance(matrix) for matrix in matrices]
     each = level / len(matrices)
@@ -103,11 +103,11 @@ def shuffled_control(
 
 
 def shuffle_matrix(matrix: NDArray[np.generic], *, seed: int = 0, position: int = 0) -> NDArray[np.generic]:
-    """The shuffled matrix that :func:`shuffled_control` looks at, with N ≥ M rows.
+    """The shuffled matrix analysed by :func:`shuffled_control`, with N ≥ M rows.
 
     Args:
         matrix: weights, shape (rows, columns).
-        seed: chooses the permutation.
+        seed: seed of the permutation.
         position: index of the kernel position, 0 for a dense layer.
 
     Raises:
@@ -124,17 +124,18 @@ def shuffle_matrix(matrix: NDArray[np.generic], *, seed: int = 0, position: int 
 
 
 def spectral_distance(values: NDArray[np.floating], others: NDArray[np.floating]) -> float:
-    """Jensen-Shannon distance of two spectra of the same length, matched by rank.
+    """Jensen-Shannon distance between two spectra of the same length, matched by rank.
 
-    √(½ KL(p‖m) + ½ KL(q‖m)) with p, q the sorted eigenvalues divided by their sums and m their mean, natural
-    logarithm: 0 for equal spectra, at most √ln 2. WeightWatcher's ``rand_distance``.
+    √(½ KL(p‖m) + ½ KL(q‖m)) with the natural logarithm, where p and q are the sorted eigenvalues divided by their
+    sums and m is the mean of p and q. It is 0 for equal spectra and at most √ln 2. WeightWatcher calls it
+    ``rand_distance``.
 
     Args:
         values: eigenvalues ≥ 0, shape (n,), not all zero.
-        others: the same of the other spectrum.
+        others: eigenvalues of the other spectrum, with the same properties.
 
     Raises:
-        ValueError: the lengths differ, or a spectrum has no positive sum.
+        ValueError: the shapes differ, or the sum of a spectrum is not positive and finite.
 
     Example:
         >>> import numpy as np
@@ -159,12 +160,12 @@ def _relative_entropy(p: Floats, m: Floats) -> float:
 def _one(
     tall: NDArray[np.generic], largest: float, seed: int, position: int, variance: float, level: float
 ) -> tuple[Floats, int, float]:
-    """Eigenvalues of one kernel position, their count above the threshold, and λ_max in Tracy-Widom units."""
+    """Eigenvalues of one kernel position, the number above the threshold, and λ_max in Tracy-Widom units."""
     rows, columns = tall.shape
     values = _eigenvalues(tall, largest, seed, position, "float32")
     threshold = max(edge_threshold(variance, rows, columns, level), rank_tolerance(float(values[-1]), rows, columns))
     rounding = float(values[-1]) * rows * float(np.finfo(np.float32).eps)
-    if np.abs(values - threshold).min() <= rounding:  # single precision cannot tell
+    if np.abs(values - threshold).min() <= rounding:  # single precision cannot decide
         values = _eigenvalues(tall, largest, seed, position, "float64")
     edge, width = marchenko_pastur_edge(variance, rows, columns)
     excess = float(values[-1]) - edge
@@ -177,11 +178,11 @@ def _eigenvalues(tall: NDArray[np.generic], largest: float, seed: int, position:
 
 
 def _shuffled_blocks(tall: NDArray[np.generic], seed: int, position: int) -> Iterator[NDArray[np.generic]]:
-    """Rows of the shuffled matrix in blocks, gathered from the elements as they lie in memory."""
+    """Blocks of rows of the shuffled matrix, gathered from the elements in memory order."""
     rows, columns = tall.shape
     transposed = not tall.flags.c_contiguous and tall.T.flags.c_contiguous
     source = np.ascontiguousarray(tall.T if transposed else tall).reshape(-1)
-    order = _permutations.get(seed, rows, columns, position, transposed)
+    order = _permutation_cache.get(seed, rows, columns, position, transposed)
     step = block_rows(rows, columns) * columns
     return (
         source.take(order[start : start + step], mode="clip").reshape(-1, columns)
@@ -189,29 +190,32 @@ def _shuffled_blocks(tall: NDArray[np.generic], seed: int, position: int) -> Ite
     )
 
 
-class _Permutations:
-    """The permutations in use, the latest used last, at most ``KEPT_BYTES`` of them."""
+class _PermutationCache:
+    """Least-recently-used cache of permutations, at most ``MAX_CACHE_BYTES`` in total."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[int, int, int, int, bool], Permutation] = OrderedDict()
+        self._cached: OrderedDict[tuple[int, int, int, int, bool], Permutation] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, seed: int, rows: int, columns: int, position: int, transposed: bool) -> Permutation:
-        """Where in memory each element of the shuffled matrix comes from."""
+        """The memory index of the source of each element of the shuffled matrix."""
         key = (seed, rows, columns, position, transposed)
         with self._lock:
-            order = self._kept.pop(key, None)
+            order = self._cached.pop(key, None)
         if order is None:
             order = _permutation(*key)
         with self._lock:
-            self._kept[key] = order
-            while sum(each.nbytes for each in self._kept.values()) > KEPT_BYTES:
-                self._kept.popitem(last=False)
+            self._cached[key] = order
+            while sum(each.nbytes for each in self._cached.values()) > MAX_CACHE_BYTES:
+                self._cached.popitem(last=False)
         return order
 
 
 def _permutation(seed: int, rows: int, columns: int, position: int, transposed: bool) -> Permutation:
-    """Uniform, by sorting random keys whose low bits number the elements: a third of the time of a shuffle."""
+    """A uniform permutation from sorting random keys with the element number in the low bits.
+
+    This takes a third of the time of a shuffle.
+    """
     size = rows * columns
     bits = np.uint64(max((size - 1).bit_length(), 1))
     rng = np.random.Generator(np.random.SFC64([seed, rows, columns, position]))
@@ -226,4 +230,4 @@ def _permutation(seed: int, rows: int, columns: int, position: int, transposed: 
     return keys.astype(np.int32 if size < 2**31 else np.int64)
 
 
-_permutations = _Permutations()
+_permutation_cache = _PermutationCache()

@@ -1,4 +1,4 @@
-"""The part of a spectrum whose eigenvalues multiply to one: the ERG condition of SETOL."""
+"""The eigenvalues whose product is one: the exact renormalization group (ERG) condition of SETOL."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from numpy.typing import NDArray
 
 
 def det_x_size(values: NDArray[np.floating]) -> int:
-    """Number of the largest eigenvalues whose product falls to 1 when the spectrum is scaled to mean 1.
+    """Number of largest eigenvalues whose product falls to 1 after scaling the spectrum to mean 1.
 
-    The largest k eigenvalues λ' = λ·n/Σλ are taken until Σ ln λ' < 0; the one that crosses is counted. In an ideal
-    layer the tail of the power law is as large (``ERG_gap = detX_num - num_pl_spikes`` near 0). WeightWatcher's
-    ``detX_num``, by logarithms, so that no product overflows.
+    Eigenvalues λ' = λ·n/Σλ are taken in descending order until Σ ln λ' < 0, including the one that crosses 0. In an
+    ideal layer the power-law tail has the same size (``ERG_gap = detX_num - num_pl_spikes`` near 0). This is
+    WeightWatcher's ``detX_num``, computed with logarithms to avoid overflow.
 
     Source: Martin and Hinrichs, *SETOL: a semi-empirical theory of (deep) learning* (2025), on the trace-log condition.
 
     Args:
-        values: eigenvalues ≥ 0, shape (n,), n ≥ 2, any order.
+        values: eigenvalues ≥ 0, shape (n,), n ≥ 2, in any order.
 
     Returns:
-        1 to n; n where the product stays at 1 or above.
+        The number, 1 to n; n if the product never falls below 1.
 
     Raises:
         ValueError: ``values`` is too short, negative, not finite, or constant.

@@ -14,7 +14,7 @@ from ww_callbacks.spectra.lapack import add_gram, symmetric_eigenvalues
 Precision = Literal["float64", "float32"]
 
 _BLOCK_BYTES = 2**20
-# Outside of these ranges squares of the weights come near overflow or underflow.
+# Outside these ranges the squares of the weights are close to overflow or underflow.
 _SAFE_MAGNITUDE = {"float64": (1e-120, 1e120), "float32": (1e-8, 1e8)}
 
 
@@ -23,23 +23,23 @@ def eigenvalues(
 ) -> NDArray[np.float64]:
     """Eigenvalues of X = WᵀW (no 1/N), the squared singular values of W.
 
-    The Gram matrix of the shorter side is accumulated in row blocks, so that beside the weights no more than about
-    three M × M float64 matrices are alive. Against a singular value decomposition the relative error in float64 is
-    about 1e-13 for large eigenvalues; those below :func:`rank_tolerance` are noise. In float32 the error is about
-    :func:`float32_error`, relative to the largest.
+    The Gram matrix of the shorter side is accumulated in row blocks, so memory beyond the weights is limited to about
+    three M × M float64 matrices. Compared with a singular value decomposition, the relative error in float64 is about
+    1e-13 for large eigenvalues; eigenvalues below :func:`rank_tolerance` are noise. In float32 the absolute error is
+    about :func:`float32_error`, which is relative to the largest eigenvalue.
 
     Args:
         matrix: weights, shape (rows, columns), any real dtype. Either orientation.
-        precision: "float64", or "float32" for about two thirds of the time.
-        largest: the largest absolute element of the layer, where the caller knows it and so that all are finite: saves
-            a pass over the weights.
+        precision: "float64", or "float32", which takes about two thirds of the time.
+        largest: largest absolute element of the layer, if known. It saves a pass over the weights and implies that
+            all weights are finite.
 
     Returns:
         float64, shape (M,) with M = min(rows, columns), ascending, never negative.
 
     Raises:
         ValueError: ``matrix`` is not two-dimensional, empty, not real or holds NaN or infinity; ``precision`` is
-            unknown; the squares of the weights leave the range of float64.
+            unknown; the squares of the weights are outside the range of float64.
 
     Example:
         >>> import numpy as np
@@ -50,12 +50,12 @@ def eigenvalues(
     tall, scale_of = checked(matrix, largest)
     values = scaled_eigenvalues(row_blocks(tall), tall.shape[1], precision, scale_of)
     if not np.isfinite(values[-1]) or (largest is None and scale_of > 0 and values[-1] == 0):
-        raise ValueError("matrix: the squares of its elements leave the range of float64")
+        raise ValueError("matrix: the squares of its elements are outside the range of float64")
     return values
 
 
 def rank_tolerance(largest: float, rows: int, columns: int) -> float:
-    """Eigenvalues up to this bound cannot be told from zero: λ_max · max(rows, columns) · ε.
+    """Bound below which eigenvalues are indistinguishable from zero: λ_max · max(rows, columns) · ε.
 
     This is the rounding error of the Gram matrix (Higham, *Accuracy and Stability of Numerical Algorithms*,
     §3.5). It is relative to the largest eigenvalue, so it does not depend on the scale of the weights.
@@ -76,10 +76,10 @@ def rank_tolerance(largest: float, rows: int, columns: int) -> float:
 
 
 def numerical_rank(matrices: NDArray[Any]) -> int:
-    """Rank of all matrices of a layer together, from their singular values: #{s > s_max · max(rows, columns) · ε}.
+    """Total rank of all matrices of a layer, from their singular values: #{s > s_max · max(rows, columns) · ε}.
 
-    Singular values resolve ranks that the Gram matrix cannot (it loses those below 1e-8 of the largest), at several
-    times the cost.
+    Singular values resolve ranks that the Gram matrix cannot, at several times the cost. The Gram matrix loses
+    singular values below 1e-8 of the largest.
 
     Args:
         matrices: weights, shape (positions, rows, columns), finite.
@@ -95,10 +95,10 @@ def numerical_rank(matrices: NDArray[Any]) -> int:
 
 
 def float32_error(largest: float, rows: int, columns: int) -> float:
-    """How far single precision moves an eigenvalue: 2 · λ_max · √max(rows, columns) · ε₃₂.
+    """Error of an eigenvalue in single precision: 2 · λ_max · √max(rows, columns) · ε₃₂.
 
-    The rounding errors of a sum of n products grow as √n when they are independent (Higham and Mary, *A new approach
-    to probabilistic rounding error analysis*, 2019).
+    The rounding error of a sum of n products grows as √n if the errors are independent (Higham and Mary, *A new
+    approach to probabilistic rounding error analysis*, 2019).
 
     Args:
         largest: λ_max, the largest eigenvalue of X = WᵀW.
@@ -113,7 +113,7 @@ def float32_error(largest: float, rows: int, columns: int) -> float:
 
 
 def check_precision(precision: str) -> None:
-    """Complain about anything but "float64" and "float32".
+    """Check that ``precision`` is "float64" or "float32".
 
     Raises:
         ValueError: it is neither.
@@ -125,7 +125,7 @@ def check_precision(precision: str) -> None:
 def scaled_eigenvalues(
     blocks: Iterable[NDArray[np.generic]], columns: int, precision: Precision, largest: float
 ) -> NDArray[np.float64]:
-    """Eigenvalues of Σ BᵀB over blocks of rows whose elements are no larger than ``largest``; overflow gives inf."""
+    """Eigenvalues of Σ BᵀB over blocks of rows with absolute elements up to ``largest``; inf on overflow."""
     scale = power_of_two_scale(largest, precision)
     values = symmetric_eigenvalues(gram(blocks, columns, precision, scale))
     with np.errstate(over="ignore", under="ignore"):
@@ -133,7 +133,7 @@ def scaled_eigenvalues(
 
 
 def checked(matrix: NDArray[np.generic], largest: float | None = None) -> tuple[NDArray[np.generic], float]:
-    """The matrix with rows ≥ columns, contiguous, and its largest absolute element, unless that is known.
+    """The contiguous matrix with rows ≥ columns, and its largest absolute element, computed if not given.
 
     Raises:
         ValueError: not two-dimensional, empty, not real or not finite.
@@ -151,12 +151,12 @@ def checked(matrix: NDArray[np.generic], largest: float | None = None) -> tuple[
 
 
 def contiguous(matrix: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The matrix, copied where its elements do not lie side by side: a kernel position is looked at many times."""
+    """The matrix, copied if it is not contiguous, because the matrix of a kernel position is read several times."""
     return matrix if matrix.flags.forc else matrix.copy()
 
 
 def magnitude(array: NDArray[np.generic]) -> float:
-    """The largest absolute element; NaN or infinity where there is one.
+    """The largest absolute element; not finite if any element is not.
 
     Example:
         >>> import numpy as np
@@ -169,26 +169,26 @@ def magnitude(array: NDArray[np.generic]) -> float:
 
 
 def power_of_two_scale(largest: float, precision: Precision) -> int:
-    """Exponent e such that W·2⁻ᵉ has safe squares; 0 for all ordinary weights."""
+    """Exponent e such that the squares of W·2⁻ᵉ neither overflow nor underflow; 0 for ordinary weights."""
     low, high = _SAFE_MAGNITUDE[precision]
     return 0 if largest == 0.0 or low < largest < high else int(np.frexp(largest)[1])
 
 
 def row_blocks(tall: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
-    """The rows of a matrix in blocks of a megabyte, or of half an M × M matrix where that is more."""
+    """Blocks of rows of a matrix: one megabyte each, or half an M × M matrix if that is larger."""
     rows = block_rows(*tall.shape)
     return (tall[start : start + rows] for start in range(0, len(tall), rows))
 
 
 def block_rows(rows: int, columns: int) -> int:
-    """Rows of one block."""
+    """Number of rows per block."""
     return min(rows, max(columns // 2, _BLOCK_BYTES // (8 * columns), 1))
 
 
 def gram(
     blocks: Iterable[NDArray[np.generic]], columns: int, precision: Precision, scale: int = 0
 ) -> NDArray[np.floating]:
-    """The upper triangle of Σ BᵀB over blocks of rows, each multiplied by 2⁻ˢᶜᵃˡᵉ first."""
+    """The upper triangle of Σ BᵀB over blocks of rows, after multiplying each block by 2⁻ˢᶜᵃˡᵉ."""
     total: NDArray[np.floating] = np.zeros((columns, columns), precision)
     for block in blocks:
         add_gram(total, _scaled(block, precision, scale))

@@ -1,4 +1,4 @@
-"""Is the tail of a spectrum a power law at all? Goodness of fit by resampling."""
+"""Goodness of fit of the power law, by resampling."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ REPLICATES = 200
 def goodness_of_fit(
     values: NDArray[np.floating], fit: PowerLawFit, *, seed: int = 0, replicates: int = REPLICATES
 ) -> float:
-    """Share of synthetic spectra that lie as far from their own power law as this one does from its.
+    """Fraction of synthetic spectra that are at least as far from their own power-law fit as this spectrum is.
 
-    In each synthetic spectrum every value comes with probability k/n from the fitted power law and otherwise from
-    the values below xmin, and xmin is chosen anew (semi-parametric bootstrap). A small p-value (≤ 0.1) says that the
-    tail is no power law; a large one does not say that it is one, least of all with a tail of a few dozen values. The
-    standard error is √(p(1 - p)/replicates). Eigenvalues of a random matrix repel each other and lie nearer to a
-    smooth curve than independent values, so for them the p-value is too large.
+    Each value of a synthetic spectrum is drawn from the fitted power law with probability k/n, and otherwise from the
+    values below xmin. The power law is refitted including xmin (semi-parametric bootstrap). A small p-value (≤ 0.1)
+    means that the tail is not a power law. A large p-value does not show that it is one, in particular if the tail
+    has only a few dozen values. The standard error is √(p(1 - p)/replicates). Eigenvalues of a random matrix repel
+    each other and are closer to a smooth curve than independent values, so their p-value is too large.
 
     Source: Clauset, Shalizi and Newman, *Power-law distributions in empirical data* (2009), §4.1.
 
     Args:
         values: positive numbers, shape (n,), n ≥ 2.
-        fit: the power law fitted to them.
-        seed: of the resampling.
+        fit: the power law fitted to ``values``.
+        seed: seed of the resampling.
         replicates: number of synthetic spectra.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A spectrum as a picture needs it: counts on a logarithmic axis."""
+"""Histogram of a spectrum on a logarithmic axis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_BINS = 64
-NARROWEST = 1e-12
+MIN_WIDTH = 1e-12
+"""A narrower range, relative to its ends, is widened."""
 
 
 def log_histogram(
@@ -17,19 +18,19 @@ def log_histogram(
     high: float | None = None,
     bins: int | None = None,
 ) -> tuple[float, float, tuple[int, ...]]:
-    """Counts of positive eigenvalues in equal bins of log10 λ.
+    """Count positive eigenvalues in equal-width bins of log10 λ.
 
     Args:
-        values: eigenvalues, shape (n,); those ≤ 0 or outside of the range are not counted.
-        low: log10 of the lower end; None for the smallest value.
+        values: eigenvalues, shape (n,). Values ≤ 0 or outside the range are not counted.
+        low: log10 of the lower end; None for the smallest positive value.
         high: log10 of the upper end; None for the largest value.
-        bins: number of bins; None for 2√n, 8 to 64 of them.
+        bins: number of bins; None for 2√n, limited to 8 to 64.
 
     Returns:
-        (low, high, counts): both ends and the counts.
+        (low, high, counts): log10 of both ends, and the counts.
 
     Raises:
-        ValueError: no value is positive, or one is not finite.
+        ValueError: no value is positive, or a value is not finite.
 
     Example:
         >>> import numpy as np
@@ -40,11 +41,11 @@ def log_histogram(
     values = np.asarray(values, dtype=np.float64)
     positive = values[values > 0]
     if not np.isfinite(values).all() or len(positive) == 0:
-        raise ValueError("values: expected finite numbers, at least one of them positive")
+        raise ValueError("values: expected finite numbers, at least one positive")
     logs = np.log10(positive)
     low = float(logs.min()) if low is None else low
     high = float(logs.max()) if high is None else high
-    if high - low < NARROWEST * max(1.0, abs(low), abs(high)):  # all equal up to rounding: a bin needs a width
+    if high - low < MIN_WIDTH * max(1.0, abs(low), abs(high)):  # all values are equal up to rounding
         low, high = low - 0.5, low + 0.5
     bins = bins or min(MAX_BINS, max(8, 2 * math.isqrt(len(positive))))
     counts, _ = np.histogram(logs, bins=bins, range=(low, high))

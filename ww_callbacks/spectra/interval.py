@@ -1,4 +1,4 @@
-"""Intervals of alpha that count the choice of xmin."""
+"""Confidence intervals of alpha that account for the choice of xmin."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 from ww_callbacks.spectra.power_law import PowerLawFit, fit_power_law
 
 INFLATION = ((30, 1.45), (60, 1.25), (math.inf, 1.15))
-"""(tail size below which it holds, factor on the asymptotic error): ``benchmarks/interval_inflation.py``."""
+"""(upper limit of the tail size, factor on the asymptotic error); measured by ``benchmarks/interval_inflation.py``."""
 
 REPLICATES = 40
 _NORMAL = 1.96
-_STUDENT = 2.02  # the 97.5 % quantile at 39 degrees of freedom
+_STUDENT = 2.02  # 97.5 % quantile for 39 degrees of freedom
 
 
 def asymptotic_interval(alpha: float, sigma: float, tail_size: int) -> tuple[float, float]:
-    """A 95 % interval of alpha: the error (alpha - 1)/√k times 1.96 and a factor for the choice of xmin.
+    """95 % confidence interval of alpha: ±1.96 times the error (alpha - 1)/√k, times a factor for the choice of xmin.
 
-    The factor, 1.15 for long tails, 1.45 for short ones, comes from a simulation of samples with a power-law
-    tail, with and without a log-normal body, and depends on the tail size alone. On independent values 90 to 99 %
-    of the intervals hold the true alpha. Eigenvalues of a random matrix are not independent, so for them the interval
-    describes the fit, not the scatter from step to step, which is smaller.
+    The factor ranges from 1.15 for long tails to 1.45 for short tails and depends only on the tail size. It comes
+    from simulated samples with a power-law tail, with and without a log-normal body. On independent values 90 to 99 %
+    of the intervals contain the true alpha. Eigenvalues of a random matrix are not independent. For them the interval
+    describes the uncertainty of the fit, not the variation from step to step, which is smaller.
 
     Args:
         alpha: fitted exponent.
-        sigma: its asymptotic standard error.
+        sigma: asymptotic standard error of alpha.
         tail_size: number of values in the tail.
 
     Returns:
@@ -46,26 +46,26 @@ def asymptotic_interval(alpha: float, sigma: float, tail_size: int) -> tuple[flo
 def bootstrap_interval(
     values: NDArray[np.floating], fit: PowerLawFit, *, seed: int = 0, replicates: int = REPLICATES
 ) -> tuple[float, float]:
-    """A 95 % interval of alpha from the scatter of resampled spectra, xmin chosen anew in each.
+    """95 % confidence interval of alpha from resampled spectra, each refitted including xmin.
 
-    1 + (alpha - 1)·exp(±2.02 s) with s the standard deviation of ln(alpha - 1) over the replicates; quantiles would
-    need many more of them.
+    1 + (alpha - 1)·exp(±2.02 s), where s is the standard deviation of ln(alpha - 1) over the replicates. Quantiles
+    would need many more replicates.
 
     Source: Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), §13.3; Clauset, Shalizi and Newman (2009),
     §3.3, for resampling with xmin.
 
     Args:
         values: positive numbers, shape (n,), n ≥ 2.
-        fit: the power law fitted to them.
-        seed: of the resampling.
+        fit: the power law fitted to ``values``.
+        seed: seed of the resampling.
         replicates: number of resampled spectra, at least 2.
 
     Returns:
         (low, high), both above 1.
 
     Raises:
-        ValueError: ``replicates`` is smaller than 2, or ``values`` is not positive and finite, or constant or
-            nearly so.
+        ValueError: ``replicates`` is smaller than 2, or ``values`` is not positive and finite, or is constant or
+            almost constant.
 
     Example:
         >>> import numpy as np
@@ -89,21 +89,22 @@ def bootstrap_interval(
         if 1 < alpha < math.inf:
             alphas.append(alpha)
     if len(alphas) < replicates:
-        raise ValueError("values: hardly a resampled spectrum has a tail to fit")
+        raise ValueError("values: almost no resampled spectrum has a tail to fit")
     factor = math.exp(_STUDENT * float(np.std(np.log(np.subtract(alphas, 1)), ddof=1)))
     return 1 + (fit.alpha - 1) / factor, 1 + (fit.alpha - 1) * factor
 
 
 def rounding_shift(values: NDArray[np.floating], fit: PowerLawFit, bound: float, *, seed: int = 0) -> float:
-    """How far alpha moves when every value is moved by at most ``bound``: an estimate of the rounding error of a fit.
+    """Change of alpha if every value changes by at most ``bound``: an estimate of the rounding error of a fit.
 
-    All values up, all down, and four times each by a random amount; the largest change counts.
+    All values are shifted up, all are shifted down, and four times each value is shifted by a random amount. The
+    largest change of alpha is returned.
 
     Args:
         values: positive numbers, shape (n,), n ≥ 2.
-        fit: the power law fitted to them.
-        bound: largest error of a value, such as :func:`float32_error`.
-        seed: of the random amounts.
+        fit: the power law fitted to ``values``.
+        bound: maximum error of a value, such as :func:`float32_error`.
+        seed: seed of the random shifts.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""Norms and ranks of a layer, from its eigenvalues."""
+"""Norms and ranks of a layer, computed from its eigenvalues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Norms:
-    """Scale and rank metrics of one layer; a value that does not exist is None."""
+    """Scale and rank metrics of one layer; undefined values are None."""
 
     norm: float
     log_norm: float | None
@@ -25,7 +25,7 @@ class Norms:
 
 
 def norm_metrics(values: NDArray[np.float64], tolerance: float, rank: int | None = None) -> Norms:
-    """Norms and ranks of a layer, as WeightWatcher defines them.
+    """Norms and ranks of a layer, as defined by WeightWatcher.
 
     norm = Σλ = ‖W‖²_F; spectral_norm = lambda_max = λ_max = ‖W‖²₂ (both squared, as in WeightWatcher); log is log10;
     stable_rank = Σλ/λ_max; matrix_rank = #{λ > tolerance}; rank_loss = #{λ ≤ tolerance};
@@ -34,8 +34,8 @@ def norm_metrics(values: NDArray[np.float64], tolerance: float, rank: int | None
 
     Args:
         values: eigenvalues ≥ 0 of all kernel positions together, shape (n,).
-        tolerance: eigenvalues up to it count as zero.
-        rank: matrix_rank where it is known better, from singular values.
+        tolerance: eigenvalues ≤ tolerance count as zero.
+        rank: matrix_rank if known more precisely, from singular values.
 
     Raises:
         ValueError: ``values`` is empty, negative or not finite.
@@ -69,7 +69,7 @@ def log_alpha_norm(values: NDArray[np.float64], alpha: float) -> float:
     """log10 Σ λ^alpha over the positive eigenvalues, without overflow (Martin, Peng and Mahoney 2021, eq. 5).
 
     Args:
-        values: eigenvalues, shape (n,), at least one of them positive.
+        values: eigenvalues, shape (n,), at least one positive.
         alpha: exponent.
 
     Example:
@@ -83,14 +83,14 @@ def log_alpha_norm(values: NDArray[np.float64], alpha: float) -> float:
 
 
 def relative_distance(matrices: NDArray[np.generic], baseline: NDArray[np.generic]) -> float | None:
-    """How far weights moved, relative to where they came from: ‖W - W₀‖_F / ‖W₀‖_F.
+    """Relative distance of weights from a baseline: ‖W - W₀‖_F / ‖W₀‖_F.
 
     Args:
         matrices: W, any shape and real dtype.
-        baseline: W₀, of the same shape.
+        baseline: W₀, same shape.
 
     Returns:
-        0 for the same weights; None where W₀ is zero, or something is not finite.
+        The distance, 0 for equal weights; None if W₀ is zero or a value is not finite.
 
     Raises:
         ValueError: the shapes differ.
@@ -113,7 +113,7 @@ def relative_distance(matrices: NDArray[np.generic], baseline: NDArray[np.generi
 
 
 def _entropy(p: NDArray[np.float64], rank: int) -> float:
-    p = p[p > 0]  # a share may underflow
+    p = p[p > 0]  # λ/Σλ may underflow
     return float(-(p * np.log(p)).sum() / math.log(rank))
 
 

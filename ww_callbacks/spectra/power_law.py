@@ -1,4 +1,4 @@
-"""Power-law fit of the upper tail of a spectrum."""
+"""Power-law fit to the upper tail of a spectrum."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from ww_callbacks.spectra.types import Floats
 
-# Ranks, as fractions of a tail, at which its distance is bounded: all candidates at the coarse ones, those that
-# survive the first full evaluations at the fine ones too.
+# Ranks, as fractions of a tail, at which D is bounded: at the coarse ranks for all candidates, at the fine ranks for
+# the candidates left after the first full evaluations.
 _COARSE = (np.arange(8) + 0.5) / 8
 _FINE = (np.arange(48) + 0.5) / 48
 _FIRST = 3
@@ -26,7 +26,7 @@ class PowerLawFit:
         alpha: exponent of the density.
         sigma: asymptotic standard error (alpha - 1)/√k at a known xmin.
         xmin: smallest value of the tail.
-        xmax: largest value.
+        xmax: largest value of the tail.
         D: Kolmogorov-Smirnov distance between tail and fit.
         num_pl_spikes: number k of values ≥ xmin.
     """
@@ -40,26 +40,26 @@ class PowerLawFit:
 
 
 def fit_power_law(values: NDArray[np.floating]) -> PowerLawFit:
-    """Fit a power law to the upper tail, xmin chosen by the smallest Kolmogorov-Smirnov distance.
+    """Fit a power law to the upper tail. xmin minimises the Kolmogorov-Smirnov distance.
 
-    Every value but the largest is a candidate x_i for xmin. With the k values x_j ≥ x_i
+    Every value except the largest is a candidate x_i for xmin. For the k values x_j ≥ x_i
 
     - ``alpha_i = 1 + k / Σ ln(x_j/x_i)``
     - ``D_i = max_j |1 - (x_j/x_i)^(1 - alpha_i) - (j - i)/k|``
 
-    and the first candidate with the smallest D_i wins. The search is exact: a lower bound of every D_i from a few
-    probes decides which candidates are evaluated in full.
+    are computed. The first candidate with the smallest D_i is chosen. The search is exact: lower bounds of D_i from a
+    few ranks decide which candidates are evaluated in full.
 
-    Sources: Clauset, Shalizi and Newman, *Power-law distributions in empirical data* (2009), eq. 3.1 and 3.9; the
-    conventions (empirical distribution 0, 1/k, …; ties) are WeightWatcher's, and so are alpha, D and xmin to
-    the last bit.
+    Sources: Clauset, Shalizi and Newman, *Power-law distributions in empirical data* (2009), eq. 3.1 and 3.9. The
+    conventions (empirical distribution 0, 1/k, …; ties) are WeightWatcher's; alpha, D and xmin are identical to its
+    results to the last bit.
 
     Args:
-        values: positive numbers, shape (n,), n ≥ 2, any order.
+        values: positive numbers, shape (n,), n ≥ 2, in any order.
 
     Raises:
-        ValueError: ``values`` is not one-dimensional, has fewer than two or only equal elements, or holds one
-            that is not finite and positive.
+        ValueError: ``values`` is not one-dimensional, has fewer than two elements, is constant, or contains an
+            element that is not finite and positive.
 
     Example:
         >>> import numpy as np
@@ -82,18 +82,18 @@ def fit_power_law(values: NDArray[np.floating]) -> PowerLawFit:
 
 
 def hill_alpha(values: NDArray[np.floating]) -> float:
-    """Hill estimate with xmin fixed at the median value: 1 + k / Σ ln(x_j/x_i), i = ⌊n/2⌋, k = n - i.
+    """Hill estimate with xmin fixed at the median: 1 + k / Σ ln(x_j/x_i), i = ⌊n/2⌋, k = n - i.
 
-    It has no scan over xmin, so it moves smoothly while a network trains. Its scale is its own: random matrices
-    give about 2 (square) to 5 (10 : 1), and the thresholds 2 and 6 of the fitted alpha do not apply.
+    It does not search for xmin, so it changes smoothly during training. It is not comparable with the fitted alpha:
+    random matrices give about 2 (square) to 5 (10 : 1), and the thresholds 2 and 6 do not apply.
 
     Source: Zhou et al., *Temperature Balancing, Layer-wise Weight Analysis, and Neural Network Training* (2023).
 
     Args:
-        values: positive numbers, shape (n,), n ≥ 2, any order.
+        values: positive numbers, shape (n,), n ≥ 2, in any order.
 
     Raises:
-        ValueError: as :func:`fit_power_law`, or the upper half is constant.
+        ValueError: as for :func:`fit_power_law`, or the upper half of the values is constant.
 
     Example:
         >>> import numpy as np
@@ -119,7 +119,7 @@ def _check(x: Floats) -> None:
 
 
 def _evaluate(x: Floats, log_x: Floats, i: int) -> tuple[float, float]:
-    """alpha_i and D_i, with the operations in WeightWatcher's order so that the last bit agrees."""
+    """alpha_i and D_i, with the operations in the same order as WeightWatcher, for bitwise equal results."""
     k = float(len(x) - i)
     log_sum = float(np.sum(log_x[i:]) - k * log_x[i])
     alpha = 1 + k / log_sum if log_sum else math.inf
@@ -130,43 +130,43 @@ def _evaluate(x: Floats, log_x: Floats, i: int) -> tuple[float, float]:
 
 
 def _search(x: Floats) -> tuple[float, int, float]:
-    """(D, index, alpha) of the first candidate with the smallest D, best bounds first."""
+    """(D, index, alpha) of the first candidate with the smallest D. The smallest bounds are evaluated first."""
     log_x = np.log(x)
-    probes = _Probes(log_x)
-    bounds = probes.bounds(np.arange(len(x) - 1), _COARSE)
+    lower = _LowerBounds(log_x)
+    bounds = lower.at_ranks(np.arange(len(x) - 1), _COARSE)
     best = (math.inf, len(x), math.nan)
     for i in np.argsort(bounds, kind="stable")[:_FIRST].tolist():
         alpha, distance = _evaluate(x, log_x, i)
         best = min(best, (distance, i, alpha))
         bounds[i] = math.inf
     left = np.flatnonzero(bounds <= best[0])
-    bounds = np.maximum(bounds[left], probes.bounds(left, _FINE))
+    bounds = np.maximum(bounds[left], lower.at_ranks(left, _FINE))
     for bound, i in sorted(zip(bounds.tolist(), left.tolist(), strict=True)):
         if bound > best[0]:
             break
-        if probes.bound(i) > best[0]:
+        if lower.at_all_ranks(i) > best[0]:
             continue
         alpha, distance = _evaluate(x, log_x, i)
         best = min(best, (distance, i, alpha))
     return best
 
 
-class _Probes:
-    """Lower bounds of D_i: the deviation at a few ranks of the tail, less all rounding errors."""
+class _LowerBounds:
+    """Lower bounds of D_i: the deviation at some ranks of the tail, minus a bound of the rounding error."""
 
     def __init__(self, log_x: Floats) -> None:
         n = len(log_x)
         self.log_x = log_x
         self.k = np.arange(n, 1, -1)
-        # Σ_j≥i (ln x_j - ln x_i) as a sum of non-negative gaps keeps its relative precision.
+        # A sum of non-negative gaps keeps the relative precision of Σ_j≥i (ln x_j - ln x_i).
         log_sums = np.cumsum((np.diff(log_x) * np.arange(n - 1, 0, -1))[::-1])[::-1]
         with np.errstate(divide="ignore", over="ignore"):
             self.slope = self.k / log_sums
-            # |∂D/∂ln slope| ≤ 1/e; _evaluate loses digits of the log sum by cancellation.
+            # |∂D/∂ln slope| ≤ 1/e; _evaluate loses digits of the log sum to cancellation.
             self.slack = 64 * _EPS * (1 + np.abs(log_x).max() * self.slope)
 
-    def bound(self, i: int) -> float:
-        """The same from all ranks: exponentials, which cost a fraction of the powers of a full evaluation."""
+    def at_all_ranks(self, i: int) -> float:
+        """Lower bound of D_i from all ranks. It uses exponentials, which are much cheaper than powers."""
         ranks = np.arange(len(self.log_x) - i) / float(self.k[i])
         with np.errstate(invalid="ignore", over="ignore"):
             model = np.exp(-self.slope[i] * (self.log_x[i:] - self.log_x[i]))
@@ -174,8 +174,8 @@ class _Probes:
         model -= 1
         return float(np.abs(model, out=model).max() - self.slack[i])
 
-    def bounds(self, candidates: NDArray[np.intp], fractions: Floats) -> Floats:
-        """A lower bound of D at each candidate from the ranks at these fractions of its tail."""
+    def at_ranks(self, candidates: NDArray[np.intp], fractions: Floats) -> Floats:
+        """Lower bounds of D_i of some candidates, from the ranks at these fractions of their tails."""
         k = self.k[candidates]
         offset = (fractions[:, None] * k).astype(np.intp)
         with np.errstate(invalid="ignore", over="ignore"):

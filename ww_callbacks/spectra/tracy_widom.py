@@ -1,4 +1,4 @@
-"""The Tracy-Widom law of the largest eigenvalue of a real random matrix (β = 1)."""
+"""The Tracy-Widom distribution of the largest eigenvalue of a real random matrix (β = 1)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from scipy.special import airy
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 _SPAN = 16.0
-# Beyond it 1 - det loses digits, while the trace alone is right to a relative error of about the result.
+# From here on 1 - det loses digits, and the relative error of the trace alone is about the result itself.
 _TRACE_FROM = 6.0
 
 
 def tracy_widom_sf(x: float) -> float:
-    """P(TW₁ > x), by the Fredholm determinant F₁(s) = det(1 - K), K(x, y) = ½ Ai((x + y)/2) on (s, ∞).
+    """P(TW₁ > x), from the Fredholm determinant F₁(s) = det(1 - K), K(x, y) = ½ Ai((x + y)/2) on (s, ∞).
 
-    Gauss-Legendre discretisation with 24 nodes: absolute error below 1e-13. From x = 6 on
-    the trace of K, whose relative error is about the result itself (1e-6 at most).
+    The determinant is discretised with 24 Gauss-Legendre nodes; the absolute error is below 1e-13. For x ≥ 6 the
+    trace of K is used; its relative error is about the result itself (at most 1e-6).
 
     Sources: Ferrari and Spohn, *A determinantal formula for the GOE Tracy-Widom distribution* (2005);
     Bornemann, *On the numerical evaluation of Fredholm determinants* (2010).
@@ -50,13 +50,13 @@ def tracy_widom_sf(x: float) -> float:
 
 @lru_cache(maxsize=256)
 def tracy_widom_isf(level: float) -> float:
-    """The x with P(TW₁ > x) = ``level``.
+    """Inverse of :func:`tracy_widom_sf`: the x with P(TW₁ > x) = ``level``.
 
     Args:
         level: probability, 1e-10 to 0.999.
 
     Raises:
-        ValueError: ``level`` lies outside of that range.
+        ValueError: ``level`` is outside this range.
 
     Example:
         >>> round(tracy_widom_isf(0.001), 2)

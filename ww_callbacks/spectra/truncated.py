@@ -1,4 +1,4 @@
-"""The truncated power law: a tail that an exponential ends."""
+"""Fit of a truncated power law: a power law with an exponential cut-off."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-Floats = NDArray[np.float64]
+from ww_callbacks.spectra.types import Floats
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
 _MAX_ALPHA = 200.0
@@ -21,9 +21,9 @@ class TruncatedPowerLawFit:
     """A density proportional to x^-alpha · exp(-Lambda x) for x ≥ xmin.
 
     Attributes:
-        alpha: exponent ≥ 0, may be below 1; at 0 the tail is an exponential.
-        Lambda: rate of the exponential cut-off ≥ 0, in the inverse units of x.
-        sigma: asymptotic standard error of alpha, None at the end of its range and where the information
+        alpha: exponent ≥ 0, may be below 1; the tail is exponential if it is 0.
+        Lambda: rate ≥ 0 of the exponential cut-off, in inverse units of x.
+        sigma: asymptotic standard error of alpha; None if alpha is at the limit of its range or the information
             matrix is singular.
         D: Kolmogorov-Smirnov distance between tail and fit.
         log_likelihood: Σ ln p(x).
@@ -37,21 +37,21 @@ class TruncatedPowerLawFit:
 
 
 def fit_truncated_power_law(values: NDArray[np.floating], xmin: float) -> TruncatedPowerLawFit:
-    """Maximum likelihood fit of a truncated power law to the values from xmin on.
+    """Maximum-likelihood fit of a truncated power law to the values ≥ xmin.
 
-    With u = x/xmin and l = Lambda·xmin the density is u^-alpha exp(-l u)/Z, Z = ∫₁^∞ u^-alpha exp(-l u) du; alpha
-    and l maximise the likelihood under alpha ≥ 0, l ≥ 0. For Lambda = 0 it is the power law. xmin is not searched
-    for: the one of :func:`fit_power_law` makes both comparable.
+    With u = x/xmin and l = Lambda·xmin the density is u^-alpha exp(-l u)/Z, Z = ∫₁^∞ u^-alpha exp(-l u) du. alpha
+    and l maximise the likelihood subject to alpha ≥ 0 and l ≥ 0. Lambda = 0 is the power law. xmin is not fitted: use
+    the xmin from :func:`fit_power_law` to compare the two fits.
 
-    Source: Clauset, Shalizi and Newman (2009), table 2.1; Martin and Mahoney (2021), on its use for layers with a
+    Sources: Clauset, Shalizi and Newman (2009), table 2.1; Martin and Mahoney (2021), on its use for layers with a
     small alpha.
 
     Args:
-        values: positive numbers, shape (n,), any order; those below xmin are left out.
+        values: positive numbers, shape (n,), in any order. Values below xmin are ignored.
         xmin: start of the tail.
 
     Raises:
-        ValueError: ``xmin`` is not positive, or fewer than three different values lie from it on.
+        ValueError: ``xmin`` is not positive and finite, or ``values`` has fewer than three distinct values ≥ xmin.
 
     Example:
         >>> import numpy as np
@@ -66,7 +66,7 @@ def fit_truncated_power_law(values: NDArray[np.floating], xmin: float) -> Trunca
     tail = np.sort(np.asarray(values, dtype=np.float64))
     u = tail[tail >= xmin] / xmin
     if len(np.unique(u)) < 3 or not np.isfinite(u[-1]):
-        raise ValueError("values: expected at least three different finite numbers from xmin on")
+        raise ValueError("values: expected at least three distinct finite numbers >= xmin")
     mean_log, mean = float(np.log(u).mean()), float(u.mean())
 
     def loss(p: Floats) -> float:
@@ -87,20 +87,15 @@ def fit_truncated_power_law(values: NDArray[np.floating], xmin: float) -> Trunca
     )
 
 
-def log_density(u: Floats, alpha: float, rate: float) -> Floats:
-    """The logarithm of the density of the truncated power law on u ≥ 1."""
-    return -alpha * np.log(u) - rate * u - _log_z(alpha, rate)
-
-
 def _log_z(alpha: float, rate: float) -> float:
-    """Logarithm of ∫₁^∞ u^-alpha exp(-rate·u) du, infinite where the integral is."""
+    """Logarithm of ∫₁^∞ u^-alpha exp(-rate·u) du, infinite if the integral diverges."""
     if rate <= 0:
         return -math.log(alpha - 1) if alpha > 1 else math.inf
     return _log_integral(alpha, rate, 0.0)
 
 
 def _log_integral(alpha: float, rate: float, start: float) -> float:
-    """Logarithm of ∫ exp((1 - alpha)t - rate·eᵗ) dt from ``start`` on, with t = ln u."""
+    """Logarithm of ∫ exp((1 - alpha)t - rate·eᵗ) dt from ``start`` to infinity, with t = ln u."""
     end = _negligible_from(alpha, rate, start)
     t = start + (_NODES + 1) * (end - start) / 2
     exponent = (1 - alpha) * t - rate * np.exp(t)
@@ -109,7 +104,7 @@ def _log_integral(alpha: float, rate: float, start: float) -> float:
 
 
 def _negligible_from(alpha: float, rate: float, start: float) -> float:
-    """Where the integrand has fallen by e⁻⁴⁰ from its maximum at or after ``start``."""
+    """The t at which the integrand has fallen by a factor e⁻⁴⁰ from its maximum on [start, ∞)."""
     peak = max(start, math.log((1 - alpha) / rate)) if alpha < 1 else start
     top = (1 - alpha) * peak - rate * math.exp(peak)
     low, high = peak, peak + 1.0
@@ -123,7 +118,7 @@ def _negligible_from(alpha: float, rate: float, start: float) -> float:
 
 
 def _distance(u: Floats, alpha: float, rate: float) -> float:
-    """Largest deviation of the fitted distribution from 0, 1/k, … as for the power law."""
+    """Largest deviation of the fitted distribution from 0, 1/k, …, as for the power law."""
     if rate <= 0:
         model = 1 - u ** (1 - alpha)
     else:
@@ -133,7 +128,7 @@ def _distance(u: Floats, alpha: float, rate: float) -> float:
 
 
 def _sigma(alpha: float, rate: float, size: int) -> float | None:
-    """From the second derivatives of the log density's mean, by central differences."""
+    """Standard error of alpha from the second derivatives of ln Z, by central differences."""
     a, b = 1e-3 * max(abs(alpha), 1.0), 1e-3 * max(rate, 1e-6)
     if not 0 < alpha < _MAX_ALPHA:
         return None
