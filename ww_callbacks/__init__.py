@@ -1,6 +1,6 @@
-"""Spectral diagnostics of a neural network while it trains, without stopping it.
+"""Spectral diagnostics of neural networks during training, without blocking it.
 
-Importing this package loads no framework; every name below is imported when it is first used.
+Importing this package imports no framework. Each name is imported on first use.
 """
 
 from __future__ import annotations

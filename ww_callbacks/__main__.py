@@ -1,4 +1,4 @@
-"""``python -m ww_callbacks`` is the command ``ww-callbacks``."""
+"""Run the command ``ww-callbacks`` as ``python -m ww_callbacks``."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""The patterns of layer names that a user writes.
+"""Matching of layer names against patterns.
 
-They are those of the shell (``*``, ``?``, ``[…]``), case matters, and ``*`` matches dots too.
+Patterns are shell-style (``*``, ``?``, ``[…]``) and case-sensitive. ``*`` also matches dots.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from fnmatch import fnmatchcase
 
 
 def matching(names: Sequence[str], patterns: Sequence[str], argument: str) -> set[str]:
-    """The names that the patterns keep.
+    """The names selected by the patterns.
 
     Args:
-        names: of all layers.
-        patterns: to keep, ``"!pattern"`` to leave out.
-        argument: what the user calls the patterns.
+        names: names of all layers.
+        patterns: patterns of names to include, or ``"!pattern"`` to exclude.
+        argument: name of the user's argument, for the error message.
 
     Raises:
         ValueError: a pattern matches no name.
@@ -31,14 +31,14 @@ def matching(names: Sequence[str], patterns: Sequence[str], argument: str) -> se
 
 
 def keeps(patterns: Sequence[str], name: str) -> bool:
-    """Whether a name matches any pattern (all do without one) and no ``"!pattern"``.
+    """Whether the patterns select a name: it matches any pattern, or there is none, and it matches no ``"!pattern"``.
 
     Example:
         >>> keeps(["encoder.*"], "encoder.0"), keeps(["!head"], "encoder.0"), keeps(["!head"], "head")
         (True, True, False)
     """
-    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
-    unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
-    return (not wanted or any(fnmatchcase(name, pattern) for pattern in wanted)) and not any(
-        fnmatchcase(name, pattern) for pattern in unwanted
+    included = [pattern for pattern in patterns if not pattern.startswith("!")]
+    excluded = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    return (not included or any(fnmatchcase(name, pattern) for pattern in included)) and not any(
+        fnmatchcase(name, pattern) for pattern in excluded
     )

@@ -1,4 +1,4 @@
-"""A progress bar for what takes minutes: the layer at work, the share that is done, the time that is left."""
+"""Progress bar for long operations: current layer, fraction completed, remaining time."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ MISSING = "progress needs rich: pip install ww_callbacks[cli]"
 
 
 class Bar(Protocol):
-    """What is told of the work."""
+    """Reports progress."""
 
     def begin(self, name: str) -> None:
-        """Work on this layer begins."""
+        """Show the name of the current layer."""
 
     def end(self, amount: float) -> None:
-        """So much of the work is done."""
+        """Add a completed amount of work."""
 
 
 class NoBar:
-    """Shows nothing."""
+    """A bar that shows nothing."""
 
     def begin(self, name: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def end(self, amount: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 @contextlib.contextmanager
 def progress_bar(title: str, total: float, *, shown: bool) -> Iterator[Bar]:
-    """A bar on standard error that vanishes at the end; nothing where that is neither a terminal nor a notebook.
+    """A progress bar on standard error, removed when done. Only shown in a terminal or notebook.
 
     Args:
-        title: what is done.
-        total: all of the work, in the unit of ``Bar.end``.
-        shown: False for no bar at all; rich is not needed then.
+        title: description of the operation.
+        total: total amount of work, in the unit of ``Bar.end``.
+        shown: False for no bar; rich is then not required.
 
     Raises:
         ImportError: rich is not installed.

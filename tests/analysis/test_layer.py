@@ -23,7 +23,7 @@ def analyze(array: np.ndarray, step: int | None = None, **options: object) -> La
 
 
 def trained(shape: tuple[int, int] = (200, 100), seed: int = 0) -> np.ndarray:
-    """Gaussian noise and a low-rank part whose strengths follow a power law."""
+    """Gaussian noise plus a low-rank part with power-law singular values."""
     rng = np.random.default_rng(seed)
     rows, columns = shape
     left, right = rng.standard_normal((rows, 30)), rng.standard_normal((30, columns))
@@ -38,7 +38,7 @@ def kernel(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((40, 30, 3, 3))
 
 
-def test_a_trained_layer_has_every_column():
+def test_trained_layer_has_all_columns():
     layer = analyze(trained())
     on_request = {"Lambda", "alpha_error", "gof_pvalue", "vs_exponential", "vs_lognormal", "vs_truncated"}
     missing = {key for key, value in layer.to_dict().items() if value is None}
@@ -46,7 +46,7 @@ def test_a_trained_layer_has_every_column():
     assert (layer.status, layer.reliable, layer.warning) == ("ok", True, "over-trained")
 
 
-def test_requested_columns():
+def test_optional_columns():
     layer = analyze(trained((80, 60)), precision="float32", gof=True, compare=True, spectrum=True)
     assert 0 <= layer.gof_pvalue <= 1
     assert 0 <= layer.alpha_error < 0.1
@@ -57,7 +57,7 @@ def test_requested_columns():
     assert max(layer.spectrum) == layer.lambda_max
 
 
-def test_without_control_there_are_no_control_columns():
+def test_no_control_columns_without_control():
     layer = analyze(trained(), randomize=False)
     control = ("rand_alpha", "max_rand_eval", "ww_softrank", "rand_distance", "num_traps", "trap_pvalue")
     assert [getattr(layer, name) for name in control] == [None] * 6
@@ -65,7 +65,7 @@ def test_without_control_there_are_no_control_columns():
     assert layer.alpha == analyze(trained()).alpha
 
 
-def test_definitions_of_single_columns():
+def test_column_definitions():
     W = trained()
     layer, values, control = analyze(W), eigenvalues(W), shuffled_control(W)
     assert layer.ww_softrank == pytest.approx(control.max_rand_eval / values[-1])
@@ -90,7 +90,7 @@ def test_kernel_positions_are_pooled():
 
 
 @pytest.mark.parametrize(("scale", "factor"), [("weightwatcher", 0.5), ("paper", 4.5), ("none", 1.0)])
-def test_conv_scale_moves_sizes_and_nothing_else(scale, factor):
+def test_conv_scale_changes_scale_metrics_only(scale, factor):
     plain, scaled = analyze(kernel(), conv_scale="none"), analyze(kernel(), conv_scale=scale)
     for name in ("lambda_max", "norm", "xmin", "bulk_max", "max_rand_eval"):
         assert getattr(scaled, name) == pytest.approx(factor * getattr(plain, name))
@@ -100,7 +100,7 @@ def test_conv_scale_moves_sizes_and_nothing_else(scale, factor):
 
 @pytest.mark.parametrize("factor", [1e-20, 1e15])
 @pytest.mark.parametrize("make", [trained, kernel])
-def test_alpha_does_not_depend_on_the_scale_of_the_weights(make, factor):
+def test_alpha_does_not_depend_on_weight_scale(make, factor):
     one, scaled = analyze(make()), analyze(make() * factor)
     for name in ("alpha", "D", "alpha_hill", "stable_rank", "entropy", "sigma_mp", "rand_alpha", "ww_softrank"):
         assert getattr(scaled, name) == pytest.approx(getattr(one, name), rel=1e-4)
@@ -108,7 +108,7 @@ def test_alpha_does_not_depend_on_the_scale_of_the_weights(make, factor):
         assert getattr(scaled, name) == getattr(one, name)
 
 
-def test_a_planted_element_is_a_trap_and_a_planted_direction_a_spike():
+def test_planted_element_is_a_trap_and_planted_direction_a_spike():
     W = np.random.default_rng(0).standard_normal((200, 100))
     direction = W + np.outer(np.ones(200), np.random.default_rng(1).standard_normal(100))
     assert (analyze(direction).num_spikes, analyze(direction).num_traps) == (1, 0)
@@ -122,7 +122,7 @@ def test_warnings():
     rng = np.random.default_rng(0)
     left = np.linalg.qr(rng.standard_normal((300, 200)))[0]
     right = np.linalg.qr(rng.standard_normal((200, 200)))[0]
-    heavy = (left * (rng.pareto(0.5, 200) + 1)) @ right  # λ = s², so the density of λ has the exponent 1.25
+    heavy = (left * (rng.pareto(0.5, 200) + 1)) @ right  # λ = s², so the density of λ has exponent 1.25
     layer = analyze(heavy)
     assert layer.alpha_high < 2
     assert (layer.reliable, layer.warning) == (True, "over-trained")
@@ -147,7 +147,7 @@ BAD = {
 @pytest.mark.parametrize(
     "options", [{}, {"precision": "float32", "interval": "bootstrap"}, {"fit": "TPL", "compare": True}]
 )
-def test_bad_input_gets_a_status_and_a_sentence(name, options):
+def test_invalid_weights_have_status_and_reason(name, options):
     array, status, reason = BAD[name]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -203,11 +203,11 @@ def test_no_matrix_raises(array, options):
 @pytest.mark.timeout(1800)
 @given(matrices, OPTIONS)
 @settings(max_examples=2000, deadline=None)
-def test_no_matrix_raises_in_many_tries(array, options):
+def test_no_matrix_raises_exhaustive(array, options):
     survives(array, options)
 
 
-def test_same_input_same_report_and_no_global_random_state():
+def test_report_is_reproducible_without_global_random_state():
     np.random.seed(1)  # noqa: NPY002 - the state under test
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     options = {"interval": "bootstrap", "precision": "float32"}
@@ -215,7 +215,7 @@ def test_same_input_same_report_and_no_global_random_state():
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
-def test_another_process_gives_the_same_report():
+def test_report_is_the_same_in_another_process():
     script = (
         "import json, numpy as np\n"
         "from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer\n"
@@ -231,8 +231,8 @@ def test_another_process_gives_the_same_report():
     assert there.num_traps == here.num_traps
 
 
-def test_the_control_is_that_of_the_matrix_however_it_is_stored():
-    """(in, out) kernels of Keras and (out, in) weights of torch with the same numbers."""
+def test_control_does_not_depend_on_storage_order():
+    """Keras kernels (in, out) and torch weights (out, in) with the same values."""
     W = np.random.default_rng(0).standard_normal((50, 30))
     torch_layer = analyze(W)
     spec = LayerSpec("layer", "Layer", (30, 50), "float64", ((), (1,), (0,)))
@@ -241,7 +241,7 @@ def test_the_control_is_that_of_the_matrix_however_it_is_stored():
     assert keras_layer.rand_alpha == pytest.approx(torch_layer.rand_alpha, rel=1e-4)
 
 
-def test_bfloat16_words():
+def test_bfloat16_is_decoded():
     words = (np.random.default_rng(0).standard_normal((40, 30)).astype(np.float32).view(np.uint32) >> 16).astype(
         np.uint16
     )
@@ -251,13 +251,13 @@ def test_bfloat16_words():
     assert analyze_layer(spec, words, Settings()).norm == pytest.approx(float((matrix.astype(float) ** 2).sum()))
 
 
-def test_float32_is_near_and_knows_how_near():
+def test_float32_error_is_within_its_estimate():
     exact, fast = analyze(trained((300, 200))), analyze(trained((300, 200)), precision="float32")
     assert exact.alpha_error is None
     assert 0 < abs(fast.alpha - exact.alpha) <= fast.alpha_error < 0.05
 
 
-def test_bootstrap_and_truncated_fit_replace_what_they_say():
+def test_bootstrap_and_truncated_fit_change_their_columns_only():
     plain, boot = analyze(trained()), analyze(trained(), interval="bootstrap")
     assert (boot.alpha, boot.D) == (plain.alpha, plain.D)
     assert boot.alpha_low < boot.alpha < boot.alpha_high
@@ -285,12 +285,12 @@ def test_bootstrap_and_truncated_fit_replace_what_they_say():
         ({"interval": "bootstrap", "fit": "TPL"}, ValueError),
     ],
 )
-def test_wrong_settings_are_named(arguments, error):
+def test_invalid_settings_raise(arguments, error):
     with pytest.raises(error, match=next(iter(arguments))):
         Settings(**arguments)
 
 
-def test_settings_travel_as_json():
+def test_settings_survive_json():
     chosen = Settings(conv_scale="paper", randomize=False, precision="float32", seed=7, compare=True)
     assert Settings.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
     assert Settings.from_dict({}) == Settings()

@@ -1,4 +1,4 @@
-"""The analysis of one layer: stored weights and settings in, LayerReport out."""
+"""Analysis of one layer: from stored weights and settings to a LayerReport."""
 
 from ww_callbacks.analysis.control_cache import Controls
 from ww_callbacks.analysis.layer import analyze_layer, conv_factor

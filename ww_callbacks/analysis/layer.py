@@ -1,4 +1,4 @@
-"""One layer: stored weights and settings in, LayerReport out. This is what the worker runs."""
+"""Analysis of one layer, as run by the worker: from stored weights and settings to a LayerReport."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ww_callbacks.spectra.eigen import contiguous
 Floats = NDArray[np.float64]
 
 MIN_EVALS = 20
-"""Fewer eigenvalues are not fitted."""
+"""Minimum number of eigenvalues for a power-law fit."""
 MAX_SVD_SIDE = 512
-"""Up to this size the rank of a layer that looks deficient comes from singular values."""
+"""Up to this size, the rank of a layer that appears rank-deficient is computed from singular values."""
 
 
 def analyze_layer(
@@ -36,14 +36,15 @@ def analyze_layer(
     """Analyse one layer.
 
     Args:
-        spec: what the weights are.
-        stored: the weights, of ``spec.shape`` and ``spec.storage_dtype``. They are not changed.
-        settings: how to analyse.
-        step: finished optimizer steps, put into the report.
-        controls: where the layer's shuffled control is kept; None for a new one.
+        spec: description of the weights.
+        stored: the weights, of ``spec.shape`` and ``spec.storage_dtype``. They are not modified.
+        settings: analysis settings.
+        step: number of finished optimizer steps, recorded in the report.
+        controls: cache of the layer's shuffled control; None to compute it.
 
     Returns:
-        The report. Weights that cannot be analysed give status "skipped" or "failed" and a reason, never an exception.
+        The report. If the weights cannot be analysed, its status is "skipped" or "failed" and it has a reason. No
+        exception is raised.
 
     Example:
         >>> import numpy as np
@@ -134,7 +135,7 @@ def _positions(matrices: NDArray[Any], largest: float, precision: Precision) -> 
 
 
 def _tolerance(largest: float, rows: int, columns: int, precision: Precision) -> float:
-    """Up to here an eigenvalue is rounding error."""
+    """Upper bound of eigenvalues that are rounding errors."""
     if precision == "float32":
         return spectra.float32_error(largest, rows, columns)
     return spectra.rank_tolerance(largest, rows, columns)
@@ -145,7 +146,7 @@ def _bulk_columns(values: Floats, rows: int, columns: int) -> dict[str, Any]:
         return {}
     try:
         return asdict(spectra.marchenko_pastur(values, rows, columns))
-    except ValueError:  # no bulk of that form
+    except ValueError:  # there is no Marchenko-Pastur bulk
         return {}
 
 
@@ -188,16 +189,16 @@ def _no_fit_reason(positive: Floats, total: int, precision: float) -> str:
 
 
 def _precision(dtype: str, settings: Settings) -> float:
-    """Relative spacing of the numbers, as stored or as computed with, whichever is coarser."""
+    """Machine epsilon of the stored dtype or of the computation, whichever is larger."""
     if dtype == "bfloat16":
         return 2.0**-7
     stored = np.dtype(dtype)
-    kinds = [np.dtype(settings.precision), *([stored] if stored.kind == "f" else [])]
-    return max(float(np.finfo(kind).eps) for kind in kinds)
+    dtypes = [np.dtype(settings.precision), *([stored] if stored.kind == "f" else [])]
+    return max(float(np.finfo(dtype).eps) for dtype in dtypes)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Non-finite numbers become None: a number that does not exist is None everywhere."""
+    """Replace non-finite numbers by None, which marks an undefined value in all reports."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
     }

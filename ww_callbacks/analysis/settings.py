@@ -1,4 +1,4 @@
-"""How layers are analysed."""
+"""Analysis settings."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ Fit = Literal["PL", "TPL"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How layers are analysed; plain values that travel to the worker.
+    """Analysis settings, as plain values that can be sent to the worker.
 
     Attributes:
-        conv_scale: factor on the eigenvalues of a convolution with rf kernel positions: "weightwatcher" (½, today's
-            default there), "paper" (rf/2, the published figures) or "none". Alpha does not depend on it.
-        randomize: compare each layer with a shuffled copy of itself: correlation traps.
-        precision: "float64", or "float32" for two thirds of the time and a small error of alpha, which is estimated.
-        interval: of alpha: "asymptotic", or "bootstrap" with xmin chosen anew in each replicate.
-        fit: "PL", a power law, or "TPL", a truncated one (alpha and Lambda) on the tail of the power law.
-        seed: of the shuffle and of all resampling, ≥ 0.
-        gof: compute the goodness of fit, ``gof_pvalue``; costs 200 fits per layer.
+        conv_scale: factor on the eigenvalues of a convolution with rf kernel positions: "weightwatcher" (½, its current
+            default), "paper" (rf/2, as in the published figures) or "none". Alpha does not depend on it.
+        randomize: compare each layer with a shuffled copy of itself to detect correlation traps.
+        precision: "float64", or "float32", which takes two thirds of the time and adds a small error to alpha. The
+            error is estimated.
+        interval: confidence interval of alpha: "asymptotic", or "bootstrap", which refits xmin in each replicate.
+        fit: "PL" for a power law, or "TPL" for a truncated power law (alpha and Lambda) on the tail of the power law.
+        seed: seed ≥ 0 of the shuffle and of all resampling.
+        gof: compute the goodness of fit, ``gof_pvalue``. It costs 200 fits per layer.
         compare: compare the power law with an exponential, a log-normal and a truncated power law.
-        spectrum: keep all eigenvalues in the report.
+        spectrum: include all eigenvalues in the report.
         reuse_control: how far the distribution of a layer's elements may move, in standard deviations, before its
             shuffled control is computed again (:func:`ww_callbacks.analysis.control_cache.moved`); 0 for a new one
             each time.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
-        ValueError: an argument has a value that is not allowed.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument has an invalid value.
     """
 
     conv_scale: ConvScale = "weightwatcher"
@@ -67,18 +68,18 @@ class Settings:
         if not 0 <= self.reuse_control < math.inf:
             raise ValueError(f"reuse_control: expected at least 0 standard deviations, got {self.reuse_control!r}")
         if (self.interval, self.fit) == ("bootstrap", "TPL"):
-            raise ValueError('interval: "bootstrap" goes with fit="PL" only')
+            raise ValueError('interval: "bootstrap" requires fit="PL"')
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values, ready for JSON."""
+        """The settings as a dict that can be written as JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
-        """The inverse of :meth:`to_dict`; what is missing keeps its default.
+        """The inverse of :meth:`to_dict`. Missing settings keep their defaults.
 
         Raises:
-            ValueError: a name is unknown, or a value is not allowed.
+            ValueError: a name is unknown, or a value is invalid.
         """
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:

@@ -1,4 +1,4 @@
-"""What is known of a layer's stored weights, and the matrices in them."""
+"""Description of a layer's stored weights, and their conversion to matrices."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """What is known of a layer's stored weights before they are read.
+    """Description of a layer's stored weights, known before they are read.
 
     Attributes:
         name: full dotted name.
         kind: class of the layer.
-        shape: shape as stored.
+        shape: stored shape.
         dtype: numpy name of the stored dtype, or "bfloat16" (raw 16-bit words).
         axes: the stored axes that count the pooled matrices, those of the rows (outputs) and those of the columns
             (inputs).
@@ -34,12 +34,12 @@ class LayerSpec:
 
     @property
     def storage_dtype(self) -> np.dtype[Any]:
-        """The numpy dtype in which the weights are copied."""
+        """The numpy dtype of the copied weights."""
         return np.dtype(np.uint16 if self.dtype == "bfloat16" else self.dtype)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the stored weights."""
+        """Size of the stored weights in bytes."""
         return math.prod(self.shape) * self.storage_dtype.itemsize
 
     @property
@@ -50,7 +50,7 @@ class LayerSpec:
 
     @property
     def work(self) -> int:
-        """What the analysis costs, in units that compare layers: multiplications of the Gram matrices.
+        """Relative cost of the analysis: number of multiplications of the Gram matrices.
 
         Example:
             >>> LayerSpec("fc", "Linear", (100, 20), "float32", ((), (0,), (1,))).work
@@ -61,12 +61,12 @@ class LayerSpec:
 
 
 def as_matrices(spec: LayerSpec, stored: NDArray[Any]) -> NDArray[Any]:
-    """The matrices of a layer, shape (pooled, rows, columns), in a dtype that numpy can compute with."""
+    """The matrices of a layer, shape (pooled, rows, columns), in a dtype supported by numpy."""
     return arranged(spec, as_numbers(spec, stored))
 
 
 def as_numbers(spec: LayerSpec, stored: NDArray[Any]) -> NDArray[Any]:
-    """The weights as stored, in a dtype that numpy can compute with."""
+    """The stored weights, in a dtype supported by numpy."""
     return (stored.astype(np.uint32) << 16).view(np.float32) if spec.dtype == "bfloat16" else stored
 
 

@@ -1,4 +1,4 @@
-"""The columns of the power-law tail."""
+"""Metrics of the power-law tail."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ OVER_TRAINED, UNDER_TRAINED = 2.0, 6.0
 
 
 def tail_columns(positive: Floats, values: Floats, formed: bool, side: int, settings: Settings) -> dict[str, Any]:
-    """Everything that follows from the power law fitted to a layer's spectrum.
+    """All metrics derived from the power law fitted to a layer's spectrum.
 
     Args:
-        positive: the eigenvalues above rounding error, ascending.
-        values: all of them.
+        positive: eigenvalues above the rounding error, ascending.
+        values: all eigenvalues.
         formed: whether a tail has formed.
         side: larger side of the matrices.
-        settings: how to analyse.
+        settings: analysis settings.
     """
     power = spectra.fit_power_law(positive)
     if not math.isfinite(power.alpha):
@@ -67,7 +67,7 @@ def _truncated_columns(positive: Floats, power: spectra.PowerLawFit, settings: S
 
 
 def _interval(positive: Floats, power: spectra.PowerLawFit, settings: Settings) -> tuple[float | None, float | None]:
-    """Of the power law, in which the words of the warnings are defined."""
+    """Confidence interval of the power law's alpha. The warnings are defined by it."""
     if settings.interval == "bootstrap":
         try:
             return spectra.bootstrap_interval(positive, power, seed=settings.seed)
@@ -93,8 +93,8 @@ def _requested_columns(positive: Floats, power: spectra.PowerLawFit, side: int, 
         result["gof_pvalue"] = spectra.goodness_of_fit(positive, power, seed=settings.seed)
     if settings.compare:
         try:
-            verdicts = [comparison.verdict for comparison in spectra.compare_alternatives(positive, power)]
-        except ValueError:  # too short a tail for any of them
+            verdicts = [test.verdict for test in spectra.compare_alternatives(positive, power)]
+        except ValueError:  # the tail is too short
             verdicts = ["undecided"] * 3
         result |= dict(zip(("vs_exponential", "vs_lognormal", "vs_truncated"), verdicts, strict=True))
     return result
