@@ -1,9 +1,9 @@
-"""What a stored tensor is taken for, whatever the rules that say so."""
+"""How a stored tensor is interpreted: what the rules of all frameworks share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from ww_callbacks.analysis import LayerSpec
@@ -11,9 +11,15 @@ from ww_callbacks.weights.layer import Axes, Layer
 from ww_callbacks.weights.split import divided
 from ww_callbacks.weights.tensor import FLOATS, Stored, StoredTensor
 
+TORCH_GATES = {"LSTM": ("i", "f", "g", "o"), "GRU": ("r", "z", "n")}
+"""The gates of torch's recurrent layers, in the order in which a weight holds them."""
+PROJECTIONS = ("q", "k", "v")
+"""Queries, keys and values, in the order in which torch's fused input projections hold them."""
+
 OUT_IN: Axes = ((), (0,), (1,))
 IN_OUT: Axes = ((), (1,), (0,))
 
+DEPTHWISE = "a depthwise kernel mixes no channels, so it holds no matrix"
 ONE_INPUT = "one input channel: depthwise, or images in grey; a matrix has two columns or more"
 
 
@@ -26,7 +32,7 @@ class Kind:
         axes: the pooled, row and column axes of what is analysed.
         is_conv: whether it is a convolution.
         reason: why it is not analysed.
-        parts: suffix → number of outputs, where they belong to several matrices.
+        parts: suffixes of the matrices that share the outputs in equal parts, in their order; none for one matrix.
         shape: as which the axes see the numbers; None for their own shape.
     """
 
@@ -34,7 +40,7 @@ class Kind:
     axes: Axes = ((), (), ())
     is_conv: bool = False
     reason: str = ""
-    parts: Mapping[str, int] = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
     shape: tuple[int, ...] | None = None
 
 
@@ -49,7 +55,10 @@ def layers_of_kind(name: str, kind: Kind, tensor: StoredTensor) -> tuple[Layer, 
     read = tensor.read if kind.shape is None else _in_shape(tensor.read, kind.shape)
     spec = LayerSpec(name, kind.word, kind.shape or tensor.shape, tensor.dtype, kind.axes, kind.is_conv)
     layer = Layer(name, kind.word, spec, read, send=getattr(read, "send", None))
-    return divided(layer, kind.parts) if kind.parts else (layer,)
+    if not kind.parts:
+        return (layer,)
+    size = spec.shape[spec.axes[1][0]] // len(kind.parts)
+    return divided(layer, dict.fromkeys(kind.parts, size))
 
 
 def _in_shape(read: Callable[[], Stored], shape: tuple[int, ...]) -> Callable[[], Stored]:

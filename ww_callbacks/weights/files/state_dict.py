@@ -9,7 +9,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ww_callbacks.weights.kinds import IN_OUT, OUT_IN, Kind, convolution, embedding, layers_of_kind
+from ww_callbacks.weights.kinds import (
+    IN_OUT,
+    OUT_IN,
+    PROJECTIONS,
+    TORCH_GATES,
+    Kind,
+    convolution,
+    embedding,
+    layers_of_kind,
+)
 from ww_callbacks.weights.layer import INFERRED, Layer, dimensions_reason
 from ww_callbacks.weights.tensor import StoredTensor
 
@@ -26,8 +35,8 @@ _BIAS = re.compile(r"(\w*_)?bias(_\w+)?(:0)?")
 _NORM = re.compile(r"(^|[._])(\w*norm\d*|ln(_?\w{1,2})?|bn\d*)$", re.IGNORECASE)
 _EMBEDDING = re.compile(r"(^|[._])(wte|wpe|shared|emb|embed(ding)?s?|embed_(tokens|positions))$", re.IGNORECASE)
 _GATES = re.compile(r"weight_(ih|hh)((_l\d+)?(_reverse)?)")
-_GATE_NAMES = {4: "ifgo", 3: "rzn"}
-_PROJECTIONS = {"q_proj_weight": "q", "k_proj_weight": "k", "v_proj_weight": "v"}
+_GATES_BY_NUMBER = {len(gates): gates for gates in TORCH_GATES.values()}
+_PROJECTIONS = {f"{part}_proj_weight": part for part in PROJECTIONS}
 _UNKNOWN = "{} dimensions, the file does not tell what they are"
 
 
@@ -117,13 +126,12 @@ def _kernel(module: str, parameter: str, shape: tuple[int, ...]) -> Kind:
     return convolution(CONVOLUTION, shape, last)
 
 
-def _parts(parameter: str, shape: tuple[int, ...], group: Group) -> dict[str, int]:
+def _parts(parameter: str, shape: tuple[int, ...], group: Group) -> tuple[str, ...]:
     """Of an attention's fused input projection q, k, v; of a recurrent weight its gates."""
     rows, columns = shape
     if parameter == "in_proj_weight":
-        return dict.fromkeys("qkv", columns) if rows == 3 * columns else {}
-    gates = _GATE_NAMES.get(_num_gates(parameter, rows, group), "")
-    return dict.fromkeys(gates, rows // len(gates)) if gates else {}
+        return PROJECTIONS if rows == 3 * columns else ()
+    return _GATES_BY_NUMBER.get(_num_gates(parameter, rows, group), ())
 
 
 def _num_gates(parameter: str, rows: int, group: Group) -> int:

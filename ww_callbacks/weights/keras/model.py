@@ -1,9 +1,8 @@
-"""Layers of a Keras model, on every backend."""
+"""Layers of a Keras model in memory, on every backend."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,54 +11,41 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from ww_callbacks.analysis import LayerSpec
-from ww_callbacks.weights.layer import LATER, Axes, Layer, dimensions_reason
+from ww_callbacks.weights.keras.rules import kind_of, known_class, roles_of
+from ww_callbacks.weights.kinds import layers_of_kind
+from ww_callbacks.weights.layer import LATER, Layer, dimensions_reason
 from ww_callbacks.weights.registered import array_layers, extractor_of
+from ww_callbacks.weights.tensor import FLOATS, Stored, StoredTensor
 
-Stored = NDArray[Any]
+Variables = Mapping[str, Any]
+"""Role → variable, for the variables of a layer that the rules know."""
+Seen = dict[tuple[int, str], str]
+"""Identity of a variable and suffix of the name → name of the first layer with that weight."""
 
-_CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
-_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
-_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-_GATES = {layers.LSTMCell: "ifco", layers.GRUCell: "zrh", layers.SimpleRNNCell: " "}
-
-_NO_MATRIX = "a depthwise kernel mixes no channels, so it holds no matrix"
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
-# Belong to a weight that a rule reads: low-rank additions and the scales of quantised weights.
 _COMPANIONS = ("lora_", "kernel_scale", "embeddings_scale")
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What one variable of a layer holds: matrices, or a reason why not."""
-
-    suffix: str
-    variable: Any
-    axes: Axes | None = None
-    view: Callable[[Stored], Stored] | None = None
-    reason: str = ""
-    is_conv: bool = False
+"""Names of variables that belong to another weight: low-rank additions and quantisation scales."""
 
 
 def layers_of_keras(model: keras.layers.Layer, max_rows: int) -> tuple[Layer, ...]:
-    """Every layer with variables of its own, nested ones too, in the order in which Keras tracks them.
+    """Every layer with its own variables, nested layers included, in the order in which Keras tracks them.
 
-    Rows of a matrix are the outputs of the layer, columns its inputs. A variable of two or more dimensions that no
-    rule knows is listed as skipped.
+    Rows of a matrix are the outputs of the layer, columns its inputs. A variable of two or more dimensions without a
+    rule is listed as skipped.
 
     Args:
         model: a Keras model or layer.
         max_rows: embeddings with more rows are skipped.
     """
-    seen: dict[tuple[int, str], str] = {}
-    tree = [(name, layer, _parts(layer, max_rows) if _own(layer) else []) for name, layer in walk(model)]
-    known = {id(part.variable) for _, _, parts in tree for part in parts}
-    return tuple(entry for name, layer, parts in tree for entry in _entries(name, layer, parts, known, seen))
+    seen: Seen = {}
+    tree = [(name, layer, _variables(layer)) for name, layer in walk(model)]
+    known = {id(variable) for _, _, variables in tree for variable in variables.values()}
+    return tuple(
+        entry for name, layer, variables in tree for entry in _entries(name, layer, variables, known, seen, max_rows)
+    )
 
 
 def walk(layer: Any, prefix: str = "", visited: set[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """Each layer of the tree once, with the names on the way to it joined by dots."""
+    """Each layer of the tree once, with its dotted name: the names of its parents and its own."""
     visited = set() if visited is None else visited
     if id(layer) in visited:
         return
@@ -75,64 +61,90 @@ def _own(layer: Any) -> list[Any]:
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
+def _variables(layer: Any) -> Variables:
+    """The variables that a rule knows. Properties such as ``kernel`` may compute: the stored variable comes first."""
+    if not _own(layer):
+        return {}
+    found = {role: getattr(layer, f"_{role}", None) for role in roles_of(_class_of(layer))}
+    found = {role: getattr(layer, role, None) if value is None else value for role, value in found.items()}
+    return {role: value for role, value in found.items() if isinstance(value, keras.Variable)}
+
+
+def _class_of(layer: Any) -> str:
+    """The nearest class of Keras with a rule, "" without one: the class of the layer or a base class."""
+    bases = [cls.__name__ for cls in type(layer).__mro__ if cls.__module__.startswith("keras.")]
+    return known_class(bases)
+
+
 def _is_late(layer: Any) -> bool:
-    """Whether the layer may still make variables: it has a ``build`` of its own that was not called."""
+    """Whether the layer may still create variables: it overrides ``build``, which was not called yet."""
     inner = layer._flatten_layers(include_self=False, recursive=False)
     return not layer.built and not inner and type(layer).build is not layers.Layer.build
 
 
 def _entries(
-    name: str, layer: Any, parts: list[_Part], known: set[int], seen: dict[tuple[int, str], str]
+    name: str, layer: Any, variables: Variables, known: set[int], seen: Seen, max_rows: int
 ) -> Iterator[Layer]:
-    kind, own = type(layer).__name__, _own(layer)
+    kind = type(layer).__name__
     extract = extractor_of(layer)
     if extract is not None:
         yield from array_layers(name, kind, layer, extract, keras.ops.convert_to_numpy)
-        return
-    if not own:
+    elif not _own(layer):
         if _is_late(layer):
             yield Layer.skipped(name, kind, f"not built yet, {LATER}")
-        return
-    yield from (_entry(name, layer, part, seen) for part in parts)
-    rest = [v for v in own if len(v.shape) >= 2 and id(v) not in known]
-    rest = [v for v in rest if not (parts and v.name.startswith(_COMPANIONS))]
-    for variable in rest:
-        reason = (
-            "a bias"
-            if variable.name == "bias"
-            else f"{kind} has no rule for this weight; register_layer({kind}, ...) adds one"
-        )
-        yield Layer.skipped(f"{name}.{variable.name}", kind, reason)
-    if not parts and not rest:
-        yield Layer.skipped(name, kind, dimensions_reason(1))
+    else:
+        listed = [*_known(name, layer, variables, seen, max_rows), *_unknown(name, layer, variables, known)]
+        yield from listed or [Layer.skipped(name, kind, dimensions_reason(1))]
 
 
-def _entry(name: str, layer: Any, part: _Part, seen: dict[tuple[int, str], str]) -> Layer:
-    name, kind = name + part.suffix, type(layer).__name__
-    if part.axes is None:
-        return Layer.skipped(name, kind, part.reason)
-    key = (id(part.variable), part.suffix)
+def _known(name: str, layer: Any, variables: Variables, seen: Seen, max_rows: int) -> Iterator[Layer]:
+    """What the rules say. The weight that is listed under the name of the layer comes first."""
+    kind, cls, config = type(layer).__name__, _class_of(layer), _config(layer)
+    group = {role: _tensor(layer, variable) for role, variable in variables.items()}
+    kinds = {role: kind_of(cls, role, kind, group, config, max_rows) for role in group}
+    for role, (suffix, what) in sorted(kinds.items(), key=lambda item: bool(item[1][0])):
+        for entry in layers_of_kind(name + suffix, what, group[role]):
+            key = id(variables[role]), entry.name.removeprefix(name)
+            yield entry if what.reason else _once(entry, key, seen)
+
+
+def _once(entry: Layer, key: tuple[int, str], seen: Seen) -> Layer:
+    """The layer, or a skipped one if an earlier layer has the same weight."""
     if key in seen:
-        return Layer.skipped(name, kind, f"shares its weight with {seen[key]}")
-    seen[key] = name
-    merged = _merge(layer, part.variable)
-    dtype = "float32" if merged is not None else keras.backend.standardize_dtype(part.variable.dtype)
-    if dtype not in _FLOATS:
-        return Layer.skipped(name, kind, f"quantised to {dtype}, not analysed")
-    view = part.view or _unchanged
-    shape = view(np.broadcast_to(np.float32(0), tuple(part.variable.shape))).shape
-    spec = LayerSpec(name, kind, shape, dtype, part.axes, part.is_conv)
-    return Layer(name, kind, spec, partial(_read, part.variable, merged, view))
+        return Layer.skipped(entry.name, entry.kind, f"shares its weight with {seen[key]}")
+    seen[key] = entry.name
+    return entry
 
 
-def _read(variable: Any, merged: Callable[[], Stored] | None, view: Callable[[Stored], Stored]) -> Stored:
-    return view(merged() if merged is not None else stored_array(variable))
+def _unknown(name: str, layer: Any, variables: Variables, known: set[int]) -> Iterator[Layer]:
+    """The other variables of two or more dimensions."""
+    kind = type(layer).__name__
+    no_rule = f"{kind} has no rule for this weight; register_layer({kind}, ...) adds one"
+    for variable in _own(layer):
+        is_companion = bool(variables) and variable.name.startswith(_COMPANIONS)
+        if len(variable.shape) >= 2 and id(variable) not in known and not is_companion:
+            reason = "a bias" if variable.name == "bias" else no_rule
+            yield Layer.skipped(f"{name}.{variable.name}", kind, reason)
+
+
+def _config(layer: Any) -> dict[str, Any]:
+    """What the rules read from the configuration; ``get_config`` may fail in classes of users."""
+    return {key: getattr(layer, key) for key in ("equation", "groups") if hasattr(layer, key)}
+
+
+def _tensor(layer: Any, variable: Any) -> StoredTensor:
+    """A variable as the layer uses it."""
+    merged = _merge(layer, variable)
+    dtype = "float32" if merged is not None else keras.backend.standardize_dtype(variable.dtype)
+    reason = "" if dtype in FLOATS else f"quantised to {dtype}, not analysed"
+    read = merged or partial(stored_array, variable)
+    return StoredTensor(variable.path, tuple(variable.shape), dtype, read, reason)
 
 
 def stored_array(variable: Any) -> Stored:
-    """The numbers of a Keras variable as stored, without a copy where the backend allows it.
+    """The numbers of a Keras variable as stored, without a copy if the backend allows it.
 
-    bfloat16 comes as raw 16-bit words.
+    bfloat16 is returned as raw 16-bit words.
     """
     value = variable.value
     if keras.backend.backend() == "torch":
@@ -144,7 +156,7 @@ def stored_array(variable: Any) -> Stored:
 
 
 def _merge(layer: Any, variable: Any) -> Callable[[], Stored] | None:
-    """How a weight is computed that is not stored as it acts: low-rank additions, int8 with scales."""
+    """Computes the weight from its parts (low-rank additions, int8 with scales); None if it is stored as it is used."""
     which = "embeddings" if isinstance(layer, layers.Embedding) else "kernel"
     scale = getattr(layer, f"{which}_scale", None) if layer.quantization_mode == "int8" else None
     if scale is not None and not isinstance(layer, (layers.Dense, layers.Embedding)):
@@ -152,7 +164,7 @@ def _merge(layer: Any, variable: Any) -> Callable[[], Stored] | None:
     lora = getattr(layer, "lora_enabled", False)
     if scale is None and not lora:
         return None
-    if scale is None and keras.backend.standardize_dtype(variable.dtype) not in _FLOATS:
+    if scale is None and keras.backend.standardize_dtype(variable.dtype) not in FLOATS:
         return None
 
     def merged() -> Stored:
@@ -163,113 +175,10 @@ def _merge(layer: Any, variable: Any) -> Callable[[], Stored] | None:
         if lora:
             down, up = (_as_float(getattr(layer, f"lora_{which}_{side}")) for side in "ab")
             weight = weight + layer.lora_alpha / layer.lora_rank * (down @ up)
-        result: Stored = weight.astype(np.float32)
-        return result
+        return weight.astype(np.float32)
 
     return merged
 
 
-def _as_float(variable: Any) -> Stored:
+def _as_float(variable: Any) -> NDArray[np.float64]:
     return np.asarray(keras.ops.convert_to_numpy(variable)).astype(np.float64)
-
-
-def _parts(layer: Any, max_rows: int) -> list[_Part]:
-    rule = _rule_of(layer)
-    if rule is None:
-        return []
-    return rule(layer, max_rows) if rule is _embedding else rule(layer)
-
-
-def _rule_of(layer: Any) -> Callable[..., list[_Part]] | None:
-    return next((rule for classes, rule in _RULES if isinstance(layer, classes)), None)
-
-
-def _dense(layer: Any) -> list[_Part]:
-    return [_Part("", layer._kernel, ((), (1,), (0,)))]
-
-
-def _einsum(layer: Any) -> list[_Part]:
-    """Contracted axes are the inputs, new ones the outputs; what passes through counts separate matrices."""
-    operands, output = layer.equation.replace("...", "").split("->")
-    data, kernel = operands.split(",")
-    pooled = tuple(i for i, label in enumerate(kernel) if label in data and label in output)
-    rows = tuple(i for i, label in enumerate(kernel) if label not in data and label in output)
-    columns = tuple(i for i, label in enumerate(kernel) if label in data and label not in output)
-    if not rows or not columns:
-        return [
-            _Part(
-                "", layer._kernel, reason=f"equation {layer.equation} multiplies element by element and holds no matrix"
-            )
-        ]
-    return [_Part("", layer._kernel, (pooled, rows, columns))]
-
-
-def _convolution(layer: Any) -> list[_Part]:
-    """Stored as (positions…, inputs per group, outputs); the outputs of a group stand together."""
-    taps = tuple(range(layer.rank))
-    if layer.groups == 1:
-        return [_Part("", layer._kernel, (taps, (layer.rank + 1,), (layer.rank,)), is_conv=True)]
-    *kernel, inputs, outputs = layer._kernel.shape
-    if inputs == 1:
-        return [_Part("", layer._kernel, reason=_NO_MATRIX)]
-    shape = (*kernel, inputs, layer.groups, outputs // layer.groups)
-    axes = ((*taps, layer.rank + 1), (layer.rank + 2,), (layer.rank,))
-    return [_Part("", layer._kernel, axes, lambda stored: stored.reshape(shape), is_conv=True)]
-
-
-def _transposed(layer: Any) -> list[_Part]:
-    """Stored as (positions…, outputs, inputs)."""
-    axes = (tuple(range(layer.rank)), (layer.rank,), (layer.rank + 1,))
-    return [_Part("", layer.kernel, axes, is_conv=True)]
-
-
-def _separable(layer: Any) -> list[_Part]:
-    axes = (tuple(range(layer.rank)), (layer.rank + 1,), (layer.rank,))
-    pointwise = _Part("", layer.pointwise_kernel, axes, is_conv=True)
-    return [pointwise, _Part(".depthwise_kernel", layer.depthwise_kernel, reason=_NO_MATRIX)]
-
-
-def _depthwise(layer: Any) -> list[_Part]:
-    return [_Part("", layer.kernel, reason=_NO_MATRIX)]
-
-
-def _embedding(layer: Any, max_rows: int) -> list[_Part]:
-    rows = layer.input_dim
-    if rows > max_rows:
-        return [_Part("", layer._embeddings, reason=f"embedding of {rows} rows, more than max_rows={max_rows}")]
-    return [_Part("", layer._embeddings, ((), (1,), (0,)))]
-
-
-def _recurrent(layer: Any) -> list[_Part]:
-    """The gates stand side by side along the outputs; each is a matrix of its own."""
-    gates = next(gates for cell, gates in _GATES.items() if isinstance(layer, cell))
-    return [
-        _Part(
-            f".{name}.{gate}".rstrip(". "),
-            variable,
-            ((), (1,), (0,)),
-            partial(_gate, count=len(gates), index=index),
-        )
-        for name, variable in (("kernel", layer.kernel), ("recurrent_kernel", layer.recurrent_kernel))
-        for index, gate in enumerate(gates)
-    ]
-
-
-def _gate(stored: Stored, count: int, index: int) -> Stored:
-    return stored.reshape(stored.shape[0], count, -1)[:, index]
-
-
-def _unchanged(stored: Stored) -> Stored:
-    return stored
-
-
-_RULES: tuple[tuple[Any, Callable[..., list[_Part]]], ...] = (
-    (layers.Dense, _dense),
-    (layers.EinsumDense, _einsum),
-    (_SEPARABLE, _separable),
-    (_DEPTHWISE, _depthwise),
-    (_TRANSPOSED, _transposed),
-    (_CONVOLUTIONS, _convolution),
-    (layers.Embedding, _embedding),
-    (tuple(_GATES), _recurrent),
-)

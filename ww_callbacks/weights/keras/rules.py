@@ -1,29 +1,33 @@
-"""What the variables of Keras's layers hold, told without Keras: by class, or by role and shape where it is unknown."""
+"""What the variables of Keras's layers hold, for models in memory and for files. Does not import Keras.
+
+The rules go by the class of the layer. If a file does not tell the class, they infer it from roles and shapes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ww_callbacks.weights.kinds import IN_OUT, Kind, convolution, einsum_axes, embedding
+from ww_callbacks.weights.kinds import DEPTHWISE, IN_OUT, Kind, convolution, einsum_axes, embedding
 from ww_callbacks.weights.tensor import StoredTensor
 
 Group = Mapping[str, StoredTensor]
 Config = Mapping[str, Any]
 
-NO_MATRIX = "a depthwise kernel mixes no channels, so it holds no matrix"
 _CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv3D")
 _TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
 _SEPARABLE = ("SeparableConv1D", "SeparableConv2D")
 _DEPTHWISE = ("DepthwiseConv1D", "DepthwiseConv2D")
-_GATES = {"LSTMCell": "ifco", "LSTM": "ifco", "GRUCell": "zrh", "GRU": "zrh", "SimpleRNNCell": "", "SimpleRNN": ""}
-_GATES_BY_NUMBER = {4: "ifco", 3: "zrh"}
+_GATES = {"LSTM": ("i", "f", "c", "o"), "GRU": ("z", "r", "h"), "SimpleRNN": ()}
+"""The gates of recurrent layers, in the order in which a kernel holds them along its outputs."""
+_GATES_OF_CLASS: dict[str, tuple[str, ...]] = _GATES | {f"{cls}Cell": gates for cls, gates in _GATES.items()}
+_GATES_BY_NUMBER = {len(gates): gates for gates in _GATES.values() if gates}
 
 _ROLES: dict[str, tuple[str, ...]] = {
     "Embedding": ("embeddings",),
     **dict.fromkeys(("Dense", "EinsumDense", *_CONVOLUTIONS, *_TRANSPOSED, *_DEPTHWISE), ("kernel", "bias")),
     **dict.fromkeys(_SEPARABLE, ("depthwise_kernel", "pointwise_kernel", "bias")),
-    **dict.fromkeys(_GATES, ("kernel", "recurrent_kernel", "bias")),
+    **dict.fromkeys(_GATES_OF_CLASS, ("kernel", "recurrent_kernel", "bias")),
 }
 """The variables of each class, in the order in which they are numbered."""
 
@@ -50,7 +54,7 @@ _EQUATIONS = {
 
 
 def class_of(word: str) -> tuple[str, Config]:
-    """Class and configuration behind a name that Keras gives itself, "" where it gives none such.
+    """Class and configuration behind a name that Keras chose, "" and nothing for any other name.
 
     Example:
         >>> class_of("conv2d_transpose"), class_of("my_layer")
@@ -61,11 +65,34 @@ def class_of(word: str) -> tuple[str, Config]:
     return _WORDS.get(word, ""), {}
 
 
+def known_class(names: Iterable[str]) -> str:
+    """The first class with a rule, "" if there is none.
+
+    Args:
+        names: of a class and its base classes, the nearest first.
+
+    Example:
+        >>> known_class(["ReversibleEmbedding", "Embedding", "Layer"])
+        'Embedding'
+    """
+    return next((name for name in names if name in _ROLES), "")
+
+
+def roles_of(cls: str) -> tuple[str, ...]:
+    """The variables of a class that may hold matrices.
+
+    Example:
+        >>> roles_of("LSTMCell"), roles_of("MyLayer")
+        (('kernel', 'recurrent_kernel'), ())
+    """
+    return tuple(role for role in _ROLES.get(cls, ()) if role != "bias")
+
+
 def kind_of(cls: str, variable: str, word: str, group: Group, config: Config, max_rows: int) -> tuple[str, Kind]:
     """Suffix of the name and kind of a variable with two or more dimensions.
 
     Args:
-        cls: class of the layer, "" where it is unknown.
+        cls: class of the layer, "" if it is unknown.
         variable: its role, or its number among the variables of the layer.
         word: the kind that the report shows.
         group: all such variables of the layer.
@@ -76,17 +103,17 @@ def kind_of(cls: str, variable: str, word: str, group: Group, config: Config, ma
     shape = group[variable].shape
     if role.startswith("bias"):
         return f".{role}", Kind(word, reason="a bias")
-    if role in ("depthwise_kernel", "pointwise_kernel"):
-        kind = convolution(word, shape, channels_last=True)
-        return ("", kind) if role == "pointwise_kernel" else (f".{role}", Kind(word, reason=NO_MATRIX))
+    if role == "depthwise_kernel":
+        return f".{role}", Kind(word, reason=DEPTHWISE)
+    if role == "pointwise_kernel":
+        return "", _convolution(word, shape, 1)
     if role == "embeddings":
         return "", embedding(word, shape, max_rows)
-    if role in ("kernel", "recurrent_kernel"):
-        gates = _gates(cls, group)
-        if gates is not None:
-            return f".{role}", _recurrent(word, shape, gates)
-        if role == "kernel":
-            return "", _kernel(cls, word, shape, config)
+    gates = _gates(cls, group)
+    if role in ("kernel", "recurrent_kernel") and gates is not None:
+        return f".{role}", _recurrent(word, shape, gates)
+    if role == "kernel":
+        return "", _kernel(cls, word, shape, config)
     return f".{role}", Kind(word, reason=f"{cls or 'the layer'} has no rule for this weight, not analysed")
 
 
@@ -98,42 +125,43 @@ def _role(cls: str, variable: str, group: Group) -> str:
     return roles[int(variable)] if int(variable) < len(roles) else variable
 
 
-def _gates(cls: str, group: Group) -> str | None:
-    """The gates of a recurrent layer in their order, None for another layer."""
-    if cls in _GATES:
-        return _GATES[cls]
+def _gates(cls: str, group: Group) -> tuple[str, ...] | None:
+    """The gates of a recurrent layer in their order, None for any other layer."""
+    if cls in _GATES_OF_CLASS:
+        return _GATES_OF_CLASS[cls]
     recurrent = group.get("recurrent_kernel")
     if not cls and recurrent is None and _numbered_gates(group):
         recurrent = group["1"]
     if cls or recurrent is None or len(recurrent.shape) != 2 or not recurrent.shape[0]:
         return None
-    return _GATES_BY_NUMBER.get(recurrent.shape[1] // recurrent.shape[0], "")
+    return _GATES_BY_NUMBER.get(recurrent.shape[1] // recurrent.shape[0], ())
 
 
 def _numbered_gates(group: Group) -> bool:
-    """Whether variables that have numbers only are those of a recurrent cell: kernels of three or four gates."""
+    """Whether variables without names are those of a recurrent cell: kernels of three or four gates."""
     shapes = [group[number].shape for number in ("0", "1") if number in group]
     if [len(shape) for shape in shapes] != [2, 2] or shapes[0][1] != shapes[1][1]:
         return False
     return shapes[1][1] in [gates * shapes[1][0] for gates in _GATES_BY_NUMBER]
 
 
-def _recurrent(word: str, shape: tuple[int, ...], gates: str) -> Kind:
+def _recurrent(word: str, shape: tuple[int, ...], gates: tuple[str, ...]) -> Kind:
+    """The gates stand side by side along the outputs; each is a separate matrix."""
     if len(shape) != 2 or (gates and shape[1] % len(gates)):
         return Kind(word, reason=f"shape {shape} does not hold {len(gates)} gates")
-    return Kind(word, IN_OUT, parts=dict.fromkeys(gates, shape[1] // len(gates)) if gates else {})
+    return Kind(word, IN_OUT, parts=gates)
 
 
 def _kernel(cls: str, word: str, shape: tuple[int, ...], config: Config) -> Kind:
     rank = len(shape) - 2
     if cls in _DEPTHWISE:
-        return Kind(word, reason=NO_MATRIX)
+        return Kind(word, reason=DEPTHWISE)
     if cls == "EinsumDense":
         return _einsum(word, shape, config)
     if cls in _TRANSPOSED and rank >= 1:
         return Kind(word, (tuple(range(rank)), (rank,), (rank + 1,)), is_conv=True)
     if cls in _CONVOLUTIONS and rank >= 1:
-        return _convolution(word, shape, config)
+        return _convolution(word, shape, config.get("groups", 1))
     if cls in ("", "Dense") and rank == 0:
         return Kind(word, IN_OUT)
     if not cls and rank in (2, 3):
@@ -141,27 +169,29 @@ def _kernel(cls: str, word: str, shape: tuple[int, ...], config: Config) -> Kind
     return Kind(word, reason=f"{cls or 'a layer of unknown class'} with a kernel of {len(shape)} dimensions, no rule")
 
 
-def _convolution(word: str, shape: tuple[int, ...], config: Config) -> Kind:
+def _convolution(word: str, shape: tuple[int, ...], groups: Any) -> Kind:
     """Stored as (positions…, inputs per group, outputs); the outputs of a group stand together."""
-    groups = config.get("groups", 1)
-    *taps, inputs, outputs = shape
+    *positions, inputs, outputs = shape
+    rank = len(positions)
+    taps = tuple(range(rank))
     if groups == 1:
-        rank = len(taps)
-        return Kind(word, (tuple(range(rank)), (rank + 1,), (rank,)), is_conv=True)
+        return Kind(word, (taps, (rank + 1,), (rank,)), is_conv=True)
     if not isinstance(groups, int) or groups < 1 or outputs % groups:
         return Kind(word, reason=f"{outputs} outputs in {groups!r} groups")
     if inputs == 1:
-        return Kind(word, reason=NO_MATRIX)
-    positions = tuple(range(len(taps)))
-    axes = ((*positions, len(taps) + 1), (len(taps) + 2,), (len(taps),))
-    return Kind(word, axes, is_conv=True, shape=(*taps, inputs, groups, outputs // groups))
+        return Kind(word, reason=DEPTHWISE)
+    axes = ((*taps, rank + 1), (rank + 2,), (rank,))
+    return Kind(word, axes, is_conv=True, shape=(*positions, inputs, groups, outputs // groups))
 
 
 def _einsum(word: str, shape: tuple[int, ...], config: Config) -> Kind:
+    equation = str(config.get("equation"))
     try:
-        axes = einsum_axes(str(config.get("equation")))
+        axes = einsum_axes(equation)
     except ValueError:
         return Kind(word, reason="the equation is not in the file, so inputs and outputs cannot be told apart")
-    if sum(map(len, axes)) != len(shape) or not axes[1] or not axes[2]:
-        return Kind(word, reason=f"equation {config['equation']} of a kernel {shape} holds no matrix")
+    if not axes[1] or not axes[2]:
+        return Kind(word, reason=f"equation {equation} multiplies element by element and holds no matrix")
+    if sum(map(len, axes)) != len(shape):
+        return Kind(word, reason=f"equation {equation} of a kernel {shape} holds no matrix")
     return Kind(word, axes)

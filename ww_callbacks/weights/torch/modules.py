@@ -37,14 +37,14 @@ def layers_of_module(model: nn.Module, max_rows: int) -> tuple[Layer, ...]:
     """
     seen: Seen = {}
     inner: set[int] = set()
-    fused: dict[int, str] = {}
+    fused: dict[int, tuple[str, ...]] = {}
     layers: list[Layer] = []
     for name, module in unwrapped(model):
         if id(module) in inner:
             continue
         inner.update(_parts_of_a_weight(module))
         fused |= fused_parts(module)
-        layers += _layers(name, module, max_rows, fused.get(id(module), ""), seen)
+        layers += _layers(name, module, max_rows, fused.get(id(module), ()), seen)
     return tuple(layers)
 
 
@@ -58,7 +58,7 @@ def _parts_of_a_weight(module: nn.Module) -> set[int]:
     return {id(part) for child in parts for part in child.modules()}  # type: ignore[union-attr]
 
 
-def _layers(name: str, module: nn.Module, max_rows: int, parts: str, seen: Seen) -> Iterator[Layer]:
+def _layers(name: str, module: nn.Module, max_rows: int, parts: tuple[str, ...], seen: Seen) -> Iterator[Layer]:
     kind = _class_name(module)
     extract = extractor_of(module)
     if extract is not None:
@@ -78,7 +78,7 @@ def _layers(name: str, module: nn.Module, max_rows: int, parts: str, seen: Seen)
         if weight is None:
             yield Layer.skipped(name or kind, kind, known.reason)
     if parts and "weight" in kinds and "weight" in weights:
-        kinds["weight"] = "", _fused(kinds["weight"][1], weights["weight"], parts)
+        kinds["weight"] = "", replace(kinds["weight"][1], parts=parts)
     yield from _entries(name, kind, weights, kinds, seen)
 
 
@@ -87,11 +87,6 @@ def _class_name(module: nn.Module) -> str:
         return type(module).__name__
     name: str = parametrize.type_before_parametrizations(module).__name__
     return name.removeprefix("FSDP") if is_fully_sharded(module) else name
-
-
-def _fused(kind: Kind, weight: Weight, parts: str) -> Kind:
-    (rows,) = kind.axes[1]
-    return replace(kind, parts=dict.fromkeys(parts, weight.shape[rows] // len(parts)))
 
 
 def _entries(name: str, kind: str, weights: Mapping[str, Weight], kinds: Kinds, seen: Seen) -> Iterator[Layer]:

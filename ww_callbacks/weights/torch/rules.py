@@ -9,14 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from ww_callbacks.weights.kinds import IN_OUT, OUT_IN, Kind, embedding
+from ww_callbacks.weights.kinds import DEPTHWISE, IN_OUT, OUT_IN, PROJECTIONS, TORCH_GATES, Kind, embedding
 from ww_callbacks.weights.torch.effective import Weight
 
 Rule = Callable[[str, nn.Module, Mapping[str, Weight], int], dict[str, tuple[str, Kind]]]
 """Word for the kind, module, its weights and max_rows → name of a weight → suffix of the layer's name, and its kind."""
 
-NO_MATRIX = "a depthwise kernel mixes no channels, so it holds no matrix"
-_GATES = ((nn.LSTM, "ifgo"), (nn.LSTMCell, "ifgo"), (nn.GRU, "rzn"), (nn.GRUCell, "rzn"))
+_GATES = (((nn.LSTM, nn.LSTMCell), TORCH_GATES["LSTM"]), ((nn.GRU, nn.GRUCell), TORCH_GATES["GRU"]))
 _NORMS = tuple(
     getattr(nn, name)
     for name in ("LayerNorm", "RMSNorm", "GroupNorm", "LocalResponseNorm")
@@ -79,7 +78,7 @@ def convolution(word: str, shape: tuple[int, ...], groups: int, transposed: bool
 
     Example:
         >>> convolution("Conv2d", (6, 4, 3, 2), groups=2)
-        Kind(word='Conv2d', axes=((3, 4, 0), (1,), (2,)), is_conv=True, reason='', parts={}, shape=(2, 3, 4, 3, 2))
+        Kind(word='Conv2d', axes=((3, 4, 0), (1,), (2,)), is_conv=True, reason='', parts=(), shape=(2, 3, 4, 3, 2))
     """
     first, second, *positions = shape
     if groups == 1:
@@ -87,7 +86,7 @@ def convolution(word: str, shape: tuple[int, ...], groups: int, transposed: bool
         return Kind(word, (taps, (1,), (0,)) if transposed else (taps, (0,), (1,)), is_conv=True)
     inputs = first // groups if transposed else second
     if inputs == 1:
-        return Kind(word, reason=NO_MATRIX)
+        return Kind(word, reason=DEPTHWISE)
     taps = (*range(3, len(shape) + 1), 0)
     axes = (taps, (2,), (1,)) if transposed else (taps, (1,), (2,))
     return Kind(word, axes, is_conv=True, shape=(groups, first // groups, second, *positions))
@@ -97,26 +96,20 @@ def _recurrent(
     word: str, module: nn.Module, weights: Mapping[str, Weight], max_rows: int
 ) -> dict[str, tuple[str, Kind]]:
     """The gates stand below each other; each is a matrix of its own. ``weight_hr`` projects the hidden state."""
-    gates = next((gates for cls, gates in _GATES if isinstance(module, cls)), "")
-    kinds = {}
-    for key, weight in weights.items():
-        if key.startswith("weight_"):
-            has_gates = gates and not key.startswith("weight_hr") and weight.shape
-            parts = dict.fromkeys(gates, weight.shape[0] // len(gates)) if has_gates else {}
-            kinds[key] = f".{key}", Kind(word, OUT_IN, parts=parts)
-    return kinds
+    gates = next((gates for classes, gates in _GATES if isinstance(module, classes)), ())
+    return {
+        key: (f".{key}", Kind(word, OUT_IN, parts=() if key.startswith("weight_hr") else gates))
+        for key in weights
+        if key.startswith("weight_")
+    }
 
 
 def _attention(
     word: str, module: nn.Module, weights: Mapping[str, Weight], max_rows: int
 ) -> dict[str, tuple[str, Kind]]:
     """``in_proj_weight`` holds the projections of queries, keys and values below each other."""
-    kinds = {f"{part}_proj_weight": (f".{part}", Kind(word, OUT_IN)) for part in "qkv"}
-    if "in_proj_weight" in weights:
-        rows = weights["in_proj_weight"].shape[:1]
-        parts = dict.fromkeys("qkv", rows[0] // 3) if rows else {}
-        kinds["in_proj_weight"] = "", Kind(word, OUT_IN, parts=parts)
-    return kinds
+    kinds = {f"{part}_proj_weight": (f".{part}", Kind(word, OUT_IN)) for part in PROJECTIONS}
+    return kinds | {"in_proj_weight": ("", Kind(word, OUT_IN, parts=PROJECTIONS))}
 
 
 _FUSED = "transformers.models.gpt2.modeling_gpt2", "GPT2Attention"
@@ -143,9 +136,10 @@ def foreign(module: str, name: str) -> type | None:
     return found if isinstance(found, type) else None
 
 
-def fused_parts(module: nn.Module) -> dict[int, str]:
-    """Of a module whose class fuses projections in one of its layers: identity of that layer → its parts in order."""
+def fused_parts(module: nn.Module) -> dict[int, tuple[str, ...]]:
+    """For a module whose class fuses projections in one of its layers: identity of that layer → its parts in order."""
     cls = foreign(*_FUSED)
     if cls is None or not isinstance(module, cls) or not hasattr(module, "c_attn"):
         return {}
-    return {id(module.c_attn): "kv" if getattr(module, "is_cross_attention", False) else "qkv"}
+    _, *key_and_value = PROJECTIONS
+    return {id(module.c_attn): tuple(key_and_value) if getattr(module, "is_cross_attention", False) else PROJECTIONS}
