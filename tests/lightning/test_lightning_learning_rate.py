@@ -7,7 +7,7 @@ import importlib
 import sys
 from pathlib import Path
 
-import lightning.pytorch  # noqa: F401 - both are loaded before the callbacks take their base from them
+import lightning.pytorch  # noqa: F401 - both distributions are loaded
 import pytest
 import pytorch_lightning
 import torch
