@@ -1,10 +1,10 @@
-"""WeightWatcher and ww_callbacks on the same layers: CPU time of one process with one BLAS thread, and accuracy.
+"""CPU time and accuracy of WeightWatcher and ww_callbacks on the same layers, in one process with one BLAS thread.
 
     python benchmarks/analysis.py            # all tables, about ten minutes
-    python benchmarks/analysis.py fit memory # some of them: fit, layers, share, memory, float32, bootstrap
+    python benchmarks/analysis.py fit memory # a selection of: fit, layers, share, memory, float32, bootstrap
 
-Every ratio is between two things measured in the same run. Weights look trained: Gaussian noise plus a low-rank part
-with a power-law spectrum.
+Every ratio compares two measurements of the same run. The weights imitate trained layers: Gaussian noise plus a
+low-rank part with a power-law spectrum.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def core(matrix: np.ndarray) -> None:
 
 
 def share() -> None:
-    """Of the time of a dense layer, how much are the Gram product and the eigenvalues, of weights widened before."""
+    """Share of the Gram product and the eigenvalues in the time of a dense layer, with weights already in float64."""
     print("\n| layer | whole | share | with control | share |")
     print("|---|---|---|---|---|")
     for rows, columns in [(768, 768), (3072, 768), (2048, 2048)]:
@@ -168,7 +168,7 @@ def fit() -> None:
 
 
 def memory() -> None:
-    print("\n| layer | peak beside the weights | / (8 M²) |")
+    print("\n| layer | peak in addition to the weights | / (8 M²) |")
     print("|---|---|---|")
     for rows, columns in [(4096, 1024), (1024, 1024), (16384, 512)]:
         matrix = heavy(np.random.default_rng(0), rows, columns)
@@ -198,8 +198,9 @@ FLOAT32_FAMILIES: dict[str, Callable[[np.random.Generator, int, int], np.ndarray
 
 
 def float32() -> None:
-    """Real errors of single precision beside the estimate, 24 matrices of each family."""
-    print("\n| family | median error of alpha | largest | same xmin: largest | other xmin | above alpha_error | time |")
+    """Real errors of single precision and the estimate, for 24 matrices of each family."""
+    head = ("family", "median error of alpha", "largest", "largest with the same xmin", "different xmin")
+    print("\n| " + " | ".join((*head, "above alpha_error", "time")) + " |")
     print("|---|---|---|---|---|---|---|")
     for name, make in FLOAT32_FAMILIES.items():
         rng = np.random.default_rng(0)

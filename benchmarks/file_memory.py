@@ -1,10 +1,10 @@
-"""Memory and time of the analysis of a large folder of safetensors: it needs room for its largest layer, not for all.
+"""Memory and time of analysing a large folder of safetensors files: memory depends on the largest layer only.
 
     python benchmarks/file_memory.py --gib 6
 
-Writes that many GiB of narrow matrices into a temporary folder, analyses it without the shuffled control, in this
-process and in workers, and deletes it. Memory is the sum over the process and its workers, sampled 20 times a second;
-pages that they share count for each of them.
+Writes narrow matrices of this total size to a temporary folder, analyses it without the shuffled control, in this
+process and in workers, and deletes it. Memory is the sum over the process and its workers, sampled 20 times a second.
+Shared pages count once per process.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ print(len(report.layers))
 
 
 def write_shards(folder: Path, layers: int) -> None:
-    """Shards and their index, as Hugging Face writes them."""
+    """Write shards and their index in the format of Hugging Face."""
     numbers = np.random.default_rng(0).standard_normal((ROWS, COLUMNS), dtype=np.float32)
-    count, where = -(-layers // PER_SHARD), {}
+    count, weight_map = -(-layers // PER_SHARD), {}
     for shard in range(count):
         file = f"model-{shard + 1:05d}-of-{count:05d}.safetensors"
         names = [f"layers.{i}.weight" for i in range(shard * PER_SHARD, min(layers, (shard + 1) * PER_SHARD))]
-        where |= dict.fromkeys(names, file)
+        weight_map |= dict.fromkeys(names, file)
         header = json.dumps(
             {
                 name: {
@@ -53,11 +53,11 @@ def write_shards(folder: Path, layers: int) -> None:
             for name in names:
                 scale = np.linspace(1, 1 + int(name.split(".")[1]) % 7, COLUMNS, dtype=np.float32)
                 (numbers * scale).tofile(out)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
 def measured(folder: Path, workers: int) -> tuple[float, float, int]:
-    """Seconds, the largest sum of resident bytes, and the number of layers."""
+    """Return the seconds, the peak of resident bytes, and the number of layers."""
     start, peak = time.perf_counter(), 0
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(folder), str(workers)], stdout=subprocess.PIPE, text=True
@@ -84,7 +84,7 @@ def resident(process: psutil.Process) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gib", type=float, default=6.0, help="size of the folder")
-    parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2], help="0: in the process itself")
+    parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2], help="0: in the main process")
     arguments = parser.parse_args()
     layers = max(1, round(arguments.gib * 2**30 / LAYER_BYTES))
     with tempfile.TemporaryDirectory() as name:

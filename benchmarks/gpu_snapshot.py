@@ -1,8 +1,8 @@
-"""Snapshots of weights on a GPU: what training waits for, and that what arrives are the weights of that moment.
+"""Snapshots of weights on a GPU: time that training waits, and correctness of the copies.
 
     python benchmarks/gpu_snapshot.py [--mib 512] [--layers 16] [--rounds 20]
 
-On a machine without a CUDA device it says so and ends with status 2: nothing is measured and nothing is shown.
+Without a CUDA device it prints a message and exits with status 2.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> int:
         print("torch is not installed: nothing was measured")
         return 2
     if not torch.cuda.is_available():
-        print(f"torch {torch.__version__} finds no CUDA device: nothing was measured")
+        print(f"torch {torch.__version__} found no CUDA device: nothing was measured")
         return 2
     return measure(arguments.mib, arguments.layers, arguments.rounds)
 
@@ -53,7 +53,7 @@ def measure(mib: int, layers: int, rounds: int) -> int:
         held.append(time.perf_counter() - start)
         assert slot is not None
         for tensor in weights:
-            tensor.mul_(1.001).add_(number)  # the next update, which must not be seen
+            tensor.mul_(1.001).add_(number)  # the next update, which must not affect the snapshot
         while not buffer.arrived(slot):
             time.sleep(0.0005)
         arriving.append(time.perf_counter() - start)
@@ -67,7 +67,7 @@ def measure(mib: int, layers: int, rounds: int) -> int:
     print(f"{torch.cuda.get_device_name()}, {layers} layers of {side} × {side}, {buffer.nbytes / 2**20:.0f} MiB")
     for name, seconds in [("training held up", held), ("in shared memory after", arriving), ("plain .cpu()", waited)]:
         print(f"{name:>24}: {1000 * statistics.median(seconds[1:]):8.2f} ms")
-    print("every snapshot held the weights of its moment")
+    print("every snapshot contained the weights at its step")
     return 0
 
 

@@ -1,8 +1,8 @@
-"""How much wider than the asymptotic 95 % interval of alpha one has to be that counts the choice of xmin.
+"""Inflation of the asymptotic 95 % interval of alpha needed to account for the choice of xmin.
 
-Draws samples with a known power-law tail, pure and above a log-normal body, chooses xmin anew in each, and tabulates
-the 95 % quantile of |alpha - truth| / sigma over 1.96 by the number of values in the tail. The table is kept in
-``ww_callbacks/spectra/interval.py``. About three minutes:
+Draws samples with a known power-law tail, pure and above a log-normal body, chooses xmin in each, and tabulates
+the 95 % quantile of |alpha - truth| / sigma over 1.96 by the number of values in the tail. The table is stored in
+``ww_callbacks/spectra/interval.py``. Takes about three minutes:
 
     python benchmarks/interval_inflation.py
 """
@@ -22,7 +22,7 @@ BODIES = [(0.0, 1.0, 0.3), (0.3, 1.0, 0.3), (0.5, 1.0, 0.3), (0.5, 0.5, 0.6)]
 
 
 def sample(rng: np.random.Generator, size: int, alpha: float, body: float, sd: float, median: float) -> np.ndarray:
-    """``size`` values, a power law from 1 on and with probability ``body`` a log-normal below 1."""
+    """Draw ``size`` values: a power law above 1, and with probability ``body`` a log-normal below 1."""
     tail = size if body == 0 else rng.binomial(size, 1 - body)
     below = np.empty(0)
     while len(below) < size - tail:

@@ -1,11 +1,11 @@
-"""How much of a Keras training is spent inside of the monitor's hooks, on the backend that KERAS_BACKEND names.
+"""Share of a Keras training that is spent in the monitor's hooks, on the backend selected by KERAS_BACKEND.
 
     for backend in torch jax tensorflow; do KERAS_BACKEND=$backend python benchmarks/keras_overhead.py; done
 
-Trains a convolutional network on 28 × 28 images and prints one line of a table: backend, weights, time of a step, the
-share of the wall time that the hooks took while training went on (a snapshot every 200 steps), their median and their
-longest time at a batch, and what the last snapshot and the wait for late results took at the end. The first epoch, in
-which backends compile, does not count, and neither does JAX's waiting for steps that were dispatched before a snapshot.
+Trains a convolutional network on 28 × 28 images and prints one row of a table: backend, weights, time of a step, the
+share of the wall time spent in the hooks during training (a snapshot every 200 steps), their median and longest time
+per batch, and the time of the last snapshot including the wait for pending results. The first epoch, in which backends
+compile, is not counted. On JAX, the wait for steps that were dispatched before a snapshot is not counted either.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ww_callbacks.keras import SpectralMonitor
 
 
 class Timed(SpectralMonitor):
-    """Notes what each hook took."""
+    """Records the time of each hook."""
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.batches: list[float] = []
@@ -59,7 +59,7 @@ class Timed(SpectralMonitor):
 
 
 def _wait_for_device(model: Any) -> None:
-    """On JAX a snapshot waits for the steps that are on their way: time in which the device computes, not ours."""
+    """On JAX, wait for the dispatched steps, so that this time of the device is not attributed to the monitor."""
     if keras.backend.backend() == "jax" and getattr(model, "_jax_state", None):
         import jax
 

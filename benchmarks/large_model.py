@@ -1,11 +1,11 @@
-"""A model of seven billion parameters on one spare core: a budget instead of a number.
+"""A model with seven billion parameters on one spare core, with an analysis budget.
 
     python benchmarks/large_model.py pass        one analysis of a 4096 × 11008 layer in bfloat16: time and memory
-    python benchmarks/large_model.py rotation    20 layers in rotation: what is seen when
-    python benchmarks/large_model.py arithmetic  the whole model from the time of the pass
+    python benchmarks/large_model.py rotation    20 layers in rotation: which layer is analysed when
+    python benchmarks/large_model.py arithmetic  the whole model, extrapolated from the time of the pass
 
 The shapes are those of Llama 2 7B: 32 blocks of four 4096 × 4096 and three 4096 × 11008 matrices, 6.5 of its 6.7
-billion parameters (embedding and head, 32000 × 4096, are left out here).
+billion parameters (embedding and head, 32000 × 4096, are omitted here).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import numpy as np  # noqa: E402 - after the number of threads is set
 import ww_callbacks as ww  # noqa: E402
 from ww_callbacks.worker import child  # noqa: E402
 
-child.NICENESS = 0  # on a busy machine a worker at low priority would never finish; its CPU time is the same
+child.NICENESS = 0  # on a busy machine a worker at low priority would never finish; the CPU time does not depend on it
 
 BLOCK = [(4096, 4096)] * 4 + [(11008, 4096)] * 3
 BLOCKS = 32
 
 
 def one_pass(seconds: dict[tuple[int, int], float]) -> None:
-    """A real monitor, snapshot and worker process over each of the two shapes."""
+    """Run a real monitor, snapshot and worker process on each of the two shapes."""
     import torch
 
     for rows, columns in dict.fromkeys(BLOCK):
@@ -54,7 +54,7 @@ def one_pass(seconds: dict[tuple[int, int], float]) -> None:
 
 
 def rotation() -> None:
-    """20 layers, of which a snapshot may be about some: the staleness of each."""
+    """Staleness of 20 layers, of which each snapshot analyses only some."""
     rng = np.random.default_rng(0)
     model = {f"layer{i:02d}": rng.standard_t(3, (600, 400)).astype(np.float32) for i in range(20)}
     with ww.Monitor(model, every_n_steps=10, budget="0.08s", when_busy="wait", drain_timeout=600.0) as monitor:
@@ -63,7 +63,7 @@ def rotation() -> None:
                 weights *= np.float32(1.0005)
             monitor.step(step)
         status = monitor.status()
-        print(f"20 layers, budget 0.08 s per snapshot, a snapshot every 10 steps, seen from step {step}")
+        print(f"20 layers, budget 0.08 s per snapshot, a snapshot every 10 steps, as of step {step}")
     for report in list(monitor.history)[:6]:
         looked_at = [layer.name[-2:] for layer in report if layer.step == report.step and layer.status == "ok"]
         print(f"  step {report.step}: layers {' '.join(looked_at)}")
@@ -73,22 +73,23 @@ def rotation() -> None:
 
 
 def arithmetic(seconds: dict[tuple[int, int], float]) -> None:
-    """What one round over the model takes on a core, and its memory."""
+    """Time of one round over the model on one core, and its memory."""
     round_ = BLOCKS * sum(seconds[shape] for shape in BLOCK)
     parameters = BLOCKS * sum(rows * columns for rows, columns in BLOCK)
     slot = max(256 * 2**20, max(2 * rows * columns for rows, columns in BLOCK))
     print(f"{parameters / 1e9:.2f} billion parameters in {BLOCKS * len(BLOCK)} layers")
     print(f"one round over all of them: {round_ / 3600:.2f} hours of one core")
     for share in (1.0, 0.25, 0.05):
-        print(f"  budget={share}: each layer is seen every {round_ / share / 3600:.1f} hours")
+        print(f"  budget={share}: each layer is analysed every {round_ / share / 3600:.1f} hours")
     print(
-        f"memory for the copies: 2 slots of {slot / 2**20:.0f} MiB, against {2 * parameters / 2**30:.1f} GiB of weights"
+        f"memory for the copies: 2 slots of {slot / 2**20:.0f} MiB, "
+        f"compared with {2 * parameters / 2**30:.1f} GiB of weights"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help="pass, rotation, arithmetic; all where none is named")
+    parser.add_argument("parts", nargs="*", help="pass, rotation, arithmetic; default: all")
     parts = parser.parse_args().parts or ["pass", "rotation", "arithmetic"]
     seconds: dict[tuple[int, int], float] = {}
     if "pass" in parts or "arithmetic" in parts:

@@ -1,9 +1,9 @@
-"""What each output costs: bytes per snapshot, time in the training thread, CPU time of the worker for pictures.
+"""Cost of each output: bytes per snapshot, time in the training thread, and CPU time of the worker for plots.
 
     python benchmarks/outputs.py [--layers 500] [--snapshots 60]
 
-A run of many small layers writes to TensorBoard (without and with pictures) and to JSON lines. The layers are small so
-that their analysis is short; what an output costs does not depend on their size.
+A run with many small layers writes to TensorBoard (with and without plots) and to JSON lines. The layers are small to
+keep their analysis short; the cost of an output does not depend on their size.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def network(layers: int) -> dict[str, np.ndarray]:
 
 
 def measure(name: str, layers: int, snapshots: int, folder: Path, **arguments: object) -> None:
-    """Train with one kind of output and print a line of the table."""
+    """Train with one kind of output and print one row of the table."""
     weights, seconds = network(layers), []
     with ww.Monitor(weights, every_n_steps=1, randomize=False, slots=2, **arguments) as monitor:
         for step in range(1, snapshots + 1):
             for weight in weights.values():
                 weight += 0.001
-            while len(monitor.history) < step:  # all results are in: what follows publishes nothing else
+            while len(monitor.history) < step:  # wait until all results are published
                 start = time.perf_counter()
                 published = len(monitor.history)
                 monitor.step(step - 1)
@@ -62,7 +62,7 @@ def main() -> None:
         ("none", {}),
         ("JSON lines", {"jsonl": True}),
         ("TensorBoard, scalars", {"figures": False}),
-        ("TensorBoard, with pictures", {"figures": True}),
+        ("TensorBoard, with plots", {"figures": True}),
     ):
         with tempfile.TemporaryDirectory() as folder:
             place = {} if name == "none" else {"log_dir": folder}
@@ -70,10 +70,10 @@ def main() -> None:
                 place = {"jsonl": Path(folder) / "run.jsonl"}
                 arguments = {}
             measure(name, given.layers, given.snapshots, Path(folder), **place, **arguments)
-            if name.endswith("pictures"):
+            if name.endswith("plots"):
                 start = time.perf_counter()
                 EventAccumulator(f"{folder}/ww").Reload()
-                print(f"\nTensorBoard's reader loads this run in {time.perf_counter() - start:.1f} s.")
+                print(f"\nTensorBoard's reader loaded this run in {time.perf_counter() - start:.1f} s.")
 
 
 if __name__ == "__main__":

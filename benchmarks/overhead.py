@@ -1,20 +1,20 @@
-"""What watching costs the training.
+"""Cost of monitoring for the training process.
 
     python benchmarks/overhead.py                     all parts
-    python benchmarks/overhead.py snapshot step       some of them
+    python benchmarks/overhead.py snapshot step       a selection
     python benchmarks/overhead.py --quick hooks       with short runs
 
 Parts:
-    snapshot       stall of a snapshot against copying the same bytes into warm memory
+    snapshot       time of a snapshot compared with copying the same bytes to warm memory
     step           a step without a snapshot
     hooks          time inside the monitor ÷ time of training: exact on a busy machine too
-    busy           the same with wide layers and bootstrap intervals, so that the worker is at work most of the time
-    throughput     steps per second with ÷ without, paired runs in turn; needs an otherwise idle machine
-    priority       priorities of the worker where training uses every core; needs an otherwise idle machine
+    busy           the same with wide layers and bootstrap intervals, so that the worker is active most of the time
+    throughput     steps per second with ÷ without, alternating pairs of runs; needs an otherwise idle machine
+    priority       priorities of the worker if training uses every core; needs an otherwise idle machine
     weightwatcher  the same schedule with WeightWatcher called in the training loop
 
-Trainings are seeded loops of torch over an MLP with 20 MiB and a convolutional network with 24 MiB of analysed weights;
-the wide ones have 128 and 72 MiB.
+The trainings are seeded torch loops over an MLP with 20 MiB and a convolutional network with 24 MiB of analysed
+weights; the wide ones have 128 and 72 MiB.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ EVERY = (10, 50, 200)
 
 @dataclass(frozen=True)
 class Size:
-    """How long the parts take."""
+    """Sizes of the parts."""
 
     seconds: float = 20.0
     copies: int = 15
     pairs: int = 7
     threads: tuple[int, ...] = (1, 2)
     networks: tuple[str, ...] = NETWORKS
-    calls: int = 2  # of WeightWatcher
+    calls: int = 2  # calls of WeightWatcher
 
 
 QUICK = Size(seconds=4.0, copies=7, calls=1)
@@ -96,7 +96,7 @@ class Run:
 
 
 def train(net: nn.Module, inputs: torch.Tensor, seconds: float, least: int, hook: Hook) -> Run:
-    """Steps until the time is over, at least so many; the hook is called after each."""
+    """Train until the time is over, for a minimum number of steps, and call the hook after each step."""
     labels = torch.randint(0, 10, (len(inputs),), generator=torch.Generator().manual_seed(0))
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
     hooks = longest = 0.0
@@ -114,7 +114,7 @@ def train(net: nn.Module, inputs: torch.Tensor, seconds: float, least: int, hook
 
 
 class Lags:
-    """An output that remembers how late results were."""
+    """An output that records the lag of the results."""
 
     def __init__(self) -> None:
         self.steps: list[float] = []
@@ -129,13 +129,13 @@ class Lags:
 
 @dataclass
 class Watched:
-    """A training that was watched."""
+    """Measurements of a monitored training."""
 
     run: Run
-    start: float  # seconds of the first snapshot, which allocates the memory
+    start: float  # seconds of the first snapshot, which allocates memory
     snapshots: int
     skipped: int
-    cores: float  # that the worker used
+    cores: float  # cores used by the worker
     lags: list[float]
 
 
@@ -148,7 +148,7 @@ def watched(
     least: int = 1,
     **options: Any,
 ) -> Watched:
-    """Train with a monitor, for at least so many snapshots; the clock starts after the baseline."""
+    """Train with a monitor, for a minimum number of snapshots; timing starts after the baseline."""
     net, inputs = network(name, wide)
     lags = Lags()
     monitor = ww.Monitor(net, every_n_steps=every, outputs=[lags], **options)
@@ -188,7 +188,7 @@ def snapshot(size: Size) -> None:
         buffer.release(buffer.take(reads) or 0)
         first = time.perf_counter() - begin
         plain, ours = [], []
-        for _ in range(size.copies):  # in turn: a busy machine is busy for both
+        for _ in range(size.copies):  # alternate, so that the load of the machine affects both
             begin = time.perf_counter()
             for source, target in zip(sources, targets, strict=True):
                 np.copyto(target, source)
@@ -259,7 +259,7 @@ def throughput(size: Size) -> None:
         ratios = []
         with threads(count):
             for pair in range(size.pairs):
-                first = pair % 2 == 0  # in turn, so that a drift of the machine is no difference
+                first = pair % 2 == 0  # alternate, so that a drift of the machine does not bias the result
                 rates = {kind: rate(name, size, every if kind else None) for kind in (first, not first)}
                 ratios.append(rates[True] / rates[False])
         row(name, count, every, f"{statistics.median(ratios):.3f}", f"{min(ratios):.3f} – {max(ratios):.3f}")
@@ -354,10 +354,10 @@ PARTS = {part.__name__: part for part in (snapshot, step, hooks, busy, throughpu
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help="all where none is named")
+    parser.add_argument("parts", nargs="*", help="default: all")
     parser.add_argument("--quick", action="store_true", help="short runs")
-    parser.add_argument("--seconds", type=float, help="of one training")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the trainer; default: 1 2")
+    parser.add_argument("--seconds", type=float, help="duration of one training")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="training threads; default: 1 2")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, numpy {np.__version__}")

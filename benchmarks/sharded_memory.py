@@ -1,11 +1,11 @@
-"""Memory that watching a sharded model takes on each rank: FSDP2 on two gloo processes, 220 MiB of weights.
+"""Memory needed on each rank to monitor a sharded model: FSDP2 on two gloo processes, 220 MiB of weights.
 
     python benchmarks/sharded_memory.py
 
-Each case is a fresh training of some steps under Lightning's ModelParallelStrategy; the peak is the kernel's VmHWM.
-Shared memory of the slots counts where it is mapped: on the first rank. No more than one whole layer is expected on
-the others. glibc keeps freed blocks below 32 MiB for itself, so each case runs a second time with blocks of a MiB and
-more given back at once: that is what is really needed.
+Each case is a new training of a few steps under Lightning's ModelParallelStrategy. The peak is the kernel's VmHWM.
+Shared memory of the slots counts on the rank that maps it, which is the first. The other ranks are expected to hold at
+most one whole layer. glibc keeps freed blocks below 32 MiB, so each case runs a second time with blocks of a MiB and
+more returned immediately; the second peak is the memory that is really needed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LAYER = 4 * SIDE * SIDE / 2**20
 
 
 def peak() -> float:
-    """MiB that this process had resident at most."""
+    """Peak resident memory of this process in MiB."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found
     return int(found[1]) / 1024
@@ -75,7 +75,7 @@ def train(watched: bool, folder: str) -> None:
 
 
 def measure(watched: bool, allocator: dict[str, str]) -> list[Any]:
-    """What each rank found."""
+    """Measure the peak on each rank."""
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"} | allocator
         command = [sys.executable, __file__, "watched" if watched else "alone", folder]
@@ -90,7 +90,7 @@ def main() -> None:
         print(f"{name}: snapshots analysed at steps {watched[0]['steps']}", flush=True)
         for rank in (0, 1):
             before, after = alone[rank]["peak"], watched[rank]["peak"]
-            print(f"  rank {rank}: peak {before:.0f} MiB alone, {after:.0f} MiB watched, {after - before:+.0f} MiB")
+            print(f"  rank {rank}: peak {before:.0f} MiB alone, {after:.0f} MiB monitored, {after - before:+.0f} MiB")
 
 
 if __name__ == "__main__":

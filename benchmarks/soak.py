@@ -1,11 +1,11 @@
-"""A long watched run: memory of trainer and worker does not grow, no step is lost uncounted.
+"""A long monitored run: trainer and worker do not grow, and every snapshot is accounted for.
 
     nice python benchmarks/soak.py [--steps 20000] [--every 5] [--entries 900]
 
-The history of a run is bounded; here to fewer entries than usual, which are there within the first tenth, so that after
-it nothing may grow. Ends with status 1 where trainer or worker grew by more than 1 % after the first tenth; where steps
-are out of order; or where a snapshot is neither logged nor skipped. With ``--entries 100000``, the usual bound, the
-history still grows here, by the size of its results, which is printed.
+The history of a run is bounded. Here the limit is lower than the default, so that it is reached within the first tenth
+and nothing may grow afterwards. Exits with status 1 if trainer or worker grew by more than 1 % after the first tenth,
+if steps are out of order, or if a snapshot is neither logged nor skipped. With ``--entries 100000``, the default limit,
+the history still grows here by the size of its results, which is printed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ww_callbacks import publishing
 from ww_callbacks.report import Report
 from ww_callbacks.worker import child
 
-child.NICENESS = 0  # on a busy machine a worker at low priority would take days
+child.NICENESS = 0  # at low priority the worker would take days on a busy machine
 
 
 def resident(pid: int) -> float:
@@ -35,9 +35,9 @@ def resident(pid: int) -> float:
 
 
 def size_of(report: Report) -> float:
-    """MiB that the history keeps of one report."""
+    """Memory of one report in the history, in MiB."""
     text = json.dumps(report.without_spectra().to_dicts())
-    Report.from_dicts(json.loads(text))  # what is made once is not counted
+    Report.from_dicts(json.loads(text))  # exclude one-time allocations
     tracemalloc.start()
     kept = [Report.from_dicts(json.loads(text)) for _ in range(200)]
     size = tracemalloc.get_traced_memory()[0] / len(kept) / 2**20
@@ -49,8 +49,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--every", type=int, default=5)
-    parser.add_argument("--when-busy", choices=("wait", "skip"), default="wait", help="wait: all are analysed")
-    parser.add_argument("--entries", type=int, default=900, help="entries of layers that the history keeps")
+    parser.add_argument("--when-busy", choices=("wait", "skip"), default="wait", help="wait: analyse all snapshots")
+    parser.add_argument("--entries", type=int, default=900, help="limit of layer results in the history")
     arguments = parser.parse_args()
     publishing.MOST_ENTRIES = arguments.entries
     torch.manual_seed(0)

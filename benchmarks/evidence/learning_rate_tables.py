@@ -1,4 +1,4 @@
-"""Writes the tables of docs/learning_rates.md anew, from the results of learning_rates.py and frozen.py:
+"""Updates the tables of docs/learning_rates.md from the results of learning_rates.py and frozen.py:
 
 python benchmarks/evidence/learning_rate_tables.py
 """
@@ -34,7 +34,7 @@ def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of paired differences and its 95 % interval, by Student's t."""
+    """Mean of paired differences and its 95 % interval (Student's t)."""
     mean, n = statistics.fmean(differences), len(differences)
     half = float(student.ppf(0.975, n - 1)) * statistics.stdev(differences) / n**0.5
     return mean, mean - half, mean + half
@@ -138,7 +138,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def renewed(text: str) -> str:
-    """The page with its tables as the results give them; they stand between two comments."""
+    """Return the page with updated tables; each table is between two comments."""
     for name, make in TABLES.items():
         pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end of table -->)"
         text, count = re.subn(pattern, lambda m, make=make: f"{m[1]}\n{make()}\n\n{m[2]}", text, flags=re.DOTALL)

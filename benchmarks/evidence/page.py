@@ -1,4 +1,4 @@
-"""Writes the tables of ``docs/early_stopping.md`` from the result files into the page, or checks that they agree.
+"""Writes the tables of ``docs/early_stopping.md`` from the result files, or checks that they agree.
 
 python benchmarks/evidence/page.py [--check]
 """
@@ -26,13 +26,13 @@ POLICIES = {
 
 
 def rows_of(name: str) -> list[dict[str, str]]:
-    """A result file; empty where there is none."""
+    """Rows of a result file; empty if there is none."""
     with (RESULTS / f"{name}.csv").open() as file:
         return list(csv.DictReader(file))
 
 
 def false_alarm_table() -> str:
-    """The default settings of each rule, on the seeds on which they were chosen and on the others."""
+    """The default settings of each rule, on the seeds used to choose them and on the others."""
     lines = ["| rule | runs | ended | of these still improving | share, 95 % interval |", "|---|---|---|---|---|"]
     for row in rows_of("false_alarms"):
         if row["is_default"] == "True":
@@ -66,7 +66,7 @@ def settings_table() -> str:
 
 
 def stopping_table(task: str) -> str:
-    """Per case and policy: how many runs ended, when, by which rule, and the test errors, on the reporting seeds."""
+    """Per case and policy: number of runs ended, when, by which rule, and the test errors, on the reporting seeds."""
     rows = [row for row in rows_of("stopping") if row["task"] == task and row["part"] == "reporting"]
     lines = ["| case | policy | ended | by | at step | test error at the end | best test error |", "|---" * 7 + "|"]
     for case in dict.fromkeys(row["case"] for row in rows):
@@ -106,11 +106,11 @@ TABLES = {
 
 
 def filled(text: str) -> str:
-    """The page with each table between its marks."""
+    """Return the page with each table inserted between its marks."""
     for name, table in TABLES.items():
         mark = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not mark.search(text):
-            raise ValueError(f"{PAGE} has no place for the table {name!r}")
+            raise ValueError(f"{PAGE} has no marks for the table {name!r}")
         text = mark.sub(lambda found, table=table: f"{found[1]}\n{table()}\n\n{found[2]}", text)
     return text
 
@@ -119,7 +119,7 @@ def main() -> None:
     text = PAGE.read_text(encoding="utf-8")
     if "--check" in sys.argv:
         if filled(text) != text:
-            sys.exit(f"{PAGE} does not show what {RESULTS} holds: run {Path(__file__).name}")
+            sys.exit(f"{PAGE} does not match {RESULTS}: run {Path(__file__).name}")
     else:
         PAGE.write_text(filled(text), encoding="utf-8")
 

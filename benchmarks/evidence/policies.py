@@ -1,4 +1,4 @@
-"""When a recorded run would have been ended, by which policy, and what that would have meant."""
+"""When each policy would have ended a recorded run, and the consequences."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ww_callbacks.signals.stalled import is_stalled
 from ww_callbacks.signals.stop import StopRules
 
 STILL_IMPROVING = 0.99
-"""The validation loss was still improving where it later falls below this share of its minimum so far."""
+"""The validation loss was still improving if it later falls below this share of its minimum so far."""
 
 
 def first_alarm(reports: Sequence[Report], rule: str, options: RuleOptions) -> int | None:
-    """Position of the first result at which a rule is at full score."""
+    """Index of the first result at which the score of a rule is 1."""
     return next(
         (end for end in range(len(reports)) if FUNCTIONS[rule](reports[: end + 1], options).score >= 1),
         None,
@@ -28,7 +28,7 @@ def first_alarm(reports: Sequence[Report], rule: str, options: RuleOptions) -> i
 
 @dataclass(frozen=True)
 class Stop:
-    """Where a policy ends a run: position of the result, and the rule (empty for validation stopping)."""
+    """Where a policy ends a run: index of the result, and the rule (empty for validation stopping)."""
 
     position: int
     rule: str = ""
@@ -45,26 +45,26 @@ def spectral_stop(recording: Recording, rules: StopRules) -> Stop | None:
 
 
 def validation_stop(recording: Recording, patience: int) -> Stop | None:
-    """Where stopping by the validation loss ends a run."""
+    """Where stopping on the validation loss ends a run."""
     values = _finite(recording.losses["val_loss"])
     return next((Stop(end) for end in range(len(values)) if is_stalled(values[: end + 1], patience)), None)
 
 
 def is_false_alarm(recording: Recording, position: int) -> bool:
-    """Whether the validation loss was still improving there."""
+    """Whether the validation loss was still improving at the stop."""
     values = _finite(recording.losses["val_loss"])
     return min(values[position:]) < STILL_IMPROVING * min(values[: position + 1])
 
 
 def binomial_interval(hits: int, size: int) -> tuple[float, float]:
-    """95 % interval of a share (Clopper and Pearson)."""
+    """95 % interval of a proportion (Clopper and Pearson)."""
     low = float(beta.ppf(0.025, hits, size - hits + 1)) if hits else 0.0
     high = float(beta.ppf(0.975, hits + 1, size - hits)) if hits < size else 1.0
     return low, high
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % interval (Student's t); nan for the width of one value."""
+    """Mean, and half the width of its 95 % interval (Student's t); the width is nan for one value."""
     mean = math.fsum(values) / len(values)
     if len(values) < 2:
         return mean, math.nan

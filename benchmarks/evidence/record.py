@@ -1,11 +1,11 @@
-"""Which runs are trained for the evidence about early stopping; records those that are missing.
+"""Defines the runs for the experiments on early stopping, and records those that are missing.
 
-About 25 minutes on one core for all of them; it may be stopped and started again at any time:
+Takes about 25 minutes on one core for all of them. It can be interrupted and restarted at any time:
 
     OMP_NUM_THREADS=1 python benchmarks/evidence/record.py [healthy] [digits] [text]
 
-The rules and their settings were found on the digits of ``CHOOSING_SEEDS`` and the healthy runs of
-``HEALTHY_CHOOSING_SEEDS``. The other seeds and the text were recorded after that.
+The rules and their settings were chosen on the digits of ``CHOOSING_SEEDS`` and the healthy runs of
+``HEALTHY_CHOOSING_SEEDS``. The other seeds and the text were recorded afterwards.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TEXT_CASES: dict[str, dict[str, Any]] = {
 
 
 def healthy_runs() -> list[dict[str, Any]]:
-    """Short runs that go well: three widths, four optimizers."""
+    """Short healthy runs: three widths, four optimizers."""
     common = {"batch": 64, "size": digits.TRAIN, "wrong": 0.0, "steps": 800, "every": 20}
     return [
         {"widths": widths, "optimizer": optimizer, "seed": seed, **common}
@@ -79,7 +79,7 @@ RUNS = {
 
 
 def recordings(name: str) -> list[Recording]:
-    """All runs of one kind, recorded now where they have not been.
+    """Return all runs of one kind, and record those that are missing.
 
     Args:
         name: "healthy", "digits" or "text".

@@ -1,6 +1,6 @@
-"""Recorded runs: the spectra and losses of one training, one JSON line a run in a gzip file.
+"""Recorded runs: the spectra and losses of each training, as one JSON line per run in a gzip file.
 
-Policies are judged from the record afterwards, so that they all see the same run, and a new rule needs no new training.
+Policies are evaluated on the record afterwards, so that all see the same run and a new rule needs no new training.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ LOSSES = ("train_loss", "val_loss", "val_error", "test_loss", "test_error")
 
 @dataclass
 class Recording:
-    """One run.
+    """A recorded run.
 
     Attributes:
-        run: what was trained: plain values that name the run.
-        steps: of the snapshots.
+        run: plain values that identify the run.
+        steps: steps of the snapshots.
         losses: one list per name in ``LOSSES``.
-        layers: name → what does not change, and one list per column.
+        layers: per layer name, the constant values and one list per column.
     """
 
     run: dict[str, Any]
@@ -55,7 +55,7 @@ class Recording:
     layers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def note(self, report: Report, step: int, losses: dict[str, float]) -> None:
-        """Add what was seen at a snapshot."""
+        """Add the results of a snapshot."""
         self.steps.append(step)
         for name in LOSSES:
             self.losses[name].append(_short(losses[name]))
@@ -86,14 +86,14 @@ class Recording:
 
 
 def _short(value: Any) -> Any:
-    """Four digits are what these numbers are good for; what is not finite becomes None."""
+    """Round to four significant digits; non-finite values become None."""
     if isinstance(value, float):
         return float(f"{value:.4g}") if math.isfinite(value) else None
     return value
 
 
 def read(path: Path) -> Iterator[Recording]:
-    """The recorded runs of a file, none where there is no file."""
+    """Return the recorded runs of a file; none if there is no file."""
     if path.exists():
         with gzip.open(path, "rt") as file:
             for line in file:
@@ -103,12 +103,12 @@ def read(path: Path) -> Iterator[Recording]:
 def record_missing(
     path: Path, runs: Iterable[dict[str, Any]], train: Callable[[dict[str, Any]], Recording]
 ) -> list[Recording]:
-    """Train what has not been recorded yet, and return all recordings of ``runs``, in their order.
+    """Train the runs that are missing, and return all recordings of ``runs`` in order.
 
     Args:
-        path: of the record, which grows by a line per run.
-        runs: what names each run.
-        train: makes the recording of one.
+        path: the record, to which one line per run is appended.
+        runs: the identifying values of each run.
+        train: trains and records one run.
     """
     done = {json.dumps(recording.run): recording for recording in read(path)}
     path.parent.mkdir(exist_ok=True)
@@ -131,15 +131,15 @@ def train_and_record(
     steps: int,
     every: int,
 ) -> Recording:
-    """Train a model and note, every so many steps, its spectra and its losses.
+    """Train a model and record its spectra and losses at regular steps.
 
     Args:
-        run: what names the run.
-        model: to be trained.
-        optimizer: of its parameters.
-        train_loss: the loss of the batch of a step.
-        evaluate: the other losses and errors.
-        steps: optimizer steps in all.
+        run: the identifying values of the run.
+        model: the model to train.
+        optimizer: the optimizer of its parameters.
+        train_loss: returns the loss of the batch of a step.
+        evaluate: returns the other losses and errors.
+        steps: total number of optimizer steps.
         every: steps between snapshots.
     """
     recording = Recording(run)

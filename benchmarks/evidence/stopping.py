@@ -1,8 +1,9 @@
-"""When do our rules end a training, when does stopping by the validation loss, and what is the test error then?
+"""When our rules end a training, when the validation loss does, and the test error at that point.
 
-One recorded run per case and seed, on digits (eight seeds) and on text (five); every policy is judged from the same
+One recorded run per case and seed, on digits (eight seeds) and on text (five); every policy is evaluated on the same
 record. The settings are the defaults. They were chosen on healthy runs (``false_alarms.py``) and on the digits of five
-seeds ("choosing"); the page shows the others ("reporting"). Recording takes about ten minutes of one core, judging one:
+seeds ("choosing"); the page shows the others ("reporting"). Recording takes about ten minutes on one core,
+evaluation one:
 
     OMP_NUM_THREADS=1 python benchmarks/evidence/stopping.py
 """
@@ -33,13 +34,13 @@ OURS = {
 
 
 def stops(recording: Recording) -> dict[str, Stop | None]:
-    """Where each policy ends a run; None where it does not."""
+    """Where each policy ends a run; None if it does not."""
     ours = {name: spectral_stop(recording, rules) for name, rules in OURS.items()}
     return {"none": None, "val_loss": validation_stop(recording, PATIENCE), **ours}
 
 
 def row(task: str, recording: Recording, policy: str, stop: Stop | None) -> dict[str, object]:
-    """What a policy means for one run: the step it ends at, and the test errors then."""
+    """Result of a policy for one run: the step at which it ends, and the test errors there."""
     errors = [math.inf if error is None else error for error in recording.losses["test_error"]]
     position = len(errors) - 1 if stop is None else stop.position
     return {

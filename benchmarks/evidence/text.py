@@ -1,6 +1,6 @@
-"""A small character transformer on the sources of Python's own library, for the evidence about early stopping.
+"""A small character transformer on the source code of Python's standard library, for the experiments on early stopping.
 
-The corpus is what this Python has installed, files in the order of their names; the page says which Python it was.
+The corpus is the installed library of the running Python, with files sorted by name; the page states the version.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))
 
 @cache
 def corpus() -> dict[str, Tensor]:
-    """Characters as numbers, in three parts: train, val and test, of different files."""
+    """Encoded characters in three parts, train, val and test, from different files."""
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     codes = {character: code for code, character in enumerate(CHARACTERS)}
     numbers = [codes[c] for file in files for c in file.read_text(encoding="utf-8", errors="ignore") if c in codes]
@@ -32,7 +32,7 @@ def corpus() -> dict[str, Tensor]:
 
 
 class Block(nn.Module):
-    """Attention and two dense layers, each after a normalisation and beside a short cut."""
+    """Attention and two dense layers, each with pre-normalisation and a residual connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Activations of batch × context × width."""
+        """Map activations of shape batch × context × width."""
         size = (*x.shape[:2], HEADS, WIDTH // HEADS)
         inner = self.norm1(x)
         q, k, v = (part(inner).view(size).transpose(1, 2) for part in (self.query, self.key, self.value))
@@ -62,14 +62,14 @@ class Transformer(nn.Module):
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, len(CHARACTERS))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores of batch × context × characters."""
+        """Return scores of shape batch × context × characters."""
         return self.head(self.norm(self.blocks(self.embed(x) + self.position)))
 
 
 def train(run: dict[str, Any]) -> Recording:
-    """One run, named by its rate, decay, batch, seed, steps, size of the training text and share of wrong labels.
+    """Train one run, identified by rate, decay, batch, seed, steps, size of the text and share of wrong labels.
 
-    A wrong label is any character, in training and validation alike; the targets of the test are right.
+    Wrong labels are random characters, in both training and validation. Test targets are correct.
     """
     torch.manual_seed(run["seed"])
     generator = torch.Generator().manual_seed(1000 + run["seed"])
