@@ -40,7 +40,7 @@ class Timed(SpectralMonitor):
         super().on_epoch_begin(epoch, logs)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if batch % self._options.every_n_steps in (0, 1):
+        if batch % self.every_n_steps in (0, 1):
             _wait_for_device(self._model)
         start = time.perf_counter()
         super().on_train_batch_begin(batch, logs)

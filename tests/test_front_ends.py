@@ -10,7 +10,6 @@ import os
 import pytest
 
 import ww_callbacks as ww
-from ww_callbacks.monitor.options import Options
 from ww_callbacks.signals.learning_rate import LayerRatios
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -25,15 +24,23 @@ def arguments(function):
 
 
 def load(name):
-    pytest.importorskip({"lightning": "pytorch_lightning"}.get(name, name))
+    pytest.importorskip({"lightning": "pytorch_lightning", "huggingface": "transformers"}.get(name, name))
     return importlib.import_module(f"ww_callbacks.{name}")
 
 
-@pytest.mark.parametrize("front_end", ["lightning", "keras"])
-def test_monitors(front_end):
-    shared = {field.name for field in dataclasses.fields(Options)} - {"every_n_steps"} | {"log_dir", "jsonl"}
-    ours, wanted = arguments(load(front_end).SpectralMonitor), arguments(ww.Monitor)
-    assert {name: ours[name] for name in shared} == {name: wanted[name] for name in shared}
+@pytest.mark.parametrize(
+    ("front_end", "name"),
+    [
+        ("lightning", "SpectralMonitor"),
+        ("keras", "SpectralMonitor"),
+        ("huggingface", "SpectralMonitor"),
+        ("torch", "DistributedMonitor"),
+    ],
+)
+def test_monitors(front_end, name):
+    ours, wanted = arguments(getattr(load(front_end), name)), arguments(ww.Monitor)
+    own = {"every_n_steps"} if "every_n_epochs" in ours else set()  # None until the schedule is known
+    assert {name: ours[name] for name in wanted} == wanted | dict.fromkeys(own)
 
 
 @pytest.mark.parametrize(

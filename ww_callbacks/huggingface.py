@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.checks import check_flag, check_places
-from ww_callbacks.monitor import Monitor, Published
+from ww_callbacks.checks import check_flag
+from ww_callbacks.monitor import Published
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.report import History, Report
 from ww_callbacks.report.keys import AGGREGATES
@@ -28,7 +27,8 @@ else:
 ALPHA = "ww/alpha"
 
 
-class SpectralMonitor(TrainerCallback):
+@dataclass(kw_only=True, eq=False)
+class SpectralMonitor(Options, TrainerCallback):
     """Watches the spectra of a model's weights while a ``transformers.Trainer`` trains it.
 
     A snapshot of the weights is taken at the start, whenever ``state.global_step`` reaches or passes a multiple of
@@ -42,10 +42,11 @@ class SpectralMonitor(TrainerCallback):
     Args:
         stop: the :class:`ww_callbacks.EarlyStopping` that ends training, True for one with its defaults.
         prog_bar: show ``ww/alpha`` in the logs that are printed beside the progress bar.
-        options: arguments of :class:`ww_callbacks.Monitor`, such as ``every_n_steps`` and ``log_dir``.
+
+    All other arguments are those of :class:`ww_callbacks.monitor.options.Options`.
 
     Raises:
-        TypeError: an argument is unknown or of the wrong kind.
+        TypeError: an argument is unknown or has the wrong type.
         ValueError: an argument has a value that is not allowed; at the start of training: a pattern matches no layer.
 
     Example:
@@ -54,12 +55,14 @@ class SpectralMonitor(TrainerCallback):
         0
     """
 
-    def __init__(self, *, stop: bool | EarlyStopping = False, prog_bar: bool = False, **options: Any) -> None:
-        if not isinstance(stop, EarlyStopping):
-            check_flag("stop", stop)
-        check_flag("prog_bar", prog_bar)
-        _check_options(options)
-        self._stop, self._prog_bar, self._options = stop, prog_bar, options
+    stop: bool | EarlyStopping = False
+    prog_bar: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.stop, EarlyStopping):
+            check_flag("stop", self.stop)
+        check_flag("prog_bar", self.prog_bar)
         self._monitor: DistributedMonitor | None = None
 
     @property
@@ -76,21 +79,21 @@ class SpectralMonitor(TrainerCallback):
         """Take the baseline."""
         if self._monitor is not None:  # there is no hook for a training that failed
             self._monitor.close()
-        outputs = [*self._options.get("outputs", ()), _LogHistory(state)]
-        self._monitor = DistributedMonitor(model, **self._options | {"outputs": outputs})
-        if isinstance(self._stop, EarlyStopping):
-            self._monitor.attach(VERDICT, self._stop)
+        outputs = [*self.outputs, _LogHistory(state)]
+        self._monitor = DistributedMonitor(model, **self.as_arguments() | {"outputs": outputs})
+        if isinstance(self.stop, EarlyStopping):
+            self._monitor.attach(VERDICT, self.stop)
         self._monitor.start(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Take a snapshot where one is due; end training where that is asked for."""
         if self._monitor is not None:
             self._monitor.step(state.global_step)
-            control.should_training_stop |= self._stop is not False and self._monitor.should_stop
+            control.should_training_stop |= self.stop is not False and self._monitor.should_stop
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """What callbacks behind this one show, the progress bar among them."""
-        if logs is not None and self._prog_bar and ALPHA in self.published.metrics:
+        if logs is not None and self.prog_bar and ALPHA in self.published.metrics:
             logs[ALPHA] = self.published.metrics[ALPHA]
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
@@ -117,15 +120,3 @@ class _LogHistory:
 
     def close(self) -> None:
         pass
-
-
-def _check_options(options: dict[str, Any]) -> None:
-    """Complain at once about what Monitor would complain about at the start of training."""
-    parameters = inspect.signature(Monitor).parameters.values()
-    defaults = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
-    for name in options:
-        if name not in defaults:
-            raise TypeError(f"{name}: unknown argument; allowed are stop, prog_bar, {', '.join(sorted(defaults))}")
-    given = defaults | options
-    Options(**{field.name: given[field.name] for field in fields(Options)})
-    check_places(given["log_dir"], given["jsonl"])

@@ -66,8 +66,8 @@ def test_a_callback_added_on_the_command_line() -> None:
         run=False,
     )
     monitor = made.trainer.callbacks[0]
-    assert (monitor._options.every_n_steps, monitor._options.budget) == (7, "30s")
-    assert list(monitor._options.layers) == ["net.*", "!net.0"]
+    assert (monitor.every_n_steps, monitor.budget) == (7, "30s")
+    assert list(monitor.layers) == ["net.*", "!net.0"]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_values_of_a_wrong_kind_are_refused(argument: str, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("callback", "lines"),
     [
-        ("SpectralMonitor", ["(type: int | null, default: null)", "{skip,wait}", "seconds to wait for late results"]),
+        ("SpectralMonitor", ["(type: int | null, default: null)", "{skip,wait}", "wait for pending results"]),
         ("SpectralEarlyStopping", ["patience", "(type: int, default:"]),
         ("LayerwiseLearningRate", ["{linear,sqrt,log2,rank,sigmoid}", "(type: float, default: 0.5)"]),
     ],

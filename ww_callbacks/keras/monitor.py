@@ -6,20 +6,18 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 
-from ww_callbacks.analysis import ConvScale, Fit, Interval
-from ww_callbacks.checks import check_flag, check_places
+from ww_callbacks.checks import check_flag
 from ww_callbacks.keras.bar import bar_of, show
 from ww_callbacks.keras.fit import batches_done, inner_optimizer, nothing_to_end, steps_done, when_left
 from ww_callbacks.monitor import Monitor, Published, crosses
-from ww_callbacks.monitor.options import OnError, Options, WhenBusy
+from ww_callbacks.monitor.options import Options
 from ww_callbacks.monitor.schedule import schedule
-from ww_callbacks.report import History, Report
-from ww_callbacks.spectra import Precision
+from ww_callbacks.report import History
 
 _BASELINE_TRIES = 2
 
@@ -29,7 +27,8 @@ _monitors: weakref.WeakKeyDictionary[keras.Model, weakref.ref[SpectralMonitor]] 
 
 
 @keras.saving.register_keras_serializable(package="ww_callbacks")
-class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
+@dataclass(kw_only=True, eq=False)
+class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
     """Watches the spectra of a model's weights while it trains.
 
     A snapshot of the weights is taken before the first step (the baseline; after it, where a model is built by its
@@ -46,43 +45,11 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     fetched once per snapshot and at no other batch.
 
     Args:
-        every_n_steps: optimizer steps between snapshots; 200 where neither this nor ``every_n_epochs`` is given.
+        every_n_steps: optimizer steps between snapshots; 200 if neither this nor ``every_n_epochs`` is given.
         every_n_epochs: epochs between snapshots, instead of steps.
-        layers: patterns of layers to keep, ``"!pattern"`` to leave out; None for all.
-        max_rows: embeddings with more rows are skipped.
-        split: fused projections, pattern → number of equal parts or the size of each, such as ``{"*.qkv": 3}``.
-        log_every_layer: which layers get metrics of their own: "auto" (all up to 64, else 64 spread over the depth),
-            True, False, or patterns.
-        figures: pictures, histograms and a table in words where results go to TensorBoard, drawn in the worker process:
-            True (spectra of the worst layer and of three spread over the depth), False, or patterns of up to 8 layers.
-        log_dir: folder for TensorBoard; None for none.
-        jsonl: a file for all results as JSON lines, or True for ``<log_dir>/ww_history.jsonl``.
         prog_bar: show ``ww/alpha`` in the progress bar of ``fit``.
-        on_result: called with each :class:`~ww_callbacks.report.Report`.
-        conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" or "none".
-        randomize: compare each layer with a shuffled copy of itself: correlation traps.
-        precision: "float64", or "float32" for two thirds of the time and a small error of alpha, which is estimated.
-        interval: 95 % interval of alpha: "asymptotic", or "bootstrap" with xmin chosen anew in 40 resampled spectra.
-        fit: "PL", a power law, or "TPL", a truncated one.
-        seed: of the shuffle and of all resampling.
-        executor: where layers are analysed: "process" (a process of its own), "thread" (threads of this one), "sync"
-            (at once, training waits), or a ``concurrent.futures.Executor``, such as a Dask cluster's, which is not shut
-            down.
-        workers: processes or threads that analyse, where they are our own.
-        when_busy: what happens to a snapshot for which no slot is free: "skip" it (and count), or "wait", which makes
-            what is known at a step depend on the step alone.
-        slots: copies of the analysed weights that may be alive at the same time.
-        budget: CPU time of the analysis: a share of one core such as 0.05, or seconds per snapshot such as "30s". Where
-            not all layers fit, they take turns, the stalest first. None for all layers at each snapshot.
-        reuse_control: how far the distribution of a layer's elements may move, in standard deviations, before its
-            shuffled control is computed anew, such as 0.02; 0 for a new one at each snapshot. The column
-            ``control_step`` says how old it is.
-        max_bytes: memory that the copies may take; monitoring ends with a warning where they need more. None for no
-            limit but that of the machine.
-        layer_timeout: seconds that the analysis of one layer may take: of CPU time, and of the clock where it does not
-            get on.
-        drain_timeout: seconds to wait for late results at the end.
-        on_error: "warn" once and end monitoring, or "raise".
+
+    All other arguments are those of :class:`ww_callbacks.monitor.options.Options`.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -98,68 +65,15 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         (True, 0, 4)
     """
 
-    def __init__(
-        self,
-        *,
-        every_n_steps: int | None = None,
-        every_n_epochs: int | None = None,
-        layers: list[str] | None = None,
-        max_rows: int = 50_000,
-        split: dict[str, int | list[int]] | None = None,
-        log_every_layer: bool | str | list[str] = "auto",
-        figures: bool | list[str] = True,
-        log_dir: str | None = None,
-        jsonl: bool | str | None = None,
-        prog_bar: bool = False,
-        on_result: Callable[[Report], object] | None = None,
-        conv_scale: ConvScale = "weightwatcher",
-        randomize: bool = True,
-        precision: Precision = "float64",
-        interval: Interval = "asymptotic",
-        fit: Fit = "PL",
-        seed: int = 0,
-        executor: str | Executor = "process",
-        workers: int = 1,
-        when_busy: WhenBusy = "skip",
-        slots: int = 2,
-        budget: float | str | None = None,
-        reuse_control: float = 0.0,
-        max_bytes: int | None = None,
-        layer_timeout: float = 600.0,
-        drain_timeout: float = 60.0,
-        on_error: OnError = "warn",
-    ) -> None:
-        super().__init__()
-        every_n_steps = schedule(every_n_steps, every_n_epochs)
-        check_places(log_dir, jsonl)
-        check_flag("prog_bar", prog_bar)
-        self._prog_bar = prog_bar
-        self._every_n_epochs, self._log_dir, self._jsonl = every_n_epochs, log_dir, jsonl
-        self._options = Options(
-            every_n_steps=every_n_steps,
-            layers=layers,
-            max_rows=max_rows,
-            split=split,
-            log_every_layer=log_every_layer,
-            figures=figures,
-            on_result=on_result,
-            conv_scale=conv_scale,
-            randomize=randomize,
-            precision=precision,
-            interval=interval,
-            fit=fit,
-            seed=seed,
-            executor=executor,
-            workers=workers,
-            when_busy=when_busy,
-            slots=slots,
-            budget=budget,
-            reuse_control=reuse_control,
-            max_bytes=max_bytes,
-            layer_timeout=layer_timeout,
-            drain_timeout=drain_timeout,
-            on_error=on_error,
-        )
+    every_n_steps: int | None = None
+    every_n_epochs: int | None = None
+    prog_bar: bool = False
+
+    def __post_init__(self) -> None:
+        keras.callbacks.Callback.__init__(self)
+        self.every_n_steps = schedule(self.every_n_steps, self.every_n_epochs)
+        super().__post_init__()
+        check_flag("prog_bar", self.prog_bar)
         self.monitor: Monitor | None = None
         self._end_watch: Callable[[], None] = nothing_to_end
         self._bar: Any = None
@@ -203,7 +117,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             if previous.history and self._watched is not None and self._watched() is model:
                 self._known = (previous.history.steps[-1], previous.metrics)
         self._watched = weakref.ref(model)
-        self.monitor = Monitor(model, log_dir=self._log_dir, jsonl=self._jsonl, **self._options.as_arguments())
+        self.monitor = Monitor(model, **self.as_arguments())
         self._end_watch()
         self._end_watch = when_left(sys._getframe(2), model, self.monitor.close)
         self._bar = bar_of(sys._getframe(2))
@@ -253,7 +167,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             return
         self._ended_epoch, self._step = epoch, steps_done(self.model)
         self.monitor.step(self._step)
-        if self._every_n_epochs is not None and crosses(epoch, epoch + 1, self._every_n_epochs):
+        if self.every_n_epochs is not None and crosses(epoch, epoch + 1, self.every_n_epochs):
             self.monitor.snapshot(self._step)
         if not self._logged:
             self.monitor.wait_for_first()
@@ -272,14 +186,12 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         self._bar = None
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments as plain values; a function or an executor is not among them."""
-        config = self._options.as_arguments()
-        del config["on_result"]
+        """The arguments as plain values, without functions, outputs and external executors."""
+        config = self.as_arguments() | {"every_n_epochs": self.every_n_epochs, "prog_bar": self.prog_bar}
+        del config["on_result"], config["outputs"]
         if not isinstance(config["executor"], str):
             del config["executor"]
-        places: dict[str, object] = {"log_dir": self._log_dir, "jsonl": self._jsonl}
-        plain = {name: os.fspath(to) if isinstance(to, os.PathLike) else to for name, to in places.items()}
-        return config | plain | {"every_n_epochs": self._every_n_epochs, "prog_bar": self._prog_bar}
+        return {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in config.items()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SpectralMonitor:
@@ -292,7 +204,7 @@ class SpectralMonitor(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _show(self) -> None:
         if self._bar is not None:
-            show(self._bar, self.published.metrics if self._prog_bar else None)
+            show(self._bar, self.published.metrics if self.prog_bar else None)
 
     def _take_baseline(self, monitor: Monitor) -> None:
         """Before the first step; once more after it, where a model is built by its first call."""

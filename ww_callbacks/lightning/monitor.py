@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ww_callbacks.analysis import ConvScale, Fit, Interval
 from ww_callbacks.checks import check_flag, check_path, warn
 from ww_callbacks.lightning.base import Callback, Trainer, log
 from ww_callbacks.lightning.distributed import ranks_of, unsupported
 from ww_callbacks.lightning.first_check import anybody_checks, checkpoint_checks_batches, scheduler_checks_steps
 from ww_callbacks.lightning.loggers import is_tensorboard, logger_outputs
 from ww_callbacks.monitor import Monitor, Published, crosses
-from ww_callbacks.monitor.options import OnError, Options, WhenBusy
+from ww_callbacks.monitor.options import Options
 from ww_callbacks.monitor.schedule import schedule
 from ww_callbacks.outputs.jsonl import FILE_NAME
-from ww_callbacks.report import History, Report
+from ww_callbacks.report import History
 from ww_callbacks.signals.signal import Signal
-from ww_callbacks.spectra import Precision
 from ww_callbacks.torch.ranks import on_first_rank
 
 if TYPE_CHECKING:
@@ -30,7 +28,8 @@ if TYPE_CHECKING:
 ALPHA = "ww/alpha"
 
 
-class SpectralMonitor(Callback):
+@dataclass(kw_only=True, eq=False)
+class SpectralMonitor(Options, Callback):
     """Watches the spectra of a model's weights while it trains.
 
     A snapshot of the weights is taken at the start of training (the baseline), whenever ``trainer.global_step``
@@ -52,43 +51,13 @@ class SpectralMonitor(Callback):
         published: metrics and verdicts of attached signals as of the last snapshot step, the same on every rank.
 
     Args:
-        every_n_steps: optimizer steps between snapshots; 200 where neither this nor ``every_n_epochs`` is given.
+        every_n_steps: optimizer steps between snapshots; 200 if neither this nor ``every_n_epochs`` is given.
         every_n_epochs: epochs between snapshots, instead of steps.
-        layers: patterns of layers to keep, ``"!pattern"`` to leave out; None for all.
-        log_every_layer: which layers get metrics of their own: "auto" (all up to 64, else 64 spread over the depth),
-            True, False, or patterns.
-        figures: pictures, histograms and a table in words where results go to TensorBoard, drawn in the worker process:
-            True (spectra of the worst layer and of three spread over the depth), False, or patterns of up to 8 layers.
-        log_dir: folder for TensorBoard where no logger of the trainer writes for it.
-        jsonl: a file for all results as JSON lines, or True for ``ww_history.jsonl`` beside the run.
         prog_bar: show ``ww/alpha`` in the progress bar of the trainer.
-        on_result: called with each :class:`~ww_callbacks.report.Report`.
-        max_rows: embeddings with more rows are skipped.
-        split: fused projections, pattern → number of equal parts or the size of each, such as ``{"*.qkv": 3}``.
-        conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" or "none".
-        randomize: compare each layer with a shuffled copy of itself: correlation traps.
-        precision: "float64", or "float32" for two thirds of the time and a small error of alpha, which is estimated.
-        interval: 95 % interval of alpha: "asymptotic", or "bootstrap" with xmin chosen anew in 40 resampled spectra.
-        fit: "PL", a power law, or "TPL", a truncated one.
-        seed: of the shuffle and of all resampling.
-        executor: where layers are analysed: "process" (a process of its own), "thread" (threads of this one), "sync"
-            (at once, training waits), or a ``concurrent.futures.Executor``, such as a Dask cluster's, which is not shut
-            down.
-        workers: processes or threads that analyse, where they are our own.
-        when_busy: what happens to a snapshot for which no slot is free: "skip" it (and count), or "wait", which makes
-            what is known at a step depend on the step alone.
-        slots: copies of the analysed weights that may be alive at the same time.
-        budget: CPU time of the analysis: a share of one core such as 0.05, or seconds per snapshot such as "30s". Where
-            not all layers fit, they take turns, the stalest first. None for all layers at each snapshot.
-        reuse_control: how far the distribution of a layer's elements may move, in standard deviations, before its
-            shuffled control is computed anew, such as 0.02; 0 for a new one at each snapshot. The column
-            ``control_step`` says how old it is.
-        max_bytes: memory that the copies may take; monitoring ends with a warning where they need more. None for no
-            limit but that of the machine.
-        layer_timeout: seconds that the analysis of one layer may take: of CPU time, and of the clock where it does not
-            get on.
-        drain_timeout: seconds to wait for late results at the end.
-        on_error: "warn" once and end monitoring, or "raise".
+        log_dir: TensorBoard folder; not used if the trainer has a TensorBoard logger.
+        jsonl: JSON lines file for all results, or True for ``ww_history.jsonl`` in the trainer's log directory.
+
+    All other arguments are those of :class:`ww_callbacks.monitor.options.Options`.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -99,68 +68,14 @@ class SpectralMonitor(Callback):
         >>> trainer = Trainer(callbacks=[SpectralMonitor(every_n_steps=50)], logger=False)
     """
 
-    def __init__(
-        self,
-        *,
-        every_n_steps: int | None = None,
-        every_n_epochs: int | None = None,
-        layers: list[str] | None = None,
-        log_every_layer: bool | str | list[str] = "auto",
-        figures: bool | list[str] = True,
-        log_dir: str | None = None,
-        jsonl: bool | str | None = None,
-        prog_bar: bool = False,
-        on_result: Callable[[Report], object] | None = None,
-        max_rows: int = 50_000,
-        split: dict[str, int | list[int]] | None = None,
-        conv_scale: ConvScale = "weightwatcher",
-        randomize: bool = True,
-        precision: Precision = "float64",
-        interval: Interval = "asymptotic",
-        fit: Fit = "PL",
-        seed: int = 0,
-        executor: str | Executor = "process",
-        workers: int = 1,
-        when_busy: WhenBusy = "skip",
-        slots: int = 2,
-        budget: float | str | None = None,
-        reuse_control: float = 0.0,
-        max_bytes: int | None = None,
-        layer_timeout: float = 600.0,
-        drain_timeout: float = 60.0,
-        on_error: OnError = "warn",
-    ) -> None:
-        every_n_steps = schedule(every_n_steps, every_n_epochs)
-        check_path("log_dir", log_dir)
-        check_path("jsonl", jsonl, or_bool=True)
-        check_flag("prog_bar", prog_bar)
-        self._every_n_epochs, self._log_dir, self._jsonl = every_n_epochs, log_dir, jsonl
-        self._prog_bar = prog_bar
-        self._options = Options(
-            every_n_steps=every_n_steps,
-            layers=layers,
-            log_every_layer=log_every_layer,
-            figures=figures,
-            on_result=on_result,
-            max_rows=max_rows,
-            split=split,
-            conv_scale=conv_scale,
-            randomize=randomize,
-            precision=precision,
-            interval=interval,
-            fit=fit,
-            seed=seed,
-            executor=executor,
-            workers=workers,
-            when_busy=when_busy,
-            slots=slots,
-            budget=budget,
-            reuse_control=reuse_control,
-            max_bytes=max_bytes,
-            layer_timeout=layer_timeout,
-            drain_timeout=drain_timeout,
-            on_error=on_error,
-        )
+    every_n_steps: int | None = None
+    every_n_epochs: int | None = None
+    prog_bar: bool = False
+
+    def __post_init__(self) -> None:
+        self.every_n_steps = schedule(self.every_n_steps, self.every_n_epochs)
+        super().__post_init__()
+        check_flag("prog_bar", self.prog_bar)
         self.monitor: Monitor | None = None
         self.published = Published()
         self._signals: dict[str, Signal] = {}
@@ -214,7 +129,7 @@ class SpectralMonitor(Callback):
         if not self._is_watching:
             return
         last, self._step = self._step, trainer.global_step
-        every = self._options.every_n_steps
+        every = self.every_n_steps
         if every is not None and crosses(last, self._step, every):
             self._round(trainer, lambda: self._watched.step(self._step))
         elif self.monitor is not None:
@@ -232,7 +147,7 @@ class SpectralMonitor(Callback):
         if not self._is_watching:
             return
         epoch = trainer.current_epoch + 1
-        if self._every_n_epochs is not None and crosses(epoch - 1, epoch, self._every_n_epochs):
+        if self.every_n_epochs is not None and crosses(epoch - 1, epoch, self.every_n_epochs):
             self._round(trainer, lambda: self._watched.snapshot(trainer.global_step))
         self._wait_for_first(trainer)
 
@@ -254,8 +169,8 @@ class SpectralMonitor(Callback):
     @property
     def state_key(self) -> str:
         """Several monitors may stand in a list, each with a schedule or layers of its own."""
-        schedule = {"every_n_steps": self._options.every_n_steps, "every_n_epochs": self._every_n_epochs}
-        return f"{type(self).__qualname__}{schedule | {'layers': self._options.layers}}"
+        schedule = {"every_n_steps": self.every_n_steps, "every_n_epochs": self.every_n_epochs}
+        return f"{type(self).__qualname__}{schedule | {'layers': self.layers}}"
 
     def state_dict(self) -> dict[str, Any]:
         """What a training needs that goes on from a checkpoint, on the first rank; plain values."""
@@ -275,14 +190,16 @@ class SpectralMonitor(Callback):
         assert self.monitor is not None
         return self.monitor
 
-    def _start(self, trainer: Trainer, pl_module: LightningModule, jsonl: str | None) -> None:
+    def _start(self, trainer: Trainer, pl_module: LightningModule, jsonl: str | os.PathLike[str] | None) -> None:
         previous, step = self.monitor, trainer.global_step
         self.monitor = Monitor(
             pl_module,
-            outputs=logger_outputs(trainer),
-            log_dir=None if any(map(is_tensorboard, trainer.loggers)) else self._log_dir,
-            jsonl=jsonl,
-            **self._options.as_arguments(),
+            **self.as_arguments()
+            | {
+                "outputs": [*self.outputs, *logger_outputs(trainer)],
+                "log_dir": None if any(map(is_tensorboard, trainer.loggers)) else self.log_dir,
+                "jsonl": jsonl,
+            },
         )
         for name, signal in self._signals.items():
             self.monitor.attach(name, signal)
@@ -303,7 +220,7 @@ class SpectralMonitor(Callback):
         if published is not None:
             self.published = published
             trainer.callback_metrics.update({key: torch.tensor(value) for key, value in published.metrics.items()})
-            if self._prog_bar and ALPHA in published.metrics:
+            if self.prog_bar and ALPHA in published.metrics:
                 trainer.progress_bar_metrics[ALPHA] = published.metrics[ALPHA]
 
     def _act(self, action: Callable[[], object]) -> Published | None:
@@ -336,10 +253,14 @@ class SpectralMonitor(Callback):
         log.info("A callback monitors a ww/ metric: its first check waits for the first result.")
         self._watched.wait_for_first()
 
-    def _jsonl_path(self, trainer: Trainer) -> str | None:
-        if self._jsonl is True:
+    def _check_places(self) -> None:
+        check_path("log_dir", self.log_dir)
+        check_path("jsonl", self.jsonl, or_bool=True)
+
+    def _jsonl_path(self, trainer: Trainer) -> str | os.PathLike[str] | None:
+        if self.jsonl is True:
             return os.path.join(trainer.log_dir or trainer.default_root_dir, FILE_NAME)
-        return self._jsonl or None
+        return self.jsonl or None
 
 
 def monitor_of(trainer: Trainer, asking: str, source: SpectralMonitor | None = None) -> SpectralMonitor:

@@ -6,28 +6,24 @@ It knows no framework. The callbacks are thin shells over it, and a hand-written
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from ww_callbacks.analysis import ConvScale, Fit, Interval
-from ww_callbacks.checks import check_places, warn
-from ww_callbacks.engine import Engine, Limits, Status, resident_bytes, wait_for
-from ww_callbacks.engine.budget import parse_budget
-from ww_callbacks.monitor.options import Figures, LogEveryLayer, OnError, Options, Split, WhenBusy
-from ww_callbacks.monitor.publishing import Output, Published, Publisher, own_outputs
+from ww_callbacks.checks import warn
+from ww_callbacks.engine import Engine, Status, resident_bytes, wait_for
+from ww_callbacks.monitor.options import Options
+from ww_callbacks.monitor.publishing import Published, Publisher, own_outputs
 from ww_callbacks.monitor.resuming import Resumed
 from ww_callbacks.monitor.schedule import crosses
 from ww_callbacks.patterns import matching
-from ww_callbacks.report import History, Report
+from ww_callbacks.report import History
 from ww_callbacks.signals.learning_rate import VERDICTS, LayerRatios, ratios_by_name
 from ww_callbacks.signals.signal import Signal
 from ww_callbacks.signals.stop import VERDICT as STOP_VERDICT
 from ww_callbacks.signals.stop import EarlyStopping, stop_message
-from ww_callbacks.spectra import Precision
 from ww_callbacks.weights import Layer, find_layers, select_layers
 
 PICTURES_TIMEOUT = 10.0
@@ -36,7 +32,8 @@ PICTURES_TIMEOUT = 10.0
 _log = logging.getLogger("ww_callbacks")
 
 
-class Monitor:
+@dataclass(kw_only=True, eq=False)
+class Monitor(Options):
     """Watches the spectra of a model's weights while a loop trains it.
 
     Every ``every_n_steps`` optimizer steps the weights are copied into memory shared with a worker process, which
@@ -45,43 +42,8 @@ class Monitor:
 
     Args:
         model: a torch module, or a mapping name → array whose arrays are changed in place.
-        every_n_steps: optimizer steps between snapshots; None for a snapshot only where :meth:`snapshot` is called.
-        layers: patterns of layers to keep, ``"!pattern"`` to leave out; None for all.
-        log_every_layer: which layers get metrics of their own: "auto" (all up to 64, else 64 spread over the depth
-            and kept for the run), True, False, or patterns.
-        figures: pictures, histograms and a table in words where results go to TensorBoard, drawn in the worker process:
-            True (spectra of the worst layer and of three spread over the depth), False, or patterns of up to 8 layers.
-        log_dir: folder for TensorBoard, written to ``<log_dir>/ww``; None for none.
-        jsonl: a file for all results as JSON lines, or True for ``<log_dir>/ww_history.jsonl``.
-        on_result: called with each report.
-        outputs: further places for results.
-        max_rows: embeddings with more rows are skipped.
-        split: fused projections, pattern → number of equal parts or the size of each, such as ``{"*.qkv": 3}``.
-        conv_scale: factor on the eigenvalues of convolutions, see :class:`ww_callbacks.analysis.Settings`.
-        randomize: compare each layer with a shuffled copy of itself: correlation traps.
-        precision: "float64", or "float32" for two thirds of the time and a small error of alpha, which is estimated.
-        interval: 95 % interval of alpha: "asymptotic", or "bootstrap" with xmin chosen anew in 40 resampled spectra.
-        fit: "PL", a power law, or "TPL", a truncated one.
-        seed: of the shuffle and of all resampling.
-        executor: where layers are analysed: "process" (a process of its own), "thread" (threads of this one), "sync"
-            (at once, training waits), or a ``concurrent.futures.Executor``, such as a Dask cluster's, which is not shut
-            down.
-        workers: processes or threads that analyse, where they are our own.
-        when_busy: what happens to a snapshot for which no slot is free: "skip" it (and count), or "wait": each
-            snapshot first collects the results of the one before, and nothing is collected in between, so that
-            what is known at a step depends on the step alone.
-        slots: copies of the analysed weights that may be alive at the same time.
-        budget: CPU time of the analysis: a share of one core such as 0.05, or seconds per snapshot such as "30s". Where
-            not all layers fit, they take turns, the stalest first. None for all layers at each snapshot.
-        reuse_control: how far the distribution of a layer's elements may move, in standard deviations, before its
-            shuffled control is computed anew, such as 0.02; 0 for a new one at each snapshot. The column
-            ``control_step`` says how old it is.
-        max_bytes: memory that the copies may take; monitoring ends with a warning where they need more. None for no
-            limit but that of the machine.
-        layer_timeout: seconds that the analysis of one layer may take: of CPU time, and of the clock where it does not
-            get on.
-        drain_timeout: seconds to wait for late results at the end, and for a slot where one is waited for.
-        on_error: "warn" once and end monitoring, or "raise".
+
+    All other arguments are those of :class:`ww_callbacks.monitor.options.Options`.
 
     Raises:
         TypeError: an argument, or the model, is of the wrong kind.
@@ -100,77 +62,14 @@ class Monitor:
         (0, 20)
     """
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        every_n_steps: int | None = 200,
-        layers: Sequence[str] | None = None,
-        log_every_layer: LogEveryLayer = "auto",
-        figures: Figures = True,
-        log_dir: str | os.PathLike[str] | None = None,
-        jsonl: bool | str | os.PathLike[str] | None = None,
-        on_result: Callable[[Report], object] | None = None,
-        outputs: Iterable[Output] = (),
-        max_rows: int = 50_000,
-        split: Split | None = None,
-        conv_scale: ConvScale = "weightwatcher",
-        randomize: bool = True,
-        precision: Precision = "float64",
-        interval: Interval = "asymptotic",
-        fit: Fit = "PL",
-        seed: int = 0,
-        executor: str | Executor = "process",
-        workers: int = 1,
-        when_busy: WhenBusy = "skip",
-        slots: int = 2,
-        budget: float | str | None = None,
-        reuse_control: float = 0.0,
-        max_bytes: int | None = None,
-        layer_timeout: float = 600.0,
-        drain_timeout: float = 60.0,
-        on_error: OnError = "warn",
-    ) -> None:
-        self._options = Options(
-            every_n_steps=every_n_steps,
-            layers=layers,
-            log_every_layer=log_every_layer,
-            figures=figures,
-            on_result=on_result,
-            max_rows=max_rows,
-            split=split,
-            conv_scale=conv_scale,
-            randomize=randomize,
-            precision=precision,
-            interval=interval,
-            fit=fit,
-            seed=seed,
-            executor=executor,
-            workers=workers,
-            when_busy=when_busy,
-            slots=slots,
-            budget=budget,
-            reuse_control=reuse_control,
-            max_bytes=max_bytes,
-            layer_timeout=layer_timeout,
-            drain_timeout=drain_timeout,
-            on_error=on_error,
-        )
-        self._every = every_n_steps
-        self._model = model
-        check_places(log_dir, jsonl)
+    model: Any = field(kw_only=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._check_model()
-        own = own_outputs(log_dir, jsonl, strict=on_error == "raise")
-        self._publisher = Publisher(self._options, [*outputs, *own], lambda values: self._engine.draw(values))
-        limits = Limits(
-            executor=executor,
-            workers=workers,
-            slots=slots,
-            layer_timeout=layer_timeout,
-            budget=parse_budget(budget),
-            max_bytes=max_bytes,
-        )
-        self._engine = Engine(self._options.settings(), limits)
+        own = own_outputs(self.log_dir, self.jsonl, strict=self.on_error == "raise")
+        self._publisher = Publisher(self, [*self.outputs, *own], lambda values: self._engine.draw(values))
+        self._engine = Engine(self.settings(), self.limits())
         self._started = time.monotonic()
         self._hook_seconds = 0.0
         self._restored: Resumed | None = None
@@ -198,7 +97,7 @@ class Monitor:
         if known is not None:
             self._publisher.restore(known.history, known.published)
             self._last_snapshot, self.skipped = known.last_report, known.skipped
-        if baseline and (known is None or known.is_snapshot_due(step, self._every)):
+        if baseline and (known is None or known.is_snapshot_due(step, self.every_n_steps)):
             self.snapshot(step)
 
     def state_dict(self) -> dict[str, Any]:
@@ -253,10 +152,10 @@ class Monitor:
             self.start(step)
             return
         self._last_step = step
-        if self._every is not None and crosses(last, step, self._every):
+        if self.every_n_steps is not None and crosses(last, step, self.every_n_steps):
             self.snapshot(step)
         elif self._engine:
-            self._safely(self._collect if self._options.when_busy == "skip" else self._engine.hand_over)
+            self._safely(self._collect if self.when_busy == "skip" else self._engine.hand_over)
 
     def is_due(self, step: int) -> bool:
         """Whether :meth:`step` would take a snapshot.
@@ -264,9 +163,9 @@ class Monitor:
         Args:
             step: number of finished optimizer steps.
         """
-        if self._closed or self._every is None:
+        if self._closed or self.every_n_steps is None:
             return False
-        return self._last_step is None or crosses(self._last_step, step, self._every)
+        return self._last_step is None or crosses(self._last_step, step, self.every_n_steps)
 
     def attach(self, name: str, signal: Signal) -> None:
         """Let a signal judge the history after each report; its metrics are logged with the report.
@@ -294,11 +193,6 @@ class Monitor:
     def metrics(self) -> Mapping[str, float]:
         """The latest ``ww/…`` metrics, as of the last snapshot step."""
         return self.published.metrics
-
-    @property
-    def model(self) -> Any:
-        """What is watched."""
-        return self._model
 
     def lr_ratios(self) -> dict[str, float]:
         """By what to multiply the learning rate of each layer, by name, as of the last snapshot step.
@@ -398,7 +292,7 @@ class Monitor:
         if self._last_step is None or step > self._last_step:
             self._last_step = step
         if self._last_snapshot is None or step > self._last_snapshot:
-            patience = self._options.drain_timeout if self._options.when_busy == "wait" else 0.0
+            patience = self.drain_timeout if self.when_busy == "wait" else 0.0
             self._safely(lambda: self._snapshot(step, patience))
 
     def wait_for_first(self) -> bool:
@@ -408,7 +302,7 @@ class Monitor:
             Whether there are any.
         """
         if not len(self.history) and self._engine and not self._closed:
-            self._safely(lambda: self._collect(1, self._options.drain_timeout))
+            self._safely(lambda: self._collect(1, self.drain_timeout))
         if not self.published.reports:  # they may have come in since the last snapshot step
             self._publisher.update(self._last_step)
         return len(self.history) > 0
@@ -423,14 +317,14 @@ class Monitor:
             return
         step = self._last_step if step is None else int(step)
         self._last_step = step
-        end = time.monotonic() + self._options.drain_timeout
+        end = time.monotonic() + self.drain_timeout
         if step is not None and (self._last_snapshot is None or step > self._last_snapshot):
             self._safely(lambda: self._snapshot(step, end - time.monotonic()))
         self._safely(lambda: self._collect(len(self._engine), end - time.monotonic(), bar=True))
         self._safely(lambda: self._publisher.finish(min(end, time.monotonic() + PICTURES_TIMEOUT)))
         self._publisher.update(self._last_step)
         if self._engine and not self._closed:
-            warn(f"{len(self._engine)} snapshots were not analysed within {self._options.drain_timeout:g} s")
+            warn(f"{len(self._engine)} snapshots were not analysed within {self.drain_timeout:g} s")
         self.close()
 
     def close(self) -> None:
@@ -457,10 +351,10 @@ class Monitor:
 
     def _check_model(self) -> None:
         """Unknown models and misspelt patterns are the user's errors: they are told before training begins."""
-        found = find_layers(self._model, self._options.max_rows, self._options.split)
-        select_layers(found, self._options.layers)
+        found = find_layers(self.model, self.max_rows, self.split)
+        select_layers(found, self.layers)
         for name in ("log_every_layer", "figures"):
-            patterns = getattr(self._options, name)
+            patterns = getattr(self, name)
             if not isinstance(patterns, (bool, str)):
                 matching([layer.name for layer in found], patterns, name)
 
@@ -472,21 +366,19 @@ class Monitor:
             self.skipped += step != self._last_skipped
             self._last_skipped = step
             return
-        layers = select_layers(
-            find_layers(self._model, self._options.max_rows, self._options.split), self._options.layers
-        )
+        layers = select_layers(find_layers(self.model, self.max_rows, self.split), self.layers)
         if all(layer.spec is None for layer in layers):
             self._warn_empty(layers)
             return
         if not self._engine.fits(layers):  # the first ones, or layers initialised late or replaced
-            self._collect(len(self._engine), self._options.drain_timeout)
+            self._collect(len(self._engine), self.drain_timeout)
             self._engine.renew(layers)
         if not self._engine.is_affordable():
             return
         self.skipped -= step == self._last_skipped  # it is made up for
         self._engine.take(layers, step, self.skipped)
         self._last_snapshot = step
-        if self._options.executor == "sync":
+        if self.executor == "sync":
             self._collect()
             self._publisher.update(self._last_step)
 
@@ -508,7 +400,7 @@ class Monitor:
                 action()
         except Exception as error:
             self.close()
-            if self._options.on_error == "raise":
+            if self.on_error == "raise":
                 raise
             warn(f"monitoring has ended, training goes on: {type(error).__name__}: {error}")
             _log.debug("monitoring has ended", exc_info=True)

@@ -1,8 +1,9 @@
-"""The arguments that Monitor and the callbacks of every framework share, checked at once."""
+"""The arguments that Monitor and all callbacks share: declared, documented and validated here only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -14,10 +15,13 @@ from ww_callbacks.checks import (
     check_count,
     check_executor,
     check_patterns,
+    check_places,
     check_seconds,
     check_sizes,
 )
+from ww_callbacks.engine import Limits
 from ww_callbacks.engine.budget import parse_budget
+from ww_callbacks.monitor.publishing import Output
 from ww_callbacks.report import Report
 from ww_callbacks.spectra import Precision
 
@@ -28,43 +32,91 @@ LogEveryLayer = bool | str | Sequence[str]
 Figures = bool | Sequence[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Options:
-    """What :class:`ww_callbacks.Monitor` documents under the same names.
+    """The arguments of :class:`ww_callbacks.Monitor` and of the ``SpectralMonitor`` of every framework.
+
+    Those classes inherit from this one, so each argument is also an attribute.
+
+    Args:
+        every_n_steps: optimizer steps between snapshots; None for snapshots only at the start, at the end and when
+            :meth:`ww_callbacks.Monitor.snapshot` is called.
+        layers: patterns of the layers to analyse, ``"!pattern"`` to exclude; None for all.
+        log_dir: TensorBoard folder, written to ``<log_dir>/ww``; None for no TensorBoard.
+        jsonl: JSON lines file for all results, or True for ``<log_dir>/ww_history.jsonl``.
+        on_result: called with each :class:`~ww_callbacks.report.Report`.
+        outputs: further outputs, each with the methods of :class:`ww_callbacks.monitor.Output`.
+        log_every_layer: layers with their own metrics: "auto" (all if there are at most 64, otherwise 64 spread over
+            the depth), True, False, or patterns.
+        figures: figures, histograms and a summary table for TensorBoard, drawn in a separate process: True (spectra of
+            the worst layer and of three layers spread over the depth), False, or patterns for up to 8 layers.
+        budget: CPU time for the analysis: a share of one core such as 0.05, or seconds per snapshot such as "30s". If
+            not all layers fit, they take turns, the least recently analysed first. None analyses all layers in every
+            snapshot.
+        executor: where layers are analysed: "process" (a separate process), "thread", "sync" (in the training thread,
+            which blocks training), or a ``concurrent.futures.Executor`` such as that of a Dask cluster, which is not
+            shut down.
+        workers: number of worker processes or threads; ignored for an external executor.
+        when_busy: what to do with a snapshot when no slot is free: "skip" (and count) it, or "wait". With "wait", each
+            snapshot first collects the results of the one before and nothing is collected in between, so the results
+            known at a step depend on the step alone.
+        split: how to split fused projections: pattern → number of equal parts or list of sizes, such as
+            ``{"*.qkv": 3}``.
+        max_rows: embeddings with more rows are skipped.
+        conv_scale: scale of convolution eigenvalues, see :class:`ww_callbacks.analysis.Settings`.
+        randomize: compare each layer with a shuffled copy of itself to find correlation traps.
+        precision: "float64", or "float32", which takes two thirds of the time with a small, estimated error of alpha.
+        interval: 95 % confidence interval of alpha: "asymptotic", or "bootstrap" (xmin is chosen anew in 40 resampled
+            spectra).
+        fit: "PL" (power law) or "TPL" (truncated power law).
+        seed: seed of the shuffle and of all resampling.
+        slots: number of copies of the analysed weights held at the same time.
+        reuse_control: how far the distribution of a layer's elements may move, in standard deviations, before its
+            shuffled control is computed anew, such as 0.02; 0 for a new one at each snapshot. The column
+            ``control_step`` says how old it is.
+        max_bytes: memory limit for the copies; monitoring stops with a warning if they need more. None for no limit.
+        layer_timeout: seconds that the analysis of one layer may take, as CPU time, or as wall-clock time if the
+            process is idle.
+        drain_timeout: seconds to wait for pending results at the end, and for a slot if ``when_busy="wait"``.
+        on_error: "warn" once and stop monitoring, or "raise".
 
     Raises:
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument has the wrong type.
         ValueError: an argument has a value that is not allowed.
     """
 
-    every_n_steps: int | None
-    layers: Sequence[str] | None
-    log_every_layer: LogEveryLayer
-    figures: Figures
-    on_result: Callable[[Report], object] | None
-    max_rows: int
-    split: Split | None
-    conv_scale: ConvScale
-    randomize: bool
-    precision: Precision
-    interval: Interval
-    fit: Fit
-    seed: int
-    executor: str | Executor
-    workers: int
-    when_busy: WhenBusy
-    slots: int
-    budget: float | str | None
-    reuse_control: float
-    max_bytes: int | None
-    layer_timeout: float
-    drain_timeout: float
-    on_error: OnError
+    every_n_steps: int | None = 200
+    layers: Sequence[str] | None = None
+    log_dir: str | os.PathLike[str] | None = None
+    jsonl: bool | str | os.PathLike[str] | None = None
+    on_result: Callable[[Report], object] | None = None
+    outputs: Iterable[Output] = ()
+    log_every_layer: LogEveryLayer = "auto"
+    figures: Figures = True
+    budget: float | str | None = None
+    executor: str | Executor = "process"
+    workers: int = 1
+    when_busy: WhenBusy = "skip"
+    split: Split | None = None
+    max_rows: int = 50_000
+    conv_scale: ConvScale = "weightwatcher"
+    randomize: bool = True
+    precision: Precision = "float64"
+    interval: Interval = "asymptotic"
+    fit: Fit = "PL"
+    seed: int = 0
+    slots: int = 2
+    reuse_control: float = 0.0
+    max_bytes: int | None = None
+    layer_timeout: float = 600.0
+    drain_timeout: float = 60.0
+    on_error: OnError = "warn"
 
     def __post_init__(self) -> None:
         if self.every_n_steps is not None:
             check_count("every_n_steps", self.every_n_steps)
         check_patterns("layers", self.layers)
+        self._check_places()
         if self.log_every_layer != "auto" and not isinstance(self.log_every_layer, bool):
             if self.log_every_layer is None:
                 raise TypeError('log_every_layer: expected "auto", True, False or a list of patterns, got None')
@@ -78,7 +130,6 @@ class Options:
         check_count("workers", self.workers)
         check_choice("when_busy", self.when_busy, ("skip", "wait"))
         check_count("slots", self.slots)
-        parse_budget(self.budget)
         if self.max_bytes is not None:
             check_count("max_bytes", self.max_bytes)
         check_count("max_rows", self.max_rows)
@@ -87,12 +138,27 @@ class Options:
         check_seconds("drain_timeout", self.drain_timeout)
         check_choice("on_error", self.on_error, ("warn", "raise"))
         self.settings()
+        self.limits()
 
     def settings(self) -> Settings:
         """How single layers are analysed."""
         names = ("conv_scale", "randomize", "precision", "interval", "fit", "seed", "reuse_control")
         return Settings(**{name: getattr(self, name) for name in names})
 
+    def limits(self) -> Limits:
+        """The resources that the analysis may use."""
+        return Limits(
+            executor=self.executor,
+            workers=self.workers,
+            slots=self.slots,
+            layer_timeout=self.layer_timeout,
+            budget=parse_budget(self.budget),
+            max_bytes=self.max_bytes,
+        )
+
     def as_arguments(self) -> dict[str, Any]:
-        """The options as keyword arguments of Monitor."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """The shared options as keyword arguments of Monitor."""
+        return {field.name: getattr(self, field.name) for field in fields(Options)}
+
+    def _check_places(self) -> None:
+        check_places(self.log_dir, self.jsonl)

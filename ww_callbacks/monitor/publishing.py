@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ww_callbacks.checks import warn
-from ww_callbacks.monitor.options import Options
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlOutput
 from ww_callbacks.outputs.metrics import aggregate_metrics, layer_metrics, spread
 from ww_callbacks.outputs.panel_schedule import Drawing, Gallery
@@ -22,6 +21,9 @@ from ww_callbacks.report import History, Report
 from ww_callbacks.report.history import MOST_ENTRIES
 from ww_callbacks.report.keys import AGGREGATES, is_of_layers
 from ww_callbacks.signals.signal import Signal
+
+if TYPE_CHECKING:
+    from ww_callbacks.monitor.options import Options
 
 NUM_DRAWN = 3
 """Layers whose spectrum is drawn where nobody chose, spread over the depth."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 from torch import nn
 
 from ww_callbacks.monitor import Monitor, Published, crosses
+from ww_callbacks.monitor.options import Options
 from ww_callbacks.report import History
 from ww_callbacks.signals.signal import Signal
 from ww_callbacks.signals.stop import VERDICT, EarlyStopping
 from ww_callbacks.torch.ranks import Ranks, on_first_rank
 
 
-class DistributedMonitor:
+@dataclass(kw_only=True, eq=False)
+class DistributedMonitor(Options):
     """A :class:`ww_callbacks.Monitor` for a loop that several ranks run: the first one watches.
 
     Every rank makes one and calls it alike. At snapshot steps one broadcast over torch's default process group tells
@@ -29,8 +32,8 @@ class DistributedMonitor:
 
     Args:
         model: a torch module, wrapped (DistributedDataParallel, ``fabric.setup``, ``accelerator.prepare``) or not.
-        every_n_steps: optimizer steps between snapshots; None for those at the start and at the end only.
-        options: further arguments of :class:`ww_callbacks.Monitor`.
+
+    All other arguments are those of :class:`ww_callbacks.monitor.options.Options`.
 
     Raises:
         TypeError: an argument, or the model, is of the wrong kind.
@@ -45,17 +48,19 @@ class DistributedMonitor:
         (True, False)
     """
 
-    def __init__(self, model: nn.Module, *, every_n_steps: int | None = 200, **options: Any) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model: expected a torch module, got {type(model).__name__}")
-        self._model, self._every, self._ranks = model, every_n_steps, Ranks.of_torch()
+    model: nn.Module = field(kw_only=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.model, nn.Module):
+            raise TypeError(f"model: expected a torch module, got {type(self.model).__name__}")
+        self._ranks = Ranks.of_torch()
         self._last_step: int | None = None
         self._late_error: Exception | None = None
         self._attached: set[str] = set()
         self.published = Published()
-        arguments = {"every_n_steps": every_n_steps} | options
         self.monitor: Monitor | None = None
-        on_first_rank(self._ranks, model, lambda: self._make(arguments))
+        on_first_rank(self._ranks, self.model, self._make)
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -96,7 +101,7 @@ class DistributedMonitor:
             step: optimizer steps finished so far; None for those of the checkpoint, 0 without one.
         """
         if self._last_step is None:
-            self._last_step, self.published = on_first_rank(self._ranks, self._model, lambda: self._begin(step))
+            self._last_step, self.published = on_first_rank(self._ranks, self.model, lambda: self._begin(step))
 
     def step(self, step: int) -> None:
         """Tell how far training is. Every rank calls it after each optimizer step, with the same number.
@@ -109,7 +114,7 @@ class DistributedMonitor:
             self.start(step)
             return
         self._last_step = int(step)
-        if self._every is not None and crosses(last, int(step), self._every):
+        if self.every_n_steps is not None and crosses(last, int(step), self.every_n_steps):
             self._round(lambda monitor: monitor.step(step))
         elif self.monitor is not None:
             self._between(self.monitor, step)
@@ -157,8 +162,8 @@ class DistributedMonitor:
         else:
             self.close()
 
-    def _make(self, arguments: Mapping[str, Any]) -> None:
-        self.monitor = Monitor(self._model, **arguments)
+    def _make(self) -> None:
+        self.monitor = Monitor(self.model, **self.as_arguments())
 
     def _begin(self, step: int | None) -> tuple[int, Published]:
         assert self.monitor is not None
@@ -168,7 +173,7 @@ class DistributedMonitor:
         return self.monitor.last_step or 0, self.monitor.published
 
     def _round(self, action: Callable[[Monitor], object]) -> None:
-        published = on_first_rank(self._ranks, self._model, lambda: self._act(action))
+        published = on_first_rank(self._ranks, self.model, lambda: self._act(action))
         if published is not None:
             self.published = published
 
