@@ -1,13 +1,13 @@
-# What .ci/run and .ci/full share: a scratch folder, sections that are all run whatever fails, and a summing-up.
+# Shared by .ci/run and .ci/full: a scratch folder, sections that all run even if one fails, and a summary.
 # Sourced, not run.
 
-set -uo pipefail # no -e: a section that fails must not keep the others from running
+set -uo pipefail # no -e: a failing section must not prevent the others from running
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 scratch=$(mktemp -d)
 child=
 
-# Whatever ends the script also ends the section it is in, which runs in a process group of its own.
+# When the script exits, end its current section, which runs in a separate process group.
 leave() {
     if [ -n "$child" ]; then
         kill -TERM -- "-$child" 2>/dev/null
@@ -20,14 +20,14 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK=1
-# Trained networks for the comparison with WeightWatcher, where they lie beside the checkout; skipped without them.
+# Trained networks for the comparison with WeightWatcher, if they exist next to the checkout; skipped otherwise.
 export WW_TEST_WEIGHTS=${WW_TEST_WEIGHTS:-$root/../shared/weights}
 
 results=()
 failures=0
 
-# section TITLE COMMAND...: runs the command, or function, in a shell of its own that stops at the first error. With
-# ONLY='oldest|newest' in the environment, only the sections whose title matches run.
+# section TITLE COMMAND...: runs the command or function in a subshell that stops at the first error. With
+# ONLY='oldest|newest' in the environment, only the sections whose titles match are run.
 section() {
     local title=$1 started=$SECONDS status verdict=ok
     shift
@@ -53,7 +53,7 @@ section() {
     printf '──── %s after %d s: %s\n' "$title" $((SECONDS - started)) "$verdict"
 }
 
-# summary: prints how every section ended and leaves with 1 if any failed.
+# summary: prints the result of every section and exits with 1 if any failed.
 summary() {
     printf '\n════ Summary, %d s in all\n' "$SECONDS"
     printf '%s\n' "${results[@]}"
@@ -64,7 +64,7 @@ summary() {
     printf 'all %d sections passed\n' "${#results[@]}"
 }
 
-# copy_tree FOLDER: the working tree as it would be committed now, with new files, without ignored ones.
+# copy_tree FOLDER: copies the working tree, with new files and without ignored ones.
 copy_tree() {
     mkdir -p "$1"
     (cd "$root" && git ls-files -z --cached --others --exclude-standard |
@@ -73,7 +73,7 @@ copy_tree() {
         done | tar -c --null -T -) | tar -x -C "$1"
 }
 
-# readme_command NAME FOLDER: the one line of the bash block after `<!-- command: NAME -->` in the folder's README.md.
+# readme_command NAME FOLDER: prints the single line of the bash block after `<!-- command: NAME -->` in the folder's README.md.
 readme_command() {
     local line
     line=$(awk -v mark="<!-- command: $1 -->" '
@@ -89,7 +89,7 @@ readme_command() {
     printf '%s\n' "$line"
 }
 
-# run_readme_command NAME FOLDER: runs that line in the folder, as somebody would who pasted it into a shell.
+# run_readme_command NAME FOLDER: runs that line in the folder, as if pasted into a shell.
 run_readme_command() {
     local line
     line=$(readme_command "$1" "$2")
