@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ww_callbacks import spectra
 from ww_callbacks.analysis.settings import Settings
-from ww_callbacks.report import Warning_
+from ww_callbacks.report import TailWarning
 
 Floats = NDArray[np.float64]
 
@@ -105,7 +105,7 @@ def _finger_shift(positive: Floats, power: spectra.PowerLawFit) -> float | None:
     return spectra.fit_power_law(rest).alpha - power.alpha if rest[0] < rest[-1] else None
 
 
-def _warning(low: float | None, high: float | None, reliable: bool, formed: bool, total: int) -> Warning_:
+def _warning(low: float | None, high: float | None, reliable: bool, formed: bool, total: int) -> TailWarning:
     if reliable and high is not None and high < OVER_TRAINED:
         return "over-trained"
     if low is not None and low > UNDER_TRAINED and total >= MIN_RELIABLE_EVALS:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
 
 from ww_callbacks.analysis import LayerSpec
 from ww_callbacks.report import LayerReport, Report
 from ww_callbacks.weights import Layer
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.task import read_answer
-
-_SCALES = ("log_norm", "log_spectral_norm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +108,8 @@ def change_per_step(before: LayerReport, after: LayerReport) -> float:
         >>> change_per_step(before, LayerReport(name="fc", kind="Linear", step=10, log_norm=2.0, log_spectral_norm=0.5))
         0.1
     """
-    pairs: list[tuple[Any, Any]] = [(getattr(before, name), getattr(after, name)) for name in _SCALES]
-    if before.step is None or after.step is None or after.step <= before.step or None in sum(pairs, ()):
+    if before.step is None or after.step is None or after.step <= before.step:
         return 0.0
-    return float(sum(abs(new - old) for old, new in pairs)) / (after.step - before.step)
+    pairs = (before.log_norm, after.log_norm), (before.log_spectral_norm, after.log_spectral_norm)
+    changes = [abs(new - old) for old, new in pairs if old is not None and new is not None]
+    return sum(changes) / (after.step - before.step) if len(changes) == len(pairs) else 0.0

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from ww_callbacks.analysis import LayerSpec, Settings, as_matrices, conv_factor
 from ww_callbacks.report import LayerReport
+from ww_callbacks.report.scaling import divide_eigenvalues
 from ww_callbacks.spectra import shuffle_matrix
 from ww_callbacks.weights import Layer
-
-_SCALED = ("norm", "spectral_norm", "lambda_max", "xmin", "xmax", "bulk_min", "bulk_max", "max_rand_eval")
 
 
 def shuffled_layer(layer: Layer, seed: int) -> Layer:
@@ -42,8 +40,7 @@ def shuffled_layer(layer: Layer, seed: int) -> Layer:
 def rescaled(layer: LayerReport, spec: LayerSpec | None, settings: Settings) -> LayerReport:
     """The report that a layer would have if its weights were scaled to a root mean square of 1.
 
-    Exact: what does not depend on scale, such as alpha, stays, eigenvalues are divided by the mean square of the
-    weights.
+    Exact: the eigenvalues are divided by the mean square of the weights, and each column follows its declared scaling.
 
     Args:
         layer: the report as it is.
@@ -53,25 +50,4 @@ def rescaled(layer: LayerReport, spec: LayerSpec | None, settings: Settings) -> 
     if spec is None or not layer.norm:
         return layer
     square = layer.norm / conv_factor(spec, settings) / math.prod(spec.shape)
-    shift = math.log10(square)
-    values: dict[str, Any] = {name: _divided(getattr(layer, name), square) for name in _SCALED}
-    log_lambda = _less(layer.log_spectral_norm, shift)
-    return replace(
-        layer,
-        **values,
-        log_norm=_less(layer.log_norm, shift),
-        log_spectral_norm=log_lambda,
-        alpha_weighted=layer.alpha * log_lambda if layer.alpha is not None and log_lambda is not None else None,
-        log_alpha_norm=_less(layer.log_alpha_norm, shift * (layer.alpha or 0.0)),
-        Lambda=_divided(layer.Lambda, 1 / square),
-        histogram=None,
-        spectrum=None,
-    )
-
-
-def _divided(value: float | None, by: float) -> float | None:
-    return None if value is None else value / by
-
-
-def _less(value: float | None, shift: float) -> float | None:
-    return None if value is None else value - shift
+    return divide_eigenvalues(layer, square)

@@ -15,12 +15,12 @@ import itertools
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ww_callbacks.report import History, LayerReport, Report
+from ww_callbacks.report.layer import COLUMNS, label_of
 
 try:
     import matplotlib
@@ -29,22 +29,12 @@ try:
 except ImportError as error:
     raise ImportError("drawing needs matplotlib: pip install ww_callbacks[plot]") from error
 
+if TYPE_CHECKING:
+    from ww_callbacks.report import History, LayerReport, Report
+
 BLUISH_GREEN, VERMILION, ORANGE, BLUE, GREY, BLACK = "#009E73", "#D55E00", "#E69F00", "#0072B2", "0.45", "black"
 SIZE = (6.4, 4.0)
 """Inches of a figure that is made here."""
-
-LABELS = {
-    "alpha": "alpha (power-law exponent)",
-    "alpha_hill": "alpha_hill (Hill estimate)",
-    "alpha_weighted": "alpha_weighted (alpha · log10 λ_max)",
-    "D": "D (Kolmogorov-Smirnov distance)",
-    "log_norm": "log_norm (log10 of the squared Frobenius norm)",
-    "log_spectral_norm": "log_spectral_norm (log10 λ_max)",
-    "log_alpha_norm": "log_alpha_norm (log10 Σ λ^alpha)",
-    "stable_rank": "stable rank",
-    "num_traps": "correlation traps (count)",
-    "ww_softrank": "ww_softrank (largest shuffled λ / λ_max)",
-}
 
 _STYLES: tuple[dict[str, Any], ...] = (
     {"color": BLUISH_GREEN, "linestyle": "-", "marker": "o"},
@@ -141,7 +131,7 @@ def draw_correlation_flow(report: Report, ax: Axes | None = None) -> Axes:
             *zip(*shuffled, strict=True), color=VERMILION, marker="x", linestyle="--", linewidth=1, label="shuffled"
         )
     _mark_words(ax.axhline)
-    ax.set(xlabel="depth (fitted layers, in model order)", ylabel=LABELS["alpha"], title="Correlation flow")
+    ax.set(xlabel="depth (fitted layers, in model order)", ylabel=label_of("alpha"), title="Correlation flow")
     _label_layers(ax.set_xticks, [layer.name for layer in fitted], rotation=90)
     if fitted:
         ax.legend(fontsize="small", framealpha=0.7)
@@ -160,7 +150,7 @@ def draw_correlation_flows(reports: Mapping[str, Report], ax: Axes | None = None
         alpha = report.correlation_flow().alpha
         ax.plot(np.linspace(0, 1, len(alpha)), alpha, label=plain(name), linewidth=1.4, markersize=4, **style)
     _mark_words(ax.axhline)
-    ax.set(xlabel="relative depth (first to last fitted layer)", ylabel=LABELS["alpha"], title="Correlation flow")
+    ax.set(xlabel="relative depth (first to last fitted layer)", ylabel=label_of("alpha"), title="Correlation flow")
     if reports:
         ax.legend(fontsize="small", framealpha=0.7)
     return ax
@@ -183,7 +173,7 @@ def draw_alpha_histogram(report: Report, ax: Axes | None = None) -> Axes:
     if shuffled:
         ax.hist(shuffled, edges, color=VERMILION, histtype="step", linestyle="--", linewidth=1.4, label="shuffled")
     _mark_words(ax.axvline)
-    ax.set(xlabel=LABELS["alpha"], ylabel="number of layers", title="Alpha of the layers")
+    ax.set(xlabel=label_of("alpha"), ylabel="number of layers", title="Alpha of the layers")
     if alpha:
         ax.legend(fontsize="small", framealpha=0.7)
     return ax
@@ -233,7 +223,7 @@ def draw_map(
         **limits,
     )
     bar = ax.figure.colorbar(mesh, ax=ax, extend="max" if limits else "neither")
-    bar.set_label(LABELS.get(metric, metric))
+    bar.set_label(label_of(metric))
     _label_layers(ax.set_yticks, names, offset=0.5)
     ax.set(xlabel="optimizer steps", ylim=(len(names), 0), title=f"{metric} of each layer")
     return ax
@@ -251,7 +241,7 @@ def draw_history(history: History, metric: str = "alpha", ax: Axes | None = None
         ValueError: the history is empty, or the metric is neither.
     """
     steps = _steps(history)
-    if metric in history[-1].summary() and metric not in LayerReport.__dataclass_fields__:
+    if metric in history[-1].summary() and metric not in COLUMNS:
         ax = new_axes(ax)
         ax.plot(steps, np.array(history.series(metric), dtype=float), color=BLUISH_GREEN, marker="o", markersize=3)
     else:
@@ -263,7 +253,7 @@ def draw_history(history: History, metric: str = "alpha", ax: Axes | None = None
         ax.fill_between(at, low, high, color=BLUISH_GREEN, alpha=0.2, label="smallest to largest")
         ax.plot(at, middle, color=BLUISH_GREEN, marker="o", markersize=3, label=f"median of {len(values)} layers")
         ax.legend(fontsize="small", framealpha=0.7)
-    ax.set(xlabel="optimizer steps", ylabel=LABELS.get(metric, metric), title=f"{metric} during training")
+    ax.set(xlabel="optimizer steps", ylabel=label_of(metric), title=f"{metric} during training")
     return ax
 
 

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from ww_callbacks.report import LayerReport, Report
+from ww_callbacks.report import SCHEMA, LayerReport, Report
 from ww_callbacks.report.keys import AGGREGATES, layer_key
 
-LAYER_METRICS = (
-    "alpha",
-    "alpha_hill",
-    "alpha_weighted",
-    "D",
-    "log_norm",
-    "log_spectral_norm",
-    "stable_rank",
-    "rand_alpha",
-    "num_traps",
-    "ww_softrank",
-)
+LAYER_METRICS = tuple(name for name, column in SCHEMA.items() if column.logged)
 MAX_LAYERS = 64
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ww_callbacks.outputs.figures import BLUISH_GREEN, LABELS, VERMILION, new_axes, plain
+from ww_callbacks.outputs.figures import BLUISH_GREEN, VERMILION, new_axes, plain
 from ww_callbacks.report import Comparison
+from ww_callbacks.report.layer import label_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +49,7 @@ def draw_quality(comparison: Comparison, metric: str = "alpha_weighted", ax: Axe
                 plain(name), (quality[name], mean), xytext=(4, 4), textcoords="offset points", fontsize="x-small"
             )
     title = f"n = {correlation.n}: {correlation.cause}"
-    ax.set(xlabel="quality (as given)", ylabel=f"mean of {LABELS.get(metric, metric)}", title=title)
+    ax.set(xlabel="quality (as given)", ylabel=f"mean of {label_of(metric)}", title=title)
     ax.margins(0.12)
     ax.legend(fontsize="small", framealpha=0.7)
     return ax

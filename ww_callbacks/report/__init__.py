@@ -4,7 +4,16 @@ from ww_callbacks.report.comparison import Comparison
 from ww_callbacks.report.correlation import Correlation
 from ww_callbacks.report.flow import CorrelationFlow, ScaleChange
 from ww_callbacks.report.history import History
-from ww_callbacks.report.layer import BASELINE_COLUMNS, COLUMNS, Histogram, LayerReport, Status, Verdict, Warning_
+from ww_callbacks.report.layer import (
+    BASELINE_COLUMNS,
+    COLUMNS,
+    SCHEMA,
+    Histogram,
+    LayerReport,
+    Status,
+    TailWarning,
+    Verdict,
+)
 from ww_callbacks.report.order import worst_first
 from ww_callbacks.report.report import MIN_COUNTED, Report
 from ww_callbacks.report.words import in_words
@@ -13,6 +22,7 @@ __all__ = [
     "BASELINE_COLUMNS",
     "COLUMNS",
     "MIN_COUNTED",
+    "SCHEMA",
     "Comparison",
     "Correlation",
     "CorrelationFlow",
@@ -22,8 +32,8 @@ __all__ = [
     "Report",
     "ScaleChange",
     "Status",
+    "TailWarning",
     "Verdict",
-    "Warning_",
     "in_words",
     "worst_first",
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.report.correlation import Cause, Correlation, correlate
+from ww_callbacks.report.layer import SCHEMA
 from ww_callbacks.report.report import Report
 from ww_callbacks.report.table import align
 
@@ -15,16 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-METRICS = (
-    "alpha",
-    "alpha_hill",
-    "alpha_weighted",
-    "log_alpha_norm",
-    "log_norm",
-    "log_spectral_norm",
-    "stable_rank",
-    "D",
-)
+METRICS = tuple(name for name, column in SCHEMA.items() if column.compared)
 _SAYS: dict[Cause, str] = {
     "scale and depth": (
         "the shuffled weights, which hold nothing that was learned but their scale, follow the quality as well: scale "

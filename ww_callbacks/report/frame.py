@@ -1,20 +1,19 @@
-"""Columns as a pandas frame."""
+"""Rows of columns as a pandas frame."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.report.layer import COLUMNS
+from ww_callbacks.report.layer import COLUMNS, SCHEMA
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_TEXTS = ("name", "kind", "status", "reason", "warning", "vs_exponential", "vs_lognormal", "vs_truncated", "change")
-_FLAGS = ("counted", "reliable", "scale_collapse", "hardly_moved")
+_NUMBERS = tuple(name for name, column in SCHEMA.items() if column.kind in ("count", "number"))
 
 
 def to_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """One row per mapping of columns; what does not exist is NaN.
+    """One row per mapping of columns; a number that does not exist is NaN.
 
     Raises:
         ImportError: pandas is not installed.
@@ -24,5 +23,4 @@ def to_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     except ImportError as error:
         raise ImportError("to_pandas needs pandas: pip install ww_callbacks[pandas]") from error
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    numbers = [column for column in COLUMNS if column not in _TEXTS + _FLAGS]
-    return frame.astype(dict.fromkeys(numbers, float))
+    return frame.astype(dict.fromkeys(_NUMBERS, float))

@@ -1,16 +1,18 @@
-"""One layer at one step, as values."""
+"""The results of one layer at one step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from ww_callbacks.report.columns import column, columns_of, documented
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Status = Literal["ok", "skipped", "failed"]
-Warning_ = Literal["", "over-trained", "under-trained", "no tail"]
+TailWarning = Literal["", "over-trained", "under-trained", "no tail"]
 
 Verdict = Literal["power law", "exponential", "log-normal", "truncated power law", "undecided"]
 
@@ -35,139 +37,106 @@ class Histogram:
     rand_counts: tuple[int, ...] | None = None
 
 
+@documented
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerReport:
     """One layer at one step. A number that does not exist is None.
 
-    The columns keep WeightWatcher's names where the meaning is the same.
-
-    Attributes:
-        name: full dotted name, without the prefixes of wrappers.
-        kind: class of the layer.
-        N: larger side of each matrix.
-        M: smaller side of each matrix.
-        rf: number of matrices pooled (kernel positions); 1 for dense layers.
-        Q: N/M.
-        num_evals: number of eigenvalues, M·rf.
-        status: "ok"; "skipped" (nothing to fit) or "failed", both with a reason.
-        reason: a sentence, empty when the status is "ok".
-        warning: "over-trained", "under-trained", "no tail" or "".
-        counted: whether the layer enters the means of the report.
-        step: finished optimizer steps when the weights were copied.
-        alpha: exponent of the power-law tail.
-        sigma: asymptotic standard error of alpha.
-        alpha_low: lower end of the 95 % interval of alpha.
-        alpha_high: upper end of it.
-        alpha_hill: Hill estimate from the upper half of the spectrum; a scale of its own.
-        D: Kolmogorov-Smirnov distance of the fit.
-        xmin: smallest eigenvalue of the fitted tail.
-        xmax: largest eigenvalue.
-        num_pl_spikes: number of eigenvalues in the tail.
-        finger_shift: how far alpha moves when the largest eigenvalue is left out.
-        reliable: tail formed, at least 50 eigenvalues and 10 of them in the tail.
-        norm: squared Frobenius norm, Σλ.
-        log_norm: log10 of it.
-        spectral_norm: squared spectral norm, λ_max.
-        log_spectral_norm: log10 of it.
-        lambda_max: λ_max.
-        alpha_weighted: alpha · log10 λ_max.
-        log_alpha_norm: log10 Σ λ^alpha.
-        stable_rank: Σλ/λ_max.
-        matrix_rank: eigenvalues above the rounding error.
-        rank_loss: eigenvalues that are numerically zero.
-        entropy: entropy of λ/Σλ relative to its maximum.
-        sigma_mp: σ of the Marchenko-Pastur law fitted to the bulk, where the mean eigenvalue is 1.
-        bulk_min: lower edge of that bulk.
-        bulk_max: upper edge of it.
-        num_spikes: eigenvalues above the edge by more than its fluctuation.
-        mp_softrank: bulk_max/λ_max.
-        rand_alpha: alpha of the shuffled weights.
-        max_rand_eval: largest eigenvalue of the shuffled weights.
-        ww_softrank: max_rand_eval/λ_max.
-        rand_distance: Jensen-Shannon distance of the spectrum from that of the shuffled weights.
-        num_traps: eigenvalues of the shuffled weights above the random edge: correlation traps.
-        trap_pvalue: how probable as large a max_rand_eval is without traps; an upper bound for small or thin layers.
-        control_step: step of the weights that were shuffled for these: an earlier one where a control is used again.
-        detX_num: number of the largest eigenvalues whose product is 1 at mean 1.
-        ERG_gap: detX_num - num_pl_spikes.
-        Lambda: rate of the exponential cut-off (fit "TPL").
-        alpha_error: estimated error of alpha from single precision (precision "float32").
-        gof_pvalue: goodness of fit of the power law (on request); small speaks against it.
-        vs_exponential: the better of power law and exponential, or "undecided" (on request).
-        vs_lognormal: the same for the log-normal.
-        vs_truncated: the same for the truncated power law.
-        delta_alpha: alpha minus that of the baseline (with a baseline, as all columns up to ``change``).
-        delta_log_lambda_max: log10 λ_max minus that of the baseline.
-        distance: ``‖W - W₀‖_F/‖W₀‖_F``, W₀ the baseline.
-        scale_collapse: λ_max moved far while those of the other layers did not.
-        hardly_moved: the weights moved less than a tenth of what the median layer did.
-        change: what is noticeable against the baseline, in words.
-        histogram: counts for a picture; not a column.
-        spectrum: all eigenvalues, ascending (on request); not a column.
+    The columns have WeightWatcher's names if the meaning is the same. Columns about a baseline, from ``delta_alpha`` to
+    ``change``, are in :meth:`to_dict` only if they have a value.
     """
 
-    name: str
-    kind: str
-    N: int | None = None
-    M: int | None = None
-    rf: int | None = None
-    Q: float | None = None
-    num_evals: int | None = None
-    status: Status = "ok"
-    reason: str = ""
-    warning: Warning_ = ""
-    counted: bool = False
-    step: int | None = None
-    alpha: float | None = None
-    sigma: float | None = None
-    alpha_low: float | None = None
-    alpha_high: float | None = None
-    alpha_hill: float | None = None
-    D: float | None = None
-    xmin: float | None = None
-    xmax: float | None = None
-    num_pl_spikes: int | None = None
-    finger_shift: float | None = None
-    reliable: bool | None = None
-    norm: float | None = None
-    log_norm: float | None = None
-    spectral_norm: float | None = None
-    log_spectral_norm: float | None = None
-    lambda_max: float | None = None
-    alpha_weighted: float | None = None
-    log_alpha_norm: float | None = None
-    stable_rank: float | None = None
-    matrix_rank: int | None = None
-    rank_loss: int | None = None
-    entropy: float | None = None
-    sigma_mp: float | None = None
-    bulk_min: float | None = None
-    bulk_max: float | None = None
-    num_spikes: int | None = None
-    mp_softrank: float | None = None
-    rand_alpha: float | None = None
-    max_rand_eval: float | None = None
-    ww_softrank: float | None = None
-    rand_distance: float | None = None
-    num_traps: int | None = None
-    trap_pvalue: float | None = None
-    control_step: int | None = None
-    detX_num: int | None = None
-    ERG_gap: int | None = None
-    Lambda: float | None = None
-    alpha_error: float | None = None
-    gof_pvalue: float | None = None
-    vs_exponential: Verdict | None = None
-    vs_lognormal: Verdict | None = None
-    vs_truncated: Verdict | None = None
-    delta_alpha: float | None = None
-    delta_log_lambda_max: float | None = None
-    distance: float | None = None
-    scale_collapse: bool | None = None
-    hardly_moved: bool | None = None
-    change: str = ""
-    histogram: Histogram | None = None
-    spectrum: tuple[float, ...] | None = None
+    name: str = field(metadata={"text": "full dotted name, without prefixes of wrappers"})
+    kind: str = field(metadata={"text": "class name of the layer"})
+    N: int | None = column("larger side of each matrix")
+    M: int | None = column("smaller side of each matrix")
+    rf: int | None = column("number of pooled matrices (kernel positions); 1 for dense layers")
+    Q: float | None = column("N/M")
+    num_evals: int | None = column("number of eigenvalues, M·rf")
+    status: Status = column('"ok"; "skipped" (nothing to fit) or "failed", both with a reason', default="ok")
+    reason: str = column('why the layer was not analysed; empty if the status is "ok"', default="")
+    warning: TailWarning = column('"over-trained", "under-trained", "no tail" or ""', default="")
+    counted: bool = column("whether the layer is included in the means of the report", default=False)
+    step: int | None = column("finished optimizer steps when the weights were copied")
+    alpha: float | None = column(
+        "exponent of the power-law tail", label="alpha (power-law exponent)", mean=True, logged=True
+    )
+    sigma: float | None = column("asymptotic standard error of alpha")
+    alpha_low: float | None = column("lower bound of the 95 % interval of alpha")
+    alpha_high: float | None = column("upper bound of the 95 % interval of alpha")
+    alpha_hill: float | None = column(
+        "Hill estimate of the exponent from the upper half of the spectrum; not comparable with alpha",
+        label="alpha_hill (Hill estimate)",
+        mean=True,
+        logged=True,
+    )
+    D: float | None = column(
+        "Kolmogorov-Smirnov distance of the fit", label="D (Kolmogorov-Smirnov distance)", mean=True, logged=True
+    )
+    xmin: float | None = column("smallest eigenvalue of the fitted tail", scaling="proportional")
+    xmax: float | None = column("largest eigenvalue", scaling="proportional")
+    num_pl_spikes: int | None = column("number of eigenvalues in the tail")
+    finger_shift: float | None = column("change of alpha when the largest eigenvalue is left out")
+    reliable: bool | None = column("whether a tail has formed, with at least 50 eigenvalues and 10 of them in the tail")
+    norm: float | None = column("squared Frobenius norm, Σλ", scaling="proportional")
+    log_norm: float | None = column(
+        "log10 of norm", label="log_norm (log10 of the squared Frobenius norm)", scaling="log", mean=True, logged=True
+    )
+    spectral_norm: float | None = column("squared spectral norm, λ_max", scaling="proportional")
+    log_spectral_norm: float | None = column(
+        "log10 of spectral_norm", label="log_spectral_norm (log10 λ_max)", scaling="log", mean=True, logged=True
+    )
+    lambda_max: float | None = column("largest eigenvalue λ_max, the same as spectral_norm", scaling="proportional")
+    alpha_weighted: float | None = column(
+        "alpha · log10 λ_max", label="alpha_weighted (alpha · log10 λ_max)", scaling="alpha log", mean=True, logged=True
+    )
+    log_alpha_norm: float | None = column(
+        "log10 Σ λ^alpha", label="log_alpha_norm (log10 Σ λ^alpha)", scaling="alpha log", compared=True
+    )
+    stable_rank: float | None = column("Σλ/λ_max", label="stable rank", mean=True, logged=True)
+    matrix_rank: int | None = column("number of eigenvalues above the rounding error")
+    rank_loss: int | None = column("number of eigenvalues that are numerically zero")
+    entropy: float | None = column("entropy of λ/Σλ relative to its maximum")
+    sigma_mp: float | None = column("σ of the Marchenko-Pastur law fitted to the bulk, at a mean eigenvalue of 1")
+    bulk_min: float | None = column("lower edge of the fitted bulk", scaling="proportional")
+    bulk_max: float | None = column("upper edge of the fitted bulk", scaling="proportional")
+    num_spikes: int | None = column("number of eigenvalues above bulk_max by more than its fluctuation")
+    mp_softrank: float | None = column("bulk_max/λ_max")
+    rand_alpha: float | None = column("alpha of the shuffled weights", logged=True)
+    max_rand_eval: float | None = column("largest eigenvalue of the shuffled weights", scaling="proportional")
+    ww_softrank: float | None = column(
+        "max_rand_eval/λ_max", label="ww_softrank (largest shuffled λ / λ_max)", logged=True
+    )
+    rand_distance: float | None = column(
+        "Jensen-Shannon distance between the spectrum and that of the shuffled weights"
+    )
+    num_traps: int | None = column(
+        "number of correlation traps: eigenvalues of the shuffled weights above the random edge",
+        label="correlation traps (count)",
+        logged=True,
+    )
+    trap_pvalue: float | None = column(
+        "p-value of max_rand_eval without traps; an upper bound for small or thin layers"
+    )
+    control_step: int | None = column("step of the shuffled weights; earlier than step if a control was reused")
+    detX_num: int | None = column("number of the largest eigenvalues whose product is 1 at mean 1")
+    ERG_gap: int | None = column("detX_num - num_pl_spikes")
+    Lambda: float | None = column('rate of the exponential cut-off (fit "TPL")', scaling="inverse")
+    alpha_error: float | None = column('estimated error of alpha from single precision (precision "float32")')
+    gof_pvalue: float | None = column("goodness of fit of the power law (on request); small values reject it")
+    vs_exponential: Verdict | None = column('the better fit of power law and exponential, or "undecided" (on request)')
+    vs_lognormal: Verdict | None = column('the better fit of power law and log-normal, or "undecided" (on request)')
+    vs_truncated: Verdict | None = column('the better fit of power law and truncated one, or "undecided" (on request)')
+    delta_alpha: float | None = column("alpha minus alpha of the baseline", baseline=True)
+    delta_log_lambda_max: float | None = column("log10 λ_max minus log10 λ_max of the baseline", baseline=True)
+    distance: float | None = column("``‖W - W₀‖_F/‖W₀‖_F``, with W₀ the baseline", baseline=True)
+    scale_collapse: bool | None = column("whether λ_max changed far more than in the other layers", baseline=True)
+    hardly_moved: bool | None = column(
+        "whether distance is at most a tenth of the median over the layers", baseline=True
+    )
+    change: str = column("notable differences from the baseline, in words", default="", baseline=True)
+    histogram: Histogram | None = column("counts for figures; not a column")
+    spectrum: tuple[float, ...] | None = column("all eigenvalues, ascending (on request); not a column")
 
     @classmethod
     def waiting(cls, name: str, kind: str) -> LayerReport:
@@ -220,7 +189,21 @@ def _histogram(low: float, high: float, counts: Iterable[int], rand_counts: Iter
     return Histogram(low, high, tuple(counts), None if rand_counts is None else tuple(rand_counts))
 
 
-_BESIDE = ("histogram", "spectrum")
-COLUMNS = tuple(field.name for field in fields(LayerReport) if field.name not in _BESIDE)
-BASELINE_COLUMNS = COLUMNS[COLUMNS.index("delta_alpha") : COLUMNS.index("change") + 1]
+SCHEMA = columns_of(LayerReport)
+"""Name → column of LayerReport, in order."""
+COLUMNS = tuple(SCHEMA)
+BASELINE_COLUMNS = tuple(name for name, each in SCHEMA.items() if each.baseline)
 _ALWAYS = frozenset(COLUMNS) - frozenset(BASELINE_COLUMNS)
+
+
+def label_of(metric: str) -> str:
+    """The label of a metric on the axes of figures.
+
+    Args:
+        metric: a column, or a key of ``Report.summary()``, which is its own label.
+
+    Example:
+        >>> label_of("D"), label_of("num_reliable")
+        ('D (Kolmogorov-Smirnov distance)', 'num_reliable')
+    """
+    return SCHEMA[metric].label if metric in SCHEMA else metric

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ww_callbacks.report.change import against
 from ww_callbacks.report.flow import CorrelationFlow, ScaleChange, correlation_flow, scale_collapse
 from ww_callbacks.report.frame import to_frame
-from ww_callbacks.report.layer import LayerReport
+from ww_callbacks.report.layer import SCHEMA, LayerReport
 from ww_callbacks.report.table import render_table
 
 if TYPE_CHECKING:
@@ -21,15 +21,7 @@ if TYPE_CHECKING:
 MIN_COUNTED = 50
 """A layer with fewer eigenvalues does not enter the means while another one has as many."""
 
-_MEANS = (
-    "alpha",
-    "alpha_hill",
-    "alpha_weighted",
-    "log_norm",
-    "log_spectral_norm",
-    "stable_rank",
-    "D",
-)
+_MEANS = tuple(name for name, column in SCHEMA.items() if column.mean)
 
 
 @dataclass(frozen=True, slots=True)

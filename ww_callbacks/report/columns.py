@@ -1,0 +1,118 @@
+"""The columns of a report: each is one field of a dataclass, and its metadata is all that other modules need."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+Kind = Literal["text", "flag", "count", "number"]
+Scaling = Literal["invariant", "proportional", "inverse", "log", "alpha log"]
+
+_KINDS: dict[type, Kind] = {str: "text", bool: "flag", int: "count", float: "number"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: of the field.
+        kind: "text", "flag", "count" or "number", from the annotation of the field.
+        text: what it holds; the documentation of the class shows it.
+        label: on the axes of figures.
+        scaling: what happens when all eigenvalues are multiplied by c: nothing ("invariant"), the value is multiplied
+            by c ("proportional"), divided by c ("inverse"), grows by log10 c ("log") or by alpha · log10 c
+            ("alpha log").
+        mean: whether ``Report.summary()`` and the logged metrics hold its mean over the counted layers.
+        compared: whether ``compare`` shows its mean.
+        logged: whether it is logged for each layer.
+        baseline: whether it has a value with a baseline only.
+    """
+
+    name: str
+    kind: Kind
+    text: str
+    label: str
+    scaling: Scaling = "invariant"
+    mean: bool = False
+    compared: bool = False
+    logged: bool = False
+    baseline: bool = False
+
+
+def column(
+    text: str,
+    *,
+    default: Any = None,
+    label: str = "",
+    scaling: Scaling = "invariant",
+    mean: bool = False,
+    compared: bool = False,
+    logged: bool = False,
+    baseline: bool = False,
+) -> Any:
+    """A dataclass field with a default and the metadata of a column; the arguments are those of :class:`Column`.
+
+    Args:
+        text: what it holds.
+        default: of the field.
+        label: on the axes of figures; empty for the name of the field.
+        scaling: what happens when all eigenvalues are multiplied by a number.
+        mean: whether its mean is logged; implies ``compared``.
+        compared: whether ``compare`` shows its mean.
+        logged: whether it is logged for each layer.
+        baseline: whether it has a value with a baseline only.
+    """
+    metadata = {
+        "text": text,
+        "label": label,
+        "scaling": scaling,
+        "mean": mean,
+        "compared": compared or mean,
+        "logged": logged,
+        "baseline": baseline,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def columns_of(cls: type[Any]) -> Mapping[str, Column]:
+    """The columns of a dataclass by name, in order; fields that hold no text, flag or number are left out.
+
+    Example:
+        >>> @dataclass
+        ... class Row:
+        ...     depth: int | None = column("position of the layer", label="depth of the layer")
+        >>> columns_of(Row)["depth"].kind, columns_of(Row)["depth"].label
+        ('count', 'depth of the layer')
+    """
+    hints = typing.get_type_hints(cls)
+    found: dict[str, Column] = {}
+    for each in fields(cls):
+        kind = _kind(hints[each.name])
+        if kind is not None:
+            label = each.metadata.get("label") or each.name
+            found[each.name] = Column(**{**each.metadata, "name": each.name, "kind": kind, "label": label})
+    return types.MappingProxyType(found)
+
+
+def documented(cls: type[T]) -> type[T]:
+    """Class decorator: append the text of each field to the docstring, as its section ``Attributes``."""
+    lines = [f"    {each.name}: {each.metadata['text']}" for each in fields(cls)]  # type: ignore[arg-type]
+    cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Attributes:", *lines])
+    return cls
+
+
+def _kind(hint: Any) -> Kind | None:
+    """The kind of a scalar annotation, with or without None; None for other annotations."""
+    options = [option for option in typing.get_args(hint) or (hint,) if option is not type(None)]
+    if typing.get_origin(hint) is Literal:
+        return _KINDS.get(type(options[0]))
+    if len(options) == 1 and typing.get_origin(options[0]) is Literal:
+        return _kind(options[0])
+    return _KINDS.get(options[0]) if len(options) == 1 else None
