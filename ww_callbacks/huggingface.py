@@ -10,7 +10,7 @@ from ww_callbacks.checks import check_flag
 from ww_callbacks.monitor import Published
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.report import History, Report
-from ww_callbacks.report.keys import AGGREGATES
+from ww_callbacks.report.keys import aggregates
 from ww_callbacks.signals.stop import VERDICT, EarlyStopping
 from ww_callbacks.torch.distributed import DistributedMonitor
 
@@ -81,8 +81,8 @@ class SpectralMonitor(Options, TrainerCallback):
             self._monitor.close()
         outputs = [*self.outputs, _LogHistory(state)]
         self._monitor = DistributedMonitor(model, **self.as_arguments() | {"outputs": outputs})
-        if isinstance(self.stop, EarlyStopping):
-            self._monitor.attach(VERDICT, self.stop)
+        if self.stop is not False:
+            self._monitor.attach(VERDICT, EarlyStopping() if self.stop is True else self.stop)
         self._monitor.start(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -115,8 +115,7 @@ class _LogHistory:
         self._state = state
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
-        means = {key: value for key, value in metrics.items() if key.startswith(AGGREGATES)}
-        self._state.log_history.append(means | {"step": report.step})
+        self._state.log_history.append(aggregates(metrics) | {"step": report.step})
 
     def close(self) -> None:
         pass

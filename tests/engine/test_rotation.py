@@ -70,12 +70,15 @@ def test_a_budget_in_which_everything_fits_changes_nothing():
     assert set(staleness.values()) == {0}
 
 
-def test_a_share_that_is_used_up_takes_no_snapshot_and_does_not_count_it_as_skipped(monkeypatch):
+def test_snapshots_that_a_used_up_share_refuses_are_counted_as_over_budget(monkeypatch):
     monkeypatch.setattr("ww_callbacks.engine.budget.HEAD_START", 0.001)
     monitor, _, _ = rotate(layers(20, 200), 30, budget=0.0001)
     status = monitor.status()
     assert 1 <= status.snapshots == len(monitor.history) < 5
-    assert monitor.skipped == 0
+    assert monitor.skipped == status.skipped == 0
+    assert status.snapshots + status.over_budget == 31  # of step 0 and of each of the 30 steps
+    assert f"{status.over_budget} over budget" in str(status)
+    assert monitor.metrics["ww/over_budget"] <= status.over_budget
 
 
 def test_the_means_are_fixed_when_every_layer_has_been_seen():

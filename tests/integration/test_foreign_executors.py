@@ -1,4 +1,4 @@
-"""Executors of the user's: the same results from each, and training goes on when one dies.
+"""Executors of the user's: the same results from each, and training continues when one dies.
 
 Each runs in an interpreter of its own: the helpers of its pools (resource trackers, nannies) live as long as that.
 """
@@ -46,7 +46,7 @@ def check(pool):
     assert pool.submit(math.sqrt, 4.0).result(timeout=30) == 2.0, "it was shut down"
 
 def dies(pool, kill, **arguments):
-    "A run whose executor dies after the first result: training goes on, one warning says so."
+    "A run whose executor dies after the first result: training continues, one warning says so."
     monitor = ww.Monitor(weights(), executor=pool, every_n_steps=1, when_busy="wait", **arguments)
     monitor.start()
     assert monitor.wait_for_first()
@@ -114,7 +114,7 @@ pool.shutdown()
 """,
     )
     (message,) = run.json()
-    assert "training goes on" in message
+    assert "training continues" in message
     assert "the executor failed" in message
 
 
@@ -153,4 +153,4 @@ client.close(timeout=5)
 """,
     )
     (message,) = run.json()
-    assert "training goes on" in message
+    assert "training continues" in message

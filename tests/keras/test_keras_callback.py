@@ -718,7 +718,7 @@ def test_an_error_of_on_result_ends_the_monitoring_not_the_training() -> None:
         raise KeyError("mine")
 
     model = network()
-    with pytest.warns(RuntimeWarning, match="monitoring has ended, training goes on: KeyError: 'mine'"):
+    with pytest.warns(RuntimeWarning, match="monitoring has ended, training continues: KeyError: 'mine'"):
         fit(model, watching(every_n_steps=5, on_result=broken))
     assert iterations(model) == 24
 

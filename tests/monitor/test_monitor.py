@@ -184,7 +184,7 @@ def test_metrics_change_at_snapshot_steps_and_at_the_end_only():
     seen = [monitor.metrics]
     for step in range(1, 12):
         monitor.step(step)
-        assert eventually(lambda: not monitor._engine._under_way or monitor._engine._under_way[0].done(), 20.0)
+        assert eventually(lambda: not monitor._engine._pending or monitor._engine._pending[0].done(), 20.0)
         seen.append(monitor.metrics)
     changed = [step for step in range(1, 12) if seen[step] is not seen[step - 1]]
     assert changed == [5, 10]
@@ -320,7 +320,7 @@ def test_an_on_result_that_raises_ends_the_monitoring_with_one_warning_but_not_t
     def broken(report):
         raise KeyError("mine")
 
-    with pytest.warns(RuntimeWarning, match="training goes on.*KeyError.*mine") as caught:
+    with pytest.warns(RuntimeWarning, match="training continues.*KeyError.*mine") as caught:
         watch(weights(), range(1, 41), on_result=broken)
     assert len([warning for warning in caught if warning.category is RuntimeWarning]) == 1
 
@@ -422,7 +422,7 @@ def test_a_worker_that_cannot_be_started_ends_the_monitoring_with_one_warning(tm
     script.write_text("#!/bin/sh\necho no numpy here >&2\nexit 3\n")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
-    with pytest.warns(RuntimeWarning, match="monitoring has ended, training goes on.*no numpy here") as caught:
+    with pytest.warns(RuntimeWarning, match="monitoring has ended, training continues.*no numpy here") as caught:
         watch(weights(), range(1, 101))
     assert len([warning for warning in caught if warning.category is RuntimeWarning]) == 1
 

@@ -109,7 +109,12 @@ def every_key() -> list[str]:
     report = ww.analyze({name: generator.standard_normal((80, 60)) for name in names})
     stops = {f"ww/stop/{rule}": 0.0 for rule in ("plateau", "traps", "overtrained")}
     ratios = {f"ww_layer/lr_ratio/{index:03d}.x": 1.0 for index in range(3)}
-    return [*aggregate_metrics(report, lag_steps=0, skipped=0), *layer_metrics(report, names), *stops, *ratios]
+    return [
+        *aggregate_metrics(report, lag_steps=0, skipped=0, over_budget=0),
+        *layer_metrics(report, names),
+        *stops,
+        *ratios,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ww_callbacks as ww
-from ww_callbacks.outputs.panel_schedule import MAX_STEPS, Gallery
+from ww_callbacks.outputs.panel_schedule import MAX_STEPS, PanelSchedule
 from ww_callbacks.outputs.panels import draw, is_shown, layer_text, picture_task, written_panels
 from ww_callbacks.report import LayerReport, Report
 
@@ -36,10 +36,13 @@ class Painter:
     def __init__(self) -> None:
         self.tasks: list[dict] = []
         self.futures: list[Future] = []
+        self.at_once = False
 
     def __call__(self, task: dict) -> Future:
         self.tasks.append(task)
         self.futures.append(Future())
+        if self.at_once:
+            self.finish(-1)
         return self.futures[-1]
 
     def finish(self, number: int) -> None:
@@ -55,63 +58,58 @@ def test_about_eight_reports_per_doubling_are_shown():
 
 
 def test_one_set_of_pictures_is_under_way_at_a_time_and_shown_at_its_own_step(at):
-    gallery, painter = Gallery(NAMES, ["a"]), Painter()
-    assert [panels.step for panels in gallery.add(at(0), 1.0, painter)] == [0]
-    assert [panels.step for panels in gallery.add(at(10), 2.0, painter)] == [10]
+    gallery = PanelSchedule(NAMES, ["a"], painter := Painter())
+    assert [panels.step for panels in gallery.add(at(0), 1.0)] == [0]
+    assert [panels.step for panels in gallery.add(at(10), 2.0)] == [10]
     assert len(painter.tasks) == 1
     painter.finish(0)
-    drawn, written = gallery.add(at(20), 3.0, painter)
+    drawn, written = gallery.add(at(20), 3.0)
     assert (drawn.step, drawn.wall_time, drawn.images) == (0, 1.0, {"ww/x": b"png"})
     assert (written.step, set(written.images)) == (20, set())
     assert painter.tasks[1]["steps"] == [0, 10, 20]
 
 
 def test_the_last_report_always_gets_its_pictures(at):
-    gallery, painter = Gallery(NAMES, ["a"]), Painter()
-    list(gallery.add(at(0), 1.0, painter))
-    list(gallery.add(at(10), 2.0, painter))
+    gallery = PanelSchedule(NAMES, ["a"], painter := Painter())
+    list(gallery.add(at(0), 1.0))
+    list(gallery.add(at(10), 2.0))
     painter.finish(0)
-
-    def at_once(task):
-        future = painter(task)
-        painter.finish(-1)
-        return future
-
-    assert [panels.step for panels in gallery.finish(time.monotonic() + 9, at_once)] == [0, 10]
-    assert list(gallery.finish(time.monotonic() + 9, at_once)) == []
+    painter.at_once = True
+    assert [panels.step for panels in gallery.finish(time.monotonic() + 9)] == [0, 10]
+    assert list(gallery.finish(time.monotonic() + 9)) == []
 
 
 def test_where_nobody_draws_elsewhere_it_is_drawn_after_training(at):
     pytest.importorskip("matplotlib")
-    gallery = Gallery(NAMES, ["a"])
-    shown = [*gallery.add(at(0), 1.0, lambda _: None), *gallery.finish(time.monotonic() + 9, lambda _: None)]
+    gallery = PanelSchedule(NAMES, ["a"], lambda _: None)
+    shown = [*gallery.add(at(0), 1.0), *gallery.finish(time.monotonic() + 9)]
     assert [bool(panels.images) for panels in shown] == [False, True]
 
 
 def test_the_end_does_not_wait_longer_than_it_may(at, caplog):
-    gallery, painter = Gallery(NAMES, ["a"]), Painter()
-    list(gallery.add(at(0), 1.0, painter))
+    gallery = PanelSchedule(NAMES, ["a"], Painter())
+    list(gallery.add(at(0), 1.0))
     start = time.monotonic()
-    assert list(gallery.finish(start + 0.3, painter)) == []
+    assert list(gallery.finish(start + 0.3)) == []
     assert time.monotonic() - start < 2
-    assert "no more pictures are drawn: not drawn within 0 s" in caplog.text
+    assert "figures are disabled: not drawn within 0 s" in caplog.text
 
 
 def test_a_painter_that_fails_is_named_once_and_not_asked_again(at, caplog):
-    gallery, painter = Gallery(NAMES, ["a"]), Painter()
-    list(gallery.add(at(0), 1.0, painter))
+    gallery = PanelSchedule(NAMES, ["a"], painter := Painter())
+    list(gallery.add(at(0), 1.0))
     painter.futures[0].set_result({"error": "drawing needs matplotlib: pip install ww_callbacks[plot]"})
     for step in (10, 20, 30):
-        assert [panels.step for panels in gallery.add(at(step), 1.0, painter)] == [step]
+        assert [panels.step for panels in gallery.add(at(step), 1.0)] == [step]
     assert len(painter.tasks) == 1
     assert caplog.text.count("pip install ww_callbacks[plot]") == 1
 
 
 def test_the_map_keeps_a_bounded_number_of_steps(at):
-    gallery, painter = Gallery(NAMES, ["a"]), Painter()
+    gallery = PanelSchedule(NAMES, ["a"], painter := Painter())
     report = at(0)
     for step in range(600):
-        list(gallery.add(replace(report, step=step), 1.0, painter))
+        list(gallery.add(replace(report, step=step), 1.0))
         if painter.futures and not painter.futures[-1].done():
             painter.finish(-1)
     steps = painter.tasks[-1]["steps"]

@@ -74,7 +74,7 @@ def test_threads_let_python_go_on_in_the_middle_of_an_eigensolver():
     with ww.Monitor(model, executor="thread", every_n_steps=1) as monitor:
         begin = last = time.perf_counter()
         longest = 0.0
-        while not monitor._engine._under_way[0].done():
+        while not monitor._engine._pending[0].done():
             time.sleep(0.001)
             now = time.perf_counter()
             longest, last = max(longest, now - last), now

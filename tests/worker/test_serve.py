@@ -10,6 +10,7 @@ from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
 from ww_callbacks.report import LayerReport
 from ww_callbacks.worker.memory import SnapshotBuffer
 from ww_callbacks.worker.protocol import decode, encode
+from ww_callbacks.worker.runners import analysis_runner
 from ww_callbacks.worker.serve import read_exactly, serve, write_all
 
 SPEC = LayerSpec("fc", "Linear", (80, 60), "float64", ((), (0,), (1,)))
@@ -21,7 +22,7 @@ class Conversation:
     def __init__(self, memory):
         self.task_read, self.task_write = os.pipe()
         self.answer_read, self.answer_write = os.pipe()
-        self.thread = threading.Thread(target=serve, args=(self.task_read, self.answer_write, memory))
+        self.thread = threading.Thread(target=serve, args=(self.task_read, self.answer_write, analysis_runner(memory)))
         self.thread.start()
         self.hello = self.receive()
 

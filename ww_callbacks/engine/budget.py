@@ -1,4 +1,4 @@
-"""How much of the worker's time monitoring may take."""
+"""A limit of the CPU time that the analysis may take."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 from dataclasses import dataclass
 
 HEAD_START = 60.0
-"""Seconds of training that a share is paid for in advance, so that the first snapshot need not wait."""
+"""Seconds of training for which a share is granted in advance, so that the first snapshot need not wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A limit of the CPU time of the analysis; one of the two is None.
+    """A limit of the CPU time of the analysis; one of the two attributes is None.
 
     Attributes:
-        share: of one core, as a mean over the run so far.
+        share: of one core, averaged over the run so far.
         seconds: for each snapshot.
     """
 
@@ -22,11 +22,11 @@ class Budget:
     seconds: float | None = None
 
     def allowance(self, elapsed: float, spent: float) -> float:
-        """Seconds that the next snapshot may cost.
+        """CPU seconds that the next snapshot may cost.
 
         Args:
             elapsed: seconds of training so far.
-            spent: seconds that the analysis took so far.
+            spent: CPU seconds that the analysis took so far.
 
         Example:
             >>> Budget(share=0.05).allowance(elapsed=140.0, spent=4.0), Budget(seconds=30.0).allowance(140.0, 4.0)
@@ -39,11 +39,11 @@ class Budget:
 
 
 def parse_budget(value: object) -> Budget | None:
-    """A ``budget=`` argument: None, a share of one core as a number, or seconds per snapshot as a text.
+    """A ``budget=`` argument: None, a share of one core as a number, or seconds per snapshot as a string.
 
     Raises:
-        TypeError: it is neither a number nor a text.
-        ValueError: the share is not in (0, 1], or the text is not a positive number followed by "s".
+        TypeError: it is neither a number nor a string.
+        ValueError: the share is not in (0, 1], or the string is not a positive number followed by "s".
 
     Example:
         >>> parse_budget(0.05), parse_budget("30s")

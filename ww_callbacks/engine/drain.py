@@ -1,4 +1,4 @@
-"""Waiting for results that are under way, with a progress bar where that takes long."""
+"""Waits for pending results, with a progress bar if that takes long."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SILENT = 1.0
 """Seconds of waiting before a bar is shown."""
 
 
-def wait_for(futures: Collection[Future[Any]], patience: float, *, bar: bool = False) -> bool:
+def wait_for(futures: Collection[Future[Any]], timeout: float, *, bar: bool = False) -> bool:
     """Wait until all futures are done.
 
     Args:
-        futures: what to wait for.
-        patience: seconds.
-        bar: show a progress bar after a second, where rich is installed and standard error is a terminal.
+        futures: to wait for.
+        timeout: in seconds.
+        bar: show a progress bar after a second if rich is installed and standard error is a terminal.
 
     Returns:
         Whether all are done.
@@ -35,11 +35,11 @@ def wait_for(futures: Collection[Future[Any]], patience: float, *, bar: bool = F
         >>> wait_for([future], 0.01)
         True
     """
-    end = time.monotonic() + patience
-    waiting = wait(futures, timeout=_limited(min(patience, SILENT) if bar else patience)).not_done
+    end = time.monotonic() + timeout
+    waiting = wait(futures, timeout=_limited(min(timeout, SILENT) if bar else timeout)).not_done
     if not waiting or not bar:
         return not waiting
-    with progress_bar("spectra under way", len(futures), shown=_can_show()) as progress:
+    with progress_bar("pending spectra", len(futures), shown=_can_show()) as progress:
         progress.end(len(futures) - len(waiting))
         while waiting and (left := end - time.monotonic()) > 0:
             done, waiting = wait(waiting, timeout=_limited(left), return_when=FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""A snapshot whose results are not all in."""
+"""A pending snapshot: its results are not all in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from ww_callbacks.analysis import LayerSpec
+from ww_callbacks.engine.missed import Missed
 from ww_callbacks.report import LayerReport, Report
 from ww_callbacks.weights import Layer
 from ww_callbacks.worker.protocol import Message
@@ -15,13 +16,13 @@ from ww_callbacks.worker.task import read_answer
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a layer.
+    """The latest results of a layer.
 
     Attributes:
         report: its latest one.
-        digest: of the weights that the report is about; empty where the analysis did not come back.
-        change: how much it changed in one step, before this report.
-        control: its shuffled control, where one is kept.
+        digest: of the weights that the report is about; empty if the analysis failed.
+        change: how much the layer changed per step before this report.
+        control: its shuffled control, if it is kept.
     """
 
     report: LayerReport
@@ -32,11 +33,11 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """A result under way.
+    """A pending result.
 
     Attributes:
         future: gives the answer.
-        known: what is repeated where the weights have not changed since.
+        known: the result to repeat if the weights have not changed since.
         seconds: what the analysis is expected to cost.
     """
 
@@ -52,7 +53,7 @@ class Awaited:
         return {"error": f"{type(error).__name__}: {error}"} if error is not None else self.future.result()
 
     def read(self, spec: LayerSpec, step: int) -> Known:
-        """What is known now."""
+        """The results of the layer, including this answer."""
         answer = self.answer()
         before = self.known.report if self.known is not None else None
         report = read_answer(answer, spec, step, before)
@@ -63,22 +64,21 @@ class Awaited:
 
 @dataclass(slots=True)
 class Pending:
-    """A snapshot under way.
+    """A pending snapshot.
 
     Attributes:
         step: finished optimizer steps when the weights were copied.
         wall_time: when that was, in seconds since the epoch.
-        skipped: snapshots skipped so far.
+        missed: snapshots missed so far.
         slot: where the copies lie.
         layers: every layer of the model, analysed or not.
-        chosen: the layers that it is about, by index among the analysed ones.
-        awaited: their results by position in ``layers``, in the order of their submission; None until the weights
-            have arrived and are handed over.
+        chosen: the layers to analyse, by index among the analysed ones.
+        awaited: their results by position in ``layers``, in the order of submission; None until they are submitted.
     """
 
     step: int
     wall_time: float
-    skipped: int
+    missed: Missed
     slot: int
     layers: tuple[Layer, ...]
     chosen: Sequence[int]
@@ -91,8 +91,8 @@ class Pending:
         )
 
     def report(self, known: Mapping[int, Known]) -> Report:
-        """All layers as they are known now, each with the step it was looked at."""
-        return Report.of((self._entry(*item, known) for item in enumerate(self.layers)), self.step)
+        """The latest results of all layers, each with the step at which it was analysed."""
+        return Report(tuple(self._entry(*item, known) for item in enumerate(self.layers)), self.step)
 
     def _entry(self, position: int, layer: Layer, known: Mapping[int, Known]) -> LayerReport:
         if layer.spec is None:
@@ -101,7 +101,7 @@ class Pending:
 
 
 def change_per_step(before: LayerReport, after: LayerReport) -> float:
-    """How much a layer changed: ``|Δ log₁₀ Σλ| + |Δ log₁₀ λ_max|`` per step; 0 where that is not known.
+    """How much a layer changed: ``|Δ log₁₀ Σλ| + |Δ log₁₀ λ_max|`` per step; 0 if that is unknown.
 
     Example:
         >>> before = LayerReport(name="fc", kind="Linear", step=0, log_norm=1.0, log_spectral_norm=0.5)

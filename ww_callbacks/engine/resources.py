@@ -1,4 +1,4 @@
-"""Memory and analysts for one set of layers, and what is known of them."""
+"""Memory and executors for one set of layers, and the latest results of each layer."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ww_callbacks.analysis import LayerSpec, Settings
 from ww_callbacks.engine.budget import Budget
 from ww_callbacks.engine.pending import Awaited, Known
 from ww_callbacks.engine.rotation import Candidate, Costs, choose
-from ww_callbacks.worker.executors import make_analyst
+from ww_callbacks.worker.executors import make_executor
 from ww_callbacks.worker.memory import SnapshotBuffer, Source
-from ww_callbacks.worker.process_pool import WorkerProcess
+from ww_callbacks.worker.process_pool import FigureWorker
 from ww_callbacks.worker.protocol import Message
-from ww_callbacks.worker.task import make_drawing, make_task, run_task
+from ww_callbacks.worker.task import make_task, run_task
 
 ROTATION_BYTES = 256 * 2**20
-"""Size of a slot where layers are analysed in rotation, unless one of them is larger."""
+"""Size of a slot when layers are analysed in rotation, unless one of them is larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +25,12 @@ class Limits:
     """What an engine may use.
 
     Attributes:
-        executor: where layers are analysed.
-        workers: processes or threads of its own.
-        slots: snapshots that can be under way at the same time.
+        executor: where layers are analysed: "process", "thread", "sync" or an executor of the user's.
+        workers: number of processes or threads, unless the executor is the user's.
+        slots: snapshots that can be pending at the same time.
         layer_timeout: seconds that the analysis of one layer may take.
-        budget: CPU time of the analysis; None for all layers at each snapshot.
-        max_bytes: memory for the copies; None for no limit but that of the machine.
+        budget: limit of the CPU time of the analysis; None to analyse all layers at each snapshot.
+        max_bytes: limit of the memory for the copies; None for no limit.
     """
 
     executor: str | Executor = "process"
@@ -41,15 +41,15 @@ class Limits:
     max_bytes: int | None = None
 
 
-class Line:
-    """Memory and analysts for one set of layers.
+class Resources:
+    """Memory and executors for one set of layers.
 
     Args:
         specs: the layers.
         limits: what may be used.
 
     Raises:
-        MemoryError: the copies need more than ``max_bytes``, or than there is.
+        MemoryError: the copies need more than ``max_bytes``, or more memory than is available.
     """
 
     def __init__(self, specs: Sequence[LayerSpec], limits: Limits) -> None:
@@ -58,55 +58,66 @@ class Line:
         self._nbytes = [SnapshotBuffer.nbytes_of([array]) for array in arrays]
         self.capacity = slot_bytes(self._nbytes, limits)
         self.buffer = SnapshotBuffer(arrays, limits.slots, self.capacity)
-        self.analyst = make_analyst(
+        self.executor = make_executor(
             limits.executor, self.buffer, workers=limits.workers, layer_timeout=limits.layer_timeout
         )
-        self._painter: WorkerProcess | None = None
+        self._figure_worker: FigureWorker | None = None
         self.known: dict[int, Known] = {}
         self.costs = Costs(specs)
         self._order = sorted(range(len(specs)), key=lambda index: specs[index].work, reverse=True)
         self._last_chosen: dict[int, int] = {}
 
-    def choose(self, seconds: float) -> list[int]:
-        """The layers that the next snapshot is about, ascending."""
+    def next_layers(self, seconds: float) -> list[int]:
+        """The layers of the next snapshot, ascending.
+
+        Args:
+            seconds: what their analysis may cost.
+        """
         if self.limits.budget is None:
             return list(range(len(self.specs)))
         return choose([self._candidate(index) for index in range(len(self.specs))], seconds, self.capacity)
 
     def copy(self, sources: Sequence[Source], chosen: Sequence[int], step: int) -> int | None:
-        """Copy the chosen layers, or begin to; None where no slot is free."""
+        """Copy the chosen layers, or start to; None if no slot is free."""
         self._last_chosen.update(dict.fromkeys(chosen, step))
         return self.buffer.take([sources[index] for index in chosen], chosen)
 
     def submit(self, slot: int, chosen: Sequence[int], settings: Settings, step: int) -> dict[int, Awaited]:
-        """Hand the chosen layers over, the largest first."""
+        """Submit the chosen layers for analysis, the largest first."""
         awaited = {}
         for index in (index for index in self._order if index in set(chosen)):
             known = self.known.get(index)
             kept = (known.digest, known.control) if known is not None else ("", None)
             task = make_task(self.specs[index], settings, step, *kept)
-            future = self.analyst.submit(run_task, task, self.buffer.array(slot, index))
+            future = self.executor.submit(run_task, task, self.buffer.array(slot, index))
             awaited[index] = Awaited(future, known, self.costs[index])
         return awaited
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Processes of its own that run now."""
-        return self.analyst.pids + (self._painter.pids if self._painter is not None else ())
+        """Process ids of the workers that run."""
+        return self.executor.pids + (self._figure_worker.pids if self._figure_worker is not None else ())
 
     def draw(self, values: Message) -> Future[Message] | None:
-        """Hand over something to be drawn, in a process of its own: analysis never waits for pictures."""
+        """Submit a drawing task to a separate process, so that the analysis never waits for pictures.
+
+        Args:
+            values: of :func:`ww_callbacks.outputs.panels.picture_task`.
+
+        Returns:
+            None if the executor is not "process".
+        """
         if self.limits.executor != "process":
             return None
-        if self._painter is None:
-            self._painter = WorkerProcess(self.buffer, layer_timeout=self.limits.layer_timeout)
-        return self._painter.draw(make_drawing(values))
+        if self._figure_worker is None:
+            self._figure_worker = FigureWorker(self.limits.layer_timeout)
+        return self._figure_worker.draw(values)
 
     def close(self) -> None:
-        """End the analysts and free the memory."""
-        self.analyst.shutdown()
-        if self._painter is not None:
-            self._painter.shutdown()
+        """Shut the executors down and free the memory."""
+        self.executor.shutdown()
+        if self._figure_worker is not None:
+            self._figure_worker.shutdown()
         self.buffer.close()
 
     def _candidate(self, index: int) -> Candidate:
@@ -116,7 +127,7 @@ class Line:
 
 
 def slot_bytes(layers: Sequence[int], limits: Limits) -> int:
-    """The size of one copy: all layers, or in rotation what a snapshot may be about.
+    """Size of one slot in bytes: all layers, or with a budget the layers of one turn.
 
     Raises:
         MemoryError: the slots need more than ``max_bytes``.

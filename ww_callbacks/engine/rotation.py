@@ -1,4 +1,4 @@
-"""Which layers a snapshot is about when all of them cost too much: the stalest first."""
+"""Which layers are analysed when the budget does not allow all of them: the stalest first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ww_callbacks.analysis import LayerSpec
 
 SECONDS_PER_UNIT = 4e-10
-"""Of ``LayerSpec.work``, before anything has been measured: what one core of a server needs about."""
+"""Of ``LayerSpec.work`` on one core of a server, roughly; used before anything has been measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +16,9 @@ class Candidate:
     """A layer that may be chosen.
 
     Attributes:
-        last_step: step at which it was chosen last; None where it never was.
-        change: how much it changed when it was seen last.
-        seconds: what its analysis costs.
+        last_step: step at which it was chosen last; None if it never was.
+        change: how much it changed per step before its latest result.
+        seconds: expected cost of its analysis.
         nbytes: size of its weights.
     """
 
@@ -31,13 +31,13 @@ class Candidate:
 def choose(candidates: Sequence[Candidate], seconds: float, nbytes: int) -> list[int]:
     """The layers for one snapshot: the stalest first, among equally stale ones the most changed first.
 
-    The first one is taken whatever it costs, for otherwise a layer above the allowance would never be seen; the
-    others as long as they fit.
+    The first one is always taken, otherwise a layer above the allowance would never be analysed. The others are taken
+    as long as they fit.
 
     Args:
         candidates: all layers.
-        seconds: what the analysis may cost.
-        nbytes: how many bytes can be copied.
+        seconds: limit of the total cost.
+        nbytes: limit of the total size.
 
     Returns:
         Positions of the chosen layers, ascending.
@@ -64,7 +64,7 @@ def _turn(candidate: Candidate) -> tuple[float, float]:
 
 
 class Costs:
-    """What the analysis of each layer costs: as measured last, else from the others by their work.
+    """Expected cost of analysing each layer: as measured last, otherwise scaled by work from the other layers.
 
     Args:
         specs: the layers.
@@ -75,7 +75,7 @@ class Costs:
         self._measured: dict[int, float] = {}
 
     def measure(self, index: int, seconds: float) -> None:
-        """A layer has been analysed in so many seconds of CPU time."""
+        """Record the CPU seconds that the analysis of a layer took."""
         self._measured[index] = seconds
 
     def __getitem__(self, index: int) -> float:

@@ -1,4 +1,4 @@
-"""How the monitoring is doing, and what it cost."""
+"""The state of a monitor, and what it cost so far."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ class Status:
     """A monitor at one moment.
 
     Attributes:
-        snapshots: taken so far; each is published, under way or dropped.
+        snapshots: taken so far; each is published, pending or dropped.
         published: reports published.
-        under_way: snapshots whose results are not all in.
-        skipped: snapshots that found no free slot.
+        pending: snapshots whose results are not all in.
+        skipped: snapshots that were not taken because no slot was free.
+        over_budget: snapshots that were not taken because the budget was used up.
         failed: results that did not come back, over all layers and snapshots.
-        lag_steps: steps since the oldest snapshot under way; 0 where there is none.
-        worker_pids: processes that analyse; empty where they are not ours or not started.
-        worker_memory: their resident memory in bytes; None where the system does not tell.
+        lag_steps: steps since the oldest pending snapshot; 0 if there is none.
+        worker_pids: process ids of the workers; empty before they start, and with an executor of the user's.
+        worker_memory: their resident memory in bytes; None if the system does not tell.
         worker_cpu: CPU seconds that the analysis took.
         snapshot_bytes: memory reserved for the copies.
         copy_seconds: time that training waited for the copies.
         hook_seconds: time that training spent in the monitor, the copies included.
         wall_seconds: time since the start.
-        staleness: steps since each analysed layer was looked at last, by name; None where it never was.
+        staleness: steps since each analysed layer was analysed last, by name; None if it never was.
     """
 
     snapshots: int
     published: int
-    under_way: int
+    pending: int
     skipped: int
+    over_budget: int
     failed: int
     lag_steps: int
     worker_pids: tuple[int, ...]
@@ -48,21 +50,22 @@ class Status:
         """One line: what was done and what it cost.
 
         Example:
-            >>> str(Status(3, 3, 0, 1, 0, 0, (), None, 1.5, 2**20, 0.01, 0.02, 10.0, {"fc": 0})).split(";")[0]
-            '3 of 4 snapshots analysed, 1 skipped, 0 results failed'
+            >>> str(Status(3, 3, 0, 1, 0, 0, 0, (), None, 1.5, 2**20, 0.01, 0.02, 10.0, {"fc": 0})).split(";")[0]
+            '3 of 4 snapshots analysed, 1 skipped, 0 over budget, 0 results failed'
         """
         wall = max(self.wall_seconds, 1e-9)
         return (
-            f"{self.published} of {self.snapshots + self.skipped} snapshots analysed, {self.skipped} skipped, "
-            f"{self.failed} results failed; training waited {self.hook_seconds:.2g} s "
-            f"({100 * self.hook_seconds / wall:.2f} % of {self.wall_seconds:.3g} s), {self.copy_seconds:.2g} s of it "
-            f"for copies of {self.snapshot_bytes / 2**20:.0f} MiB; the analysis took {self.worker_cpu:.3g} s of CPU "
-            f"time ({self.worker_cpu / wall:.2f} cores)"
+            f"{self.published} of {self.snapshots + self.skipped + self.over_budget} snapshots analysed, "
+            f"{self.skipped} skipped, {self.over_budget} over budget, {self.failed} results failed; "
+            f"training waited {self.hook_seconds:.2g} s ({100 * self.hook_seconds / wall:.2f} % of "
+            f"{self.wall_seconds:.3g} s), {self.copy_seconds:.2g} s of it for copies of "
+            f"{self.snapshot_bytes / 2**20:.0f} MiB; the analysis took {self.worker_cpu:.3g} s of CPU time "
+            f"({self.worker_cpu / wall:.2f} cores)"
         )
 
 
 def resident_bytes(pids: Iterable[int]) -> int | None:
-    """Resident memory of some processes; None where the system does not tell.
+    """Resident memory of some processes; None if the system does not tell.
 
     Example:
         >>> resident_bytes([]), (resident_bytes([os.getpid()]) or 2**20) > 2**19

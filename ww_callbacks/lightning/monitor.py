@@ -44,7 +44,7 @@ class SpectralMonitor(Options, Callback):
     step, so that all ranks have the same ``callback_metrics`` and :attr:`published` at each step. All ranks need the
     same list of callbacks. Under ``ModelParallelStrategy`` (FSDP2, tensor parallelism) all ranks gather each layer
     when it is copied, one at a time, and only the first one keeps it. ``FSDPStrategy`` (FSDP1) and DeepSpeed's ZeRO
-    stage 3 are not supported: a warning says so, and training goes on.
+    stage 3 are not supported: a warning says so, and training continues.
 
     Attributes:
         monitor: the monitor of the current or last training, on the first rank only.
@@ -186,7 +186,7 @@ class SpectralMonitor(Options, Callback):
 
     @property
     def _watched(self) -> Monitor:
-        """The monitor, on the first rank while training goes on."""
+        """The monitor, on the first rank while training continues."""
         assert self.monitor is not None
         return self.monitor
 

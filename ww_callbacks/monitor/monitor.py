@@ -13,17 +13,16 @@ from types import TracebackType
 from typing import Any
 
 from ww_callbacks.checks import warn
-from ww_callbacks.engine import Engine, Status, resident_bytes, wait_for
+from ww_callbacks.engine import Engine, Missed, Status, resident_bytes, wait_for
 from ww_callbacks.monitor.options import Options
-from ww_callbacks.monitor.publishing import Published, Publisher, own_outputs
+from ww_callbacks.monitor.publishing import Published, Publisher, drawn_layers, logged_layers, own_outputs
 from ww_callbacks.monitor.resuming import Resumed
 from ww_callbacks.monitor.schedule import crosses
-from ww_callbacks.patterns import matching
 from ww_callbacks.report import History
 from ww_callbacks.signals.learning_rate import VERDICTS, LayerRatios, ratios_by_name
 from ww_callbacks.signals.signal import Signal
 from ww_callbacks.signals.stop import VERDICT as STOP_VERDICT
-from ww_callbacks.signals.stop import EarlyStopping, stop_message
+from ww_callbacks.signals.stop import stop_message
 from ww_callbacks.weights import Layer, find_layers, select_layers
 
 PICTURES_TIMEOUT = 10.0
@@ -37,8 +36,8 @@ class Monitor(Options):
     """Watches the spectra of a model's weights while a loop trains it.
 
     Every ``every_n_steps`` optimizer steps the weights are copied into memory shared with a worker process, which
-    analyses them while training goes on. Results come back in the order of their steps and are published from the
-    thread that calls :meth:`step`. Whatever goes wrong here, training goes on.
+    analyses them while training continues. Results come back in the order of their steps and are published from the
+    thread that calls :meth:`step`. Whatever goes wrong here, training continues.
 
     Args:
         model: a torch module, or a mapping name → array whose arrays are changed in place.
@@ -68,17 +67,16 @@ class Monitor(Options):
         super().__post_init__()
         self._check_model()
         own = own_outputs(self.log_dir, self.jsonl, strict=self.on_error == "raise")
-        self._publisher = Publisher(self, [*self.outputs, *own], lambda values: self._engine.draw(values))
         self._engine = Engine(self.settings(), self.limits())
+        self._publisher = Publisher(self, [*self.outputs, *own], self._engine.draw)
         self._started = time.monotonic()
         self._hook_seconds = 0.0
         self._restored: Resumed | None = None
         self._last_step: int | None = None
         self._last_snapshot: int | None = None
-        self._last_skipped: int | None = None
+        self._missed = Missed()
         self._warned_empty = False
         self._closed = False
-        self.skipped = 0
 
     def start(self, step: int | None = None, *, baseline: bool = True) -> None:
         """Begin, with a first snapshot; none where :meth:`load_state_dict` brought one that still stands for this step.
@@ -96,7 +94,7 @@ class Monitor(Options):
             known = None
         if known is not None:
             self._publisher.restore(known.history, known.published)
-            self._last_snapshot, self.skipped = known.last_report, known.skipped
+            self._last_snapshot, self._missed = known.last_report, known.missed
         if baseline and (known is None or known.is_snapshot_due(step, self.every_n_steps)):
             self.snapshot(step)
 
@@ -120,7 +118,7 @@ class Monitor(Options):
         """
         if self._last_step is None:
             return self._restored.state_dict() if self._restored is not None else {}
-        return Resumed(self._last_step, self._last_snapshot, self.skipped, self.history, self.published).state_dict()
+        return Resumed(self._last_step, self._last_snapshot, self._missed, self.history, self.published).state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint; call it before :meth:`start`.
@@ -154,8 +152,8 @@ class Monitor(Options):
         self._last_step = step
         if self.every_n_steps is not None and crosses(last, step, self.every_n_steps):
             self.snapshot(step)
-        elif self._engine:
-            self._safely(self._collect if self.when_busy == "skip" else self._engine.hand_over)
+        elif self._engine.pending:
+            self._safely(self._collect if self.when_busy == "skip" else self._engine.submit)
 
     def is_due(self, step: int) -> bool:
         """Whether :meth:`step` would take a snapshot.
@@ -209,11 +207,9 @@ class Monitor(Options):
     def should_stop(self) -> bool:
         """Whether training should end, as of the last snapshot step; :attr:`stop_reason` says why.
 
-        The rules are those of the :class:`~ww_callbacks.EarlyStopping` attached as "stop"; one with its defaults is
-        attached when this is asked for the first time.
+        The rules are those of the :class:`~ww_callbacks.EarlyStopping` attached as "stop". If none is attached, the
+        default rules apply, without logging their metrics.
         """
-        if not self._publisher.is_attached(STOP_VERDICT):
-            self.attach(STOP_VERDICT, EarlyStopping())
         return bool(self.published.verdicts.get(STOP_VERDICT, {}).get("stop"))
 
     @property
@@ -235,6 +231,16 @@ class Monitor(Options):
     def last_step(self) -> int | None:
         """Finished optimizer steps as told last; None before the start."""
         return self._last_step
+
+    @property
+    def skipped(self) -> int:
+        """Snapshots that were not taken because no slot was free."""
+        return self._missed.skipped
+
+    @property
+    def over_budget(self) -> int:
+        """Snapshots that were not taken because the budget was used up."""
+        return self._missed.over_budget
 
     @property
     def closed(self) -> bool:
@@ -260,7 +266,7 @@ class Monitor(Options):
             >>> weights = {"fc": np.random.default_rng(0).standard_normal((100, 60))}
             >>> with ww.Monitor(weights) as monitor:
             ...     monitor.step(1)
-            >>> monitor.status().published, monitor.status().under_way
+            >>> monitor.status().published, monitor.status().pending
             (2, 0)
         """
         engine, now = self._engine, self._last_step or 0
@@ -268,8 +274,9 @@ class Monitor(Options):
         return Status(
             snapshots=engine.taken,
             published=self.history.seen,
-            under_way=len(engine),
+            pending=engine.pending,
             skipped=self.skipped,
+            over_budget=self.over_budget,
             failed=engine.failed,
             lag_steps=now - oldest if oldest is not None else 0,
             worker_pids=pids,
@@ -301,7 +308,7 @@ class Monitor(Options):
         Returns:
             Whether there are any.
         """
-        if not len(self.history) and self._engine and not self._closed:
+        if not len(self.history) and self._engine.pending and not self._closed:
             self._safely(lambda: self._collect(1, self.drain_timeout))
         if not self.published.reports:  # they may have come in since the last snapshot step
             self._publisher.update(self._last_step)
@@ -320,11 +327,11 @@ class Monitor(Options):
         end = time.monotonic() + self.drain_timeout
         if step is not None and (self._last_snapshot is None or step > self._last_snapshot):
             self._safely(lambda: self._snapshot(step, end - time.monotonic()))
-        self._safely(lambda: self._collect(len(self._engine), end - time.monotonic(), bar=True))
+        self._safely(lambda: self._collect(self._engine.pending, end - time.monotonic(), bar=True))
         self._safely(lambda: self._publisher.finish(min(end, time.monotonic() + PICTURES_TIMEOUT)))
         self._publisher.update(self._last_step)
-        if self._engine and not self._closed:
-            warn(f"{len(self._engine)} snapshots were not analysed within {self.drain_timeout:g} s")
+        if self._engine.pending and not self._closed:
+            warn(f"{self._engine.pending} snapshots were not analysed within {self.drain_timeout:g} s")
         self.close()
 
     def close(self) -> None:
@@ -353,30 +360,29 @@ class Monitor(Options):
         """Unknown models and misspelt patterns are the user's errors: they are told before training begins."""
         found = find_layers(self.model, self.max_rows, self.split)
         select_layers(found, self.layers)
-        for name in ("log_every_layer", "figures"):
-            patterns = getattr(self, name)
-            if not isinstance(patterns, (bool, str)):
-                matching([layer.name for layer in found], patterns, name)
+        logged_layers(found, self.log_every_layer)
+        drawn_layers(found, self.figures)
 
     def _snapshot(self, step: int, patience: float) -> None:
         """Copy the weights and hand them over; where there is patience, first wait so long for what is under way."""
-        self._collect(len(self._engine) if patience > 0 else 0, patience)
+        self._collect(self._engine.pending if patience > 0 else 0, patience)
         self._publisher.update(self._last_step)
         if self._engine.is_full:
-            self.skipped += step != self._last_skipped
-            self._last_skipped = step
+            self._missed = self._missed.at(step, "skipped")
             return
         layers = select_layers(find_layers(self.model, self.max_rows, self.split), self.layers)
         if all(layer.spec is None for layer in layers):
             self._warn_empty(layers)
             return
         if not self._engine.fits(layers):  # the first ones, or layers initialised late or replaced
-            self._collect(len(self._engine), self.drain_timeout)
+            self._collect(self._engine.pending, self.drain_timeout)
             self._engine.renew(layers)
+            self._publisher.choose_layers(layers)
         if not self._engine.is_affordable():
+            self._missed = self._missed.at(step, "over_budget")
             return
-        self.skipped -= step == self._last_skipped  # it is made up for
-        self._engine.take(layers, step, self.skipped)
+        self._missed = self._missed.made_up(step)
+        self._engine.take(layers, step, self._missed)
         self._last_snapshot = step
         if self.executor == "sync":
             self._collect()
@@ -388,7 +394,7 @@ class Monitor(Options):
             wait_for(self._engine.futures(wait_for_first), patience, bar=bar)
         for pending, report in self._engine.finished():
             lag = (self._last_step or 0) - pending.step
-            self._publisher.publish(report, lag_steps=lag, skipped=pending.skipped, wall_time=pending.wall_time)
+            self._publisher.publish(report, lag_steps=lag, missed=pending.missed, wall_time=pending.wall_time)
         if self._engine.broken:
             raise RuntimeError(self._engine.broken)
 
@@ -402,7 +408,7 @@ class Monitor(Options):
             self.close()
             if self.on_error == "raise":
                 raise
-            warn(f"monitoring has ended, training goes on: {type(error).__name__}: {error}")
+            warn(f"monitoring has ended, training continues: {type(error).__name__}: {error}")
             _log.debug("monitoring has ended", exc_info=True)
         finally:
             self._hook_seconds += time.perf_counter() - start

@@ -21,7 +21,7 @@ from ww_callbacks.checks import (
 )
 from ww_callbacks.engine import Limits
 from ww_callbacks.engine.budget import parse_budget
-from ww_callbacks.monitor.publishing import Output
+from ww_callbacks.outputs.output import Output
 from ww_callbacks.report import Report
 from ww_callbacks.spectra import Precision
 

@@ -1,50 +1,32 @@
-"""Publishing: a finished report goes into the history, before the signals, to the outputs."""
+"""Publishes reports: into the history, to the signals, as metrics to the outputs."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
 
 from ww_callbacks.checks import warn
+from ww_callbacks.engine import Missed
+from ww_callbacks.monitor.options import Figures, LogEveryLayer, Options
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlOutput
-from ww_callbacks.outputs.metrics import aggregate_metrics, layer_metrics, spread
-from ww_callbacks.outputs.panel_schedule import Drawing, Gallery
+from ww_callbacks.outputs.metrics import metrics_of, spread
+from ww_callbacks.outputs.output import Output, Outputs
+from ww_callbacks.outputs.panel_schedule import Draw, PanelSchedule
 from ww_callbacks.outputs.panels import MAX_CHOSEN, Panels
 from ww_callbacks.outputs.tensorboard import TensorBoardOutput
 from ww_callbacks.patterns import matching
 from ww_callbacks.report import History, Report
 from ww_callbacks.report.history import MOST_ENTRIES
-from ww_callbacks.report.keys import AGGREGATES, is_of_layers
-from ww_callbacks.signals.signal import Signal
-
-if TYPE_CHECKING:
-    from ww_callbacks.monitor.options import Options
+from ww_callbacks.report.keys import aggregates
+from ww_callbacks.signals.signal import Judgement, Signal
+from ww_callbacks.signals.stop import VERDICT, EarlyStopping
+from ww_callbacks.weights import Layer
 
 NUM_DRAWN = 3
-"""Layers whose spectrum is drawn where nobody chose, spread over the depth."""
-
-
-@runtime_checkable
-class Showing(Protocol):
-    """An output that shows more than numbers."""
-
-    def show(self, panels: Panels) -> None:
-        """Show pictures, texts and histograms; called in the order of steps, from the training thread."""
-
-
-class Output(Protocol):
-    """A place where results go."""
-
-    def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
-        """Show one report; called in the order of steps, from the training thread."""
-
-    def close(self) -> None:
-        """No more reports follow."""
+"""Layers whose spectrum is drawn by default, spread over the depth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +35,7 @@ class Published:
 
     Attributes:
         metrics: the latest ``ww/…`` metrics.
-        verdicts: what each attached signal says, by the name it was attached under.
+        verdicts: the verdict of each signal, by the name under which it was attached.
         reports: how many reports had come in.
         step: finished optimizer steps when this became known; None before the first.
     """
@@ -67,20 +49,24 @@ class Published:
 class Publisher:
     """History, signals and outputs of one monitor.
 
+    Attributes:
+        history: the reports so far.
+        published: what is known as of the last snapshot step.
+
     Args:
         options: of the monitor.
-        outputs: places for results.
-        hand_over: has something drawn elsewhere.
+        outputs: destinations for results.
+        draw: submits a drawing task.
     """
 
-    def __init__(self, options: Options, outputs: Iterable[Output], hand_over: Drawing = lambda _: None) -> None:
-        self._options = options
-        self._hand_over = hand_over
-        self._gallery: Gallery | None = None
-        self._outputs = list(outputs)
+    def __init__(self, options: Options, outputs: Iterable[Output], draw: Draw) -> None:
+        self._options, self._draw = options, draw
+        self._outputs = Outputs(outputs, strict=options.on_error == "raise")
         self._signals: dict[str, Signal] = {}
-        self._logged_layers: frozenset[str] | None = None
-        self._latest = self._shown = Published()
+        self._default_stop = EarlyStopping()
+        self._logged: frozenset[str] | None = None
+        self._panels: PanelSchedule | None = None
+        self._upcoming: Published | None = None
         self.history = History(most_entries=MOST_ENTRIES)
         self.published = Published()
 
@@ -94,118 +80,131 @@ class Publisher:
             raise ValueError(f"name: {name!r} is attached already, choose another name")
         self._signals[name] = signal
 
-    def is_attached(self, name: str) -> bool:
-        """Whether a signal has that name."""
-        return name in self._signals
-
-    def publish(self, report: Report, *, lag_steps: int, skipped: int, wall_time: float) -> None:
-        """Show a report everywhere; reports come in the order of their steps.
+    def choose_layers(self, layers: Sequence[Layer]) -> None:
+        """Choose the layers that have metrics of their own and figures; the first choice stays for the run.
 
         Args:
-            report: one snapshot's results.
+            layers: every layer of the model, analysed or not.
+        """
+        if self._logged is not None:
+            return
+        self._logged = logged_layers(layers, self._options.log_every_layer)
+        drawn = drawn_layers(layers, self._options.figures)
+        if self._options.figures is not False and self._outputs.show_panels:
+            self._panels = PanelSchedule(self._logged, drawn, self._draw)
+
+    def publish(self, report: Report, *, lag_steps: int, missed: Missed, wall_time: float) -> None:
+        """Publish a report; reports come in the order of their steps.
+
+        Args:
+            report: the results of one snapshot.
             lag_steps: steps between the snapshot and now.
-            skipped: snapshots skipped when it was taken.
+            missed: snapshots missed when it was taken.
             wall_time: when it was taken, in seconds since the epoch.
         """
+        assert self._logged is not None
         report = self.history.append(report)
-        if self._logged_layers is None:
-            self._logged_layers = self._choose_logged(report)
         judgements = {name: signal.judge(self.history) for name, signal in self._signals.items()}
-        judged = {key: value for judgement in judgements.values() for key, value in judgement.metrics.items()}
-        metrics = aggregate_metrics(report, lag_steps=lag_steps, skipped=skipped)
-        metrics |= {key: value for key, value in judged.items() if key.startswith(AGGREGATES)}
-        verdicts = {name: judgement.verdict for name, judgement in judgements.items()}
-        self._latest = Published(metrics, verdicts, self.history.seen)
-        shown = {key: value for key, value in judged.items() if is_of_layers(key, self._logged_layers)}
-        everything = metrics | layer_metrics(report, self._logged_layers) | shown
-        for output in list(self._outputs):
-            self._call_output(output, partial(output.write, report, everything, wall_time))
-        if self._gallery is None and self._options.figures is not False and self._showing():
-            self._gallery = Gallery(self._logged_layers, self._choose_drawn(report))
-        if self._gallery is not None:
-            self._show(self._gallery.add(report, wall_time, self._hand_over))
+        metrics = metrics_of(
+            report,
+            [judgement.metrics for judgement in judgements.values()],
+            self._logged,
+            lag_steps=lag_steps,
+            skipped=missed.skipped,
+            over_budget=missed.over_budget,
+        )
+        self._upcoming = Published(aggregates(metrics), self._verdicts(judgements), self.history.seen)
+        self._outputs.write(report, metrics, wall_time)
+        if self._panels is not None:
+            self._show(self._panels.add(report, wall_time))
         if self._options.on_result is not None:
             self._options.on_result(report)
 
     def update(self, step: int | None) -> None:
-        """``published`` changes at snapshot steps and at the end only, so that decisions depend on the step alone.
+        """Let ``published`` be what has come in; decisions then depend on the step alone.
 
         Args:
-            step: finished optimizer steps.
+            step: finished optimizer steps, those of a snapshot or of the end.
         """
-        if self._latest is not self._shown:
-            self._shown = self._latest
-            self.published = replace(self._latest, step=step)
+        if self._upcoming is not None:
+            self.published, self._upcoming = replace(self._upcoming, step=step), None
 
     def finish(self, deadline: float) -> None:
-        """Show the pictures of the last report.
+        """Show the figures of the last report.
 
         Args:
             deadline: of ``time.monotonic()``.
         """
-        if self._gallery is not None:
-            self._show(self._gallery.finish(deadline, self._hand_over))
+        if self._panels is not None:
+            self._show(self._panels.finish(deadline))
 
     def restore(self, history: History, published: Published) -> None:
-        """Go on from what another one knew."""
-        self.history = history
-        self.published = self._latest = self._shown = published
+        """Continue from the state of a checkpoint."""
+        self.history, self.published, self._upcoming = history, published, None
 
     def close(self) -> None:
         """Close the outputs."""
-        outputs, self._outputs = self._outputs, []
-        for output in outputs:
-            self._call_output(output, output.close)
+        self._outputs.close()
 
-    def _showing(self) -> list[Showing]:
-        return [output for output in self._outputs if isinstance(output, Showing)]
+    def _verdicts(self, judgements: Mapping[str, Judgement]) -> dict[str, Mapping[str, Any]]:
+        """The verdicts; without a signal of that name, "stop" is the verdict of the default rules."""
+        verdicts = {name: judgement.verdict for name, judgement in judgements.items()}
+        if VERDICT not in verdicts:
+            verdicts[VERDICT] = self._default_stop.judge(self.history).verdict
+        return verdicts
 
     def _show(self, panels: Iterable[Panels]) -> None:
         for each in panels:
-            for output in list(self._outputs):
-                if isinstance(output, Showing):
-                    self._call_output(output, partial(output.show, each))
+            self._outputs.show(each)
 
-    def _choose_drawn(self, report: Report) -> list[str]:
-        if isinstance(self._options.figures, bool):
-            return spread(report.layers, NUM_DRAWN)
-        kept = matching([layer.name for layer in report.layers], list(self._options.figures), "figures")
-        return [layer.name for layer in report.layers if layer.name in kept][:MAX_CHOSEN]
 
-    def _choose_logged(self, report: Report) -> frozenset[str]:
-        names = [layer.name for layer in report.layers]
-        if self._options.log_every_layer == "auto":
-            return frozenset(spread(report.layers))
-        if isinstance(self._options.log_every_layer, bool):
-            return frozenset(names if self._options.log_every_layer else ())
-        return frozenset(matching(names, list(self._options.log_every_layer), "log_every_layer"))
+def logged_layers(layers: Sequence[Layer], choice: LogEveryLayer) -> frozenset[str]:
+    """The layers that have metrics of their own.
 
-    def _call_output(self, output: Output, action: Callable[[], None]) -> None:
-        """One place that fails (a full disk) is given up with a warning; the others go on."""
-        try:
-            action()
-        except Exception as error:
-            if self._options.on_error == "raise":
-                raise
-            warn(f"no more results go to {type(output).__name__}: {type(error).__name__}: {error}")
-            if output in self._outputs:
-                self._outputs.remove(output)
-                with contextlib.suppress(Exception):
-                    output.close()
+    Args:
+        layers: every layer of the model, analysed or not.
+        choice: "auto", True, False or patterns.
+
+    Raises:
+        ValueError: a pattern matches no layer.
+    """
+    if choice == "auto":
+        return frozenset(spread(_analysed(layers)))
+    names = [layer.name for layer in layers]
+    if isinstance(choice, bool):
+        return frozenset(names if choice else ())
+    return frozenset(matching(names, list(choice), "log_every_layer"))
+
+
+def drawn_layers(layers: Sequence[Layer], choice: Figures) -> list[str]:
+    """The layers whose spectrum is drawn.
+
+    Args:
+        layers: every layer of the model, analysed or not.
+        choice: True, False or patterns.
+
+    Raises:
+        ValueError: a pattern matches no layer.
+    """
+    if isinstance(choice, bool):
+        return spread(_analysed(layers), NUM_DRAWN) if choice else []
+    names = [layer.name for layer in layers]
+    kept = matching(names, list(choice), "figures")
+    return [name for name in names if name in kept][:MAX_CHOSEN]
 
 
 def own_outputs(
     log_dir: str | os.PathLike[str] | None, jsonl: bool | str | os.PathLike[str] | None, *, strict: bool
 ) -> list[Output]:
-    """TensorBoard and JSON lines where they are asked for; a place that cannot be opened is a warning.
+    """The outputs for TensorBoard and JSON lines, if wanted. One that cannot be opened is left out with a warning.
 
     Args:
         log_dir: folder for TensorBoard, None for none.
         jsonl: a file, or True for one in ``log_dir``.
-        strict: whether such a place is an error instead.
+        strict: raise the error instead.
 
     Raises:
-        OSError: a place cannot be opened, where ``strict``.
+        OSError: with ``strict``, a file cannot be opened.
     """
     wanted: list[Callable[[], Output]] = []
     if log_dir is not None:
@@ -221,3 +220,7 @@ def own_outputs(
                 raise
             warn(f"results are not written: {error}")
     return outputs
+
+
+def _analysed(layers: Sequence[Layer]) -> list[str]:
+    return [layer.name for layer in layers if layer.spec is not None]

@@ -1,4 +1,4 @@
-"""What a run that goes on from a checkpoint knows of the one before."""
+"""State restored when a run resumes from a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ww_callbacks.engine import Missed
 from ww_callbacks.monitor.publishing import Published
 from ww_callbacks.report import History
 
@@ -17,14 +18,14 @@ class Resumed:
     Attributes:
         step: finished optimizer steps.
         last_snapshot: step of the last snapshot; its results may not have been in.
-        skipped: snapshots skipped so far.
+        missed: snapshots missed so far.
         history: the reports that were in.
         published: what was known at the last snapshot step.
     """
 
     step: int
     last_snapshot: int | None
-    skipped: int
+    missed: Missed
     history: History
     published: Published
 
@@ -34,14 +35,14 @@ class Resumed:
         return self.history.steps[-1] if len(self.history) else None
 
     def is_snapshot_due(self, step: int, every: int | None) -> bool:
-        """Whether a run that goes on has to begin with a snapshot: results were lost, or one has become due since.
+        """Whether a resumed run starts with a snapshot: results were lost, or one has become due since.
 
         Args:
-            step: finished optimizer steps where the run goes on.
-            every: steps between snapshots, None where they are not scheduled by steps.
+            step: finished optimizer steps when the run resumes.
+            every: steps between snapshots, None if they are not scheduled by steps.
 
         Example:
-            >>> known = Resumed(12, 10, 0, History(), Published())
+            >>> known = Resumed(12, 10, Missed(), History(), Published())
             >>> known.is_snapshot_due(12, every=10)  # of step 10 there is no report
             True
         """
@@ -53,7 +54,8 @@ class Resumed:
         return {
             "step": self.step,
             "last_snapshot": self.last_snapshot,
-            "skipped": self.skipped,
+            "skipped": self.missed.skipped,
+            "over_budget": self.missed.over_budget,
             "history": self.history.state_dict(),
             "late": self.history.seen - self.published.reports,
             "published": asdict(self.published),
@@ -64,12 +66,13 @@ class Resumed:
         """The inverse of :meth:`state_dict`.
 
         Raises:
-            ValueError: these are not its values.
+            ValueError: ``state`` is not of that form.
         """
         try:
             history = History.from_state_dict(state["history"])
             reports = history.seen - int(state["late"])
             published = Published(**state["published"] | {"reports": reports})
-            return cls(int(state["step"]), state["last_snapshot"], int(state["skipped"]), history, published)
+            missed = Missed(int(state["skipped"]), int(state["over_budget"]))
+            return cls(int(state["step"]), state["last_snapshot"], missed, history, published)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"state: not that of a monitor: {type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""A file that a thread of its own writes: a slow disk holds no training up."""
+"""A file written by a separate thread, so that a slow disk never blocks training."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from queue import SimpleQueue
 from typing import BinaryIO
 
 MOST_WAITING = 256
-"""Pieces that may wait for the disk."""
+"""Maximum number of pieces that wait for the disk."""
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that the end of a run waits for the disk."""
 
 
 class AppendedFile:
-    """Takes pieces of a file without waiting; a thread hands each one to the system at once, in their order.
+    """Takes pieces of a file without waiting; a thread writes each one at once, in order.
 
     Args:
         path: the file.
-        mode: "xb" for a new one, "ab" to go on with one.
+        mode: "xb" for a new file, "ab" to append.
 
     Raises:
         OSError: the file cannot be opened.
@@ -31,7 +31,7 @@ class AppendedFile:
         self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
         self._errors: list[OSError] = []
         file = open(path, mode, buffering=0)  # noqa: SIM115 - closed by the thread
-        # The thread knows the pieces and not this object, so that it ends with it.
+        # The thread holds the pieces and not this object, so that it ends when this object is deleted.
         self._thread = threading.Thread(
             target=_write_all, args=(file, self._pieces, self._errors), name="ww_callbacks file", daemon=True
         )
@@ -39,18 +39,18 @@ class AppendedFile:
         self._end = weakref.finalize(self, _end, self._pieces, self._thread)
 
     def write(self, piece: bytes) -> None:
-        """Take a piece.
+        """Queue a piece.
 
         Raises:
-            OSError: an earlier piece could not be written, or too many wait for the disk.
+            OSError: an earlier piece could not be written, or too many are waiting.
         """
         if self._pieces.qsize() >= MOST_WAITING:
-            self._give_up(f"{MOST_WAITING} pieces wait for it")
-        self._complain()
+            self._fail(f"{MOST_WAITING} pieces wait for it")
+        self._raise_error()
         self._pieces.put(piece)
 
     def close(self) -> None:
-        """Wait until all pieces are written, at most some seconds; not at all after an error.
+        """Wait until all pieces are written, for a few seconds at most; after an error, do not wait.
 
         Raises:
             OSError: a piece could not be written, or not in time.
@@ -61,13 +61,13 @@ class AppendedFile:
         else:
             self._end()
             if self._thread.is_alive():
-                self._give_up(f"not all is written after {CLOSE_TIMEOUT:g} s")
-        self._complain()
+                self._fail(f"not all is written after {CLOSE_TIMEOUT:g} s")
+        self._raise_error()
 
-    def _give_up(self, reason: str) -> None:
+    def _fail(self, reason: str) -> None:
         self._errors.append(OSError(f"{self._path}: the disk is too slow, {reason}"))
 
-    def _complain(self) -> None:
+    def _raise_error(self) -> None:
         if self._errors:
             raise self._errors[0]
 
@@ -85,5 +85,5 @@ def _write_all(file: BinaryIO, pieces: SimpleQueue[bytes | None], errors: list[O
 
 def _end(pieces: SimpleQueue[bytes | None], thread: threading.Thread) -> None:
     pieces.put(None)
-    if thread is not threading.current_thread():  # where the collector of this thread ends it
+    if thread is not threading.current_thread():  # when the garbage collector runs in that thread
         thread.join(CLOSE_TIMEOUT)

@@ -18,22 +18,22 @@ _BEGINNING = '{"step"'
 class JsonlOutput:
     """Appends one line per report: ``{"step": …, "wall_time": …, "layers": […]}``.
 
-    Each line is written at once, by a thread, so that a run that dies keeps all lines but perhaps the last.
+    A thread writes each line at once, so a run that crashes keeps all lines except perhaps the last.
 
     Args:
-        path: the file; its folder is made where it is missing.
+        path: the file; its folder is created if it does not exist.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        cut_off = self.path.exists() and self.path.stat().st_size > 0 and not _ends_with_newline(self.path)
+        truncated = self.path.exists() and self.path.stat().st_size > 0 and not _ends_with_newline(self.path)
         self._file = AppendedFile(self.path, "ab")
-        if cut_off:
+        if truncated:
             self._file.write(b"\n")
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
-        """Append one report; the metrics can be computed from it and are left out."""
+        """Append one report, without the metrics, which can be computed from it."""
         line = {"step": report.step, "wall_time": wall_time, "layers": report.to_dicts()}
         self._file.write(json.dumps(line).encode() + b"\n")
 
@@ -45,8 +45,8 @@ class JsonlOutput:
 def read_jsonl(path: str | os.PathLike[str]) -> History:
     """The history that a run wrote.
 
-    A line that was cut off, by a crash, is ignored. Where the steps go back, because a run was started again with the
-    same file, the later lines count.
+    A truncated line is ignored. If the steps go back, because a run was restarted with the same file, the later lines
+    replace the earlier ones.
 
     Args:
         path: a file of :class:`JsonlOutput`.
@@ -67,8 +67,8 @@ class JsonlFollower:
         path: the file.
 
     Attributes:
-        history: what was read so far. A line that was cut off is ignored, a file that became shorter is read anew, and
-            where the steps go back the later lines count.
+        history: the reports read so far. A truncated line is ignored, a file that became shorter is read again, and if
+            the steps go back, the later lines replace the earlier ones.
 
     Raises:
         OSError: the file cannot be read.
@@ -84,7 +84,7 @@ class JsonlFollower:
         """The reports that were added since the last call.
 
         Args:
-            to_end: take a last line without its end too.
+            to_end: also read a last line that does not end with a newline.
 
         Raises:
             ValueError: a line is not one of a history.
@@ -108,20 +108,20 @@ class JsonlFollower:
         return found
 
     def _read(self, line: str) -> Report | None:
-        """The report in a line; None where it was cut off."""
+        """The report in a line; None if the line is truncated."""
         self._number += 1
         try:
             values = json.loads(line)
             return Report(Report.from_dicts(values["layers"]).layers, values["step"])
         except (ValueError, KeyError, TypeError) as error:
-            cut_off = line and (line.startswith(_BEGINNING) or _BEGINNING.startswith(line))
-            if cut_off and isinstance(error, json.JSONDecodeError):
+            truncated = line and (line.startswith(_BEGINNING) or _BEGINNING.startswith(line))
+            if truncated and isinstance(error, json.JSONDecodeError):
                 return None
             raise ValueError(f"{self._path}, line {self._number}: not a report: {error}") from error
 
 
 def _before(report: Report, history: History) -> Iterator[Report]:
-    """Where the steps go back, because a run was started again with the same file, the later reports count."""
+    """The earlier reports that stay if the steps go back, because a run was restarted with the same file."""
     return (each for each in history if (each.step or 0) < (report.step or 0))
 
 

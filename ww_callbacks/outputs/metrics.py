@@ -1,39 +1,65 @@
-"""A report as flat metrics: the keys that every logger, TensorBoard and the frameworks' own dictionaries get."""
+"""A report as flat metrics, as every logger, TensorBoard and the frameworks' own dictionaries get them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from ww_callbacks.report import SCHEMA, LayerReport, Report
-from ww_callbacks.report.keys import AGGREGATES, layer_key
+from ww_callbacks.report import SCHEMA, Report
+from ww_callbacks.report.keys import AGGREGATES, is_logged, layer_key
 
 LAYER_METRICS = tuple(name for name, column in SCHEMA.items() if column.logged)
 MAX_LAYERS = 64
 
 
-def aggregate_metrics(report: Report, *, lag_steps: int, skipped: int) -> dict[str, float]:
-    """The summary of a report under the keys ``ww/…``, and the health of the monitoring.
+def metrics_of(
+    report: Report,
+    judged: Iterable[Mapping[str, float]],
+    names: Collection[str],
+    *,
+    lag_steps: int,
+    skipped: int,
+    over_budget: int,
+) -> dict[str, float]:
+    """All metrics of a report, those of signals included.
 
     Args:
-        report: one snapshot's results.
-        lag_steps: steps between the snapshot and the moment its results were known.
-        skipped: snapshots that were skipped so far because the worker was busy.
+        report: the results of one snapshot.
+        judged: the metrics of each signal.
+        names: layers with metrics of their own.
+        lag_steps: see :func:`aggregate_metrics`.
+        skipped: see there.
+        over_budget: see there.
+    """
+    metrics = aggregate_metrics(report, lag_steps=lag_steps, skipped=skipped, over_budget=over_budget)
+    metrics |= layer_metrics(report, names)
+    return metrics | {key: value for each in judged for key, value in each.items() if is_logged(key, names)}
+
+
+def aggregate_metrics(report: Report, *, lag_steps: int, skipped: int, over_budget: int) -> dict[str, float]:
+    """The summary of a report and the state of the monitor, under the keys ``ww/…``.
+
+    Args:
+        report: the results of one snapshot.
+        lag_steps: steps between the snapshot and the arrival of its results.
+        skipped: snapshots skipped so far because no slot was free.
+        over_budget: snapshots not taken so far because the budget was used up.
 
     Example:
-        >>> aggregate_metrics(Report((), step=5), lag_steps=2, skipped=0)["ww/lag_steps"]
+        >>> aggregate_metrics(Report((), step=5), lag_steps=2, skipped=0, over_budget=0)["ww/lag_steps"]
         2.0
     """
     metrics = {f"{AGGREGATES}{name}": value for name, value in report.summary().items()}
-    return metrics | {"ww/lag_steps": float(lag_steps), "ww/skipped": float(skipped)}
+    monitor = {"lag_steps": lag_steps, "skipped": skipped, "over_budget": over_budget}
+    return metrics | {f"{AGGREGATES}{name}": float(value) for name, value in monitor.items()}
 
 
 def layer_metrics(report: Report, names: Collection[str]) -> dict[str, float]:
-    """The metrics of single layers under the keys ``ww_layer/<metric>/<index>.<name>``.
+    """The metrics of single layers, under the keys ``ww_layer/<metric>/<index>.<name>``.
 
-    Only of layers looked at in this step: an older value was logged at its own.
+    Only layers analysed at this step have metrics; older values were logged at their own step.
 
     Args:
-        report: one snapshot's results.
+        report: the results of one snapshot.
         names: the layers to include.
     """
     return {
@@ -45,14 +71,17 @@ def layer_metrics(report: Report, names: Collection[str]) -> dict[str, float]:
     }
 
 
-def spread(layers: Sequence[LayerReport], limit: int = MAX_LAYERS) -> list[str]:
-    """Names of at most ``limit`` layers that are analysed, now or later, evenly spread over the depth of the model.
+def spread(names: Sequence[str], limit: int = MAX_LAYERS) -> list[str]:
+    """At most ``limit`` of the layers, evenly spread over the depth of the model.
+
+    Args:
+        names: of the analysed layers.
+        limit: how many to take.
 
     Example:
-        >>> spread([LayerReport(name=str(i), kind="fc", M=1) for i in range(5)], limit=3)
+        >>> spread(["0", "1", "2", "3", "4"], limit=3)
         ['0', '2', '4']
     """
-    names = [layer.name for layer in layers if layer.M is not None or layer.is_waiting]
     if len(names) <= limit:
-        return names
+        return list(names)
     return [names[round(i * (len(names) - 1) / (limit - 1))] for i in range(limit)]

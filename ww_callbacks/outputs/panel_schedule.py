@@ -1,4 +1,4 @@
-"""When pictures are drawn, by whom, and when they are shown."""
+"""Decides when panels are shown, and has their figures drawn."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ from typing import Any
 from ww_callbacks.outputs.panels import MAX_CHOSEN, Panels, draw, is_shown, picture_task, written_panels
 from ww_callbacks.report import Report
 
-Drawing = Callable[[dict[str, Any]], "Future[dict[str, Any]] | None"]
-"""Hands a task to whoever draws; None where nobody can now."""
+Draw = Callable[[dict[str, Any]], "Future[dict[str, Any]] | None"]
+"""Submits a drawing task; None if there is no process that draws."""
 
 MAX_STEPS = 96
-"""Columns of the map of alpha; where there are more, every second one is left out."""
+"""Columns of the map of alpha; of more, every second one is dropped."""
 
 _log = logging.getLogger("ww_callbacks")
 
 
-class Gallery:
-    """The panels of a run: some at once, those that have to be drawn when the worker has drawn them.
+class PanelSchedule:
+    """The panels of a run: texts and histograms at once, figures when the worker has drawn them.
 
-    One set of pictures is under way at a time. A report that comes meanwhile gets none, the last one always does.
+    One set of figures is pending at a time. Reports that come in the meantime get none; the last report always does.
 
     Args:
         names: layers with metrics of their own: they get histograms.
         chosen: layers whose spectrum is drawn.
+        submit: submits a drawing task. If it gives None, figures are drawn here at the end of training.
     """
 
-    def __init__(self, names: frozenset[str], chosen: Sequence[str]) -> None:
-        self._names, self._chosen = names, list(chosen)[:MAX_CHOSEN]
+    def __init__(self, names: frozenset[str], chosen: Sequence[str], submit: Draw) -> None:
+        self._names, self._chosen, self._submit = names, list(chosen)[:MAX_CHOSEN], submit
         self._steps: list[int] = []
         self._alphas: list[list[float | None]] = []
         self._number = 0
-        self._under_way: tuple[Future[dict[str, Any]], int, float] | None = None
+        self._pending: tuple[Future[dict[str, Any]], int, float] | None = None
         self._last: tuple[Report, float, bool, bool] | None = None
-        self._given_up = False
+        self._disabled = False
 
-    def add(self, report: Report, wall_time: float, hand_over: Drawing) -> Iterator[Panels]:
-        """Take a report in; gives what can be shown now."""
+    def add(self, report: Report, wall_time: float) -> Iterator[Panels]:
+        """Take a report; yields the panels that can be shown now."""
         yield from self._drawn(0.0)
         self._number += 1
         self._steps.append(report.step or 0)
@@ -52,64 +53,63 @@ class Gallery:
         shown = is_shown(self._number)
         if shown:
             yield written_panels(report, self._names, wall_time)
-        self._last = report, wall_time, shown, shown and self._ask(report, wall_time, hand_over)
+        self._last = report, wall_time, shown, shown and self._request(report, wall_time)
 
-    def finish(self, deadline: float, hand_over: Drawing) -> Iterator[Panels]:
-        """What is still under way, and the panels of the last report.
+    def finish(self, deadline: float) -> Iterator[Panels]:
+        """The pending figures, and the panels of the last report.
 
         Args:
-            deadline: of ``time.monotonic()``; so long is waited for what is drawn elsewhere.
-            hand_over: asks whoever draws; where nobody does, the pictures are drawn here: training is over.
+            deadline: of ``time.monotonic()``; until then pending figures are waited for.
         """
         yield from self._drawn(deadline - time.monotonic())
         if self._last is None:
             return
-        (report, wall_time, written, asked), self._last = self._last, None
+        (report, wall_time, written, requested), self._last = self._last, None
         if not written:
             yield written_panels(report, self._names, wall_time)
-        if asked or self._given_up:
+        if requested or self._disabled:
             return
-        if self._ask(report, wall_time, hand_over):
+        if self._request(report, wall_time):
             yield from self._drawn(deadline - time.monotonic())
-        elif not self._given_up:
+        elif not self._disabled:
             yield from self._shown(_draw_here(self._task(report)), report.step or 0, wall_time)
 
-    def _ask(self, report: Report, wall_time: float, hand_over: Drawing) -> bool:
-        if self._under_way is not None or self._given_up:
+    def _request(self, report: Report, wall_time: float) -> bool:
+        if self._pending is not None or self._disabled:
             return False
-        future = hand_over(self._task(report))
+        future = self._submit(self._task(report))
         if future is not None:
-            self._under_way = future, report.step or 0, wall_time
+            self._pending = future, report.step or 0, wall_time
         return future is not None
 
     def _task(self, report: Report) -> dict[str, Any]:
         known = [row for row in zip(self._steps, self._alphas, strict=True) if len(row[1]) == len(report.layers)]
         return picture_task(report, self._chosen, [step for step, _ in known], [row for _, row in known])
 
-    def _drawn(self, patience: float) -> Iterator[Panels]:
-        """The pictures under way, where they are there within the time."""
-        if self._under_way is None:
+    def _drawn(self, timeout: float) -> Iterator[Panels]:
+        """The pending figures, if they are drawn within the timeout."""
+        if self._pending is None:
             return
-        future, step, wall_time = self._under_way
-        if not future.done() and patience <= 0:
+        future, step, wall_time = self._pending
+        if not future.done() and timeout <= 0:
             return
-        self._under_way = None
+        self._pending = None
         try:
-            answer = future.result(max(patience, 0.0))
+            answer = future.result(max(timeout, 0.0))
         except FutureTimeout:
-            answer = {"error": f"not drawn within {patience:.0f} s"}
+            answer = {"error": f"not drawn within {timeout:.0f} s"}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         yield from self._shown(answer, step, wall_time)
 
     def _shown(self, answer: dict[str, Any], step: int, wall_time: float) -> Iterator[Panels]:
-        """What came back; without pictures it is said once, and nobody is asked again."""
+        """The drawn figures; after an error, one message and no further figures."""
         if "images" in answer:
             images = {tag: base64.b64decode(image) for tag, image in answer["images"].items()}
             yield Panels(step, wall_time, images=images)
         else:
-            self._given_up = True
-            _log.warning("no more pictures are drawn: %s", answer.get("error", "no reason was given"))
+            self._disabled = True
+            _log.warning("figures are disabled: %s", answer.get("error", "no reason was given"))
 
 
 def _draw_here(task: dict[str, Any]) -> dict[str, Any]:

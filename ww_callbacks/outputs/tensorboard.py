@@ -1,4 +1,4 @@
-"""TensorBoard: one event per snapshot for the scalars, one for what was drawn."""
+"""TensorBoard: one event per snapshot for the scalars, one for the panels."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _numbers = itertools.count()
 class TensorBoardOutput:
     """Writes all metrics of a snapshot as one Event, at the step and wall time of the snapshot.
 
-    TensorBoard drops a point whose step is not larger than an earlier one of the same tag, so reports must come
-    in the order of their steps. Each event is written at once, by a thread, so that a live reader sees it.
+    TensorBoard drops points whose step is not larger than an earlier one of the same tag, so reports must come
+    in the order of their steps. A thread writes each event at once, so that a live reader sees it.
 
     Args:
-        log_dir: folder of a run. No other program may write event files into it at the same time: of two
-            live files in one folder TensorBoard's Python reader follows one only.
+        log_dir: folder of a run. No other program may write event files into it at the same time:
+            TensorBoard's Python reader follows only one live file per folder.
 
     Raises:
         ImportError: tensorboard is not installed.
-        OSError: the folder cannot be written.
+        OSError: the folder is not writable.
     """
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
@@ -39,8 +39,7 @@ class TensorBoardOutput:
         except ImportError as error:
             raise ImportError(MISSING) from error
         os.makedirs(log_dir, exist_ok=True)
-        # tensorboard's own EventFileWriter loads TensorFlow wherever it is installed; a record file needs neither that
-        # nor waiting for the disk.
+        # tensorboard's EventFileWriter loads TensorFlow if it is installed, and waits for the disk.
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
         self._event = Event
         self._file = AppendedFile(os.path.join(log_dir, name), "xb")
@@ -53,7 +52,7 @@ class TensorBoardOutput:
         self._append(self._event(wall_time=wall_time, step=report.step or 0, summary=scalar_summary(metrics)))
 
     def show(self, panels: Panels) -> None:
-        """Write pictures, texts and histograms."""
+        """Write figures, texts and histograms."""
         self._append(self._event(wall_time=panels.wall_time, step=panels.step, summary=panel_summary(panels)))
 
     def close(self) -> None:
@@ -65,11 +64,11 @@ class TensorBoardOutput:
 
 
 class SummaryWriterOutput:
-    """The same through a ``SummaryWriter`` that somebody else owns, into its event file.
+    """Writes into the event file of a ``SummaryWriter`` that the caller owns.
 
     Args:
-        writer: of torch.utils.tensorboard; of another writer (tensorboardX) only ``add_scalar`` is used,
-            and there are no pictures.
+        writer: of torch.utils.tensorboard. Of other writers (tensorboardX) only ``add_scalar`` is used, so they show
+            no panels.
     """
 
     def __init__(self, writer: Any) -> None:
@@ -88,7 +87,7 @@ class SummaryWriterOutput:
         self._writer.flush()
 
     def show(self, panels: Panels) -> None:
-        """Write pictures, texts and histograms; another writer than torch's gets none."""
+        """Write figures, texts and histograms, if the writer is torch's."""
         if not self._is_torch:
             return
         file = self._writer._get_file_writer()
@@ -99,4 +98,4 @@ class SummaryWriterOutput:
         self._writer.flush()
 
     def close(self) -> None:
-        """The writer stays open: it is not ours."""
+        """Do nothing: the caller closes the writer."""

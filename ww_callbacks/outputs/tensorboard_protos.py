@@ -1,4 +1,4 @@
-"""Values as TensorBoard stores them: protocol buffers that need the tensorboard package alone."""
+"""Protocol buffers for TensorBoard, made with the tensorboard package alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LAYOUT = {
     "correlation traps": ["ww/num_traps", "ww/num_trap_layers"],
     "towards a stop": [r"ww/stop/.*"],
     "learning-rate ratios": [r"ww_layer/lr_ratio/.*"],
-    "lag and skipped snapshots": ["ww/lag_steps", "ww/skipped"],
+    "lag and missed snapshots": ["ww/lag_steps", "ww/skipped", "ww/over_budget"],
 }
 _BAND = ("alpha: median, smallest to largest", "ww/alpha_median", "ww/alpha_min", "ww/alpha_max")
 
@@ -47,7 +47,7 @@ def panel_summary(panels: Panels) -> Any:
 
 
 def layout_summary() -> Any:
-    """The layout of the tab Custom scalars: alpha by layer and as a band, traps, signals, lag."""
+    """The layout of the "Custom scalars" tab: alpha by layer and as a band, traps, signals, lag."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
@@ -91,7 +91,7 @@ def _string(value: bytes) -> Any:
 
 
 def _histogram(counts: Histogram) -> Any:
-    """Counts over log10 λ; the sums are those of the middles of the bins."""
+    """Counts over log10 λ; the sums use the centres of the bins."""
     from tensorboard.compat.proto.summary_pb2 import HistogramProto
 
     edges = np.linspace(counts.low, counts.high, len(counts.counts) + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 AGGREGATES = "ww/"
 """What the keys begin with that frameworks see too; those of single layers begin with ``ww_layer/``."""
@@ -26,19 +26,31 @@ def layer_key(metric: str, index: int, name: str) -> str:
     return f"ww_layer/{metric}/{index:03d}.{tag_name(name)}"
 
 
-def is_of_layers(key: str, names: Collection[str]) -> bool:
-    """Whether a key belongs to one of these layers.
+def aggregates(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that are not of single layers.
+
+    Example:
+        >>> aggregates({"ww/alpha": 3.0, "ww_layer/alpha/000.fc": 3.0})
+        {'ww/alpha': 3.0}
+    """
+    return {key: value for key, value in metrics.items() if key.startswith(AGGREGATES)}
+
+
+def is_logged(key: str, names: Collection[str]) -> bool:
+    """Whether a metric is logged: all but those of other layers are.
 
     Args:
         key: of any metric.
-        names: of layers.
+        names: layers with metrics of their own.
 
     Example:
-        >>> is_of_layers("ww_layer/lr_ratio/002.fc", ["fc"]), is_of_layers("ww/stop/traps", ["fc"])
+        >>> is_logged("ww/stop/traps", ["fc"])
+        True
+        >>> is_logged("ww_layer/lr_ratio/002.fc", ["fc"]), is_logged("ww_layer/lr_ratio/003.head", ["fc"])
         (True, False)
     """
     if key.startswith(AGGREGATES):
-        return False
+        return True
     return key.rsplit("/", 1)[-1].partition(".")[2] in {tag_name(name) for name in names}
 
 

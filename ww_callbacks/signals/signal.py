@@ -1,4 +1,4 @@
-"""What a signal is to the monitor: a judgement of the history, after each report."""
+"""Signals: they judge the history after each report."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ww_callbacks.report import History
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a signal says after a report.
+    """The judgement of a signal after a report.
 
     Attributes:
-        metrics: to be logged with the report, under full keys such as ``ww/stop/plateau``.
-        verdict: what is to be done, as plain values (str, int, float, bool, None, lists and dicts of them), so that one
-            rank can tell the others and a checkpoint can keep it.
+        metrics: logged with the report, under full keys such as ``ww/stop/plateau``.
+        verdict: what to do, as plain values (str, int, float, bool, None, lists and dicts of them), so that it can be
+            broadcast to other ranks and stored in a checkpoint.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -24,7 +24,7 @@ class Judgement:
 
 
 class Signal(Protocol):
-    """Something that judges a history; attached to a monitor by :meth:`ww_callbacks.Monitor.attach`."""
+    """Judges a history; attached to a monitor by :meth:`ww_callbacks.Monitor.attach`."""
 
     def judge(self, history: History) -> Judgement:
         """The judgement after the latest report of ``history``; a function of the history alone."""

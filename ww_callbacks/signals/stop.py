@@ -214,15 +214,16 @@ class EarlyStopping:
         return self.__dict__ | {"_history": None, "_first_stop": None}
 
 
-def stop_message(verdict: Mapping[str, Any], told_at: int | None) -> str:
+def stop_message(verdict: Mapping[str, Any], reported_at_step: int | None) -> str:
     """A verdict in a sentence that says which step was judged, and when the verdict came.
 
     Args:
         verdict: of :class:`EarlyStopping`.
-        told_at: the step at which it became known.
+        reported_at_step: the step at which it became known.
 
     Example:
         >>> stop_message({"reason": "traps: fc has 1 correlation trap at step 200", "step": 200}, 400)
         'traps: fc has 1 correlation trap at step 200 (weights of step 200 were judged, the verdict came at step 400)'
     """
-    return f"{verdict['reason']} (weights of step {verdict['step']} were judged, the verdict came at step {told_at})"
+    judged = f"weights of step {verdict['step']} were judged"
+    return f"{verdict['reason']} ({judged}, the verdict came at step {reported_at_step})"

@@ -13,7 +13,7 @@ from ww_callbacks.monitor import Monitor, Published, crosses
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.report import History
 from ww_callbacks.signals.signal import Signal
-from ww_callbacks.signals.stop import VERDICT, EarlyStopping
+from ww_callbacks.signals.stop import VERDICT
 from ww_callbacks.torch.ranks import Ranks, on_first_rank
 
 
@@ -57,7 +57,6 @@ class DistributedMonitor(Options):
         self._ranks = Ranks.of_torch()
         self._last_step: int | None = None
         self._late_error: Exception | None = None
-        self._attached: set[str] = set()
         self.published = Published()
         self.monitor: Monitor | None = None
         on_first_rank(self._ranks, self.model, self._make)
@@ -90,7 +89,6 @@ class DistributedMonitor(Options):
         Raises:
             ValueError: another signal has that name.
         """
-        self._attached.add(name)
         if self.monitor is not None:
             self.monitor.attach(name, signal)
 
@@ -167,8 +165,6 @@ class DistributedMonitor(Options):
 
     def _begin(self, step: int | None) -> tuple[int, Published]:
         assert self.monitor is not None
-        if VERDICT not in self._attached:
-            self.monitor.attach(VERDICT, EarlyStopping())
         self.monitor.start(step)
         return self.monitor.last_step or 0, self.monitor.published
 

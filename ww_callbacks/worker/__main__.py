@@ -19,14 +19,16 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(arguments.niceness)
-    from ww_callbacks.worker.serve import serve  # numpy: loaded when the lifeline holds
+    from ww_callbacks.worker.runners import analysis_runner, run_drawing  # load numpy: after the lifeline holds
+    from ww_callbacks.worker.serve import serve
 
-    serve(arguments.tasks, arguments.answers, arguments.memory)
+    run = analysis_runner(arguments.memory) if arguments.memory >= 0 else run_drawing
+    serve(arguments.tasks, arguments.answers, run)
 
 
 def _arguments() -> Any:
     parser = argparse.ArgumentParser(prog="python -m ww_callbacks.worker", description=__doc__)
-    parser.add_argument("--memory", type=int, required=True, help="descriptor of the shared memory")
+    parser.add_argument("--memory", type=int, default=-1, help="descriptor of the shared memory; figures if left out")
     parser.add_argument("--tasks", type=int, required=True, help="descriptor to read tasks from")
     parser.add_argument("--answers", type=int, required=True, help="descriptor to write answers to")
     parser.add_argument("--lifeline", type=int, default=-1, help="reading end of the lifeline")

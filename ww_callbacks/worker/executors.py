@@ -16,8 +16,8 @@ from ww_callbacks.worker.protocol import Message
 Kind = Literal["process", "thread", "sync"]
 
 
-class Analyst(Protocol):
-    """Where tasks are done."""
+class AnalysisExecutor(Protocol):
+    """Runs analysis tasks."""
 
     @property
     def broken(self) -> str:
@@ -34,7 +34,9 @@ class Analyst(Protocol):
         """Cancel what is not done, end what is its own."""
 
 
-def make_analyst(executor: str | Executor, memory: SharedMemory, *, workers: int, layer_timeout: float) -> Analyst:
+def make_executor(
+    executor: str | Executor, memory: SharedMemory, *, workers: int, layer_timeout: float
+) -> AnalysisExecutor:
     """Where layers are analysed.
 
     Args:

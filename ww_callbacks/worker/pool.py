@@ -75,6 +75,18 @@ class Pool(Executor):
         """
         if fn is not run_task:
             raise TypeError(f"fn: this executor runs run_task only, got {fn!r}")
+        return self.enqueue(task, stored)
+
+    def enqueue(self, task: Message, stored: NDArray[Any]) -> Future[Message]:
+        """Queue one task for the next free runner; returns at once.
+
+        Args:
+            task: what the runners take.
+            stored: the weights it is about.
+
+        Raises:
+            RuntimeError: the executor was shut down.
+        """
         if not self._stop.alive:
             raise RuntimeError("the worker was shut down")
         for thread in self._threads:

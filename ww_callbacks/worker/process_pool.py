@@ -14,8 +14,9 @@ from ww_callbacks.worker import lifeline
 from ww_callbacks.worker.pool import Pool
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.restarts import Faults
-from ww_callbacks.worker.task import run_task
 from ww_callbacks.worker.worker_process import Child, WorkerError
+
+_NO_WEIGHTS = np.empty(0)
 
 
 class SharedMemory(Protocol):
@@ -72,14 +73,6 @@ class WorkerProcess(Pool):
         """
         return super().submit(fn, task | {"offset": self._memory.offset_of(stored)}, stored)
 
-    def draw(self, task: Message) -> Future[Message]:
-        """Queue a task of ``make_drawing``, which is about no weights.
-
-        Raises:
-            RuntimeError: the executor was shut down.
-        """
-        return super().submit(run_task, task, np.empty(0))
-
     @property
     def pids(self) -> tuple[int, ...]:
         """Process ids of the workers that run."""
@@ -91,9 +84,51 @@ class WorkerProcess(Pool):
         return self._faults.broken
 
 
+class FigureWorker:
+    """Draws figures in a separate process, one set after the other.
+
+    The process starts with the first task, and is started again and ends as those of :class:`WorkerProcess` do.
+
+    Args:
+        timeout: seconds of CPU time that one task may take; of the clock where the process does not compute.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._child = Child(None, timeout, lifeline.default_method(), Faults())
+        self._pool = Pool([partial(_draw, self._child)], self._child.close)
+
+    def draw(self, values: Message) -> Future[Message]:
+        """Queue a drawing task; returns at once.
+
+        Args:
+            values: of :func:`ww_callbacks.outputs.panels.picture_task`.
+
+        Raises:
+            RuntimeError: the worker was shut down.
+        """
+        return self._pool.enqueue({"drawing": values}, _NO_WEIGHTS)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process id of the worker; empty where it does not run."""
+        return () if self._child.pid is None else (self._child.pid,)
+
+    def shutdown(self) -> None:
+        """End at once; what is not drawn is cancelled."""
+        self._pool.shutdown()
+
+
 def _run(child: Child, task: Message, stored: NDArray[Any]) -> Message:
+    return _ask(child, task, task["spec"]["name"])
+
+
+def _draw(child: Child, task: Message, _: NDArray[Any]) -> Message:
+    return _ask(child, task, "the figures")
+
+
+def _ask(child: Child, task: Message, name: str) -> Message:
     try:
-        return child.ask(task)
+        return child.ask(task, name)
     except WorkerError as error:
         return {"error": str(error)}
     except Exception as error:  # this thread serves all tasks: it must not end with one of them

@@ -1,9 +1,10 @@
-"""What every executor runs: one layer as plain values in, plain values out."""
+"""The task that every executor runs: one layer as plain values in, plain values out."""
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -36,13 +37,8 @@ def make_task(
     }
 
 
-def make_drawing(values: Message) -> Message:
-    """A task for :func:`run_task` that is about no layer: to draw what ``values`` describe."""
-    return {"spec": None, "draw": values}
-
-
 def run_task(task: Message, stored: NDArray[Any]) -> Message:
-    """Analyse one layer, or draw.
+    """Analyse one layer.
 
     Args:
         task: made by :func:`make_task`.
@@ -61,21 +57,27 @@ def run_task(task: Message, stored: NDArray[Any]) -> Message:
         >>> answer["report"]["status"], run_task(task | {"digest": answer["digest"]}, weights)["unchanged"]
         ('ok', True)
     """
+    return timed(lambda: _analyze(task, stored))
+
+
+def timed(work: Callable[[], Message]) -> Message:
+    """The answer of ``work`` with the seconds of CPU time it took; an exception becomes an answer with its reason.
+
+    Example:
+        >>> timed(lambda: {"value": 1})["value"], timed(lambda: {"value": 1 // 0})["error"]
+        (1, 'ZeroDivisionError: integer division or modulo by zero')
+    """
     start = time.thread_time()
     try:
-        answer = _answer(task, stored)
+        answer = work()
     except MemoryError:
         answer = {"error": "not enough memory for this layer"}
-    except Exception as error:  # whoever asked is told, and goes on
+    except Exception as error:  # the error is reported to the caller
         answer = {"error": f"{type(error).__name__}: {error}"}
     return answer | {"cpu": time.thread_time() - start}
 
 
-def _answer(task: Message, stored: NDArray[Any]) -> Message:
-    if "draw" in task:
-        from ww_callbacks.outputs.panels import draw
-
-        return {"images": draw(task["draw"])}
+def _analyze(task: Message, stored: NDArray[Any]) -> Message:
     found = weights_digest(stored)
     if found == task.get("digest"):
         return {"unchanged": True, "digest": found}

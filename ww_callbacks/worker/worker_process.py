@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ww_callbacks.worker import forking, lifeline
@@ -38,13 +38,13 @@ class Child:
     """One process with its pipes. ``ask`` is called from one thread, ``close`` from any.
 
     Args:
-        memory_fd: descriptor of the memory in which the weights lie.
+        memory_fd: descriptor of the memory in which the weights lie; None for a process that draws figures.
         layer_timeout: seconds of CPU time that one task may take; of the clock where the process does not compute.
         method: how the process notices the end of this one.
         faults: where its deaths are counted.
     """
 
-    def __init__(self, memory_fd: int, layer_timeout: float, method: lifeline.Method, faults: Faults) -> None:
+    def __init__(self, memory_fd: int | None, layer_timeout: float, method: lifeline.Method, faults: Faults) -> None:
         self._memory_fd, self._layer_timeout, self._method = memory_fd, layer_timeout, method
         self._faults = faults
         self._popen: subprocess.Popen[bytes] | None = None
@@ -60,14 +60,17 @@ class Child:
         popen = self._popen
         return popen.pid if popen is not None else None
 
-    def ask(self, message: Message) -> Message:
+    def ask(self, message: Message, name: str) -> Message:
         """Send one task and wait for its answer.
+
+        Args:
+            message: the task.
+            name: of what it is about, such as a layer; a task in which the worker died twice is left out.
 
         Raises:
             WorkerError: there is none, for a reason that counts as a death or is one.
         """
-        layer = str(message["spec"]["name"]) if message["spec"] else "the pictures"
-        reason = self._faults.left_out(layer) or self._faults.broken
+        reason = self._faults.left_out(name) or self._faults.broken
         if reason:
             raise WorkerError(reason)
         started = False
@@ -82,8 +85,8 @@ class Child:
             started = True
             answer = self._talk(message)
         except (OSError, EOFError, ProtocolError, TimeoutError) as error:
-            raise WorkerError(self._died(error, layer if started else "")) from error
-        self._faults.answered(layer)
+            raise WorkerError(self._died(error, name if started else "")) from error
+        self._faults.answered(name)
         return answer
 
     def close(self) -> None:
@@ -109,11 +112,12 @@ class Child:
             self._answers, answers = _pipe()
             lifeline_end, self._lifeline = _pipe()
             forking.close_in_children(self)
-            theirs = (self._memory_fd, tasks, answers, lifeline_end)
+            theirs = {"tasks": tasks, "answers": answers, "lifeline": lifeline_end}
+            shared = {} if self._memory_fd is None else {"memory": self._memory_fd}
             try:
-                self._popen = self._popen_with(*theirs)
+                self._popen = self._popen_with(theirs | shared)
             finally:
-                for fd in theirs[1:]:
+                for fd in theirs.values():
                     os.close(fd)
             if self.closing.is_set():
                 self._kill()
@@ -122,10 +126,9 @@ class Child:
         if "hello" not in hello:
             raise ProtocolError(f"expected a hello, got {hello}")
 
-    def _popen_with(self, memory: int, tasks: int, answers: int, lifeline_end: int) -> subprocess.Popen[bytes]:
+    def _popen_with(self, descriptors: Mapping[str, int]) -> subprocess.Popen[bytes]:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        numbers = {"memory": memory, "tasks": tasks, "answers": answers, "lifeline": lifeline_end}
-        options = [part for name, fd in numbers.items() for part in (f"--{name}", str(fd))]
+        options = [part for name, fd in descriptors.items() for part in (f"--{name}", str(fd))]
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "ww_callbacks.worker", *options),
@@ -136,7 +139,7 @@ class Child:
             stderr=self._log,
             env=worker_environment(os.environ),
             cwd=package_parent(),
-            pass_fds=tuple(numbers.values()),
+            pass_fds=tuple(descriptors.values()),
         )
 
     def _talk(self, message: Message) -> Message:

@@ -138,7 +138,7 @@ def test_a_snapshot_is_handed_over_at_a_later_step_and_its_report_is_of_its_own_
         if step % 2 == 1:
             device.work()  # it is behind: a snapshot arrives during the step after it
         monitor.step(step)
-        under_way = monitor._engine._under_way
+        under_way = monitor._engine._pending
         assert all((pending.awaited is None) == (step == pending.step) for pending in under_way)
     monitor.finish()
     assert monitor.history.steps == [0, 2, 4]

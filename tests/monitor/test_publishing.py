@@ -1,0 +1,101 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+import ww_callbacks as ww
+from ww_callbacks.engine import Missed
+from ww_callbacks.monitor.publishing import drawn_layers, logged_layers
+from ww_callbacks.weights import find_layers
+from ww_callbacks.weights.layer import Layer
+
+
+@pytest.fixture
+def layers():
+    found = find_layers({f"fc{i}": np.ones((80, 60)) for i in range(100)}, 10**6, None)
+    return (*(Layer.skipped(f"norm{i}", "norm", "no matrix") for i in range(9)), *found)
+
+
+def test_by_default_only_analysed_layers_are_logged_and_drawn(layers):
+    names = logged_layers(layers, "auto")
+    assert len(names) == 64
+    assert {"fc0", "fc99"} <= names
+    assert not any(name.startswith("norm") for name in names)
+    assert drawn_layers(layers, True) == ["fc0", "fc50", "fc99"]
+
+
+def test_layers_are_logged_and_drawn_as_chosen(layers):
+    assert len(logged_layers(layers, True)) == len(layers)
+    assert logged_layers(layers, False) == frozenset()
+    assert logged_layers(layers, ["fc1", "norm*", "!norm8"]) == {"fc1", *(f"norm{i}" for i in range(8))}
+    assert drawn_layers(layers, False) == []
+    assert drawn_layers(layers, ["fc7", "fc5"]) == ["fc5", "fc7"]
+    assert len(drawn_layers(layers, ["fc*"])) == 8
+    for choose, name in ((logged_layers, "log_every_layer"), (drawn_layers, "figures")):
+        with pytest.raises(ValueError, match=name):
+            choose(layers, ["head"])
+
+
+def test_an_output_needs_write_and_close_only_and_may_show_panels(tmp_path):
+    class Plain:
+        def __init__(self):
+            self.steps, self.closed = [], False
+
+        def write(self, report, metrics, wall_time):
+            self.steps.append(report.step)
+
+        def close(self):
+            self.closed = True
+
+    class Showing(Plain):
+        shown = 0
+
+        def show(self, panels):
+            self.shown += 1
+
+    plain, showing = Plain(), Showing()
+    weights = {"fc": np.random.default_rng(0).standard_normal((80, 60))}
+    with ww.Monitor(weights, every_n_steps=10, executor="sync", outputs=[plain, showing]) as monitor:
+        monitor.step(10)
+    assert plain.steps == showing.steps == [0, 10]
+    assert plain.closed
+    assert showing.shown >= 2
+
+
+def traps(step):
+    """Weights with a correlation trap: the default rules stop after some results."""
+    weights = np.random.default_rng(step).standard_normal((200, 100))
+    weights[0, 0] = 60.0
+    return weights
+
+
+def test_should_stop_is_the_same_whether_it_is_read_at_each_step_or_at_the_end():
+    runs = []
+    for read in (True, False):
+        weights = {"fc": traps(0)}
+        with ww.Monitor(weights, every_n_steps=10, executor="sync", outputs=[]) as monitor:
+            for step in range(1, 101):
+                weights["fc"][:] = traps(step)
+                monitor.step(step)
+                if read:
+                    _ = monitor.should_stop
+        runs.append((monitor.should_stop, monitor.stop_reason, monitor.published))
+    assert runs[0][0]
+    assert runs[0] == runs[1]
+
+
+def test_the_default_rules_log_no_metrics_and_give_way_to_an_attached_signal():
+    weights = {"fc": traps(0)}
+    with ww.Monitor(weights, every_n_steps=10, executor="sync") as monitor:
+        monitor.step(10)
+        assert not any(key.startswith("ww/stop") for key in monitor.metrics)
+        monitor.attach("stop", ww.EarlyStopping(rules=["traps"], patience=1))
+        monitor.step(20)
+        assert monitor.should_stop
+        assert monitor.metrics["ww/stop/traps"] == 1.0
+
+
+def test_a_missed_snapshot_is_counted_once_per_step_and_for_its_last_reason():
+    missed = Missed().at(5, "skipped").at(5, "over_budget").at(10, "skipped").made_up(10).at(15, "skipped")
+    assert dataclasses.astuple(missed)[:2] == (1, 1)
+    assert missed.made_up(10) == missed

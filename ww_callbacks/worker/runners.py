@@ -1,0 +1,52 @@
+"""What a worker process does with its tasks: it analyses layers, or it draws figures."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+
+import numpy as np
+
+from ww_callbacks.analysis import LayerSpec
+from ww_callbacks.worker.protocol import Message
+from ww_callbacks.worker.task import run_task, timed
+
+Runner = Callable[[Message], Message]
+"""Runs one task; never raises."""
+
+
+def analysis_runner(memory: int) -> Runner:
+    """Runs tasks of :func:`ww_callbacks.worker.task.make_task` on weights in shared memory.
+
+    Args:
+        memory: descriptor of the memory that holds the weights; it is mapped read-only.
+    """
+    mapped = mmap.mmap(memory, 0, prot=mmap.PROT_READ)
+
+    def run(task: Message) -> Message:
+        try:
+            spec = LayerSpec(**task["spec"])
+            stored = np.ndarray(spec.shape, spec.storage_dtype, mapped, task["offset"])
+        except Exception as error:  # the error is reported to the trainer
+            return {"error": f"{type(error).__name__}: {error}"}
+        return run_task(task, stored)
+
+    return run
+
+
+def run_drawing(task: Message) -> Message:
+    """Draw figures.
+
+    Args:
+        task: "drawing", values of :func:`ww_callbacks.outputs.panels.picture_task`.
+
+    Returns:
+        "images", tag → PNG in base 64, or "error", a sentence. Beside it "cpu", the seconds it took.
+    """
+    return timed(lambda: _draw(task))
+
+
+def _draw(task: Message) -> Message:
+    from ww_callbacks.outputs.panels import draw  # loads matplotlib: only processes that draw need it
+
+    return {"images": draw(task["drawing"])}
