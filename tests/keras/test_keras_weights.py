@@ -640,6 +640,12 @@ def test_a_class_that_was_registered_gives_what_was_registered() -> None:
         x = noise(3, 60)
         seen = sum(x @ matrix.T for (matrix,) in matrices.values())
         np.testing.assert_allclose(seen, to_numpy(experts(x)), rtol=1e-3, atol=1e-4)
+        ww.register_layer(Experts, {"stack": "expert in out"})
+        in_words = matrices_of(experts)
+        assert [name.partition(".")[2] for name in in_words] == ["stack.0", "stack.1"]
+        np.testing.assert_array_equal(list(in_words.values()), list(matrices.values()))
+        ww.register_layer(Experts, {"stak": "expert in out"})
+        assert "AttributeError: no parameter 'stak'" in next(iter(reasons_of(experts).values()))
         ww.register_layer(Experts, lambda layer: layer.nothing)
         assert "what was registered for Experts fails: AttributeError" in next(iter(reasons_of(experts).values()))
     finally:

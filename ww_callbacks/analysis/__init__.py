@@ -3,9 +3,10 @@
 from ww_callbacks.analysis.control_cache import Controls
 from ww_callbacks.analysis.layer import analyze_layer, conv_factor
 from ww_callbacks.analysis.settings import ConvScale, Fit, Interval, Settings
-from ww_callbacks.analysis.spec import LayerSpec, as_matrices
+from ww_callbacks.analysis.spec import Axes, LayerSpec, as_matrices
 
 __all__ = [
+    "Axes",
     "Controls",
     "ConvScale",
     "Fit",

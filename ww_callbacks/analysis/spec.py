@@ -5,10 +5,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Axes(NamedTuple):
+    """The axes of stored weights, by what they count.
+
+    Attributes:
+        pooled: separate matrices that are analysed together, such as the positions of a convolution kernel.
+        outputs: rows of the matrices.
+        inputs: columns of the matrices.
+    """
+
+    pooled: tuple[int, ...]
+    outputs: tuple[int, ...]
+    inputs: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +34,7 @@ class LayerSpec:
         kind: class of the layer.
         shape: stored shape.
         dtype: numpy name of the stored dtype, or "bfloat16" (raw 16-bit words).
-        axes: the stored axes that count the pooled matrices, those of the rows (outputs) and those of the columns
-            (inputs).
+        axes: what each stored axis counts.
         is_conv: whether ``Settings.conv_scale`` applies.
     """
 
@@ -29,8 +42,12 @@ class LayerSpec:
     kind: str
     shape: tuple[int, ...]
     dtype: str
-    axes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    axes: Axes
     is_conv: bool = False
+
+    def __post_init__(self) -> None:
+        """Name the axes, which are plain lists after a message to the worker."""
+        object.__setattr__(self, "axes", Axes(*(tuple(axes) for axes in self.axes)))
 
     @property
     def storage_dtype(self) -> np.dtype[Any]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ww_callbacks.analysis import LayerSpec, Settings, as_matrices, conv_factor
+from ww_callbacks.analysis import Axes, LayerSpec, Settings, as_matrices, conv_factor
 from ww_callbacks.report import LayerReport
 from ww_callbacks.report.scaling import divide_eigenvalues
 from ww_callbacks.spectra import shuffle_matrix
@@ -26,7 +26,9 @@ def shuffled_layer(layer: Layer, seed: int) -> Layer:
         return layer
     pooled, rows, columns = spec.matrix_shape
     dtype = "float32" if spec.dtype == "bfloat16" else spec.dtype
-    stored = replace(spec, shape=(pooled, max(rows, columns), min(rows, columns)), dtype=dtype, axes=((0,), (1,), (2,)))
+    stored = replace(
+        spec, shape=(pooled, max(rows, columns), min(rows, columns)), dtype=dtype, axes=Axes((0,), (1,), (2,))
+    )
 
     def shuffled() -> np.ndarray:
         matrices = as_matrices(spec, read())

@@ -6,18 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from ww_callbacks.analysis import LayerSpec
-from ww_callbacks.weights.layer import Axes, Layer
+from ww_callbacks.analysis import Axes, LayerSpec
+from ww_callbacks.weights.layer import Layer
 from ww_callbacks.weights.split import divided
 from ww_callbacks.weights.tensor import FLOATS, Stored, StoredTensor
 
-TORCH_GATES = {"LSTM": ("i", "f", "g", "o"), "GRU": ("r", "z", "n")}
-"""The gates of torch's recurrent layers, in the order in which a weight holds them."""
-PROJECTIONS = ("q", "k", "v")
-"""Queries, keys and values, in the order in which torch's fused input projections hold them."""
-
-OUT_IN: Axes = ((), (0,), (1,))
-IN_OUT: Axes = ((), (1,), (0,))
+NO_AXES = Axes((), (), ())
+OUT_IN = Axes((), (0,), (1,))
+IN_OUT = Axes((), (1,), (0,))
 
 DEPTHWISE = "a depthwise kernel mixes no channels, so it holds no matrix"
 ONE_INPUT = "one input channel: depthwise, or images in grey; a matrix has two columns or more"
@@ -29,18 +25,20 @@ class Kind:
 
     Attributes:
         word: the kind that the report shows.
-        axes: the pooled, row and column axes of what is analysed.
+        axes: what each axis counts.
         is_conv: whether it is a convolution.
         reason: why it is not analysed.
-        parts: suffixes of the matrices that share the outputs in equal parts, in their order; none for one matrix.
-        shape: as which the axes see the numbers; None for their own shape.
+        parts: suffixes of the matrices that share one axis in equal parts, in their order; none for one matrix.
+        parts_axis: the axis that they share; None for that of the outputs.
+        shape: the shape to which :attr:`axes` refers; None for the stored shape.
     """
 
     word: str
-    axes: Axes = ((), (), ())
+    axes: Axes = NO_AXES
     is_conv: bool = False
     reason: str = ""
     parts: tuple[str, ...] = ()
+    parts_axis: int | None = None
     shape: tuple[int, ...] | None = None
 
 
@@ -57,12 +55,12 @@ def layers_of_kind(name: str, kind: Kind, tensor: StoredTensor) -> tuple[Layer, 
     layer = Layer(name, kind.word, spec, read, send=getattr(read, "send", None))
     if not kind.parts:
         return (layer,)
-    size = spec.shape[spec.axes[1][0]] // len(kind.parts)
-    return divided(layer, dict.fromkeys(kind.parts, size))
+    axis = kind.axes.outputs[0] if kind.parts_axis is None else kind.parts_axis
+    return divided(layer, dict.fromkeys(kind.parts, spec.shape[axis] // len(kind.parts)), axis)
 
 
 def _in_shape(read: Callable[[], Stored], shape: tuple[int, ...]) -> Callable[[], Stored]:
-    """Lets the reader reshape, where it can do that."""
+    """Reshapes in the reader if it can do that."""
     reshaped = getattr(read, "reshaped", None)
     result: Callable[[], Stored] = partial(_reshaped, read, shape) if reshaped is None else reshaped(shape)
     return result
@@ -73,7 +71,7 @@ def _reshaped(read: Callable[[], Stored], shape: tuple[int, ...]) -> Stored:
 
 
 def embedding(word: str, shape: tuple[int, ...], max_rows: int) -> Kind:
-    """A table of vectors, one a row."""
+    """A table with one vector per row."""
     if len(shape) != 2:
         return Kind(word, reason=f"an embedding of {len(shape)} dimensions")
     if shape[0] > max_rows:
@@ -87,13 +85,13 @@ def convolution(word: str, shape: tuple[int, ...], channels_last: bool) -> Kind:
     outputs, inputs, taps = (rank + 1, rank, range(rank)) if channels_last else (0, 1, range(2, rank + 2))
     if shape[inputs] == 1 < shape[outputs]:
         return Kind(word, reason=ONE_INPUT)
-    return Kind(word, (tuple(taps), (outputs,), (inputs,)), is_conv=True)
+    return Kind(word, Axes(tuple(taps), (outputs,), (inputs,)), is_conv=True)
 
 
 def einsum_axes(equation: str) -> Axes:
-    """Axes of the kernel: those that count separate matrices, the outputs and the inputs.
+    """Axes of the kernel of an ``einsum``.
 
-    Contracted axes are the inputs, new ones the outputs; what passes through counts separate matrices.
+    Contracted axes are inputs, new axes are outputs, axes that pass through count separate matrices.
 
     Args:
         equation: ``"data,kernel->result"`` in the notation of ``einsum``.
@@ -103,11 +101,11 @@ def einsum_axes(equation: str) -> Axes:
 
     Example:
         >>> einsum_axes("abc,cde->abde")
-        ((), (1, 2), (0,))
+        Axes(pooled=(), outputs=(1, 2), inputs=(0,))
     """
     operands, output = equation.replace("...", "").split("->")
     data, kernel = operands.split(",")
-    return (
+    return Axes(
         tuple(i for i, label in enumerate(kernel) if label in data and label in output),
         tuple(i for i, label in enumerate(kernel) if label not in data and label in output),
         tuple(i for i, label in enumerate(kernel) if label in data and label not in output),

@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ww_callbacks.analysis import LayerSpec
+from ww_callbacks.analysis import Axes, LayerSpec
 from ww_callbacks.patterns import matching
 from ww_callbacks.report import LayerReport
-
-Axes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-"""Stored axes of the pooled matrices, of the rows (outputs) and of the columns (inputs)."""
 
 LATER = "looked at again at the next snapshot"
 """Ends the reason of a layer that will be analysed once its weights exist."""
@@ -74,7 +71,7 @@ def array_layer(
     read: Callable[[], NDArray[np.generic]],
 ) -> Layer:
     """A layer from a matrix (two-dimensional) or a convolution kernel in torch's order (out, in, height, width)."""
-    axes: Axes = ((2, 3), (0,), (1,)) if len(shape) == 4 else ((), (0,), (1,))
+    axes = Axes((2, 3), (0,), (1,)) if len(shape) == 4 else Axes((), (0,), (1,))
     return Layer(name, kind, LayerSpec(name, kind, tuple(shape), str(dtype), axes, len(shape) == 4), read)
 
 

@@ -1,8 +1,8 @@
-"""Layers of classes that only their authors know: how to get at their matrices."""
+"""Registered layer classes: which matrices they hold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,27 +10,33 @@ import numpy as np
 
 from ww_callbacks.weights.kinds import OUT_IN, Kind, convolution, layers_of_kind
 from ww_callbacks.weights.layer import Layer, dimensions_reason
+from ww_callbacks.weights.rule import Rule, axes_of
 from ww_callbacks.weights.tensor import Stored, StoredTensor
 
 Extract = Callable[[Any], Any]
 
-_extractors: dict[type, Extract] = {}
+_registered: dict[type, Extract | Mapping[str, Rule]] = {}
 
 
-def register_layer(cls: type, extract: Extract | None) -> None:
-    """Say which matrices the layers of a class hold.
+def register_layer(cls: type, rule: Extract | Mapping[str, str] | None) -> None:
+    """Register which matrices the layers of a class hold.
 
-    Applies to the class and its subclasses, before any rule of ww_callbacks, to all models that are looked at from
-    now on. Layers inside such a layer are still found on their own.
+    Applies to the class and its subclasses, and takes precedence over the built-in rules. Layers inside such a layer
+    are still found.
 
     Args:
         cls: class of a torch module or a Keras layer.
-        extract: gets the layer and gives its weight, or a mapping suffix → weight where it holds several. A weight is
-            a tensor or array: a matrix (outputs, inputs), or a kernel (outputs, inputs, positions…). It is called at
-            each snapshot and must change nothing. None takes a registration back.
+        rule: a mapping from parameters to what their axes count, in words: "out" (outputs), "in" (inputs), "position"
+            (of a convolution kernel), "expert" (separate matrices). The layers are named after the parameter, each
+            expert is a separate layer "<layer>.<parameter>.<number>".
+            Or a function that gets the layer and returns its weight, or a mapping suffix → weight for several. A
+            weight is a tensor or array: a matrix (outputs, inputs), or a kernel (outputs, inputs, positions…). The
+            function is called at each snapshot and must change nothing.
+            None removes a registration.
 
     Raises:
-        TypeError: ``cls`` is no class, or ``extract`` cannot be called.
+        TypeError: ``cls`` is not a class, or ``rule`` is neither a mapping of strings nor a function.
+        ValueError: words that are no rule.
 
     Example:
         >>> import torch
@@ -38,7 +44,10 @@ def register_layer(cls: type, extract: Extract | None) -> None:
         >>> class Experts(torch.nn.Module):
         ...     def __init__(self):
         ...         super().__init__()
-        ...         self.stack = torch.nn.Parameter(torch.randn(2, 60, 80))  # (experts, inputs, outputs)
+        ...         self.stack = torch.nn.Parameter(torch.randn(2, 60, 80))
+        >>> ww.register_layer(Experts, {"stack": "expert in out"})
+        >>> [(layer.name, layer.N, layer.M) for layer in ww.analyze(torch.nn.Sequential(Experts()))]
+        [('0.stack.0', 80, 60), ('0.stack.1', 80, 60)]
         >>> ww.register_layer(Experts, lambda layer: {str(i): w.T for i, w in enumerate(layer.stack)})
         >>> [(layer.name, layer.N, layer.M) for layer in ww.analyze(torch.nn.Sequential(Experts()))]
         [('0.0', 80, 60), ('0.1', 80, 60)]
@@ -46,17 +55,38 @@ def register_layer(cls: type, extract: Extract | None) -> None:
     """
     if not isinstance(cls, type):
         raise TypeError(f"cls: expected a class, got {cls!r}")
-    if extract is None:
-        _extractors.pop(cls, None)
-        return
-    if not callable(extract):
-        raise TypeError(f"extract: expected a function of a layer, got {extract!r}")
-    _extractors[cls] = extract
+    if rule is None:
+        _registered.pop(cls, None)
+    elif isinstance(rule, Mapping):
+        _registered[cls] = {parameter: _in_words(parameter, words) for parameter, words in rule.items()}
+    elif callable(rule):
+        _registered[cls] = rule
+    else:
+        raise TypeError(f"rule: expected a function of a layer or a mapping parameter -> words, got {rule!r}")
 
 
-def extractor_of(layer: object) -> Extract | None:
-    """What was registered for the class of a layer, or for the nearest class above it."""
-    return next((_extractors[cls] for cls in type(layer).__mro__ if cls in _extractors), None)
+def _in_words(parameter: object, words: object) -> Rule:
+    if not isinstance(parameter, str) or not isinstance(words, str):
+        raise TypeError(f"rule: expected parameter names and words, got {parameter!r}: {words!r}")
+    axes_of(words)
+    return Rule(words)
+
+
+def registered_for(layer: object) -> Extract | Mapping[str, Rule] | None:
+    """What was registered for the class of a layer, or for its nearest base class."""
+    return next((_registered[cls] for cls in type(layer).__mro__ if cls in _registered), None)
+
+
+def missing(word: str, rules: Iterable[str], weights: Iterable[str]) -> list[str]:
+    """Why nothing is found for some registered parameters: the layer does not have them.
+
+    Args:
+        word: class of the layer.
+        rules: the registered parameters.
+        weights: the parameters of the layer.
+    """
+    absent = [parameter for parameter in rules if parameter not in weights]
+    return [failure(word, AttributeError(f"no parameter {parameter!r}")) for parameter in absent]
 
 
 def extracted(extract: Extract, layer: object) -> dict[str, Any]:
@@ -81,7 +111,7 @@ def registered_kind(word: str, rank: int, shape: tuple[int, ...]) -> Kind:
 
 
 def array_layers(name: str, word: str, layer: object, extract: Extract, to_array: Callable[[Any], Any]) -> list[Layer]:
-    """The layers that a registered one makes, of weights that become arrays.
+    """The layers of a registered function, with weights that can become arrays.
 
     Args:
         name: of the layer.
@@ -103,7 +133,7 @@ def array_layers(name: str, word: str, layer: object, extract: Extract, to_array
 
 
 def failure(word: str, error: Exception) -> str:
-    """Why a layer is skipped whose extractor raises."""
+    """Why a layer is skipped if its registration fails."""
     return f"what was registered for {word} fails: {type(error).__name__}: {error}"
 
 

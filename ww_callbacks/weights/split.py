@@ -28,7 +28,7 @@ def divided(layer: Layer, parts: Mapping[str, int], axis: int | None = None) -> 
     spec, read = layer.spec, layer.read
     if spec is None or read is None:
         return (layer,)
-    axis = spec.axes[1][0] if axis is None else axis
+    axis = spec.axes.outputs[0] if axis is None else axis
     starts = accumulate(parts.values(), initial=0)
     result = []
     for (suffix, size), start in zip(parts.items(), starts, strict=False):
@@ -87,7 +87,7 @@ def split_layers(layers: Sequence[Layer], rules: Split | None) -> tuple[Layer, .
 def _apart(layer: Layer, sizes: int | Sequence[int]) -> tuple[Layer, ...]:
     if layer.spec is None:
         return (layer,)
-    if len(layer.spec.axes[1]) != 1:
+    if len(layer.spec.axes.outputs) != 1:
         raise ValueError(f"split: the outputs of {layer.name!r} lie along several axes, it cannot be taken apart")
     axis = _fused_axis(layer)
     length = layer.spec.shape[axis]
@@ -99,7 +99,7 @@ def _apart(layer: Layer, sizes: int | Sequence[int]) -> tuple[Layer, ...]:
 
 def _fused_axis(layer: Layer) -> int:
     assert layer.spec is not None
-    (rows,), columns, shape = layer.spec.axes[1], layer.spec.axes[2], layer.spec.shape
+    (rows,), columns, shape = layer.spec.axes.outputs, layer.spec.axes.inputs, layer.spec.shape
     if layer.kind.endswith(INFERRED) and len(columns) == 1 and shape[columns[0]] > shape[rows]:
         return columns[0]
     return rows

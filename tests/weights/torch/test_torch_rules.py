@@ -583,9 +583,78 @@ def test_a_registration_that_fails_is_told_and_stops_nothing(registered, extract
     assert list(matrices_of(Experts())) == ["router"]
 
 
-@pytest.mark.parametrize("arguments", [("Experts", print), (Experts, "print")])
+@pytest.mark.usefixtures("registered")
+def test_words_give_the_matrices_of_the_function() -> None:
+    module = Experts()
+    by_function = matrices_of(module)
+    ww.register_layer(Experts, {"stack": "expert in out"})
+    in_words = matrices_of(module)
+    assert list(in_words) == ["stack.0", "stack.1", "router"]
+    for seen, expected in zip(in_words.values(), by_function.values(), strict=True):
+        np.testing.assert_array_equal(seen, expected)
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("words", ["in out expert", "position out in", "out in in"])
+def test_each_axis_counts_what_its_word_says(words: str) -> None:
+    module = Experts()
+    ww.register_layer(Experts, {"stack": words})
+    stack = module.stack.detach().numpy()
+    expected = {
+        "in out expert": stack.transpose(2, 1, 0)[:, None],
+        "position out in": stack[None],
+        "out in in": stack.reshape(1, 1, 2, -1),
+    }[words]
+    found = [matrices for name, matrices in matrices_of(module).items() if name.startswith("stack")]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.usefixtures("registered")
+def test_words_are_followed_while_the_weights_train() -> None:
+    ww.register_layer(Experts, {"stack": "expert in out"})
+    model = nn.Sequential(Experts())
+    (first, *_) = find_layers(model)
+    with torch.no_grad():
+        model[0].stack.fill_(7)
+    assert (first.read() == 7).all()
+    with ww.Monitor(model, every_n_steps=1, layers=["0.stack.*"]) as monitor:
+        monitor.wait_for_first()
+    assert [(layer.name, layer.N, layer.M) for layer in monitor.history[0] if layer.N] == [
+        ("0.stack.0", 80, 60),
+        ("0.stack.1", 80, 60),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "reason"),
+    [
+        ({"stak": "out in"}, "", "what was registered for Experts fails: AttributeError: no parameter 'stak'"),
+        ({"stack": "out in"}, "stack", "3 dimensions, but the rule 'out in' has 2"),
+    ],
+)
+def test_words_that_do_not_fit_the_layer_are_told(registered, rule, name, reason) -> None:
+    ww.register_layer(Experts, rule)
+    assert reasons_of(Experts())[name] == reason
+    assert list(matrices_of(Experts())) == ["router"]
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("expert in outs", "'outs' in 'expert in outs'"),
+        ("expert in", "got 'expert in'"),
+        ("expert expert in out", "at most one 'expert'"),
+        ("", "got ''"),
+    ],
+)
+def test_words_that_are_no_rule_are_refused(words: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=f"rule: expected .*{problem}"):
+        ww.register_layer(Experts, {"stack": words})
+
+
+@pytest.mark.parametrize("arguments", [("Experts", print), (Experts, "print"), (Experts, {"stack": 3})])
 def test_wrong_registrations_are_refused(arguments) -> None:
-    with pytest.raises(TypeError, match="expected a"):
+    with pytest.raises(TypeError, match="expected "):
         ww.register_layer(*arguments)
 
 

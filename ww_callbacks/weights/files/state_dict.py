@@ -9,17 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ww_callbacks.weights.kinds import (
-    IN_OUT,
-    OUT_IN,
-    PROJECTIONS,
-    TORCH_GATES,
-    Kind,
-    convolution,
-    embedding,
-    layers_of_kind,
-)
+from ww_callbacks.weights.classes import GATES, PARAMETERS
+from ww_callbacks.weights.kinds import IN_OUT, OUT_IN, Kind, convolution, embedding, layers_of_kind
 from ww_callbacks.weights.layer import INFERRED, Layer, dimensions_reason
+from ww_callbacks.weights.rule import Rule
 from ww_callbacks.weights.tensor import StoredTensor
 
 Group = Mapping[str, StoredTensor]
@@ -35,8 +28,7 @@ _BIAS = re.compile(r"(\w*_)?bias(_\w+)?(:0)?")
 _NORM = re.compile(r"(^|[._])(\w*norm\d*|ln(_?\w{1,2})?|bn\d*)$", re.IGNORECASE)
 _EMBEDDING = re.compile(r"(^|[._])(wte|wpe|shared|emb|embed(ding)?s?|embed_(tokens|positions))$", re.IGNORECASE)
 _GATES = re.compile(r"weight_(ih|hh)((_l\d+)?(_reverse)?)")
-_GATES_BY_NUMBER = {len(gates): gates for gates in TORCH_GATES.values()}
-_PROJECTIONS = {f"{part}_proj_weight": part for part in PROJECTIONS}
+_GATES_BY_NUMBER = {len(gates): gates for gates in GATES.values()}
 _UNKNOWN = "{} dimensions, the file does not tell what they are"
 
 
@@ -93,9 +85,9 @@ def _name(module: str, parameter: str, modules: Mapping[str, Group]) -> str:
     full = f"{module}.{parameter}" if module else parameter
     if not module or module in modules.get("", {}):
         return full
-    if parameter in _PROJECTIONS:
-        return f"{module}.{_PROJECTIONS[parameter]}"
-    return module if parameter in ("weight", "in_proj_weight", *_LAST_CHANNELS) else full
+    if parameter in PARAMETERS:
+        return module + PARAMETERS[parameter].suffix_of(parameter)
+    return module if parameter in ("weight", *_LAST_CHANNELS) else full
 
 
 def _kind(module: str, parameter: str, group: Group, max_rows: int) -> Kind:
@@ -112,10 +104,22 @@ def _kind(module: str, parameter: str, group: Group, max_rows: int) -> Kind:
         return Kind(NORM, reason="weights of a normalisation, no matrix")
     if _EMBEDDING.search(owner):
         return embedding(EMBEDDING, shape, max_rows)
+    rule = PARAMETERS.get(parameter)
+    if rule is not None and rule.rank == len(shape):
+        return _as_in_memory(rule, shape)
     if len(shape) == 2:
         axes = IN_OUT if parameter in _LAST_CHANNELS else OUT_IN
-        return Kind(MATRIX, axes, parts=_parts(parameter, shape, group))
+        gates = _GATES_BY_NUMBER.get(_num_gates(parameter, shape[0], group), ())
+        return Kind(MATRIX, axes, parts=gates)
     return _kernel(module, parameter, shape)
+
+
+def _as_in_memory(rule: Rule, shape: tuple[int, ...]) -> Kind:
+    """What the class of the parameter says. Without it, only parts that are square count as parts."""
+    kind = rule.kind(MATRIX, shape)
+    if rule.parts and shape[0] != len(rule.parts) * shape[1]:
+        return replace(kind, parts=())
+    return kind
 
 
 def _kernel(module: str, parameter: str, shape: tuple[int, ...]) -> Kind:
@@ -124,14 +128,6 @@ def _kernel(module: str, parameter: str, shape: tuple[int, ...]) -> Kind:
     if len(shape) > 5 or (len(shape) == 3 and "conv" not in module.lower() and not is_short):
         return Kind(TENSOR, reason=_UNKNOWN.format(len(shape)))
     return convolution(CONVOLUTION, shape, last)
-
-
-def _parts(parameter: str, shape: tuple[int, ...], group: Group) -> tuple[str, ...]:
-    """Of an attention's fused input projection q, k, v; of a recurrent weight its gates."""
-    rows, columns = shape
-    if parameter == "in_proj_weight":
-        return PROJECTIONS if rows == 3 * columns else ()
-    return _GATES_BY_NUMBER.get(_num_gates(parameter, rows, group), ())
 
 
 def _num_gates(parameter: str, rows: int, group: Group) -> int:

@@ -11,10 +11,10 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from ww_callbacks.weights.keras.rules import kind_of, known_class, roles_of
-from ww_callbacks.weights.kinds import layers_of_kind
+from ww_callbacks.weights.keras.rules import Group, kind_of, known_class, roles_of
+from ww_callbacks.weights.kinds import Kind, layers_of_kind
 from ww_callbacks.weights.layer import LATER, Layer, dimensions_reason
-from ww_callbacks.weights.registered import array_layers, extractor_of
+from ww_callbacks.weights.registered import array_layers, missing, registered_for
 from ww_callbacks.weights.tensor import FLOATS, Stored, StoredTensor
 
 Variables = Mapping[str, Any]
@@ -65,7 +65,9 @@ def _variables(layer: Any) -> Variables:
     """The variables that a rule knows. Properties such as ``kernel`` may compute: the stored variable comes first."""
     if not _own(layer):
         return {}
-    found = {role: getattr(layer, f"_{role}", None) for role in roles_of(_class_of(layer))}
+    registered = registered_for(layer)
+    roles = registered if isinstance(registered, Mapping) else roles_of(_class_of(layer))
+    found = {role: getattr(layer, f"_{role}", None) for role in roles}
     found = {role: getattr(layer, role, None) if value is None else value for role, value in found.items()}
     return {role: value for role, value in found.items() if isinstance(value, keras.Variable)}
 
@@ -86,26 +88,37 @@ def _entries(
     name: str, layer: Any, variables: Variables, known: set[int], seen: Seen, max_rows: int
 ) -> Iterator[Layer]:
     kind = type(layer).__name__
-    extract = extractor_of(layer)
-    if extract is not None:
-        yield from array_layers(name, kind, layer, extract, keras.ops.convert_to_numpy)
+    registered = registered_for(layer)
+    if callable(registered):
+        yield from array_layers(name, kind, layer, registered, keras.ops.convert_to_numpy)
     elif not _own(layer):
         if _is_late(layer):
             yield Layer.skipped(name, kind, f"not built yet, {LATER}")
     else:
+        yield from (Layer.skipped(name, kind, reason) for reason in missing(kind, registered or {}, variables))
         listed = [*_known(name, layer, variables, seen, max_rows), *_unknown(name, layer, variables, known)]
         yield from listed or [Layer.skipped(name, kind, dimensions_reason(1))]
 
 
 def _known(name: str, layer: Any, variables: Variables, seen: Seen, max_rows: int) -> Iterator[Layer]:
     """What the rules say. The weight that is listed under the name of the layer comes first."""
-    kind, cls, config = type(layer).__name__, _class_of(layer), _config(layer)
     group = {role: _tensor(layer, variable) for role, variable in variables.items()}
-    kinds = {role: kind_of(cls, role, kind, group, config, max_rows) for role in group}
+    kinds = _kinds(layer, group, max_rows)
     for role, (suffix, what) in sorted(kinds.items(), key=lambda item: bool(item[1][0])):
         for entry in layers_of_kind(name + suffix, what, group[role]):
             key = id(variables[role]), entry.name.removeprefix(name)
             yield entry if what.reason else _once(entry, key, seen)
+
+
+def _kinds(layer: Any, group: Group, max_rows: int) -> dict[str, tuple[str, Kind]]:
+    """Role → suffix of the name and kind, as registered or by the rules of Keras's classes."""
+    word, registered = type(layer).__name__, registered_for(layer)
+    if isinstance(registered, Mapping):
+        return {
+            role: (registered[role].suffix_of(role), registered[role].kind(word, group[role].shape)) for role in group
+        }
+    cls, config = _class_of(layer), _config(layer)
+    return {role: kind_of(cls, role, word, group, config, max_rows) for role in group}
 
 
 def _once(entry: Layer, key: tuple[int, str], seen: Seen) -> Layer:

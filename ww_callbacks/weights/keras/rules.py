@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ww_callbacks.analysis import Axes
 from ww_callbacks.weights.kinds import DEPTHWISE, IN_OUT, Kind, convolution, einsum_axes, embedding
 from ww_callbacks.weights.tensor import StoredTensor
 
@@ -159,7 +160,7 @@ def _kernel(cls: str, word: str, shape: tuple[int, ...], config: Config) -> Kind
     if cls == "EinsumDense":
         return _einsum(word, shape, config)
     if cls in _TRANSPOSED and rank >= 1:
-        return Kind(word, (tuple(range(rank)), (rank,), (rank + 1,)), is_conv=True)
+        return Kind(word, Axes(tuple(range(rank)), (rank,), (rank + 1,)), is_conv=True)
     if cls in _CONVOLUTIONS and rank >= 1:
         return _convolution(word, shape, config.get("groups", 1))
     if cls in ("", "Dense") and rank == 0:
@@ -175,12 +176,12 @@ def _convolution(word: str, shape: tuple[int, ...], groups: Any) -> Kind:
     rank = len(positions)
     taps = tuple(range(rank))
     if groups == 1:
-        return Kind(word, (taps, (rank + 1,), (rank,)), is_conv=True)
+        return Kind(word, Axes(taps, (rank + 1,), (rank,)), is_conv=True)
     if not isinstance(groups, int) or groups < 1 or outputs % groups:
         return Kind(word, reason=f"{outputs} outputs in {groups!r} groups")
     if inputs == 1:
         return Kind(word, reason=DEPTHWISE)
-    axes = ((*taps, rank + 1), (rank + 2,), (rank,))
+    axes = Axes((*taps, rank + 1), (rank + 2,), (rank,))
     return Kind(word, axes, is_conv=True, shape=(*positions, inputs, groups, outputs // groups))
 
 
@@ -190,7 +191,7 @@ def _einsum(word: str, shape: tuple[int, ...], config: Config) -> Kind:
         axes = einsum_axes(equation)
     except ValueError:
         return Kind(word, reason="the equation is not in the file, so inputs and outputs cannot be told apart")
-    if not axes[1] or not axes[2]:
+    if not axes.outputs or not axes.inputs:
         return Kind(word, reason=f"equation {equation} multiplies element by element and holds no matrix")
     if sum(map(len, axes)) != len(shape):
         return Kind(word, reason=f"equation {equation} of a kernel {shape} holds no matrix")

@@ -12,12 +12,13 @@ from torch.nn.utils import parametrize
 
 from ww_callbacks.weights.kinds import Kind, layers_of_kind
 from ww_callbacks.weights.layer import LATER, Layer, dimensions_reason
-from ww_callbacks.weights.registered import Extract, extracted, extractor_of, failure, registered_kind
+from ww_callbacks.weights.registered import Extract, extracted, failure, missing, registered_for, registered_kind
+from ww_callbacks.weights.rule import kinds_by_name
 from ww_callbacks.weights.torch import lora
 from ww_callbacks.weights.torch.effective import Weight, tensor_weight, weights_of
 from ww_callbacks.weights.torch.names import unwrapped
 from ww_callbacks.weights.torch.quantised import packed
-from ww_callbacks.weights.torch.rules import fused_parts, rule_of
+from ww_callbacks.weights.torch.rules import Holder, fused_parts, kinds_of
 from ww_callbacks.weights.torch.sharded import is_fully_sharded
 
 Seen = dict[Hashable, str]
@@ -60,17 +61,19 @@ def _parts_of_a_weight(module: nn.Module) -> set[int]:
 
 def _layers(name: str, module: nn.Module, max_rows: int, parts: tuple[str, ...], seen: Seen) -> Iterator[Layer]:
     kind = _class_name(module)
-    extract = extractor_of(module)
-    if extract is not None:
-        yield from _registered(name or kind, kind, module, extract, seen)
+    registered = registered_for(module)
+    if callable(registered):
+        yield from _registered(name or kind, kind, module, registered, seen)
         return
     base = lora.base_of(module)
     holder = module if base is None else base
     kind, weights = _class_name(holder), weights_of(holder)
     if base is not None and "weight" in weights:
         weights["weight"] = lora.merged(module, weights["weight"])
-    rule = rule_of(holder)
-    kinds = dict(rule(kind, holder, weights, max_rows)) if rule is not None else {}
+    if registered is None:
+        kinds = kinds_of(Holder(kind, holder, weights, max_rows))
+    else:
+        kinds = kinds_by_name(registered, kind, {key: weight.shape for key, weight in weights.items()})
     if (found := packed(kind, module)) is not None:
         weight, known = found
         kinds = {"weight": ("", known)}
@@ -79,6 +82,8 @@ def _layers(name: str, module: nn.Module, max_rows: int, parts: tuple[str, ...],
             yield Layer.skipped(name or kind, kind, known.reason)
     if parts and "weight" in kinds and "weight" in weights:
         kinds["weight"] = "", replace(kinds["weight"][1], parts=parts)
+    for reason in missing(kind, registered or {}, weights):
+        yield Layer.skipped(name or kind, kind, reason)
     yield from _entries(name, kind, weights, kinds, seen)
 
 
