@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from ww_callbacks.worker.memory import SnapshotBuffer
+from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer
 
 
 def main() -> int:

@@ -20,9 +20,9 @@ for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 import numpy as np  # noqa: E402 - after the number of threads is set
 
 import ww_callbacks as ww  # noqa: E402
-from ww_callbacks.worker import child  # noqa: E402
+from ww_callbacks.worker import worker_process  # noqa: E402
 
-child.NICENESS = 0  # on a busy machine a worker at low priority would never finish; the CPU time does not depend on it
+worker_process.NICENESS = 0  # on a busy machine a low-priority worker would never finish; its CPU time is the same
 
 BLOCK = [(4096, 4096)] * 4 + [(11008, 4096)] * 3
 BLOCKS = 32

@@ -36,9 +36,9 @@ from torch import nn
 
 import ww_callbacks as ww
 from ww_callbacks.report import Report
-from ww_callbacks.worker import child
+from ww_callbacks.worker import worker_process
 from ww_callbacks.worker.deadline import cpu_seconds
-from ww_callbacks.worker.memory import SnapshotBuffer
+from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer
 
 NETWORKS = ("mlp", "conv")
 EVERY = (10, 50, 200)
@@ -278,10 +278,10 @@ def priority(size: Size) -> None:
         "nice 19": (19, lambda pid: None),
         "SCHED_IDLE": (19, lambda pid: os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))),
     }
-    default = child.NICENESS
+    default = worker_process.NICENESS
     for name in size.networks:
         for kind, (niceness, on_worker) in kinds.items():
-            child.NICENESS, ratios, seen = niceness, [], []
+            worker_process.NICENESS, ratios, seen = niceness, [], []
             with threads(os.cpu_count() or 1):
                 for pair in range(size.pairs):
                     if pair % 2:
@@ -296,7 +296,7 @@ def priority(size: Size) -> None:
                 f"{statistics.median(lags):.0f}" if lags else "none came",
                 *(sum(len(each.lags) for each in seen), sum(each.skipped for each in seen)),
             )
-    child.NICENESS = default
+    worker_process.NICENESS = default
 
 
 def weightwatcher(size: Size) -> None:

@@ -25,9 +25,9 @@ from torch import nn
 import ww_callbacks as ww
 from ww_callbacks import publishing
 from ww_callbacks.report import Report
-from ww_callbacks.worker import child
+from ww_callbacks.worker import worker_process
 
-child.NICENESS = 0  # at low priority the worker would take days on a busy machine
+worker_process.NICENESS = 0  # at low priority the worker would take days on a busy machine
 
 
 def resident(pid: int) -> float:

@@ -8,7 +8,6 @@ import pytest
 
 import ww_callbacks as ww
 from ww_callbacks.engine import wait_for
-from ww_callbacks.worker.restarts import FIRST_DELAY, LONGEST_DELAY, MAX_DEATHS, Faults
 from ww_callbacks.worker.task import run_task
 
 pytestmark = pytest.mark.timeout(60)
@@ -115,35 +114,3 @@ def test_waiting_is_over_in_time_with_and_without_a_bar():
         assert not wait_for([done, never], 0.05, bar=bar)
         assert not wait_for([done, never], -1.0, bar=bar)
         assert wait_for([], 0.0, bar=bar)
-
-
-def test_pauses_grow_and_end_with_a_result():
-    faults = Faults()
-    delays = [faults.delay]
-    for _ in range(8):
-        faults.died("x")
-        delays.append(faults.delay)
-    assert delays[:3] == [0.0, FIRST_DELAY, 4 * FIRST_DELAY]
-    assert delays == sorted(delays)
-    assert delays[-1] == LONGEST_DELAY
-    faults.answered("fc")
-    assert faults.delay == 0.0
-
-
-def test_a_layer_that_killed_twice_is_left_out_and_the_others_go_on():
-    faults = Faults()
-    for _ in range(2):
-        faults.died("killed", "bad")
-        faults.answered("good")
-    for _ in range(5):
-        assert "left out" in faults.left_out("bad")
-        assert faults.left_out("good") == ""
-    assert faults.broken == ""
-
-
-def test_where_every_layer_kills_there_is_nothing_left_to_do():
-    faults = Faults()
-    for _ in range(MAX_DEATHS):
-        if not faults.left_out("only"):
-            faults.died("killed", "only")
-    assert f"{MAX_DEATHS} times in a row" in faults.broken

@@ -1,4 +1,4 @@
-"""The same results wherever the layers are analysed; other libraries': integration/test_foreign_executors.py."""
+"""All executors give the same results. For those of other libraries see integration/test_foreign_executors.py."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ def weights():
 
 
 def run(executor, steps=3, **arguments):
-    """A loop that changes its weights; what came out is that of each step."""
+    """A training loop that changes the weights at each step."""
     model = weights()
     with ww.Monitor(model, executor=executor, every_n_steps=1, when_busy="wait", **arguments) as monitor:
         for step in range(1, steps + 1):
@@ -39,12 +39,12 @@ def expected():
 
 
 @pytest.fixture(autouse=True)
-def nothing_survives():
+def no_leaks():
     with no_worker_left():
         yield
 
 
-def test_sync_knows_the_result_of_a_step_at_that_step():
+def test_sync_has_the_result_of_each_step_immediately():
     model = weights()
     with ww.Monitor(model, executor="sync", every_n_steps=1) as monitor:
         for step in range(1, 4):
@@ -56,11 +56,11 @@ def test_sync_knows_the_result_of_a_step_at_that_step():
 
 
 @pytest.mark.parametrize(("executor", "workers"), [("process", 2), ("thread", 1), ("thread", 2)])
-def test_our_own_executors_say_the_same_as_sync(executor, workers, expected):
+def test_built_in_executors_give_the_same_results_as_sync(executor, workers, expected):
     assert rows(run(executor, workers=workers)) == expected
 
 
-def test_workers_are_as_many_processes_as_asked_for():
+def test_number_of_worker_processes():
     rng = np.random.default_rng(0)
     model = {f"fc{i}": rng.standard_normal((400, 400)) for i in range(6)}
     with ww.Monitor(model, workers=2, every_n_steps=1) as monitor:
@@ -68,8 +68,8 @@ def test_workers_are_as_many_processes_as_asked_for():
         assert len(monitor.status().worker_pids) == 2
 
 
-def test_threads_let_python_go_on_in_the_middle_of_an_eigensolver():
-    """A heartbeat of another thread is not stopped for as long as the layer takes."""
+def test_threads_do_not_block_python_during_an_eigensolver():
+    """The heartbeat of another thread does not stop during the analysis of a layer."""
     model = {"big": np.random.default_rng(0).standard_normal((800, 800))}
     with ww.Monitor(model, executor="thread", every_n_steps=1) as monitor:
         begin = last = time.perf_counter()
@@ -83,17 +83,17 @@ def test_threads_let_python_go_on_in_the_middle_of_an_eigensolver():
     assert monitor.history[0]["big"].status == "ok"
 
 
-def test_a_pool_of_threads_does_not_keep_the_interpreter():
+def test_thread_pool_does_not_delay_interpreter_exit():
     ThreadPool(1).shutdown()
     assert not any(thread.name == "ww-worker" and not thread.daemon for thread in threading.enumerate())
 
 
-def test_a_thread_pool_of_the_users_says_the_same(expected):
+def test_users_thread_pool_gives_the_same_results(expected):
     with ThreadPoolExecutor(2) as pool:
         assert rows(run(pool)) == expected
 
 
-def test_an_executor_that_never_answers_is_given_up():
+def test_hanging_executor_is_given_up():
     class Silent(Executor):
         def submit(self, fn, /, *args, **kwargs):
             return Future()

@@ -11,8 +11,8 @@ from processes import no_worker_left
 
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
 from ww_callbacks.worker import forking
-from ww_callbacks.worker.memory import SnapshotBuffer
-from ww_callbacks.worker.process_pool import WorkerProcess
+from ww_callbacks.worker.process_pool import ProcessPool
+from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer
 from ww_callbacks.worker.task import make_task, read_answer, run_task
 
 pytestmark = [
@@ -33,8 +33,8 @@ def open_files(pid):
     return links
 
 
-class Child:
-    """A forked child that waits, as a DataLoader worker does."""
+class ForkedChild:
+    """A forked child that waits, like a DataLoader worker."""
 
     def __init__(self, work=None):
         ready_read, ready_write = os.pipe()
@@ -53,7 +53,7 @@ class Child:
                 os._exit(status)
         os.close(ready_write)
         os.close(go_read)
-        self.told = os.read(ready_read, 1)
+        self.message = os.read(ready_read, 1)
         os.close(ready_read)
 
     def end(self):
@@ -62,7 +62,7 @@ class Child:
 
 
 @pytest.fixture(autouse=True)
-def nothing_survives():
+def no_leaks():
     with no_worker_left():
         yield
         gc.collect()
@@ -78,7 +78,7 @@ def bench():
     weights = np.random.default_rng(0).standard_normal((90, 60))
     buffer = SnapshotBuffer([((90, 60), np.dtype("f8"))], slots=1)
     buffer.take([lambda: weights])
-    worker = WorkerProcess(buffer)
+    worker = ProcessPool(buffer)
 
     def run():
         return analysed(worker, buffer)
@@ -89,11 +89,11 @@ def bench():
     buffer.close()
 
 
-def test_a_forked_child_holds_no_pipe_of_the_worker_and_no_memory(bench):
+def test_forked_child_holds_no_pipe_and_no_memory(bench):
     _, worker, _ = bench
     theirs = {link for link in open_files(worker.pids[0]).values() if link.startswith("pipe:")}
-    assert theirs & set(open_files(os.getpid()).values())  # what the child would inherit
-    child = Child()
+    assert theirs & set(open_files(os.getpid()).values())  # the child would inherit these
+    child = ForkedChild()
     try:
         files = set(open_files(child.pid).values())
         assert not files & theirs
@@ -103,17 +103,17 @@ def test_a_forked_child_holds_no_pipe_of_the_worker_and_no_memory(bench):
         assert child.end() == 0
 
 
-def test_the_worker_of_the_parent_keeps_working_while_a_child_lives_and_after_it(bench):
+def test_parents_worker_continues_during_and_after_a_child(bench):
     _, worker, run = bench
     pid, expected = worker.pids[0], run()
-    child = Child()
+    child = ForkedChild()
     assert run() == expected
     assert child.end() == 0
     assert run() == expected
     assert worker.pids[0] == pid
 
 
-def test_shutting_down_in_the_child_does_not_end_the_worker_of_the_parent(bench):
+def test_shutdown_in_the_child_does_not_stop_the_parents_worker(bench):
     buffer, worker, run = bench
     pid = worker.pids[0]
 
@@ -122,38 +122,38 @@ def test_shutting_down_in_the_child_does_not_end_the_worker_of_the_parent(bench)
         buffer.close()
         gc.collect()
 
-    child = Child(work)
-    assert child.told == b"x"
+    child = ForkedChild(work)
+    assert child.message == b"x"
     assert child.end() == 0
     assert worker.pids[0] == pid
     assert run().status == "ok"
 
 
-def test_the_worker_ends_with_the_parents_wish_though_a_child_lives(bench):
+def test_worker_stops_at_shutdown_while_a_child_is_running(bench):
     _, worker, _ = bench
-    process, child = psutil.Process(worker.pids[0]), Child()
+    process, child = psutil.Process(worker.pids[0]), ForkedChild()
     worker.shutdown()
     assert not process.is_running()
     assert child.end() == 0
 
 
-def test_a_child_may_fork_on_and_watch_models_of_its_own(bench):
+def test_child_can_fork_and_start_its_own_worker(bench):
     def work():
         weights = np.random.default_rng(1).standard_normal((90, 60))
         buffer = SnapshotBuffer([((90, 60), np.dtype("f8"))], slots=1)
         buffer.take([lambda: weights])
-        with WorkerProcess(buffer) as worker:
+        with ProcessPool(buffer) as worker:
             report = analysed(worker, buffer)
-            grandchild = Child()
+            grandchild = ForkedChild()
             assert report == analyze_layer(SPEC, weights, Settings())
             assert grandchild.end() == 0
 
-    child = Child(work)
-    assert child.told == b"x"
+    child = ForkedChild(work)
+    assert child.message == b"x"
     assert child.end() == 0
 
 
-def test_resources_are_let_go_in_the_child_only_and_dropped_ones_are_forgotten():
+def test_resources_are_closed_in_the_child_only():
     class Resource:
         closed = False
 
@@ -169,35 +169,35 @@ def test_resources_are_let_go_in_the_child_only_and_dropped_ones_are_forgotten()
     def work():
         assert kept.closed
 
-    child = Child(work)
-    assert child.told == b"x"
+    child = ForkedChild(work)
+    assert child.message == b"x"
     assert child.end() == 0
     assert not kept.closed
 
 
-def test_forks_wait_for_descriptors_that_are_being_made():
+def test_fork_waits_for_the_fork_lock():
     order = []
 
     def fork():
-        child = Child()
+        child = ForkedChild()
         order.append("forked")
         child.end()
 
-    with forking.opening:
+    with forking.fork_lock:
         thread = threading.Thread(target=fork)
         thread.start()
         thread.join(timeout=0.3)
         order.append("made")
     thread.join(timeout=20)
     assert order == ["made", "forked"]
-    assert not forking.opening.locked()
+    assert not forking.fork_lock.locked()
 
 
-def test_the_child_can_make_descriptors_again():
+def test_fork_lock_is_released_in_the_child():
     def work():
-        assert forking.opening.acquire(timeout=1)
-        forking.opening.release()
+        assert forking.fork_lock.acquire(timeout=1)
+        forking.fork_lock.release()
 
-    child = Child(work)
-    assert child.told == b"x"
+    child = ForkedChild(work)
+    assert child.message == b"x"
     assert child.end() == 0

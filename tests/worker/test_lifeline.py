@@ -12,10 +12,10 @@ from ww_callbacks.worker import lifeline
 
 pytestmark = [
     pytest.mark.timeout(60),
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's signal is Linux's"),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the signal for a descriptor exists on Linux only"),
 ]
 
-# A trainer: holds the writing end, starts a child on the reading end, tells its pid and how it goes, and sleeps.
+# A trainer: holds the writing end, starts a child on the reading end, prints its pid and first line, and sleeps.
 PARENT = """
 import os, subprocess, sys, time
 reading, writing = os.pipe()
@@ -28,14 +28,14 @@ time.sleep(600)
 CHILD = """
 import sys, time
 from ww_callbacks.worker import lifeline
-lifeline.hold(int(sys.argv[1]), {method!r})
+lifeline.exit_on_close(int(sys.argv[1]), {method!r})
 {work}
 """
 
 SLEEPS = "print('ready', flush=True); time.sleep(600)"
 COMPUTES = "print('ready', flush=True)\nwhile True: sum(range(1000))"
-# LAPACK's evr through scipy holds the interpreter lock for the whole call: many seconds at this size.
-HOLDS_THE_LOCK = """
+# LAPACK's evr driver through scipy holds the GIL during the whole call, which takes many seconds at this size.
+HOLDS_THE_GIL = """
 import os
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy as np, scipy.linalg
@@ -90,7 +90,7 @@ def family(method, work):
     [
         ("signal", SLEEPS),
         ("signal", COMPUTES),
-        ("signal", HOLDS_THE_LOCK),
+        ("signal", HOLDS_THE_GIL),
         ("signal", IGNORES_SIGNALS),
         ("thread", SLEEPS),
         ("thread", COMPUTES),
@@ -99,20 +99,20 @@ def family(method, work):
     ids=lambda value: {
         SLEEPS: "sleeps",
         COMPUTES: "computes",
-        HOLDS_THE_LOCK: "holds the lock",
+        HOLDS_THE_GIL: "holds the GIL",
         IGNORES_SIGNALS: "ignores signals",
     }.get(value, value),
 )
-def test_the_child_is_gone_within_two_seconds_of_the_end_of_its_parent(method, work):
+def test_child_exits_within_two_seconds_of_its_parent(method, work):
     with family(method, work) as (parent, pid):
         time.sleep(0.3)
-        assert running(pid)  # it lives as long as its parent
+        assert running(pid)  # the child runs while its parent does
         os.kill(parent.pid, signal.SIGKILL)
         assert ends_within(pid, 2.0)
 
 
 @pytest.mark.parametrize("method", ["signal", "thread"])
-def test_a_parent_that_died_before_the_lifeline_was_held_ends_the_child_too(method):
+def test_child_exits_if_the_parent_died_before_the_lifeline_was_set_up(method):
     reading, writing = os.pipe()
     os.close(writing)
     child = subprocess.Popen(
@@ -127,7 +127,7 @@ def test_a_parent_that_died_before_the_lifeline_was_held_ends_the_child_too(meth
 
 
 @pytest.mark.parametrize("method", ["signal", "thread"])
-def test_the_parent_may_end_the_child_by_closing_its_end(method):
+def test_child_exits_when_the_parent_closes_its_end(method):
     reading, writing = os.pipe()
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD.format(method=method, work=SLEEPS), str(reading)],

@@ -18,9 +18,9 @@ from processes import eventually, no_worker_left
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
 from ww_callbacks.worker.deadline import cpu_seconds
 from ww_callbacks.worker.environment import worker_environment
-from ww_callbacks.worker.memory import SnapshotBuffer
-from ww_callbacks.worker.process_pool import WorkerProcess
-from ww_callbacks.worker.restarts import MAX_DEATHS
+from ww_callbacks.worker.process_pool import ProcessPool
+from ww_callbacks.worker.restarts import MAX_CRASHES
+from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer
 from ww_callbacks.worker.task import make_task, read_answer, run_task
 
 pytestmark = [
@@ -44,7 +44,7 @@ def pipes_and_memory():
 
 
 @pytest.fixture(autouse=True)
-def nothing_survives():
+def no_leaks():
     files = pipes_and_memory()
     with no_worker_left():
         yield
@@ -52,8 +52,8 @@ def nothing_survives():
     assert eventually(lambda: not pipes_and_memory() - files, 2.0), pipes_and_memory() - files
 
 
-class Asked:
-    """A task under way, whose result is read as the report that the monitor shows."""
+class PendingReport:
+    """A pending task whose result is read as a LayerReport."""
 
     def __init__(self, future, spec, step):
         self.future, self.spec, self.step = future, spec, step
@@ -64,14 +64,14 @@ class Asked:
 
 
 class Bench:
-    """Weights in shared memory and a worker for them."""
+    """Weights in shared memory, and a worker for them."""
 
     def __init__(self, **arguments):
         rng = np.random.default_rng(0)
         self.weights = {name: rng.standard_normal(shape) for name, shape in SHAPES.items()}
         self.buffer = SnapshotBuffer([(shape, np.dtype("f8")) for shape in SHAPES.values()], slots=1)
         self.slot = self.buffer.take([lambda array=array: array for array in self.weights.values()])
-        self.worker = WorkerProcess(self.buffer, **arguments)
+        self.worker = ProcessPool(self.buffer, **arguments)
 
     def spec(self, name):
         return LayerSpec(name, "Linear", SHAPES[name], "float64", ((), (0,), (1,)))
@@ -81,23 +81,23 @@ class Bench:
 
     def submit(self, name="small", step=5):
         task = make_task(self.spec(name), Settings(), step)
-        return Asked(self.worker.submit(run_task, task, self.stored(name)), self.spec(name), step)
+        return PendingReport(self.worker.submit(run_task, task, self.stored(name)), self.spec(name), step)
 
     @property
     def pid(self):
-        """Process id of the only worker; None where none runs."""
+        """Process id of the only worker; None if it is not running."""
         return next(iter(self.worker.pids), None)
 
     def run(self, name="small"):
         return self.submit(name).result(timeout=100)
 
     def start_slow(self):
-        """A running task that takes seconds, and the process that runs it."""
+        """A running task that takes seconds, and the id of its process."""
         assert self.run().status == "ok"
         before = cpu_seconds(self.pid)
-        asked = self.submit("slow")
+        pending = self.submit("slow")
         assert eventually(lambda: cpu_seconds(self.pid) > before + 0.05, 60.0)
-        return asked, self.pid
+        return pending, self.pid
 
     def close(self):
         self.worker.shutdown()
@@ -111,7 +111,7 @@ def bench():
     made.close()
 
 
-def test_results_are_those_of_this_process_field_by_field_in_the_order_asked_for(bench):
+def test_results_equal_those_of_this_process_in_submission_order(bench):
     names = ["small", "other", "small", "other"]
     futures = [bench.submit(name, step) for step, name in enumerate(names)]
     for step, (name, future) in enumerate(zip(names, futures, strict=True)):
@@ -120,14 +120,14 @@ def test_results_are_those_of_this_process_field_by_field_in_the_order_asked_for
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_every_stored_dtype_and_convolutions_come_back_the_same(dtype):
+def test_results_are_the_same_for_all_dtypes_and_convolutions(dtype):
     spec = LayerSpec("conv", "Conv2d", (40, 30, 2, 2), dtype, ((2, 3), (0,), (1,)), True)
     stored = np.random.default_rng(0).integers(15000, 16500, spec.shape).astype("u2")
     if dtype != "bfloat16":
         stored = (stored / 1000).astype(dtype)
     buffer = SnapshotBuffer([(spec.shape, spec.storage_dtype)], slots=1)
     slot = buffer.take([lambda: stored])
-    worker = WorkerProcess(buffer)
+    worker = ProcessPool(buffer)
     future = worker.submit(run_task, make_task(spec, Settings("paper"), None), buffer.array(slot, 0))
     report = read_answer(future.result(timeout=100), spec, None)
     assert report == analyze_layer(spec, stored, Settings("paper"))
@@ -136,7 +136,7 @@ def test_every_stored_dtype_and_convolutions_come_back_the_same(dtype):
     buffer.close()
 
 
-def test_the_process_starts_with_the_first_task_and_serves_all_of_them(bench):
+def test_process_starts_with_the_first_task_and_is_reused(bench):
     assert bench.pid is None
     bench.run()
     pid = bench.pid
@@ -145,7 +145,7 @@ def test_the_process_starts_with_the_first_task_and_serves_all_of_them(bench):
     assert bench.pid == pid
 
 
-def test_non_finite_weights_fail_with_that_reason_and_the_next_layer_is_analysed(bench):
+def test_non_finite_weights_fail_and_the_next_layer_is_analysed(bench):
     bench.stored("small")[3, 4] = math.nan
     bench.stored("other")[0, 0] = 1.0
     report = bench.run("small")
@@ -153,7 +153,7 @@ def test_non_finite_weights_fail_with_that_reason_and_the_next_layer_is_analysed
     assert bench.run("other").status == "ok"
 
 
-def test_a_killed_worker_fails_its_layer_and_the_next_layer_gets_a_new_process(bench):
+def test_killed_worker_fails_its_layer_and_is_restarted(bench):
     future, pid = bench.start_slow()
     os.kill(pid, signal.SIGKILL)
     report = future.result(timeout=20)
@@ -164,59 +164,59 @@ def test_a_killed_worker_fails_its_layer_and_the_next_layer_gets_a_new_process(b
     assert gone(pid)
 
 
-def test_a_worker_that_was_killed_while_idle_costs_at_most_one_layer(bench):
+def test_worker_killed_while_idle_fails_at_most_one_layer(bench):
     bench.run()
     os.kill(bench.pid, signal.SIGKILL)
     bench.run()
     assert bench.run().status == "ok"
 
 
-def test_deaths_with_results_in_between_do_not_add_up(bench):
-    for _ in range(MAX_DEATHS + 1):
+def test_crashes_with_results_in_between_do_not_accumulate(bench):
+    for _ in range(MAX_CRASHES + 1):
         assert bench.run().status == "ok"
         pid = bench.pid
         os.kill(pid, signal.SIGKILL)
-        bench.run()  # fails, unless the death was noticed before it was sent
+        bench.run()  # fails unless the death was noticed before the task was sent
     assert bench.worker.broken == ""
 
 
-def test_a_worker_that_hangs_fails_its_layer_after_the_time_limit_and_is_replaced():
+def test_hanging_worker_fails_its_layer_and_is_restarted():
     bench = Bench(layer_timeout=20)
     assert bench.run().status == "ok"
     pid = bench.pid
-    bench.worker._children[0]._layer_timeout = 1.0  # the start of the process is over: now a short limit is safe
+    bench.worker._processes[0]._timeout = 1.0  # a short limit is safe after the process has started
     os.kill(pid, signal.SIGSTOP)
     report = bench.run()
     assert report.status == "failed"
     assert "no answer within 1 s" in report.reason
     assert gone(pid)
-    bench.worker._children[0]._layer_timeout = 20.0
+    bench.worker._processes[0]._timeout = 20.0
     assert bench.run().status == "ok"
     bench.close()
 
 
-def test_a_worker_that_gets_little_time_is_waited_for(bench):
+def test_slow_worker_is_not_considered_hanging(bench):
     assert bench.run("middle").status == "ok"
     before = cpu_seconds(bench.pid)
     assert bench.run("middle").status == "ok"
     needed = cpu_seconds(bench.pid) - before
     limit = max(10 * needed, 1.5)
-    bench.worker._children[0]._layer_timeout = limit
+    bench.worker._processes[0]._timeout = limit
     pid, start = bench.pid, time.monotonic()
-    asked = bench.submit("middle")
-    while not asked.done():  # it computes a sixth of the layer, then stands still for a quarter of the limit
+    pending = bench.submit("middle")
+    while not pending.done():  # the worker computes a sixth of the layer, then stops for a quarter of the limit
         seen = cpu_seconds(pid)
-        assert eventually(lambda: asked.done() or cpu_seconds(pid) > seen + needed / 6, 60.0)  # noqa: B023
+        assert eventually(lambda: pending.done() or cpu_seconds(pid) > seen + needed / 6, 60.0)  # noqa: B023
         os.kill(pid, signal.SIGSTOP)
         time.sleep(limit / 4)
         os.kill(pid, signal.SIGCONT)
-    assert asked.result().status == "ok"
+    assert pending.result().status == "ok"
     assert bench.pid == pid
     assert time.monotonic() - start > limit
 
 
 @pytest.mark.parametrize("seconds", [1e10, math.inf])
-def test_any_number_of_seconds_that_is_accepted_as_a_limit_works(seconds):
+def test_huge_timeouts_work(seconds):
     bench = Bench(layer_timeout=seconds)
     try:
         assert bench.submit().result(timeout=100).status == "ok"
@@ -224,7 +224,7 @@ def test_any_number_of_seconds_that_is_accepted_as_a_limit_works(seconds):
         bench.close()
 
 
-def test_a_step_that_is_a_numpy_integer_is_a_step_or_refused(bench):
+def test_numpy_integer_step_is_accepted_or_refused(bench):
     try:
         future = bench.submit(step=np.int64(7))
     except TypeError:
@@ -238,24 +238,24 @@ def fake_python(path, text):
     return str(path)
 
 
-def test_an_interpreter_that_cannot_run_us_is_given_up_with_its_last_words(tmp_path, monkeypatch):
+def test_failing_interpreter_is_not_restarted_and_its_last_line_is_reported(tmp_path, monkeypatch):
     starts = tmp_path / "starts"
     script = f"echo x >> {starts}; echo first >&2; echo 'no numpy here' >&2; exit 3"
     monkeypatch.setattr(sys, "executable", fake_python(tmp_path / "python", script))
     bench = Bench()
-    for death in range(1, MAX_DEATHS + 3):
+    for crashes in range(1, MAX_CRASHES + 3):
         report = bench.run()
         assert report.status == "failed"
-        assert "ended with status 3; its last words: no numpy here" in report.reason
-        assert bool(bench.worker.broken) == (death >= MAX_DEATHS)
-    assert f"{MAX_DEATHS} times in a row" in bench.worker.broken
+        assert "ended with status 3; last line of its output: no numpy here" in report.reason
+        assert bool(bench.worker.broken) == (crashes >= MAX_CRASHES)
+    assert f"{MAX_CRASHES} times in a row" in bench.worker.broken
     assert "no numpy here" in bench.worker.broken
-    assert len(starts.read_text().splitlines()) == MAX_DEATHS
+    assert len(starts.read_text().splitlines()) == MAX_CRASHES
     assert bench.pid is None
     bench.close()
 
 
-def test_an_interpreter_that_does_not_exist_is_told(tmp_path, monkeypatch):
+def test_missing_interpreter_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
     bench = Bench()
     report = bench.run()
@@ -265,18 +265,18 @@ def test_an_interpreter_that_does_not_exist_is_told(tmp_path, monkeypatch):
     bench.close()
 
 
-def test_an_interpreter_that_talks_nonsense_is_not_listened_to(tmp_path, monkeypatch):
+def test_interpreter_with_invalid_output_is_reported(tmp_path, monkeypatch):
     find = "while [ $1 != --answers ]; do shift; done"
     script = f"{find}; echo Welcome to this shell > /proc/self/fd/$2; exec sleep 30"
     monkeypatch.setattr(sys, "executable", fake_python(tmp_path / "python", script))
     bench = Bench()
     report = bench.run()
     assert report.status == "failed"
-    assert "not understood" in report.reason
+    assert "invalid answer from the worker" in report.reason
     bench.close()
 
 
-def test_a_process_that_greets_wrongly_is_not_used(tmp_path, monkeypatch):
+def test_wrong_hello_is_refused(tmp_path, monkeypatch):
     code = (
         "import os, sys; from ww_callbacks.worker.protocol import encode; "
         "os.write(int(sys.argv[sys.argv.index('--answers') + 1]), encode({'bye': 1}))"
@@ -288,7 +288,7 @@ def test_a_process_that_greets_wrongly_is_not_used(tmp_path, monkeypatch):
     bench.close()
 
 
-def test_shutdown_ends_a_running_task_at_once_and_its_future_with_it(bench):
+def test_shutdown_stops_a_running_task_and_its_future(bench):
     running, pid = bench.start_slow()
     waiting = bench.submit()
     bench.worker.shutdown()
@@ -300,14 +300,14 @@ def test_shutdown_ends_a_running_task_at_once_and_its_future_with_it(bench):
         waiting.result(timeout=2)
 
 
-def test_shutdown_without_waiting_ends_everything_too(bench):
+def test_shutdown_without_wait_stops_everything(bench):
     running, pid = bench.start_slow()
     bench.worker.shutdown(wait=False)
     assert eventually(lambda: gone(pid), 2.0)
     assert eventually(running.done, 2.0)
 
 
-def test_after_shutdown_nothing_is_taken_and_shutting_down_again_is_harmless(bench):
+def test_no_tasks_after_shutdown_and_shutdown_can_be_repeated(bench):
     bench.run()
     bench.worker.shutdown()
     with pytest.raises(RuntimeError, match="shut down"):
@@ -323,14 +323,14 @@ def test_shutdown_before_the_first_task_starts_nothing(bench):
         bench.submit()
 
 
-def test_the_end_of_a_with_block_ends_the_process(bench):
+def test_with_block_stops_the_process(bench):
     with bench.worker:
         bench.run()
         pid = bench.pid
     assert gone(pid)
 
 
-def test_an_executor_that_was_never_shut_down_takes_its_process_and_thread_along():
+def test_garbage_collected_executor_stops_its_process_and_thread():
     threads = set(threading.enumerate())
     bench = Bench()
     _future, pid = bench.start_slow()
@@ -341,7 +341,7 @@ def test_an_executor_that_was_never_shut_down_takes_its_process_and_thread_along
     assert eventually(lambda: set(threading.enumerate()) <= threads, 2.0)
 
 
-def test_another_function_is_refused(bench):
+def test_other_functions_are_refused(bench):
     with pytest.raises(TypeError, match="runs run_task only"):
         bench.worker.submit(print, make_task(bench.spec("small"), Settings(), 5), bench.stored("small"))
     assert bench.pid is None
@@ -354,7 +354,7 @@ def test_weights_outside_the_shared_memory_are_refused(bench):
 
 
 @pytest.mark.linux_way
-def test_the_process_is_alone_quiet_and_knows_nothing_of_ranks_and_devices(bench, monkeypatch):
+def test_process_has_one_thread_low_priority_and_no_ranks_or_devices(bench, monkeypatch):
     for name, value in {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "MASTER_ADDR": "x", "PL_X": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("OMP_NUM_THREADS", "16")
@@ -370,10 +370,10 @@ def test_the_process_is_alone_quiet_and_knows_nothing_of_ranks_and_devices(bench
     assert process.nice() == 19
     assert process.num_threads() == 1
     assert process.ppid() == os.getpid()
-    assert os.environ["OMP_NUM_THREADS"] == "16"  # ours is as it was
+    assert os.environ["OMP_NUM_THREADS"] == "16"  # unchanged in this process
 
 
-def test_ctrl_c_is_the_trainers_and_not_the_workers(bench):
+def test_worker_ignores_ctrl_c(bench):
     future, pid = bench.start_slow()
     os.kill(pid, signal.SIGINT)
     assert bench.run().status == "ok"
@@ -382,7 +382,7 @@ def test_ctrl_c_is_the_trainers_and_not_the_workers(bench):
 
 
 @pytest.mark.linux_way
-def test_the_process_maps_the_weights_read_only_and_holds_no_other_descriptor_of_ours(bench, tmp_path):
+def test_process_maps_weights_read_only_and_inherits_no_other_descriptor(bench, tmp_path):
     with (tmp_path / "mine").open("w") as file:
         os.set_inheritable(file.fileno(), True)
         bench.run()
@@ -394,7 +394,7 @@ def test_the_process_maps_the_weights_read_only_and_holds_no_other_descriptor_of
     assert all(line.split()[1].startswith("r-") for line in mapped)
 
 
-def test_what_the_process_loads_are_numpy_and_scipy_and_no_framework(bench):
+def test_process_imports_numpy_and_scipy_but_no_framework(bench):
     bench.run()
     homes = {}
     for line in open(f"/proc/{bench.pid}/maps"):  # noqa: SIM115
@@ -406,14 +406,14 @@ def test_what_the_process_loads_are_numpy_and_scipy_and_no_framework(bench):
     assert all(name in allowed or name.startswith("_cyutility") for name in homes), homes
 
 
-def test_the_environment_lets_the_process_find_this_package_and_keeps_the_users_path(tmp_path):
+def test_environment_keeps_the_users_python_path(tmp_path):
     made = worker_environment({"PYTHONPATH": str(tmp_path), "WANDB_MODE": "online", "HOME": "/root"})
     assert str(tmp_path) in made["PYTHONPATH"].split(os.pathsep)
     assert made["HOME"] == "/root"
     assert "WANDB_MODE" not in made
 
 
-def test_a_module_of_the_users_folder_cannot_take_the_place_of_ours(tmp_path, monkeypatch):
+def test_modules_in_the_working_directory_are_not_imported(tmp_path, monkeypatch):
     for name in ("numpy", "json", "ww_callbacks", "scipy"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('the wrong {name}')")
     monkeypatch.chdir(tmp_path)
@@ -422,7 +422,7 @@ def test_a_module_of_the_users_folder_cannot_take_the_place_of_ours(tmp_path, mo
     bench.close()
 
 
-def test_what_a_sitecustomize_prints_does_not_disturb_the_protocol(tmp_path, monkeypatch):
+def test_output_of_usercustomize_does_not_disturb_the_protocol(tmp_path, monkeypatch):
     (tmp_path / "usercustomize.py").write_text("import sys; print('hello from site', file=sys.stderr)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     bench = Bench()
@@ -430,25 +430,25 @@ def test_what_a_sitecustomize_prints_does_not_disturb_the_protocol(tmp_path, mon
     bench.close()
 
 
-def test_the_report_is_plain_json(bench):
+def test_report_is_plain_json(bench):
     assert json.loads(json.dumps(bench.run().to_dict()))["status"] == "ok"
 
 
-def test_both_lifelines_serve():
+def test_both_lifeline_methods_work():
     for method in ("signal", "thread"):
         bench = Bench(lifeline_method=method)
         assert bench.run().status == "ok"
         bench.close()
 
 
-def test_many_workers_in_turn_leave_no_descriptor():
+def test_consecutive_workers_leave_no_descriptor():
     for _ in range(3):
         bench = Bench()
         bench.run()
-        bench.close()  # the fixture counts
+        bench.close()  # the fixture counts the descriptors
 
 
-def test_shutdown_closes_the_file_of_the_workers_last_words(bench):
+def test_shutdown_closes_the_log_file(bench):
     def open_files():
         return {fd for fd in os.listdir("/proc/self/fd") if "(deleted)" in link_of(fd) and "memfd" not in link_of(fd)}
 

@@ -4,14 +4,14 @@ import math
 import os
 import random
 import struct
+import threading
 import zlib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ww_callbacks.worker.protocol import MAX_BYTES, VERSION, ProtocolError, decode, encode
-from ww_callbacks.worker.serve import read_exactly, write_all
+from ww_callbacks.worker.protocol import MAX_BYTES, VERSION, ProtocolError, decode, encode, recv_exact, send_all
 
 
 def reader(data):
@@ -51,32 +51,46 @@ json_values = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.text(), json_values, max_size=5))
-def test_messages_come_back_as_they_were_floats_to_the_last_bit(message):
+def test_messages_round_trip_with_exact_floats(message):
     assert bits(decode(reader(encode(message)))) == bits(message)
 
 
 @given(st.lists(st.dictionaries(st.text(), st.integers(), max_size=3), min_size=2, max_size=5))
-def test_frames_that_follow_each_other_are_read_one_by_one(messages):
+def test_consecutive_frames_are_read_one_by_one(messages):
     read = reader(b"".join(map(encode, messages)))
     assert [decode(read) for _ in messages] == messages
     with pytest.raises(EOFError):
         decode(read)
 
 
-def test_a_frame_may_arrive_in_pieces():
+def test_frame_may_arrive_in_pieces():
     incoming, outgoing = os.pipe()
     message = {"text": "x" * 1000, "list": list(range(50))}
     data = encode(message)
     for start in range(0, len(data), 7):
-        write_all(outgoing, data[start : start + 7])
-    assert decode(lambda count: read_exactly(incoming, count)) == message
+        send_all(outgoing, data[start : start + 7])
+    assert decode(lambda count: recv_exact(incoming, count)) == message
     os.close(outgoing)
     with pytest.raises(EOFError):
-        decode(lambda count: read_exactly(incoming, count))
+        decode(lambda count: recv_exact(incoming, count))
     os.close(incoming)
 
 
-def test_a_frame_that_ends_early_is_an_end_wherever_it_ends():
+@pytest.mark.timeout(30)
+def test_data_larger_than_the_pipe_buffer_is_sent():
+    reading, writing = os.pipe()
+    data = os.urandom(1_000_000)
+    thread = threading.Thread(target=send_all, args=(writing, data))
+    thread.start()
+    assert recv_exact(reading, len(data)) == data
+    thread.join()
+    os.close(writing)
+    with pytest.raises(EOFError):
+        recv_exact(reading, 1)
+    os.close(reading)
+
+
+def test_truncated_frame_raises_eof_error():
     data = encode({"a": [1, 2, 3]})
     for end in range(len(data)):
         with pytest.raises(EOFError):
@@ -105,18 +119,18 @@ def test_a_frame_that_ends_early_is_an_end_wherever_it_ends():
         (frame(b"3.5"), "expected a JSON object, got float"),
     ],
 )
-def test_what_is_no_frame_is_refused_with_what_is_wrong(data, message):
+def test_invalid_frames_are_refused(data, message):
     with pytest.raises(ProtocolError, match=message.replace("(", r"\(")):
         decode(reader(data))
 
 
-def test_a_message_nested_too_deep_is_refused_like_any_other_nonsense():
+def test_too_deeply_nested_message_is_refused():
     depth = 100_000
     with pytest.raises(ProtocolError):
         decode(reader(frame(b'{"a": ' + b"[" * depth + b"]" * depth + b"}")))
 
 
-def test_the_length_is_checked_before_anything_of_that_length_is_read():
+def test_length_is_checked_before_the_payload_is_read():
     asked = []
 
     def read(count):
@@ -128,7 +142,7 @@ def test_the_length_is_checked_before_anything_of_that_length_is_read():
     assert max(asked) < 100
 
 
-def test_the_largest_allowed_frame_passes():
+def test_largest_allowed_frame_is_accepted():
     payload = b'{"a":"' + b"x" * (MAX_BYTES - 8) + b'"}'
     assert len(payload) == MAX_BYTES
     assert len(decode(reader(frame(payload)))["a"]) == MAX_BYTES - 8
@@ -151,7 +165,7 @@ def mutated(rng, data):
     return bytes(data)
 
 
-def test_no_damage_leads_to_anything_but_an_error_of_the_protocol_or_an_end():
+def test_damaged_frames_raise_protocol_error_or_eof_error():
     rng = random.Random(0)
     original = encode({"spec": {"name": "fc", "shape": [3, 4]}, "step": 5, "alpha": 1.5})
     message = decode(reader(original))
@@ -163,11 +177,11 @@ def test_no_damage_leads_to_anything_but_an_error_of_the_protocol_or_an_end():
         except (ProtocolError, EOFError):
             refused += 1
         else:
-            assert result == message  # damage behind the frame only
+            assert result == message  # the damage is after the frame
     assert refused > 1500
 
 
-def test_damaged_json_under_a_right_checksum_is_refused_or_an_object():
+def test_damaged_json_with_valid_checksum_is_refused_or_an_object():
     rng = random.Random(1)
     payload = json.dumps({"report": {"name": "fc", "alpha": 2.5, "warning": ""}}).encode()
     for _ in range(1000):

@@ -8,16 +8,16 @@ import pytest
 
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
 from ww_callbacks.report import LayerReport
-from ww_callbacks.worker.memory import SnapshotBuffer
-from ww_callbacks.worker.protocol import decode, encode
+from ww_callbacks.worker.protocol import decode, encode, recv_exact, send_all
 from ww_callbacks.worker.runners import analysis_runner
-from ww_callbacks.worker.serve import read_exactly, serve, write_all
+from ww_callbacks.worker.serve import serve
+from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer
 
 SPEC = LayerSpec("fc", "Linear", (80, 60), "float64", ((), (0,), (1,)))
 
 
 class Conversation:
-    """A real loop at the other end of two pipes, in a thread."""
+    """The real main loop at the other end of two pipes, in a thread."""
 
     def __init__(self, memory):
         self.task_read, self.task_write = os.pipe()
@@ -27,10 +27,10 @@ class Conversation:
         self.hello = self.receive()
 
     def receive(self):
-        return decode(lambda count: read_exactly(self.answer_read, count))
+        return decode(lambda count: recv_exact(self.answer_read, count))
 
     def ask(self, **task):
-        write_all(self.task_write, encode(task))
+        send_all(self.task_write, encode(task))
         return self.receive()
 
     def end(self):
@@ -66,7 +66,7 @@ def task(**changes):
 
 
 @pytest.mark.timeout(30)
-def test_it_greets_with_its_pid_and_answers_with_the_report_of_the_layer(talk, buffer, weights):
+def test_hello_with_pid_then_answers_with_reports(talk, buffer, weights):
     assert talk.hello == {"hello": os.getpid()}
     for index, scale in enumerate((1, 2)):
         answer = talk.ask(**task(offset=buffer.offset_of(buffer.array(0, index))))
@@ -88,7 +88,7 @@ def test_it_greets_with_its_pid_and_answers_with_the_report_of_the_layer(talk, b
     ],
     ids=lambda value: None if isinstance(value, str) else "-".join(value),
 )
-def test_a_task_that_cannot_be_done_is_answered_with_the_error_and_the_next_one_is_done(talk, changes, error):
+def test_failing_task_is_answered_with_its_error_and_the_loop_continues(talk, changes, error):
     answer = talk.ask(**task(**changes))
     assert "report" not in answer
     assert any(kind in answer["error"] for kind in error.split("|"))
@@ -96,7 +96,7 @@ def test_a_task_that_cannot_be_done_is_answered_with_the_error_and_the_next_one_
 
 
 @pytest.mark.timeout(30)
-def test_a_layer_that_needs_too_much_memory_is_answered_with_that(buffer):
+def test_lack_of_memory_is_answered_with_an_error(buffer):
     spec = LayerSpec("huge", "Linear", (2**24, 2**24), "float64", ((), (0,), (1,)))
     conversation = Conversation(buffer.fd)
     answer = conversation.ask(**task(spec=asdict(spec)))
@@ -105,34 +105,20 @@ def test_a_layer_that_needs_too_much_memory_is_answered_with_that(buffer):
 
 
 @pytest.mark.timeout(30)
-def test_weights_with_nan_give_a_failed_report_not_an_error(talk, buffer):
+def test_nan_weights_give_a_failed_report(talk, buffer):
     buffer.array(0, 0)[3, 3] = math.nan
     report = talk.ask(**task())["report"]
     assert (report["status"], report["reason"]) == ("failed", "non-finite weights")
 
 
 @pytest.mark.timeout(30)
-def test_the_weights_are_not_changed(talk, buffer, weights):
+def test_weights_are_not_modified(talk, buffer, weights):
     talk.ask(**task())
     np.testing.assert_array_equal(buffer.array(0, 0), weights)
 
 
 @pytest.mark.timeout(30)
-def test_a_task_that_is_cut_off_ends_the_loop(buffer):
+def test_truncated_task_ends_the_loop(buffer):
     conversation = Conversation(buffer.fd)
-    write_all(conversation.task_write, encode(task())[:20])
+    send_all(conversation.task_write, encode(task())[:20])
     conversation.end()
-
-
-@pytest.mark.timeout(30)
-def test_more_than_a_pipe_holds_is_written_whole():
-    reading, writing = os.pipe()
-    data = os.urandom(1_000_000)
-    thread = threading.Thread(target=write_all, args=(writing, data))
-    thread.start()
-    assert read_exactly(reading, len(data)) == data
-    thread.join()
-    os.close(writing)
-    with pytest.raises(EOFError):
-        read_exactly(reading, 1)
-    os.close(reading)

@@ -11,9 +11,9 @@ from ww_callbacks.engine.budget import Budget
 from ww_callbacks.engine.pending import Awaited, Known
 from ww_callbacks.engine.rotation import Candidate, Costs, choose
 from ww_callbacks.worker.executors import make_executor
-from ww_callbacks.worker.memory import SnapshotBuffer, Source
 from ww_callbacks.worker.process_pool import FigureWorker
 from ww_callbacks.worker.protocol import Message
+from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer, Source
 from ww_callbacks.worker.task import make_task, run_task
 
 ROTATION_BYTES = 256 * 2**20

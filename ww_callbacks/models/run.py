@@ -15,9 +15,9 @@ from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
 from ww_callbacks.progress import Bar, progress_bar
 from ww_callbacks.report import LayerReport
 from ww_callbacks.weights import Layer
-from ww_callbacks.worker.memory import SnapshotBuffer
-from ww_callbacks.worker.process_pool import WorkerProcess
+from ww_callbacks.worker.process_pool import ProcessPool
 from ww_callbacks.worker.protocol import Message
+from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer
 from ww_callbacks.worker.task import make_task, read_answer, run_task
 
 Running = dict[Future[Message], tuple[int, int]]
@@ -74,7 +74,7 @@ def _in_workers(
     running: Running = {}
     with ExitStack() as stack:
         memory = stack.enter_context(closing(SnapshotBuffer(list(arrays.values()), workers, largest)))
-        pool = stack.enter_context(WorkerProcess(memory, workers=workers, layer_timeout=math.inf))
+        pool = stack.enter_context(ProcessPool(memory, workers=workers, layer_timeout=math.inf))
         for position in order:
             if not memory.has_free_slot:
                 reports |= _collect(running, memory, layers, bar)

@@ -58,6 +58,6 @@ from ww_callbacks.monitor.publishing import Published
 from ww_callbacks.outputs.output import Output
 from ww_callbacks.signals.signal import Judgement, Signal
 from ww_callbacks.worker.executors import AnalysisExecutor
-from ww_callbacks.worker.memory import Source
+from ww_callbacks.worker.snapshot_buffer import Source
 
 __all__ = ["AnalysisExecutor", "Judgement", "Output", "Published", "Signal", "Source"]

@@ -1,1 +1,1 @@
-"""Where the analysis runs: a process of its own that computes numpy and scipy only."""
+"""Runs the analysis outside the training thread: worker processes, threads and external executors."""

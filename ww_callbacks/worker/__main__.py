@@ -1,4 +1,4 @@
-"""The worker process: ``python -m ww_callbacks.worker``. Started by the trainer, of no use by hand."""
+"""The worker process, started by the trainer as ``python -m ww_callbacks.worker``. Not for interactive use."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ww_callbacks.worker import lifeline
 
 
 def main() -> None:
-    """Answer tasks until the pipe they come from closes."""
+    """Answer tasks until the trainer closes the pipe."""
     arguments = _arguments()
     if arguments.lifeline >= 0:
-        lifeline.hold(arguments.lifeline, arguments.lifeline_method)
+        lifeline.exit_on_close(arguments.lifeline, arguments.lifeline_method)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(arguments.niceness)
-    from ww_callbacks.worker.runners import analysis_runner, run_drawing  # load numpy: after the lifeline holds
+    from ww_callbacks.worker.runners import analysis_runner, run_drawing  # imports numpy: after the lifeline is set up
     from ww_callbacks.worker.serve import serve
 
     run = analysis_runner(arguments.memory) if arguments.memory >= 0 else run_drawing
@@ -28,11 +28,11 @@ def main() -> None:
 
 def _arguments() -> Any:
     parser = argparse.ArgumentParser(prog="python -m ww_callbacks.worker", description=__doc__)
-    parser.add_argument("--memory", type=int, default=-1, help="descriptor of the shared memory; figures if left out")
-    parser.add_argument("--tasks", type=int, required=True, help="descriptor to read tasks from")
-    parser.add_argument("--answers", type=int, required=True, help="descriptor to write answers to")
-    parser.add_argument("--lifeline", type=int, default=-1, help="reading end of the lifeline")
-    parser.add_argument("--niceness", type=int, default=0, help="how low the priority is")
+    parser.add_argument("--memory", type=int, default=-1, help="descriptor of the shared memory; omit to draw figures")
+    parser.add_argument("--tasks", type=int, required=True, help="descriptor from which tasks are read")
+    parser.add_argument("--answers", type=int, required=True, help="descriptor to which answers are written")
+    parser.add_argument("--lifeline", type=int, default=-1, help="descriptor of the reading end of the lifeline")
+    parser.add_argument("--niceness", type=int, default=0, help="increment of the nice value")
     parser.add_argument("--lifeline-method", choices=("signal", "thread"), default=lifeline.default_method())
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""How long a process is waited for: one that gets little of a busy machine is slow and does not hang."""
+"""Time limit for another process. A process that gets little CPU time on a busy machine is slow, not hanging."""
 
 from __future__ import annotations
 
@@ -7,43 +7,42 @@ import time
 from pathlib import Path
 
 
-class Patience:
-    """Waits for a process that computes until it has used so many seconds of CPU time, for one that does not, so many.
+class Deadline:
+    """A limit on the CPU time of a busy process, or on the wall-clock time while it is idle.
 
-    Where the system does not tell the CPU time of a process, the seconds are those of the clock.
+    If the system does not report the CPU time of a process, the limit is on the wall-clock time.
 
     Args:
-        pid: of the process.
-        seconds: it may take.
+        pid: process id.
+        timeout: limit in seconds.
     """
 
-    def __init__(self, pid: int, seconds: float) -> None:
-        self._pid, self._seconds = pid, seconds
-        self._start = self._seen = cpu_seconds(pid)
-        self._deadline = time.monotonic() + seconds
+    def __init__(self, pid: int, timeout: float) -> None:
+        self._pid, self._timeout = pid, timeout
+        self._start = self._last = cpu_seconds(pid)
+        self._end = time.monotonic() + timeout
 
     @property
-    def left(self) -> float:
-        """Seconds until :attr:`is_over` is to be asked."""
-        return max(self._deadline - time.monotonic(), 0.0)
+    def remaining(self) -> float:
+        """Seconds until :meth:`expired` should be called."""
+        return max(self._end - time.monotonic(), 0.0)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether to give the process up; where it has computed since this was asked last, the time goes on."""
-        if self.left:
+    def expired(self) -> bool:
+        """Whether the limit is reached. It is extended if the process has used CPU time since the last call."""
+        if self.remaining:
             return False
-        if self._start is None or self._seen is None or (now := cpu_seconds(self._pid)) is None:
+        if self._start is None or self._last is None or (now := cpu_seconds(self._pid)) is None:
             return True
-        left = self._seconds - (now - self._start)
-        if now <= self._seen or left <= 0:
+        left = self._timeout - (now - self._start)
+        if now <= self._last or left <= 0:
             return True
-        self._seen = now
-        self._deadline = time.monotonic() + left  # it needs at least so long
+        self._last = now
+        self._end = time.monotonic() + left  # the process needs at least this long to use the rest
         return False
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """CPU time that a process has used; None where the system does not tell.
+    """CPU time used by a process; None if the system does not report it.
 
     Example:
         >>> cpu_seconds(-1) is None

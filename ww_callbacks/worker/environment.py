@@ -1,4 +1,4 @@
-"""The environment in which the worker process starts."""
+"""Environment variables and working directory of the worker process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import scipy
 
 import ww_callbacks
 
-_FOREIGN_VARIABLES = (
+_REMOVED_VARIABLES = (
     "RANK",
     "LOCAL_RANK",
     "WORLD_SIZE",
@@ -22,8 +22,8 @@ _FOREIGN_VARIABLES = (
     "SLURM_PROCID",
     "SLURM_LOCALID",
 )
-_FOREIGN_PREFIXES = ("MASTER_", "PL_", "TORCHELASTIC_", "WANDB_")
-_ONE_THREAD = (
+_REMOVED_PREFIXES = ("MASTER_", "PL_", "TORCHELASTIC_", "WANDB_")
+_THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -34,21 +34,22 @@ _ONE_THREAD = (
 
 
 def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The worker's environment: one BLAS thread, no device, no rank, and this package in reach."""
+    """Environment of the worker: one BLAS thread, no GPU, no distributed rank, and this package importable."""
     kept = {
         key: value
         for key, value in environment.items()
-        if key not in _FOREIGN_VARIABLES and not key.startswith(_FOREIGN_PREFIXES)
+        if key not in _REMOVED_VARIABLES and not key.startswith(_REMOVED_PREFIXES)
     }
-    homes = [str(Path(module.__file__).parents[1]) for module in (ww_callbacks, np, scipy) if module.__file__]
-    # What is installed in the usual place is found there; on PYTHONPATH it would come before the standard library.
-    usual = {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")}
-    path = [*filter(None, [kept.get("PYTHONPATH")]), *(home for home in dict.fromkeys(homes) if home not in usual)]
-    kept.update(dict.fromkeys(_ONE_THREAD, "1"))
+    parents = [str(Path(module.__file__).parents[1]) for module in (ww_callbacks, np, scipy) if module.__file__]
+    # site-packages is found anyway; on PYTHONPATH it would come before the standard library.
+    default = {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")}
+    added = (parent for parent in dict.fromkeys(parents) if parent not in default)
+    path = [*filter(None, [kept.get("PYTHONPATH")]), *added]
+    kept.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     kept.update(CUDA_VISIBLE_DEVICES="", PYTHONPATH=os.pathsep.join(path), PYTHONSAFEPATH="1")
     return kept
 
 
 def package_parent() -> str:
-    """The folder that holds this package: where the worker runs, so that no module of the user's comes first."""
+    """The parent directory of this package. The worker runs there, so user modules cannot shadow others."""
     return str(Path(ww_callbacks.__file__).resolve().parents[1])

@@ -1,4 +1,4 @@
-"""The executor that an ``executor=`` argument asks for."""
+"""Creates the executor selected by the ``executor=`` argument."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
-from ww_callbacks.worker.external import Borrowed
+from ww_callbacks.worker.external import ExternalExecutor
 from ww_callbacks.worker.pool import Inline, ThreadPool
-from ww_callbacks.worker.process_pool import SharedMemory, WorkerProcess
+from ww_callbacks.worker.process_pool import ProcessPool, SharedMemory
 from ww_callbacks.worker.protocol import Message
 
 Kind = Literal["process", "thread", "sync"]
@@ -21,42 +21,42 @@ class AnalysisExecutor(Protocol):
 
     @property
     def broken(self) -> str:
-        """Why no task is done any more; empty while they are."""
+        """Why tasks are not run any more; empty if they are."""
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Processes of its own that run now."""
+        """Process ids of the running workers owned by this executor."""
 
     def submit(self, fn: Callable[..., Message], task: Message, stored: NDArray[Any]) -> Future[Message]:
-        """Have ``fn(task, stored)`` called; ``stored`` must not change before the result is in."""
+        """Run ``fn(task, stored)``. ``stored`` must not change until the future is done."""
 
     def shutdown(self) -> None:
-        """Cancel what is not done, end what is its own."""
+        """Cancel unfinished tasks and stop the workers owned by this executor."""
 
 
 def make_executor(
     executor: str | Executor, memory: SharedMemory, *, workers: int, layer_timeout: float
 ) -> AnalysisExecutor:
-    """Where layers are analysed.
+    """Create the executor that analyses layers.
 
     Args:
-        executor: "process", "thread", "sync" or an executor of the user's.
-        memory: where the weights lie.
-        workers: processes or threads of its own.
-        layer_timeout: seconds that one layer may take; where it cannot be ended, seconds without any result.
+        executor: "process", "thread", "sync" or an executor provided by the user.
+        memory: memory that holds the weights.
+        workers: number of processes or threads; not used for "sync" or a user's executor.
+        layer_timeout: limit per layer in seconds; for executors that cannot stop a task, seconds without any result.
     """
     if executor == "process":
-        return WorkerProcess(memory, workers=workers, layer_timeout=layer_timeout)
+        return ProcessPool(memory, workers=workers, layer_timeout=layer_timeout)
     if executor == "sync":
         return Inline()
     if executor == "thread":
-        return _Watched(ThreadPool(workers), layer_timeout)
+        return _ThreadExecutor(ThreadPool(workers), layer_timeout)
     assert isinstance(executor, Executor)
-    return Borrowed(executor, layer_timeout)
+    return ExternalExecutor(executor, layer_timeout)
 
 
-class _Watched(Borrowed):
-    """An executor of our own that cannot end a task: it is told when it hangs, and shut down at the end."""
+class _ThreadExecutor(ExternalExecutor):
+    """A thread pool with detection of hanging tasks. Unlike a user's executor, it is shut down at the end."""
 
     def shutdown(self) -> None:
         super().shutdown()

@@ -1,7 +1,7 @@
-"""What a forked child must let go of.
+"""Resources that a forked child must close.
 
-A process forked from the trainer (a DataLoader worker) inherits every open pipe and mapping. As long as it holds them,
-the worker does not notice that the trainer died, and shared memory is not freed.
+A process forked from the trainer, such as a DataLoader worker, inherits all open pipes and memory mappings. While it
+keeps them open, the worker does not notice the death of the trainer, and shared memory is not freed.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ import weakref
 from typing import Protocol
 
 
-class _Inherited(Protocol):
+class _Resource(Protocol):
     def close_in_child(self) -> None: ...
 
 
-_inherited: weakref.WeakSet[_Inherited] = weakref.WeakSet()
+_resources: weakref.WeakSet[_Resource] = weakref.WeakSet()
 
-opening = threading.Lock()
-"""Held while descriptors are made that are not registered yet: no fork happens in between."""
+fork_lock = threading.Lock()
+"""Blocks forks. Hold it from opening a descriptor until its resource is registered."""
 
 
-def close_in_children(resource: _Inherited) -> None:
-    """Have ``resource.close_in_child()`` called in every process that is forked from this one."""
-    _inherited.add(resource)
+def close_in_children(resource: _Resource) -> None:
+    """Register a resource: ``resource.close_in_child()`` is called in every process forked from this one."""
+    _resources.add(resource)
 
 
 def _after_in_child() -> None:
-    opening.release()
-    for resource in list(_inherited):
+    fork_lock.release()
+    for resource in list(_resources):
         resource.close_in_child()
-    _inherited.clear()
+    _resources.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=opening.acquire, after_in_parent=opening.release, after_in_child=_after_in_child)
+    os.register_at_fork(before=fork_lock.acquire, after_in_parent=fork_lock.release, after_in_child=_after_in_child)
 
 
 def above_standard_streams(fd: int) -> int:
-    """The same open file under a number that no standard stream has, should a closed one have left its number free."""
+    """Move a descriptor above 0, 1 and 2. It may have one of these numbers if a standard stream was closed."""
     if fd > 2:
         return fd
     import fcntl

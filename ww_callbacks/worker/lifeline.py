@@ -1,7 +1,7 @@
-"""The worker ends with its trainer, however that one ends.
+"""Makes the worker exit when the trainer does, however it exits.
 
-The trainer keeps the writing end of a pipe that never carries data. When the trainer is gone, the kernel closes that
-end, and the worker must end within two seconds, even in the middle of an eigensolver that holds the interpreter lock.
+The trainer holds the writing end of a pipe on which nothing is sent. When the trainer exits, the kernel closes that
+end. The worker must then exit within two seconds, even while an eigensolver holds the GIL.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ Method = Literal["signal", "thread"]
 
 
 def default_method() -> Method:
-    """Linux can send a chosen signal for a descriptor: "signal" there, "thread" elsewhere."""
+    """The method for this system: "signal" on Linux, which can send a signal for a descriptor; otherwise "thread"."""
     return "signal" if hasattr(fcntl, "F_SETSIG") else "thread"
 
 
-def hold(fd: int, method: Method) -> None:
-    """Tie the life of this process to the reading end ``fd`` of the lifeline.
+def exit_on_close(fd: int, method: Method) -> None:
+    """Exit this process when the other end of a pipe is closed.
 
     Args:
-        fd: reading end of a pipe whose writing end only the trainer holds.
-        method: "signal" asks the kernel for SIGKILL the moment the other end closes, whatever this process does;
-            "thread" waits for it in a thread, which runs as soon as the interpreter lock is free.
+        fd: reading end of a pipe whose writing end is held by the trainer only.
+        method: "signal" makes the kernel send SIGKILL when the other end closes, whatever this process is doing.
+            "thread" waits in a thread, which runs as soon as it gets the GIL.
     """
     if method == "signal":
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
-        # The other end may have closed before the signal was asked for.
+        # The other end may have been closed before the signal was requested.
         poll = select.poll()
         poll.register(fd, 0)
         if poll.poll(0):

@@ -1,4 +1,4 @@
-"""Threads that hand tasks to something that does them, as a ``concurrent.futures.Executor``."""
+"""Executors that run tasks in threads, as ``concurrent.futures.Executor``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.task import run_task
 
 Runner = Callable[[Message, NDArray[Any]], Message]
-"""Does one task; never raises."""
+"""Runs one task; never raises."""
 
 
 @dataclass(slots=True)
@@ -31,43 +31,43 @@ _Jobs = queue.SimpleQueue[_Job | None]
 
 
 class Pool(Executor):
-    """One daemon thread per runner, all of them fed from one queue.
+    """One daemon thread per runner, all reading from one queue.
 
-    The interpreter does not wait for these threads at its end, unlike for those of a ``ThreadPoolExecutor``.
+    Unlike the threads of a ``ThreadPoolExecutor``, these threads do not delay the exit of the interpreter.
 
     Args:
-        runners: what does the tasks, one at a time each. None of them may hold this object.
-        release: called at the end, from any thread.
+        runners: functions that run the tasks, each one task at a time. They must not hold a reference to this object.
+        release: called at shutdown, from any thread.
     """
 
     def __init__(self, runners: Sequence[Runner], release: Callable[[], None] = lambda: None) -> None:
         self._jobs: _Jobs = queue.SimpleQueue()
         self._closing = threading.Event()
         self._threads = [
-            threading.Thread(target=_pump, args=(self._jobs, run, self._closing), name="ww-worker", daemon=True)
+            threading.Thread(target=_run_jobs, args=(self._jobs, run, self._closing), name="ww-worker", daemon=True)
             for run in runners
         ]
         self._stop = weakref.finalize(self, _stop, self._jobs, self._closing, release, len(runners), os.getpid())
 
     @property
     def broken(self) -> str:
-        """Why no task is done any more; empty while they are."""
+        """Why tasks are not run any more; empty if they are."""
         return ""
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Processes of its own that run now."""
+        """Process ids of the running workers."""
         return ()
 
     def submit(  # type: ignore[override]
         self, fn: Callable[..., Message], task: Message, stored: NDArray[Any]
     ) -> Future[Message]:
-        """Queue one layer; returns at once.
+        """Queue one layer without blocking.
 
         Args:
-            fn: ``run_task``; this executor runs nothing else.
-            task: made by ``make_task``.
-            stored: the weights; they must not change before the result is in.
+            fn: must be ``run_task``.
+            task: task from ``make_task``.
+            stored: the weights. They must not change until the future is done.
 
         Raises:
             TypeError: ``fn`` is another function.
@@ -78,11 +78,11 @@ class Pool(Executor):
         return self.enqueue(task, stored)
 
     def enqueue(self, task: Message, stored: NDArray[Any]) -> Future[Message]:
-        """Queue one task for the next free runner; returns at once.
+        """Queue one task for the next free runner without blocking.
 
         Args:
-            task: what the runners take.
-            stored: the weights it is about.
+            task: the task, in the form expected by the runners.
+            stored: the weights of the task.
 
         Raises:
             RuntimeError: the executor was shut down.
@@ -97,11 +97,11 @@ class Pool(Executor):
         return job.future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End at once; what is not finished is cancelled.
+        """Stop immediately and cancel unfinished tasks.
 
         Args:
-            wait: whether to wait for the threads, at most some seconds.
-            cancel_futures: as for any executor; unfinished tasks are always cancelled here.
+            wait: whether to wait for the threads, at most 5 seconds each.
+            cancel_futures: ignored; unfinished tasks are always cancelled.
         """
         self._stop()
         for thread in self._threads if wait else ():
@@ -112,8 +112,8 @@ class Pool(Executor):
 class ThreadPool(Pool):
     """Analyses layers in threads of this process.
 
-    The eigensolvers release the interpreter's lock, so that other threads go on meanwhile. A layer at work cannot be
-    stopped: shutting down leaves it to its thread, which ends with the process.
+    The eigensolvers release the GIL, so other threads keep running. The analysis of a layer cannot be interrupted: at
+    shutdown its thread continues, until the process exits at the latest.
 
     Args:
         workers: number of threads.
@@ -123,12 +123,12 @@ class ThreadPool(Pool):
         super().__init__([run_task] * workers)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more tasks; never waits."""
+        """Accept no more tasks. Never waits."""
         super().shutdown(wait=False, cancel_futures=cancel_futures)
 
 
 class Inline(Pool):
-    """Analyses a layer where it is submitted: training waits, and what is known depends on the step alone."""
+    """Analyses each layer during ``submit``. Training waits, and the results known at a step are deterministic."""
 
     def __init__(self) -> None:
         super().__init__([])
@@ -136,7 +136,7 @@ class Inline(Pool):
     def submit(  # type: ignore[override]
         self, fn: Callable[..., Message], task: Message, stored: NDArray[Any]
     ) -> Future[Message]:
-        """Analyse one layer now."""
+        """Analyse one layer immediately."""
         future: Future[Message] = Future()
         future.set_result(fn(task, stored))
         return future
@@ -150,10 +150,10 @@ def _stop(jobs: _Jobs, closing: threading.Event, release: Callable[[], None], th
             jobs.put(None)
 
 
-def _pump(jobs: _Jobs, run: Runner, closing: threading.Event) -> None:
+def _run_jobs(jobs: _Jobs, run: Runner, closing: threading.Event) -> None:
     while (job := jobs.get()) is not None:
         if closing.is_set():
             job.future.cancel()
         elif job.future.set_running_or_notify_cancel():
             job.future.set_result(run(job.task, job.stored))
-        del job  # the weights are free as soon as the task is done
+        del job  # release the weights as soon as the task is done

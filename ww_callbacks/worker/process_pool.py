@@ -1,4 +1,4 @@
-"""Worker processes, as a ``concurrent.futures.Executor``."""
+"""Pools of worker processes: for the analysis, as a ``concurrent.futures.Executor``, and for drawing."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from numpy.typing import NDArray
 from ww_callbacks.worker import lifeline
 from ww_callbacks.worker.pool import Pool
 from ww_callbacks.worker.protocol import Message
-from ww_callbacks.worker.restarts import Faults
-from ww_callbacks.worker.worker_process import Child, WorkerError
+from ww_callbacks.worker.restarts import RestartPolicy
+from ww_callbacks.worker.worker_process import WorkerError, WorkerProcess
 
 _NO_WEIGHTS = np.empty(0)
 
 
 class SharedMemory(Protocol):
-    """Memory that the worker maps: where the weights of a task lie."""
+    """Memory that holds the weights of the tasks and is mapped by the worker."""
 
     fd: int
 
     def offset_of(self, array: NDArray[Any]) -> int:
-        """Where ``array`` lies, in bytes from the start."""
+        """Offset of ``array`` in bytes."""
 
 
-class WorkerProcess(Pool):
-    """Runs ``run_task`` in processes of its own, each one task after the other.
+class ProcessPool(Pool):
+    """Runs ``run_task`` in separate processes. Each process runs one task at a time.
 
-    A process is started with the first task, with one BLAS thread and low priority, and ends with this process
-    however that ends. A task whose worker dies, hangs or cannot be started is answered with the reason; the worker is
-    started again for the next one after a pause that grows. A layer in which it died twice is left out, and after
-    ``MAX_DEATHS`` in a row it is not started any more.
+    A process is started with the first task, with one BLAS thread and low priority. It exits when this process exits,
+    for any reason. If the worker crashes, hangs or cannot be started, the result of the task is the error, and the
+    worker is restarted for the next task after an increasing delay. A layer on which the worker crashed twice is
+    skipped. After ``MAX_CRASHES`` crashes in a row the worker is not restarted.
 
     Args:
-        memory: where the weights lie.
+        memory: memory that holds the weights.
         workers: number of processes.
-        layer_timeout: seconds of CPU time that one task may take; of the clock where the process does not compute.
-        lifeline_method: how a worker notices the end of this process.
+        layer_timeout: limit per task: seconds of CPU time, or wall-clock seconds if the process is idle.
+        lifeline_method: how a worker notices that this process has exited.
     """
 
     def __init__(
@@ -51,57 +51,57 @@ class WorkerProcess(Pool):
         layer_timeout: float = 600.0,
         lifeline_method: lifeline.Method | None = None,
     ) -> None:
-        self._memory, self._faults = memory, Faults()
+        self._memory, self._restarts = memory, RestartPolicy()
         method = lifeline_method or lifeline.default_method()
-        self._children = [Child(memory.fd, layer_timeout, method, self._faults) for _ in range(workers)]
-        super().__init__([partial(_run, child) for child in self._children], partial(_close, self._children))
+        self._processes = [WorkerProcess(memory.fd, layer_timeout, method, self._restarts) for _ in range(workers)]
+        super().__init__([partial(_analyze, process) for process in self._processes], partial(_close, self._processes))
 
     def submit(  # type: ignore[override]
         self, fn: Callable[..., Message], task: Message, stored: NDArray[Any]
     ) -> Future[Message]:
-        """Queue one layer; returns at once.
+        """Queue one layer without blocking.
 
         Args:
-            fn: ``run_task``; this executor runs nothing else.
-            task: made by ``make_task``.
-            stored: the weights, a view of the shared memory; they must not change before the result is in.
+            fn: must be ``run_task``.
+            task: task from ``make_task``.
+            stored: the weights, a view of the shared memory. They must not change until the future is done.
 
         Raises:
             TypeError: ``fn`` is another function.
-            ValueError: ``stored`` does not lie in the shared memory.
+            ValueError: ``stored`` is not in the shared memory.
             RuntimeError: the executor was shut down.
         """
         return super().submit(fn, task | {"offset": self._memory.offset_of(stored)}, stored)
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Process ids of the workers that run."""
-        return tuple(pid for child in self._children if (pid := child.pid) is not None)
+        """Process ids of the running workers."""
+        return tuple(pid for process in self._processes if (pid := process.pid) is not None)
 
     @property
     def broken(self) -> str:
-        """Why the worker is not started any more; empty while it can be."""
-        return self._faults.broken
+        """Why the worker is not restarted any more; empty if it is."""
+        return self._restarts.broken
 
 
 class FigureWorker:
-    """Draws figures in a separate process, one set after the other.
+    """Draws figures in a separate process, one task at a time.
 
-    The process starts with the first task, and is started again and ends as those of :class:`WorkerProcess` do.
+    The process starts with the first task. It is restarted and exits like those of :class:`ProcessPool`.
 
     Args:
-        timeout: seconds of CPU time that one task may take; of the clock where the process does not compute.
+        timeout: limit per task: seconds of CPU time, or wall-clock seconds if the process is idle.
     """
 
     def __init__(self, timeout: float) -> None:
-        self._child = Child(None, timeout, lifeline.default_method(), Faults())
-        self._pool = Pool([partial(_draw, self._child)], self._child.close)
+        self._process = WorkerProcess(None, timeout, lifeline.default_method(), RestartPolicy())
+        self._pool = Pool([partial(_draw, self._process)], self._process.close)
 
     def draw(self, values: Message) -> Future[Message]:
-        """Queue a drawing task; returns at once.
+        """Queue a drawing task without blocking.
 
         Args:
-            values: of :func:`ww_callbacks.outputs.panels.picture_task`.
+            values: result of :func:`ww_callbacks.outputs.panels.picture_task`.
 
         Raises:
             RuntimeError: the worker was shut down.
@@ -110,31 +110,32 @@ class FigureWorker:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Process id of the worker; empty where it does not run."""
-        return () if self._child.pid is None else (self._child.pid,)
+        """Process id of the worker; empty if it is not running."""
+        pid = self._process.pid
+        return () if pid is None else (pid,)
 
     def shutdown(self) -> None:
-        """End at once; what is not drawn is cancelled."""
+        """Stop immediately and cancel unfinished tasks."""
         self._pool.shutdown()
 
 
-def _run(child: Child, task: Message, stored: NDArray[Any]) -> Message:
-    return _ask(child, task, task["spec"]["name"])
+def _analyze(process: WorkerProcess, task: Message, stored: NDArray[Any]) -> Message:
+    return _ask(process, task, task["spec"]["name"])
 
 
-def _draw(child: Child, task: Message, _: NDArray[Any]) -> Message:
-    return _ask(child, task, "the figures")
+def _draw(process: WorkerProcess, task: Message, _: NDArray[Any]) -> Message:
+    return _ask(process, task, "the figures")
 
 
-def _ask(child: Child, task: Message, name: str) -> Message:
+def _ask(process: WorkerProcess, task: Message, name: str) -> Message:
     try:
-        return child.ask(task, name)
+        return process.ask(task, name)
     except WorkerError as error:
         return {"error": str(error)}
-    except Exception as error:  # this thread serves all tasks: it must not end with one of them
+    except Exception as error:  # an error of one task must not end the thread that runs all tasks
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def _close(children: Sequence[Child]) -> None:
-    for child in children:
-        child.close()
+def _close(processes: Sequence[WorkerProcess]) -> None:
+    for process in processes:
+        process.close()

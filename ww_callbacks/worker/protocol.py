@@ -1,11 +1,12 @@
-"""What trainer and worker say to each other: frames of JSON with a version, a length and a checksum.
+"""Messages between trainer and worker: JSON frames with a version, a length and a checksum.
 
-Nothing that arrives is executed. Floats survive to the last bit (JSON keeps the shortest digits that read back equal).
+Received data is never executed. Floats are exact: JSON keeps the shortest digits that are read back as the same number.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -20,11 +21,11 @@ _MAGIC = b"wwcb"
 
 
 class ProtocolError(Exception):
-    """What arrived is not a frame of this protocol."""
+    """The received data is not a valid frame."""
 
 
 def encode(message: Message) -> bytes:
-    """One message as a frame: magic, version, length, CRC-32, JSON.
+    """Encode a message as a frame: magic, version, length, CRC-32, JSON.
 
     Example:
         >>> import io
@@ -35,24 +36,24 @@ def encode(message: Message) -> bytes:
     return _HEADER.pack(_MAGIC, VERSION, len(payload), zlib.crc32(payload)) + payload
 
 
-def decode(read_exactly: Callable[[int], bytes]) -> Message:
-    """Read one message.
+def decode(receive: Callable[[int], bytes]) -> Message:
+    """Receive and decode one message.
 
     Args:
-        read_exactly: gives that many bytes; raises EOFError where the other side has gone.
+        receive: returns the given number of bytes, or raises EOFError if the other side has closed.
 
     Raises:
-        ProtocolError: wrong magic, version, length or checksum, or no JSON object.
-        EOFError: as raised by ``read_exactly``.
+        ProtocolError: the magic, version, length or checksum is wrong, or the payload is not a JSON object.
+        EOFError: raised by ``receive``.
     """
-    magic, version, length, checksum = _HEADER.unpack(read_exactly(_HEADER.size))
+    magic, version, length, checksum = _HEADER.unpack(receive(_HEADER.size))
     if magic != _MAGIC:
         raise ProtocolError(f"not a frame: it begins with {magic!r}")
     if version != VERSION:
         raise ProtocolError(f"protocol version {version}, expected {VERSION}")
     if length > MAX_BYTES:
         raise ProtocolError(f"a frame of {length} bytes, at most {MAX_BYTES} are allowed")
-    payload = read_exactly(length)
+    payload = receive(length)
     if zlib.crc32(payload) != checksum:
         raise ProtocolError("wrong checksum")
     try:
@@ -62,3 +63,31 @@ def decode(read_exactly: Callable[[int], bytes]) -> Message:
     if not isinstance(message, dict):
         raise ProtocolError(f"expected a JSON object, got {type(message).__name__}")
     return message
+
+
+def recv_exact(fd: int, count: int, wait: Callable[[], None] = lambda: None) -> bytes:
+    """Read exactly ``count`` bytes from a pipe.
+
+    Args:
+        fd: descriptor of the reading end.
+        count: number of bytes.
+        wait: called before each read, to wait for data with a timeout.
+
+    Raises:
+        EOFError: the other side closed the pipe first.
+    """
+    data = bytearray()
+    while len(data) < count:
+        wait()
+        part = os.read(fd, count - len(data))
+        if not part:
+            raise EOFError("the other side closed the pipe")
+        data += part
+    return bytes(data)
+
+
+def send_all(fd: int, data: bytes) -> None:
+    """Write all of ``data`` to a pipe."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,72 +1,73 @@
-"""What went wrong with the worker so far: when to wait, which layer to leave out, when to give up."""
+"""When to restart a crashed worker: delays, layers to skip, and when to give up."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
 
-MAX_DEATHS = 3
-"""After so many deaths without a result in between the worker is not started again."""
-MAX_KILLS = 2
-"""A layer in which the worker died so often, without a result of it in between, is left out."""
-FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0
+MAX_CRASHES = 3
+"""After this many crashes in a row the worker is not restarted."""
+MAX_LAYER_CRASHES = 2
+"""A layer is skipped after this many crashes on it without a result for it in between."""
+MIN_DELAY, MAX_DELAY = 0.1, 10.0
 
 
-class Faults:
-    """The deaths of all processes of one executor. Safe to use from several threads.
+class RestartPolicy:
+    """Counts the crashes of all processes of an executor. Thread-safe.
 
     Example:
-        >>> faults = Faults()
-        >>> faults.died("killed by the kernel", "fc1")
-        >>> faults.delay, faults.left_out("fc1")
+        >>> policy = RestartPolicy()
+        >>> policy.record_crash("killed by the kernel", "fc1")
+        >>> policy.delay, policy.skip_reason("fc1")
         (0.1, '')
-        >>> faults.answered("fc2")
-        >>> faults.died("killed by the kernel", "fc1")
-        >>> faults.left_out("fc1")
-        'left out: the worker ended in it 2 times, the last time: killed by the kernel'
+        >>> policy.record_result("fc2")
+        >>> policy.record_crash("killed by the kernel", "fc1")
+        >>> policy.skip_reason("fc1")
+        'skipped: the worker crashed on it twice; last error: killed by the kernel'
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._deaths = 0
-        self._kills: Counter[str] = Counter()
-        self._reasons: dict[str, str] = {}
+        self._crashes = 0
+        self._layer_crashes: Counter[str] = Counter()
+        self._errors: dict[str, str] = {}
         self.broken = ""
 
     @property
     def delay(self) -> float:
         """Seconds to wait before the next start."""
-        return min(FIRST_DELAY * 4 ** (self._deaths - 1), LONGEST_DELAY) if self._deaths else 0.0
+        return min(MIN_DELAY * 4 ** (self._crashes - 1), MAX_DELAY) if self._crashes else 0.0
 
-    def answered(self, layer: str) -> None:
-        """A layer came back."""
+    def record_result(self, layer: str) -> None:
+        """Record that the worker returned a result for a layer."""
         with self._lock:
-            self._deaths = 0
-            self._kills.pop(layer, None)
+            self._crashes = 0
+            self._layer_crashes.pop(layer, None)
 
-    def died(self, reason: str, layer: str = "") -> None:
-        """A process ended or was ended.
+    def record_crash(self, error: str, layer: str = "") -> None:
+        """Record that a process ended or was killed.
 
         Args:
-            reason: a sentence.
-            layer: at work; empty where none was, as while starting.
+            error: description of the crash.
+            layer: the layer being analysed; empty if there was none, for example during start-up.
         """
         with self._lock:
-            self._deaths += 1
+            self._crashes += 1
             if layer:
-                self._kills[layer] += 1
-                self._reasons[layer] = reason
-            if self._deaths >= MAX_DEATHS:
-                self.broken = f"the worker process ended {self._deaths} times in a row, the last time: {reason}"
+                self._layer_crashes[layer] += 1
+                self._errors[layer] = error
+            if self._crashes >= MAX_CRASHES:
+                self.broken = f"the worker process ended {self._crashes} times in a row; last error: {error}"
 
-    def left_out(self, layer: str) -> str:
-        """Why a layer is not analysed any more; empty where it is.
+    def skip_reason(self, layer: str) -> str:
+        """Why a layer is skipped; empty if it is not.
 
-        Where nothing else has come back since, asking counts as one more death: then there is nothing left to do.
+        If no other layer has returned a result since, skipping counts as another crash, because no layer is left to
+        analyse.
         """
-        if self._kills[layer] < MAX_KILLS:
+        if self._layer_crashes[layer] < MAX_LAYER_CRASHES:
             return ""
-        last = self._reasons[layer]
-        if self._deaths >= MAX_KILLS:
-            self.died(last)
-        return f"left out: the worker ended in it {MAX_KILLS} times, the last time: {last}"
+        error = self._errors[layer]
+        if self._crashes >= MAX_LAYER_CRASHES:
+            self.record_crash(error)
+        return f"skipped: the worker crashed on it twice; last error: {error}"

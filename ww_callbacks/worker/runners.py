@@ -1,4 +1,4 @@
-"""What a worker process does with its tasks: it analyses layers, or it draws figures."""
+"""The tasks of a worker process: analysing layers or drawing figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Runner = Callable[[Message], Message]
 
 
 def analysis_runner(memory: int) -> Runner:
-    """Runs tasks of :func:`ww_callbacks.worker.task.make_task` on weights in shared memory.
+    """A function that runs tasks of :func:`ww_callbacks.worker.task.make_task` on weights in shared memory.
 
     Args:
         memory: descriptor of the memory that holds the weights; it is mapped read-only.
@@ -38,15 +38,15 @@ def run_drawing(task: Message) -> Message:
     """Draw figures.
 
     Args:
-        task: "drawing", values of :func:`ww_callbacks.outputs.panels.picture_task`.
+        task: "drawing", the result of :func:`ww_callbacks.outputs.panels.picture_task`.
 
     Returns:
-        "images", tag → PNG in base 64, or "error", a sentence. Beside it "cpu", the seconds it took.
+        "images" (tag → PNG in base64) or "error", a description. Additionally "cpu", the CPU time in seconds.
     """
     return timed(lambda: _draw(task))
 
 
 def _draw(task: Message) -> Message:
-    from ww_callbacks.outputs.panels import draw  # loads matplotlib: only processes that draw need it
+    from ww_callbacks.outputs.panels import draw  # imports matplotlib, which only drawing needs
 
     return {"images": draw(task["drawing"])}

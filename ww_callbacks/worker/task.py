@@ -1,4 +1,4 @@
-"""The task that every executor runs: one layer as plain values in, plain values out."""
+"""The analysis of one layer as a task: plain values in, plain values out. All executors run it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ww_callbacks.worker.protocol import Message
 def make_task(
     spec: LayerSpec, settings: Settings, step: int | None, digest: str = "", control: Message | None = None
 ) -> Message:
-    """A task for :func:`run_task`.
+    """Create a task for :func:`run_task`.
 
     Args:
-        spec: what the weights are.
-        settings: how to analyse.
-        step: finished optimizer steps.
-        digest: of weights whose result is known: the same ones are not analysed again.
-        control: the shuffled control that an earlier answer held; it is used again where that is asked for.
+        spec: description of the weights.
+        settings: analysis settings.
+        step: number of finished optimizer steps.
+        digest: digest of the weights analysed last; unchanged weights are not analysed again.
+        control: shuffled control of an earlier answer, reused if ``settings`` allow it.
     """
     return {
         "spec": asdict(spec),
@@ -41,13 +41,13 @@ def run_task(task: Message, stored: NDArray[Any]) -> Message:
     """Analyse one layer.
 
     Args:
-        task: made by :func:`make_task`.
-        stored: the weights; they are not changed.
+        task: task from :func:`make_task`.
+        stored: the weights; they are not modified.
 
     Returns:
-        "report" (columns of a LayerReport), "digest" of the weights, and "control" where one is kept; "unchanged"
-        where they have the digest of the task; "error", a sentence, where the layer could not be analysed. Beside it
-        "cpu", the seconds it took.
+        "report" (columns of a LayerReport), "digest" of the weights, and "control" if it is cached; or "unchanged" and
+        "digest" if the weights have the digest of the task; or "error", a description, if the analysis failed.
+        Additionally "cpu", the CPU time in seconds.
 
     Example:
         >>> import numpy as np
@@ -61,7 +61,7 @@ def run_task(task: Message, stored: NDArray[Any]) -> Message:
 
 
 def timed(work: Callable[[], Message]) -> Message:
-    """The answer of ``work`` with the seconds of CPU time it took; an exception becomes an answer with its reason.
+    """The answer of ``work`` with its CPU time in seconds. An exception becomes an answer with an error message.
 
     Example:
         >>> timed(lambda: {"value": 1})["value"], timed(lambda: {"value": 1 // 0})["error"]
@@ -89,7 +89,7 @@ def _analyze(task: Message, stored: NDArray[Any]) -> Message:
 
 
 def weights_digest(stored: NDArray[Any]) -> str:
-    """A digest of the bytes of an array, in hexadecimal: BLAKE2b, 128 bits.
+    """Hexadecimal BLAKE2b digest (128 bits) of the bytes of an array.
 
     Example:
         >>> weights_digest(np.zeros(3)) == weights_digest(np.zeros(3)), weights_digest(np.ones(3))[:4]
@@ -100,18 +100,18 @@ def weights_digest(stored: NDArray[Any]) -> str:
 
 
 def read_answer(answer: Message, spec: LayerSpec, step: int | None, known: LayerReport | None = None) -> LayerReport:
-    """The report that an answer holds; an answer that is none gives a failed one with the reason.
+    """The report in an answer. An answer without a valid report gives a report with status "failed".
 
     Args:
-        answer: of :func:`run_task`, possibly after a way through a pipe.
-        spec: what was analysed.
-        step: finished optimizer steps.
-        known: the report that is repeated where the weights are unchanged.
+        answer: answer of :func:`run_task`, possibly received through a pipe.
+        spec: description of the analysed weights.
+        step: number of finished optimizer steps.
+        known: last report of the layer, repeated if the weights are unchanged.
     """
     if answer.get("unchanged") and known is not None:
         return replace(known, step=step)
     if "report" not in answer:
-        return failed_report(spec, step, str(answer.get("error", "the worker gave no reason")))
+        return failed_report(spec, step, str(answer.get("error", "the worker returned no report")))
     try:
         return LayerReport.from_dict(answer["report"])
     except ValueError as error:
@@ -119,5 +119,5 @@ def read_answer(answer: Message, spec: LayerSpec, step: int | None, known: Layer
 
 
 def failed_report(spec: LayerSpec, step: int | None, reason: str) -> LayerReport:
-    """The entry of a layer whose analysis did not come back."""
+    """The report of a layer whose analysis failed."""
     return LayerReport(name=spec.name, kind=spec.kind, step=step, status="failed", reason=reason)

@@ -1,4 +1,4 @@
-"""The worker process as its trainer sees it: started with pipes of its own, asked, killed."""
+"""A worker process, as seen from the trainer: starting it, sending tasks, killing it."""
 
 from __future__ import annotations
 
@@ -13,50 +13,49 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ww_callbacks.worker import forking, lifeline
-from ww_callbacks.worker.deadline import Patience
+from ww_callbacks.worker.deadline import Deadline
 from ww_callbacks.worker.environment import package_parent, worker_environment
 from ww_callbacks.worker.forking import above_standard_streams
-from ww_callbacks.worker.protocol import Message, ProtocolError, decode, encode
-from ww_callbacks.worker.restarts import Faults
-from ww_callbacks.worker.serve import write_all
+from ww_callbacks.worker.protocol import Message, ProtocolError, decode, encode, recv_exact, send_all
+from ww_callbacks.worker.restarts import RestartPolicy
 
 NICENESS = 19
-"""Of the worker: it takes what training leaves."""
+"""Nice value of the worker: it only uses CPU time that training does not need."""
 
-START_TIMEOUT = 60.0
-"""Seconds that the start of the process may take at least: a short limit for layers is none for an interpreter."""
+MIN_START_TIMEOUT = 60.0
+"""Minimum seconds allowed for the start of the process, even if the timeout of a task is shorter."""
 
-_LAST_BREATH = 1.0
-_LONGEST_POLL = 1e6
+_EXIT_TIMEOUT = 1.0
+_MAX_POLL = 1e6
 
 
 class WorkerError(Exception):
-    """The worker process ended, did not answer in time, or answered nonsense."""
+    """The worker process ended, did not answer in time, or sent an invalid answer."""
 
 
-class Child:
-    """One process with its pipes. ``ask`` is called from one thread, ``close`` from any.
+class WorkerProcess:
+    """One process with its pipes. ``ask`` must be called from one thread only, ``close`` from any thread.
 
     Args:
-        memory_fd: descriptor of the memory in which the weights lie; None for a process that draws figures.
-        layer_timeout: seconds of CPU time that one task may take; of the clock where the process does not compute.
-        method: how the process notices the end of this one.
-        faults: where its deaths are counted.
+        memory_fd: descriptor of the memory that holds the weights; None for a process that draws figures.
+        timeout: limit per task: seconds of CPU time, or wall-clock seconds if the process is idle.
+        method: how the process notices that this process has exited.
+        restarts: counts the crashes.
     """
 
-    def __init__(self, memory_fd: int | None, layer_timeout: float, method: lifeline.Method, faults: Faults) -> None:
-        self._memory_fd, self._layer_timeout, self._method = memory_fd, layer_timeout, method
-        self._faults = faults
+    def __init__(self, memory_fd: int | None, timeout: float, method: lifeline.Method, restarts: RestartPolicy) -> None:
+        self._memory_fd, self._timeout, self._method = memory_fd, timeout, method
+        self._restarts = restarts
         self._popen: subprocess.Popen[bytes] | None = None
         self._tasks = self._answers = self._lifeline = -1
         self._log: Any = None
-        self._lock = threading.RLock()  # a garbage collection in _start may close
-        self._asked = 0
+        self._lock = threading.RLock()  # reentrant: garbage collection in _start may call close
+        self._num_tasks = 0
         self.closing = threading.Event()
 
     @property
     def pid(self) -> int | None:
-        """Process id, None where none runs."""
+        """Process id; None if the process is not running."""
         popen = self._popen
         return popen.pid if popen is not None else None
 
@@ -65,69 +64,69 @@ class Child:
 
         Args:
             message: the task.
-            name: of what it is about, such as a layer; a task in which the worker died twice is left out.
+            name: name of the task, such as the layer. A task on which the worker crashed twice is skipped.
 
         Raises:
-            WorkerError: there is none, for a reason that counts as a death or is one.
+            WorkerError: there is no answer: the task is skipped, or the worker crashed, hung or could not be started.
         """
-        reason = self._faults.left_out(name) or self._faults.broken
+        reason = self._restarts.skip_reason(name) or self._restarts.broken
         if reason:
             raise WorkerError(reason)
         started = False
         try:
             if self._popen is not None and self._popen.poll() is not None:
                 with self._lock:
-                    self._kill()  # ended between two tasks: no fault of the next one
-                    self._tail_of_log()
+                    self._kill()  # it ended between two tasks, so the next task is not to blame
+                    self._pop_last_log_line()
             if self._popen is None:
-                self.closing.wait(self._faults.delay)
+                self.closing.wait(self._restarts.delay)
                 self._start()
             started = True
-            answer = self._talk(message)
+            answer = self._exchange(message)
         except (OSError, EOFError, ProtocolError, TimeoutError) as error:
-            raise WorkerError(self._died(error, name if started else "")) from error
-        self._faults.answered(name)
+            raise WorkerError(self._handle_crash(error, name if started else "")) from error
+        self._restarts.record_result(name)
         return answer
 
     def close(self) -> None:
-        """Kill the process and free its pipes."""
+        """Kill the process and close its pipes."""
         self.closing.set()
         with self._lock:
             self._kill()
-            self._tail_of_log()
+            self._pop_last_log_line()
 
     def close_in_child(self) -> None:
-        """In a forked child: let go of the pipes, leave the process to its owner."""
+        """Close the pipes in a forked child; the process keeps running."""
         self.closing.set()
         self._close_pipes()
         if self._popen is not None:
-            self._popen.returncode = 0  # not our child: nothing to wait for
+            self._popen.returncode = 0  # the process is not a child of the forked one, which cannot wait for it
         self._popen = None
 
     def _start(self) -> None:
-        with self._lock, forking.opening:
+        with self._lock, forking.fork_lock:
             if self.closing.is_set():
                 raise EOFError
             tasks, self._tasks = _pipe()
             self._answers, answers = _pipe()
             lifeline_end, self._lifeline = _pipe()
             forking.close_in_children(self)
-            theirs = {"tasks": tasks, "answers": answers, "lifeline": lifeline_end}
+            worker_ends = {"tasks": tasks, "answers": answers, "lifeline": lifeline_end}
             shared = {} if self._memory_fd is None else {"memory": self._memory_fd}
             try:
-                self._popen = self._popen_with(theirs | shared)
+                self._popen = self._spawn(worker_ends | shared)
             finally:
-                for fd in theirs.values():
+                for fd in worker_ends.values():
                     os.close(fd)
             if self.closing.is_set():
                 self._kill()
                 raise EOFError
-        hello = decode(self._reader(max(self._layer_timeout, START_TIMEOUT)))
+        hello = decode(self._receiver(max(self._timeout, MIN_START_TIMEOUT)))
         if "hello" not in hello:
             raise ProtocolError(f"expected a hello, got {hello}")
 
-    def _popen_with(self, descriptors: Mapping[str, int]) -> subprocess.Popen[bytes]:
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+    def _spawn(self, descriptors: Mapping[str, int]) -> subprocess.Popen[bytes]:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
         options = [part for name, fd in descriptors.items() for part in (f"--{name}", str(fd))]
         return subprocess.Popen(
             [
@@ -142,48 +141,43 @@ class Child:
             pass_fds=tuple(descriptors.values()),
         )
 
-    def _talk(self, message: Message) -> Message:
-        self._asked += 1
-        write_all(self._tasks, encode(message | {"task": self._asked}))
-        answer = decode(self._reader(self._layer_timeout))
-        if answer.get("task") != self._asked:
-            raise ProtocolError(f"expected the answer to task {self._asked}, got that to {answer.get('task')}")
+    def _exchange(self, message: Message) -> Message:
+        self._num_tasks += 1
+        send_all(self._tasks, encode(message | {"task": self._num_tasks}))
+        answer = decode(self._receiver(self._timeout))
+        if answer.get("task") != self._num_tasks:
+            raise ProtocolError(f"expected the answer to task {self._num_tasks}, got task {answer.get('task')}")
         return answer
 
-    def _reader(self, timeout: float) -> Callable[[int], bytes]:
-        """Reads from the worker until the time is over."""
-        fd, patience = self._answers, Patience(self.pid or 0, timeout)
+    def _receiver(self, timeout: float) -> Callable[[int], bytes]:
+        """A function that receives bytes from the worker, and raises TimeoutError at the deadline."""
+        fd, deadline = self._answers, Deadline(self.pid or 0, timeout)
         ready = select.poll()
         ready.register(fd, select.POLLIN)
 
-        def read_exactly(count: int) -> bytes:
-            parts = bytearray()
-            while len(parts) < count:
-                while not ready.poll(1000 * min(patience.left, _LONGEST_POLL)):
-                    if patience.is_over:
-                        raise TimeoutError(f"no answer within {timeout:g} s")
-                part = os.read(fd, count - len(parts))
-                if not part:
-                    raise EOFError
-                parts += part
-            return bytes(parts)
+        def wait() -> None:
+            while not ready.poll(1000 * min(deadline.remaining, _MAX_POLL)):
+                if deadline.expired():
+                    raise TimeoutError(f"no answer within {timeout:g} s")
 
-        return read_exactly
+        return lambda count: recv_exact(fd, count, wait)
 
-    def _died(self, error: Exception, layer: str) -> str:
+    def _handle_crash(self, error: Exception, name: str) -> str:
+        """Kill the process, record the crash and return its description."""
         ended = isinstance(error, (EOFError, BrokenPipeError))
         if ended and self._popen is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._popen.wait(_LAST_BREATH)  # for its status
+                self._popen.wait(_EXIT_TIMEOUT)  # to get the exit status
         with self._lock:
             if self.closing.is_set():
                 return "the monitor was closed"
             status = self._kill()
-        reason = _describe(error, status, self._tail_of_log())
-        self._faults.died(reason, layer)
+        reason = _describe(error, status, self._pop_last_log_line())
+        self._restarts.record_crash(reason, name)
         return reason
 
     def _kill(self) -> int | None:
+        """Kill the process and close its pipes; the exit status if it had ended before."""
         popen, self._popen = self._popen, None
         self._close_pipes()
         if popen is None:
@@ -199,7 +193,8 @@ class Child:
                 os.close(fd)
         self._tasks = self._answers = self._lifeline = -1
 
-    def _tail_of_log(self) -> str:
+    def _pop_last_log_line(self) -> str:
+        """The last line of the worker's output. Closes the log."""
         if self._log is None:
             return ""
         self._log.seek(0)
@@ -210,18 +205,18 @@ class Child:
 
 
 def _pipe() -> tuple[int, int]:
-    """Reading and writing end, neither of them where a process has its standard streams."""
+    """Reading and writing end of a new pipe. Neither has the number of a standard stream."""
     reading, writing = os.pipe()
     return above_standard_streams(reading), above_standard_streams(writing)
 
 
-def _describe(error: Exception, status: int | None, log: str) -> str:
+def _describe(error: Exception, status: int | None, last_line: str) -> str:
     if isinstance(error, TimeoutError):
         text = str(error)
     elif isinstance(error, ProtocolError):
-        text = f"the worker's answer was not understood: {error}"
+        text = f"invalid answer from the worker: {error}"
     elif isinstance(error, (EOFError, BrokenPipeError)):
         text = "the worker process ended" + (f" with status {status}" if status is not None else "")
     else:
         text = f"the worker process could not be started: {error}"
-    return f"{text}; its last words: {log}" if log else text
+    return f"{text}; last line of its output: {last_line}" if last_line else text

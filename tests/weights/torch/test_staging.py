@@ -8,7 +8,7 @@ import pytest
 import ww_callbacks as ww
 from ww_callbacks.weights import find_layers
 from ww_callbacks.weights.torch.staging import Staging
-from ww_callbacks.worker.memory import SnapshotBuffer
+from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer
 
 
 class LateDevice:

@@ -66,7 +66,7 @@ class Staging:
 
 
 class Staged:
-    """One transfer; see :class:`ww_callbacks.worker.memory.Transfer`."""
+    """One transfer; see :class:`ww_callbacks.worker.snapshot_buffer.Transfer`."""
 
     def __init__(self, device: Device, clone: Any, pinned: Any, event: Event, free: list[Any]) -> None:
         self._device, self._clone, self._pinned, self._event, self._free = device, clone, pinned, event, free
