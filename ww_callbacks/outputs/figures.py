@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ww_callbacks.report.layer import COLUMNS, label_of
 
@@ -31,6 +30,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from ww_callbacks.report import History, LayerReport, Report
+    from ww_callbacks.spectra.types import Floats
 
 BLUISH_GREEN, VERMILION, ORANGE, BLUE, GREY, BLACK = "#009E73", "#D55E00", "#E69F00", "#0072B2", "0.45", "black"
 SIZE = (6.4, 4.0)
@@ -46,8 +46,6 @@ _STYLES: tuple[dict[str, Any], ...] = (
 _MAX_NAME = 28
 _MAX_TICKS = 32
 _HIGHEST_ALPHA = 8.0
-
-Floats = NDArray[np.float64]
 
 
 def draw_esd(layer: LayerReport, ax: Axes | None = None) -> Axes:

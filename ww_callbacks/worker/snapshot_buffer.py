@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from ww_callbacks.worker import forking
 from ww_callbacks.worker.memory import allocate, check_available
 
-Stored = NDArray[np.generic]
-
 _ALIGNMENT = 64
 
 
@@ -29,11 +27,11 @@ class Transfer(Protocol):
     def wait(self) -> None:
         """Wait until the transfer is finished."""
 
-    def copy_to(self, target: Stored) -> None:
+    def copy_to(self, target: NDArray[Any]) -> None:
         """Copy the weights after the transfer is finished. Called once."""
 
 
-Source = Callable[[], "Stored | Transfer"]
+Source = Callable[[], "NDArray[Any] | Transfer"]
 """Returns the current array, or starts its transfer from a device."""
 
 
@@ -79,8 +77,8 @@ class SnapshotBuffer:
         memory = np.frombuffer(self._map, dtype=np.uint8)
         memory[:: mmap.PAGESIZE] = 0
         self._memory = memory.data
-        self._slots: list[dict[int, Stored]] = [{} for _ in range(slots)]
-        self._arriving: dict[int, list[tuple[Transfer, Stored]]] = {}
+        self._slots: list[dict[int, NDArray[Any]]] = [{} for _ in range(slots)]
+        self._arriving: dict[int, list[tuple[Transfer, NDArray[Any]]]] = {}
         self._free = list(range(slots))
 
     def take(self, reads: Sequence[Source], which: Sequence[int] | None = None) -> int | None:
@@ -101,7 +99,7 @@ class SnapshotBuffer:
         slot = self._free[-1]
         which = range(len(self._arrays)) if which is None else which
         self._slots[slot] = self._views(slot, which)
-        arriving: list[tuple[Transfer, Stored]] = []
+        arriving: list[tuple[Transfer, NDArray[Any]]] = []
         for target, read in zip(self._slots[slot].values(), reads, strict=True):
             source = read()
             if not isinstance(source, np.ndarray):
@@ -130,7 +128,7 @@ class SnapshotBuffer:
             arriving.pop()
         return True
 
-    def _views(self, slot: int, which: Sequence[int]) -> dict[int, Stored]:
+    def _views(self, slot: int, which: Sequence[int]) -> dict[int, NDArray[Any]]:
         arrays = [self._arrays[index] for index in which]
         offsets, nbytes = _layout(arrays)
         if nbytes > self._slot_bytes:
@@ -151,7 +149,7 @@ class SnapshotBuffer:
         """
         return _layout(arrays)[1]
 
-    def array(self, slot: int, index: int) -> Stored:
+    def array(self, slot: int, index: int) -> NDArray[Any]:
         """View of the copy of array ``index`` in ``slot``.
 
         Raises:
@@ -159,7 +157,7 @@ class SnapshotBuffer:
         """
         return self._slots[slot][index]
 
-    def offset_of(self, array: Stored) -> int:
+    def offset_of(self, array: NDArray[Any]) -> int:
         """Offset of a view of this buffer in the file, in bytes.
 
         Raises:

@@ -11,9 +11,8 @@ from collections import defaultdict
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Stored = NDArray[np.generic]
+from ww_callbacks.weights.tensor import Stored
 
 
 class Event(Protocol):
