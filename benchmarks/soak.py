@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--when-busy", choices=("wait", "skip"), default="wait", help="wait: analyse all snapshots")
     parser.add_argument("--entries", type=int, default=900, help="limit of layer results in the history")
     arguments = parser.parse_args()
-    publishing.MOST_ENTRIES = arguments.entries
+    publishing.MEMORY_ENTRIES = arguments.entries
     torch.manual_seed(0)
     torch.set_num_threads(1)
     net = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 64))

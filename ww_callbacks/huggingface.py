@@ -10,7 +10,7 @@ from ww_callbacks.checks import check_flag
 from ww_callbacks.monitor import Published
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.report import History, Report
-from ww_callbacks.report.keys import aggregates
+from ww_callbacks.report.keys import ALPHA, aggregates
 from ww_callbacks.signals.stop import VERDICT, EarlyStopping
 from ww_callbacks.torch.distributed import DistributedMonitor
 
@@ -23,8 +23,6 @@ else:
         raise ImportError(
             "ww_callbacks.huggingface needs transformers: pip install ww_callbacks[huggingface]"
         ) from error
-
-ALPHA = "ww/alpha"
 
 
 @dataclass(kw_only=True, eq=False)

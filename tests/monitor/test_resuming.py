@@ -56,7 +56,7 @@ def test_a_loop_goes_on_with_history_verdicts_and_recorded_values() -> None:
 
 
 def test_a_loop_whose_history_is_thinned_out_counts_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ww_callbacks.monitor.publishing.MOST_ENTRIES", 40)  # 20 reports of two layers
+    monkeypatch.setattr("ww_callbacks.monitor.publishing.MEMORY_ENTRIES", 40)  # 20 reports of two layers
     model = weights()
     first = monitor_of(model, every=1)
     with first:

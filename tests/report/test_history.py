@@ -17,7 +17,7 @@ def test_history_keeps_the_counted_layers_of_its_first_report():
 
 
 def test_a_long_history_is_thinned_out_but_for_its_beginning_and_its_end():
-    history, longest = History(most_entries=100), 0
+    history, longest = History(max_entries=100), 0
     for step in range(1000):
         history.append(Report((layer("a", alpha=float(step)), layer("b")), step))
         longest = max(longest, len(history))
@@ -30,7 +30,7 @@ def test_a_long_history_is_thinned_out_but_for_its_beginning_and_its_end():
 
 
 def test_a_thinned_history_counts_on_after_a_checkpoint():
-    history = History((Report((layer("a", alpha=2.0),), step) for step in range(100)), most_entries=30)
+    history = History((Report((layer("a", alpha=2.0),), step) for step in range(100)), max_entries=30)
     again = History.from_state_dict(history.state_dict())
     again.append(Report((layer("a", alpha=2.0),), 100))
     assert again.seen == 101

@@ -8,9 +8,7 @@ from typing import Any
 
 import keras
 
-from ww_callbacks.report.keys import AGGREGATES
-
-ALPHA = "ww/alpha"
+from ww_callbacks.report.keys import AGGREGATES, ALPHA
 
 
 def bar_of(fit: FrameType) -> keras.callbacks.ProgbarLogger | None:

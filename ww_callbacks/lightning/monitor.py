@@ -19,13 +19,12 @@ from ww_callbacks.monitor.options import Options
 from ww_callbacks.monitor.schedule import schedule
 from ww_callbacks.outputs.jsonl import FILE_NAME
 from ww_callbacks.report import History
+from ww_callbacks.report.keys import ALPHA
 from ww_callbacks.signals.signal import Signal
 from ww_callbacks.torch.ranks import on_first_rank
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule
-
-ALPHA = "ww/alpha"
 
 
 @dataclass(kw_only=True, eq=False)

@@ -12,7 +12,7 @@ from ww_callbacks.weights import Layer
 _log = logging.getLogger("ww_callbacks")
 
 
-def partners(layers: Sequence[Layer], baseline: Sequence[Layer]) -> tuple[Layer, ...]:
+def layers_in_both(layers: Sequence[Layer], baseline: Sequence[Layer]) -> tuple[Layer, ...]:
     """The layers of the baseline that stand beside analysed layers of the same name, in the baseline's order.
 
     A layer of the baseline that the model does not have is named in a log message.

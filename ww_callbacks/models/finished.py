@@ -8,7 +8,7 @@ from typing import Any
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
 from ww_callbacks.checks import check_count, check_flag, check_patterns, check_sizes
-from ww_callbacks.models.baseline import distances, partners
+from ww_callbacks.models.baseline import distances, layers_in_both
 from ww_callbacks.models.run import run_layers
 from ww_callbacks.report import Report
 from ww_callbacks.spectra import Precision
@@ -89,6 +89,6 @@ def analyze(
     if baseline is None or isinstance(baseline, Report):
         report = Report.of(run(chosen))
         return report if baseline is None else report.against(baseline)
-    before = partners(chosen, find_layers(baseline, max_rows, split))
+    before = layers_in_both(chosen, find_layers(baseline, max_rows, split))
     moved = distances(chosen, before)
     return Report.of(run(chosen)).against(Report.of(run(before, title="baseline")), moved)

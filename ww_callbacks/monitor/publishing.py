@@ -19,7 +19,7 @@ from ww_callbacks.outputs.panels import MAX_CHOSEN, Panels
 from ww_callbacks.outputs.tensorboard import TensorBoardOutput
 from ww_callbacks.patterns import matching
 from ww_callbacks.report import History, Report
-from ww_callbacks.report.history import MOST_ENTRIES
+from ww_callbacks.report.history import MEMORY_ENTRIES
 from ww_callbacks.report.keys import aggregates
 from ww_callbacks.signals.signal import Judgement, Signal
 from ww_callbacks.signals.stop import VERDICT, EarlyStopping
@@ -67,7 +67,7 @@ class Publisher:
         self._logged: frozenset[str] | None = None
         self._panels: PanelSchedule | None = None
         self._upcoming: Published | None = None
-        self.history = History(most_entries=MOST_ENTRIES)
+        self.history = History(max_entries=MEMORY_ENTRIES)
         self.published = Published()
 
     def attach(self, name: str, signal: Signal) -> None:

@@ -15,7 +15,7 @@ from ww_callbacks.report.keys import AGGREGATES, layer_key
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_ROWS = 50
+MAX_TABLE_LAYERS = 50
 """Layers in the table, the worst first."""
 MAX_CHOSEN = 8
 """Layers whose spectrum is drawn, beside that of the worst one."""
@@ -77,9 +77,9 @@ def layer_text(report: Report) -> str:
     layers = [layer for layer in worst_first(report.layers) if layer.status == "failed" or layer.M is not None]
     layers = layers or [layer for layer in report.layers if layer.alpha is not None]
     lines = ["| layer | alpha | 95 % interval | shuffled | traps | what is noticeable |", "|---|---|---|---|---|---|"]
-    lines += [f"| {' | '.join(map(_escaped, _cells(layer)))} |" for layer in layers[:MAX_ROWS]]
-    if len(layers) > MAX_ROWS:
-        lines += ["", f"{len(layers) - MAX_ROWS} more are not shown."]
+    lines += [f"| {' | '.join(map(_escaped, _cells(layer)))} |" for layer in layers[:MAX_TABLE_LAYERS]]
+    if len(layers) > MAX_TABLE_LAYERS:
+        lines += ["", f"{len(layers) - MAX_TABLE_LAYERS} more are not shown."]
     return "\n".join(lines)
 
 

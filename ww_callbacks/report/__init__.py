@@ -8,11 +8,11 @@ from ww_callbacks.report.layer import (
     BASELINE_COLUMNS,
     COLUMNS,
     SCHEMA,
+    BetterFit,
     Histogram,
     LayerReport,
     Status,
     TailWarning,
-    Verdict,
 )
 from ww_callbacks.report.order import worst_first
 from ww_callbacks.report.report import MIN_COUNTED, Report
@@ -23,6 +23,7 @@ __all__ = [
     "COLUMNS",
     "MIN_COUNTED",
     "SCHEMA",
+    "BetterFit",
     "Comparison",
     "Correlation",
     "CorrelationFlow",
@@ -33,7 +34,6 @@ __all__ = [
     "ScaleChange",
     "Status",
     "TailWarning",
-    "Verdict",
     "in_words",
     "worst_first",
 ]

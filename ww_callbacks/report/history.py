@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-MAX_ENTRIES = 4000
+CHECKPOINT_ENTRIES = 4000
 """Entries of layers that a checkpoint keeps: at most some megabytes, written in a fraction of a second."""
 
-MOST_ENTRIES = 100_000
+MEMORY_ENTRIES = 100_000
 """Entries of layers that a run keeps in memory: each takes less than 2 KiB."""
 
 
@@ -29,7 +29,7 @@ class History(Sequence[Report]):
 
     Args:
         reports: in the order of their steps.
-        most_entries: entries of layers after which older reports are thinned out, so that the memory of a long run
+        max_entries: entries of layers after which older reports are thinned out, so that the memory of a long run
             stays bounded: the later half of what is kept are the latest reports, the other half stand for those
             before, the first one among them. At least 20 reports are kept. None to keep all.
 
@@ -39,9 +39,9 @@ class History(Sequence[Report]):
         (0, 1, [0])
     """
 
-    def __init__(self, reports: Iterable[Report] = (), *, most_entries: int | None = None) -> None:
+    def __init__(self, reports: Iterable[Report] = (), *, max_entries: int | None = None) -> None:
         self._reports: list[Report] = []
-        self._most_entries = most_entries
+        self._max_entries = max_entries
         self._seen = 0
         self._counted: frozenset[str] | None = None
         self._recorded: dict[str, list[tuple[int | None, float]]] = {}
@@ -65,8 +65,8 @@ class History(Sequence[Report]):
             self._counted = self._counted or report.counted or None
         self._reports.append(report)
         self._seen += 1
-        if self._most_entries is not None and len(self) > most_reports(self._most_entries, len(report)):
-            kept = kept_indices(len(self), self._most_entries * 3 // 4, len(report))  # not to do it each time
+        if self._max_entries is not None and len(self) > max_reports(self._max_entries, len(report)):
+            kept = kept_indices(len(self), self._max_entries * 3 // 4, len(report))  # not to do it each time
             self._reports = [self._reports[index] for index in kept]
         return report
 
@@ -157,7 +157,7 @@ class History(Sequence[Report]):
             [0, 10]
         """
         layers = max((len(report) for report in self._reports), default=0)
-        kept = [self._reports[index].without_spectra() for index in kept_indices(len(self), MAX_ENTRIES, layers)]
+        kept = [self._reports[index].without_spectra() for index in kept_indices(len(self), CHECKPOINT_ENTRIES, layers)]
         return {
             "reports": json.dumps([[report.step, report.to_dicts()] for report in kept]),
             "seen": self._seen,
@@ -172,7 +172,7 @@ class History(Sequence[Report]):
         Raises:
             ValueError: these are not the values of a history.
         """
-        history = cls(most_entries=MOST_ENTRIES)
+        history = cls(max_entries=MEMORY_ENTRIES)
         history._counted = frozenset(state["counted"]) if state["counted"] is not None else None
         for step, layers in json.loads(state["reports"]):
             history.append(Report(Report.from_dicts(layers).layers, step))
@@ -196,7 +196,7 @@ def _later(step: int | None, last: int | None) -> bool:
     return step is None or last is None or step > last
 
 
-def most_reports(entries: int, layers: int) -> int:
+def max_reports(entries: int, layers: int) -> int:
     """How many reports are kept, at least 20.
 
     Args:
@@ -220,7 +220,7 @@ def kept_indices(reports: int, entries: int, layers: int) -> list[int]:
         >>> kept_indices(1000, entries=4000, layers=400)[:4], kept_indices(1000, entries=4000, layers=400)[-3:]
         ([0, 110, 220, 330], [997, 998, 999])
     """
-    limit = most_reports(entries, layers)
+    limit = max_reports(entries, layers)
     if reports <= limit:
         return list(range(reports))
     latest = limit // 2

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 
 AGGREGATES = "ww/"
 """What the keys begin with that frameworks see too; those of single layers begin with ``ww_layer/``."""
+ALPHA = f"{AGGREGATES}alpha"
+"""The mean alpha, which progress bars show."""
 
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.\-]")
 

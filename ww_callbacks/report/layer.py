@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Status = Literal["ok", "skipped", "failed"]
 TailWarning = Literal["", "over-trained", "under-trained", "no tail"]
 
-Verdict = Literal["power law", "exponential", "log-normal", "truncated power law", "undecided"]
+BetterFit = Literal["power law", "exponential", "log-normal", "truncated power law", "undecided"]
 
 
 _WAITING = "not looked at yet: layers take turns, within the budget"
@@ -124,9 +124,9 @@ class LayerReport:
     Lambda: float | None = column('rate of the exponential cut-off (fit "TPL")', scaling="inverse")
     alpha_error: float | None = column('estimated error of alpha from single precision (precision "float32")')
     gof_pvalue: float | None = column("goodness of fit of the power law (on request); small values reject it")
-    vs_exponential: Verdict | None = column('the better fit of power law and exponential, or "undecided" (on request)')
-    vs_lognormal: Verdict | None = column('the better fit of power law and log-normal, or "undecided" (on request)')
-    vs_truncated: Verdict | None = column('the better fit of power law and truncated one, or "undecided" (on request)')
+    vs_exponential: BetterFit | None = column('the better of power law and exponential, or "undecided" (on request)')
+    vs_lognormal: BetterFit | None = column('the better of power law and log-normal, or "undecided" (on request)')
+    vs_truncated: BetterFit | None = column('the better of power law and truncated one, or "undecided" (on request)')
     delta_alpha: float | None = column("alpha minus alpha of the baseline", baseline=True)
     delta_log_lambda_max: float | None = column("log10 λ_max minus log10 λ_max of the baseline", baseline=True)
     distance: float | None = column("``‖W - W₀‖_F/‖W₀‖_F``, with W₀ the baseline", baseline=True)

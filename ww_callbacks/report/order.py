@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ww_callbacks.report.layer import LayerReport
 
-_WARNINGS = ("over-trained", "under-trained", "no tail", "")
+_WARNING_ORDER = ("over-trained", "under-trained", "no tail", "")
 
 
 def worst_first(layers: Iterable[LayerReport]) -> list[LayerReport]:
@@ -33,6 +33,6 @@ def _place(layer: LayerReport) -> tuple[float, ...]:
         layer.status == "skipped",
         layer.status != "failed",
         -(layer.num_traps or 0),
-        _WARNINGS.index(layer.warning),
+        _WARNING_ORDER.index(layer.warning),
         -(layer.alpha or 0.0),
     )
