@@ -60,7 +60,7 @@ def nothing_survives() -> Any:
 
 
 def test_weights_of_sixteen_bits_are_analysed_as_they_are(tmp_path: Path) -> None:
-    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait", executor="thread")
     model = Network()
     trainer_of(tmp_path, monitor, precision="bf16-true").fit(model, data())
     assert model.net[0].weight.dtype == torch.bfloat16
@@ -70,7 +70,7 @@ def test_weights_of_sixteen_bits_are_analysed_as_they_are(tmp_path: Path) -> Non
 
 
 def test_validations_inside_and_around_a_training_change_nothing(tmp_path: Path) -> None:
-    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait", executor="thread")
     trainer = trainer_of(tmp_path, monitor, val_check_interval=3, num_sanity_val_steps=2)
     model = Network()
     trainer.validate(model, data(), verbose=False)

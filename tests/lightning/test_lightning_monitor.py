@@ -96,6 +96,11 @@ def trainer_of(pl: Any, tmp_path: Path, *callbacks: Any, **arguments: Any) -> An
     return pl.Trainer(callbacks=list(callbacks), **(defaults | arguments))
 
 
+def watching(**options: Any) -> SpectralMonitor:
+    """Analyse in a thread and draw nothing, unless a test is about the worker process or the figures."""
+    return SpectralMonitor(**{"executor": "thread", "figures": False} | options)
+
+
 def ww_metrics(trainer: Any) -> dict[str, float]:
     return {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("ww/")}
 
@@ -116,14 +121,14 @@ def ww_metrics(trainer: Any) -> dict[str, float]:
 def test_snapshots_are_taken_where_a_multiple_of_the_steps_is_reached_or_passed(
     pl: Any, tmp_path: Path, every: int, arguments: dict[str, Any], model: dict[str, Any], expected: list[int]
 ) -> None:
-    monitor = SpectralMonitor(every_n_steps=every, when_busy="wait")
+    monitor = watching(every_n_steps=every, when_busy="wait")
     trainer_of(pl, tmp_path, monitor, **arguments).fit(network(pl, **model), data())
     assert monitor.history.steps == expected
 
 
 @pytest.mark.parametrize(("every", "epochs", "expected"), [(1, 2, [0, 12, 24]), (2, 5, [0, 24, 48, 60])])
 def test_snapshots_by_epochs(pl: Any, tmp_path: Path, every: int, epochs: int, expected: list[int]) -> None:
-    monitor = SpectralMonitor(every_n_epochs=every, when_busy="wait")
+    monitor = watching(every_n_epochs=every, when_busy="wait")
     trainer_of(pl, tmp_path, monitor, max_epochs=epochs).fit(network(pl), data(), data())
     assert monitor.history.steps == expected
 
@@ -179,7 +184,7 @@ def test_a_live_reader_sees_each_point_while_training_goes_on(pl: Any, tmp_path:
             known = "ww/alpha" in reader.Tags()["scalars"]
             seen.append([event.step for event in reader.Scalars("ww/alpha")] if known else [])
 
-    monitor = SpectralMonitor(every_n_steps=3, when_busy="wait")
+    monitor = watching(every_n_steps=3, when_busy="wait")
     trainer = trainer_of(pl, tmp_path, Reader(), monitor, max_epochs=1, logger=loggers.TensorBoardLogger(tmp_path))
     trainer.fit(network(pl), data())
     assert seen[-1] == [0, 3, 6]  # read before our own hook of the last batch
@@ -189,7 +194,7 @@ def test_a_live_reader_sees_each_point_while_training_goes_on(pl: Any, tmp_path:
 @both_distributions
 def test_any_other_logger_gets_all_metrics_in_one_row_per_snapshot(pl: Any, tmp_path: Path) -> None:
     loggers = importlib.import_module(f"{pl.__name__}.loggers")
-    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
+    monitor = watching(every_n_steps=10, when_busy="wait")
     logger = loggers.CSVLogger(tmp_path)
     trainer_of(pl, tmp_path, monitor, logger=logger).fit(network(pl), data())
     rows = list(csv.DictReader(io.StringIO((Path(logger.log_dir) / "metrics.csv").read_text())))
@@ -199,7 +204,7 @@ def test_any_other_logger_gets_all_metrics_in_one_row_per_snapshot(pl: Any, tmp_
 
 
 def test_log_dir_is_used_where_no_logger_writes_for_tensorboard(pl: Any, tmp_path: Path) -> None:
-    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait", log_dir=str(tmp_path / "own"), jsonl=True)
+    monitor = watching(every_n_steps=10, when_busy="wait", log_dir=str(tmp_path / "own"), jsonl=True)
     trainer_of(pl, tmp_path, monitor).fit(network(pl), data())
     reader = EventAccumulator(str(tmp_path / "own" / "ww")).Reload()
     assert [event.step for event in reader.Scalars("ww/alpha")] == monitor.history.steps
@@ -207,7 +212,7 @@ def test_log_dir_is_used_where_no_logger_writes_for_tensorboard(pl: Any, tmp_pat
 
 
 def test_callback_metrics_are_the_means_and_change_at_snapshot_steps_only(pl: Any, tmp_path: Path) -> None:
-    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+    monitor = watching(every_n_steps=5, when_busy="wait")
     model = network(pl)
     trainer = trainer_of(pl, tmp_path, monitor)
     trainer.fit(model, data())
@@ -231,7 +236,7 @@ def test_the_progress_bar_carries_alpha_on_request(pl: Any, tmp_path: Path, aske
         def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
             shown.append(self.get_metrics(trainer, module).get("ww/alpha"))
 
-    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait", prog_bar=asked)
+    monitor = watching(every_n_steps=5, when_busy="wait", prog_bar=asked)
     trainer_of(pl, tmp_path, monitor, Bar(), enable_progress_bar=True).fit(network(pl), data())
     alphas = monitor.history.series("alpha")
     expected = [None] * 4 + [alphas[0]] * 5 + [alphas[1]] * 5 + [alphas[2]] * 5 + [alphas[3]] * 5
@@ -242,7 +247,7 @@ def test_what_is_known_at_a_step_is_reproducible_when_waiting(pl: Any, tmp_path:
     runs = []
     for _ in range(2):
         model = network(pl)
-        trainer_of(pl, tmp_path, SpectralMonitor(every_n_steps=4, when_busy="wait")).fit(model, data())
+        trainer_of(pl, tmp_path, watching(every_n_steps=4, when_busy="wait")).fit(model, data())
         runs.append(model.seen)
     assert runs[0] == runs[1]
     assert any(metrics for _, metrics in runs[0])
@@ -256,7 +261,7 @@ def test_stock_early_stopping_and_checkpoint_monitor_alpha_from_their_first_chec
     callbacks = importlib.import_module(f"{pl.__name__}.callbacks")
     stopping = callbacks.EarlyStopping(monitor="ww/alpha", mode="min", patience=1, min_delta=100.0)
     checkpoint = callbacks.ModelCheckpoint(tmp_path, monitor="ww/alpha", save_top_k=1)
-    monitor = SpectralMonitor(every_n_steps=1000)
+    monitor = watching(every_n_steps=1000)
     order = [monitor, stopping, checkpoint] if first else [stopping, checkpoint, monitor]
     trainer = trainer_of(pl, tmp_path, *order, max_epochs=9)
     trainer.fit(network(pl), data(), data())
@@ -268,21 +273,21 @@ def test_stock_early_stopping_and_checkpoint_monitor_alpha_from_their_first_chec
 def test_checkpoints_between_validations_find_the_metric_too(pl: Any, tmp_path: Path) -> None:
     callbacks = importlib.import_module(f"{pl.__name__}.callbacks")
     checkpoint = callbacks.ModelCheckpoint(tmp_path, monitor="ww/alpha", every_n_train_steps=1, save_top_k=-1)
-    trainer_of(pl, tmp_path, SpectralMonitor(every_n_steps=5), checkpoint, max_epochs=1).fit(network(pl), data())
+    trainer_of(pl, tmp_path, watching(every_n_steps=5), checkpoint, max_epochs=1).fit(network(pl), data())
     assert len(list(tmp_path.glob("*.ckpt"))) == BATCHES
 
 
 @pytest.mark.parametrize("interval", ["epoch", "step"])
 def test_plateau_schedulers_find_the_metric_too(pl: Any, tmp_path: Path, interval: str) -> None:
     model = network(pl, scheduler={"monitor": "ww/alpha", "interval": interval})
-    trainer_of(pl, tmp_path, SpectralMonitor(every_n_steps=5)).fit(model, data())
+    trainer_of(pl, tmp_path, watching(every_n_steps=5)).fit(model, data())
     assert model.trainer.lr_scheduler_configs[0].scheduler.last_epoch > 0
 
 
 @both_distributions
 def test_a_second_fit_goes_on_where_the_first_ended(pl: Any, tmp_path: Path) -> None:
     loggers = importlib.import_module(f"{pl.__name__}.loggers")
-    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
+    monitor = watching(every_n_steps=10, when_busy="wait")
     trainer = trainer_of(pl, tmp_path, monitor, max_epochs=1, logger=loggers.TensorBoardLogger(tmp_path))
     model = network(pl)
     trainer.fit(model, data())
@@ -309,14 +314,14 @@ def fit_with_checkpoint(pl: Any, tmp_path: Path, monitor: SpectralMonitor, batch
 def test_a_resumed_training_has_the_steps_of_an_uninterrupted_one(
     pl: Any, tmp_path: Path, every: dict[str, int]
 ) -> None:
-    whole = SpectralMonitor(when_busy="wait", **every)
+    whole = watching(when_busy="wait", **every)
     fit_with_checkpoint(pl, tmp_path / "whole", whole, 36)
 
     folder, ours = tmp_path / "parts", {"when_busy": "wait", "jsonl": str(tmp_path / "history.jsonl")} | every
-    fit_with_checkpoint(pl, folder, SpectralMonitor(**ours), 24)
+    fit_with_checkpoint(pl, folder, watching(**ours), 24)
     saved = torch.load(folder / "last.ckpt", weights_only=True)["callbacks"][whole.state_key]
     assert (saved["step"], saved["last_snapshot"]) == (24, 24)
-    resumed = SpectralMonitor(**ours)
+    resumed = watching(**ours)
     trainer = fit_with_checkpoint(pl, folder, resumed, 36, ckpt_path=folder / "last.ckpt")
 
     expected = sorted({*whole.history.steps, 24})  # its end was not planned
@@ -330,10 +335,10 @@ def test_a_resumed_training_has_the_steps_of_an_uninterrupted_one(
 
 
 def test_a_resumed_training_begins_with_what_was_known(pl: Any, tmp_path: Path) -> None:
-    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+    monitor = watching(every_n_steps=5, when_busy="wait")
     known = ww_metrics(fit_with_checkpoint(pl, tmp_path, monitor, 12))
     model = network(pl)
-    trainer_of(pl, tmp_path, SpectralMonitor(every_n_steps=5, when_busy="wait"), max_epochs=-1, max_steps=13).fit(
+    trainer_of(pl, tmp_path, watching(every_n_steps=5, when_busy="wait"), max_epochs=-1, max_steps=13).fit(
         model, data(), ckpt_path=tmp_path / "last.ckpt"
     )
     assert model.seen[0] == (12, known)
@@ -345,10 +350,10 @@ def test_results_that_were_under_way_at_the_checkpoint_are_made_up_for(pl: Any, 
             if trainer.global_step == 10:
                 trainer.save_checkpoint(tmp_path / "early.ckpt")
 
-    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait", jsonl=True)
+    monitor = watching(every_n_steps=5, when_busy="wait", jsonl=True)
     trainer_of(pl, tmp_path, monitor, Save(), max_epochs=1).fit(network(pl), data())
     assert monitor.history.steps == [0, 5, 10, 12]
-    resumed = SpectralMonitor(every_n_steps=5, when_busy="wait", jsonl=True)
+    resumed = watching(every_n_steps=5, when_busy="wait", jsonl=True)
     model = network(pl)
     trainer_of(pl, tmp_path, resumed, max_epochs=1).fit(model, data(), ckpt_path=tmp_path / "early.ckpt")
     assert resumed.history.steps == [0, 5, 10, 12]
@@ -358,8 +363,8 @@ def test_results_that_were_under_way_at_the_checkpoint_are_made_up_for(pl: Any, 
 
 
 def test_a_checkpoint_loaded_for_a_validation_does_not_enter_a_training_from_the_start(pl: Any, tmp_path: Path) -> None:
-    fit_with_checkpoint(pl, tmp_path, SpectralMonitor(every_n_steps=5, when_busy="wait"), 12)
-    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
+    fit_with_checkpoint(pl, tmp_path, watching(every_n_steps=5, when_busy="wait"), 12)
+    monitor = watching(every_n_steps=10, when_busy="wait")
     trainer = trainer_of(pl, tmp_path, monitor, max_epochs=1)
     trainer.validate(network(pl), data(), ckpt_path=tmp_path / "last.ckpt", verbose=False)
     trainer.fit(network(pl), data())
@@ -385,7 +390,7 @@ def test_weights_that_become_nan_do_not_disturb_training(pl: Any, tmp_path: Path
             if trainer.global_step == 10:
                 module.net[2].weight.data.fill_(float("nan"))
 
-    monitor = SpectralMonitor(every_n_steps=8, when_busy="wait")
+    monitor = watching(every_n_steps=8, when_busy="wait")
     trainer = trainer_of(pl, tmp_path, Breaker(), monitor, max_epochs=1)
     trainer.fit(network(pl), data())
     assert trainer.global_step == BATCHES
@@ -408,7 +413,7 @@ def test_a_model_without_an_analysable_layer_trains_with_one_warning(pl: Any, tm
         def configure_optimizers(self) -> Any:
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
-    trainer = trainer_of(pl, tmp_path, SpectralMonitor(every_n_steps=2))
+    trainer = trainer_of(pl, tmp_path, watching(every_n_steps=2))
     with pytest.warns(RuntimeWarning, match="nothing to analyse") as record:
         trainer.fit(Bare(), data())
     assert len([w for w in record if "nothing to analyse" in str(w.message)]) == 1
@@ -416,7 +421,7 @@ def test_a_model_without_an_analysable_layer_trains_with_one_warning(pl: Any, tm
 
 
 def test_a_misspelt_pattern_ends_before_the_first_step(pl: Any, tmp_path: Path) -> None:
-    trainer = trainer_of(pl, tmp_path, SpectralMonitor(layers=["nett.*"]))
+    trainer = trainer_of(pl, tmp_path, watching(layers=["nett.*"]))
     with pytest.raises(ValueError, match=r"layers: 'nett\.\*' matches no layer; the layers are \['net\.0'"):
         trainer.fit(network(pl), data())
     assert trainer.global_step == 0

@@ -47,8 +47,9 @@ def weights(**more):
 
 
 def watch(model, steps, **arguments):
-    """A run: the monitor of a loop whose steps are given."""
-    with ww.Monitor(model, **{"every_n_steps": 10, "when_busy": "wait"} | arguments) as monitor:
+    """Run a loop over the given steps, analysed in a thread unless a test is about the worker process."""
+    defaults = {"every_n_steps": 10, "when_busy": "wait", "executor": "thread"}
+    with ww.Monitor(model, **defaults | arguments) as monitor:
         for step in steps:
             monitor.step(step)
     return monitor
@@ -77,7 +78,7 @@ def test_snapshots_at_the_start_at_each_multiple_reached_or_passed_and_at_the_en
 
 def test_a_run_that_goes_on_begins_at_its_step_with_or_without_a_baseline():
     for baseline, expected in ((True, [103, 110, 112]), (False, [110, 112])):
-        monitor = ww.Monitor(weights(), every_n_steps=10, when_busy="wait")
+        monitor = ww.Monitor(weights(), every_n_steps=10, when_busy="wait", executor="thread")
         monitor.start(103, baseline=baseline)
         for step in range(104, 113):
             monitor.step(step)
@@ -86,7 +87,7 @@ def test_a_run_that_goes_on_begins_at_its_step_with_or_without_a_baseline():
 
 
 def test_without_a_with_block_the_first_step_starts_and_finish_ends():
-    monitor = ww.Monitor(weights(), every_n_steps=2, when_busy="wait")
+    monitor = ww.Monitor(weights(), every_n_steps=2, when_busy="wait", executor="thread")
     for step in range(1, 5):
         monitor.step(step)
     monitor.finish(6)
@@ -94,7 +95,7 @@ def test_without_a_with_block_the_first_step_starts_and_finish_ends():
 
 
 def test_a_snapshot_on_request_is_taken_once_per_step():
-    with ww.Monitor(weights(), every_n_steps=None, when_busy="wait") as monitor:
+    with ww.Monitor(weights(), every_n_steps=None, when_busy="wait", executor="thread") as monitor:
         monitor.step(3)
         for _ in range(3):
             monitor.snapshot(3)
@@ -179,7 +180,7 @@ def test_results_that_never_come_end_with_a_warning_and_no_process():
 
 def test_metrics_change_at_snapshot_steps_and_at_the_end_only():
     model = weights()
-    monitor = ww.Monitor(model, every_n_steps=5, when_busy="wait")
+    monitor = ww.Monitor(model, every_n_steps=5, when_busy="wait", executor="thread")
     monitor.start()
     seen = [monitor.metrics]
     for step in range(1, 12):
@@ -210,7 +211,7 @@ def test_on_result_gets_each_report_in_order_from_the_training_thread():
 
 def test_log_dir_and_jsonl_hold_what_the_history_holds(tmp_path):
     accumulator_module = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    monitor = watch(weights(), range(1, 26), log_dir=tmp_path, jsonl=True)
+    monitor = watch(weights(), range(1, 26), log_dir=tmp_path, jsonl=True, figures=False)
     assert list(ww.read_jsonl(tmp_path / "ww_history.jsonl")) == list(monitor.history)
     accumulator = accumulator_module.EventAccumulator(str(tmp_path / "ww"))
     accumulator.Reload()
@@ -346,7 +347,7 @@ def test_an_exception_in_the_body_passes_and_ends_the_worker_at_once():
 
 
 def test_after_the_end_every_call_is_harmless():
-    monitor = watch(weights(), [1])
+    monitor = watch(weights(), [1], executor="process")
     before = list(monitor.history)
     monitor.step(100)
     monitor.snapshot(101)
@@ -359,7 +360,7 @@ def test_after_the_end_every_call_is_harmless():
 
 def test_a_layer_with_nan_fails_the_others_are_analysed_and_the_summary_is_finite():
     model = weights(other=np.random.default_rng(1).standard_normal((70, 60)))
-    with ww.Monitor(model, every_n_steps=1, when_busy="wait") as monitor:
+    with ww.Monitor(model, every_n_steps=1, when_busy="wait", executor="thread") as monitor:
         model["fc"][3, 3] = np.nan
         monitor.step(1)
         model["fc"][3, 3] = 0.0
@@ -413,7 +414,7 @@ def test_a_model_of_no_known_kind_is_refused_at_construction():
 
 
 def test_without_limits_of_time_everything_works_as_well():
-    monitor = watch(weights(), [10], drain_timeout=math.inf)
+    monitor = watch(weights(), [10], drain_timeout=math.inf, executor="process")
     assert monitor.history.steps == [0, 10]
 
 
@@ -423,7 +424,7 @@ def test_a_worker_that_cannot_be_started_ends_the_monitoring_with_one_warning(tm
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     with pytest.warns(RuntimeWarning, match="monitoring has ended, training continues.*no numpy here") as caught:
-        watch(weights(), range(1, 101))
+        watch(weights(), range(1, 101), executor="process")
     assert len([warning for warning in caught if warning.category is RuntimeWarning]) == 1
 
 
@@ -444,7 +445,7 @@ def test_a_worker_that_is_killed_costs_a_layer_and_not_the_run():
 
 def test_layers_that_get_their_weights_later_are_analysed_from_then_on():
     model = nn.Sequential(nn.Linear(60, 80), nn.LazyLinear(70))
-    with ww.Monitor(model, every_n_steps=1, when_busy="wait", layers=["1", "0"]) as monitor:
+    with ww.Monitor(model, every_n_steps=1, when_busy="wait", executor="thread", layers=["1", "0"]) as monitor:
         model(torch.ones(2, 60))
         monitor.step(1)
     assert [report["1"].status for report in monitor.history] == ["skipped", "ok"]
@@ -505,7 +506,7 @@ def test_a_monitor_that_is_dropped_unclosed_leaves_no_process():
 def test_a_good_run_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        monitor = watch(weights(), range(1, 12))
+        monitor = watch(weights(), range(1, 12), executor="process")
         gc.collect()
     assert re.search("3 reports", repr(monitor.history))
 
