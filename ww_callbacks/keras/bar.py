@@ -1,4 +1,4 @@
-"""The progress bar of Keras shows whatever is in the logs of an epoch: that would be every mean of ours."""
+"""Limits what the progress bar of Keras shows: without this, every mean in the logs of an epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ww_callbacks.report.keys import AGGREGATES, ALPHA
 
 
 def bar_of(fit: FrameType) -> keras.callbacks.ProgbarLogger | None:
-    """The progress bar of a training, which Keras adds to the list of callbacks by itself.
+    """The progress bar that Keras adds to the callbacks of ``fit``; None if there is none.
 
     Args:
         fit: the frame of ``fit``.
@@ -21,11 +21,11 @@ def bar_of(fit: FrameType) -> keras.callbacks.ProgbarLogger | None:
 
 
 def show(bar: keras.callbacks.ProgbarLogger, known: Mapping[str, float] | None) -> None:
-    """Let a progress bar show none of our means, or the mean alpha alone, from the next batch on.
+    """Let a progress bar show only the mean alpha, or none of our means, from the next batch on.
 
     Args:
-        bar: of the training.
-        known: the means as far as they are known; None to show none.
+        bar: the progress bar.
+        known: the known means; None to show none.
     """
     shown = {ALPHA: known[ALPHA]} if known is not None and ALPHA in known else {}
 

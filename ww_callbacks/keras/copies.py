@@ -1,4 +1,4 @@
-"""Copies of a model's weights from the latest steps, to go back to."""
+"""Copies of a model's weights from the latest steps, to restore."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ww_callbacks.checks import check_count
 
 
 class Copies:
-    """Complete copies of the weights, the newest ones, in memory of the training process.
+    """The newest complete copies of the weights, in the memory of the training process.
 
     Args:
-        keep: how many; the memory is that many times the size of the weights.
+        keep: number of copies; the memory is that many times the size of the weights.
 
     Raises:
-        TypeError: ``keep`` is not a whole number.
-        ValueError: it is smaller than 1.
+        TypeError: ``keep`` is not an integer.
+        ValueError: ``keep`` is smaller than 1.
 
     Example:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
@@ -38,25 +38,25 @@ class Copies:
 
     @property
     def steps(self) -> list[int]:
-        """The steps of the copies, the oldest first."""
+        """The steps of the copies, oldest first."""
         return list(self._copies)
 
     @property
     def nbytes(self) -> int:
-        """Memory that the copies take."""
+        """Bytes of memory that the copies take."""
         return sum(weight.nbytes for weights in self._copies.values() for weight in weights)
 
     def take(self, model: keras.Model, step: int) -> None:
-        """Copy the weights; on torch what Keras gives away shares memory with the model."""
+        """Copy the weights. On torch, the arrays of ``get_weights`` share memory with the model."""
         self._copies[step] = [np.array(weight) for weight in model.get_weights()]
         while len(self._copies) > self._keep:
             self._copies.popitem(last=False)
 
     def restore(self, model: keras.Model, step: int) -> int | None:
-        """Give the model its weights of a step, those of the last copy before where that step has none.
+        """Restore the weights of a step, or of the last copy before it.
 
         Returns:
-            The step of the copy, which is the oldest one where all are later; None where there is no copy.
+            The step of the copy: the oldest one if all copies are later; None if there is no copy.
         """
         if not self._copies:
             return None
@@ -65,5 +65,5 @@ class Copies:
         return chosen
 
     def clear(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._copies.clear()

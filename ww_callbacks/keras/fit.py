@@ -1,4 +1,4 @@
-"""What Keras does not tell a callback: how far the optimizer is, and that ``fit`` was left by an exception."""
+"""What Keras does not tell a callback: the number of optimizer steps, and that ``fit`` raised."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _WATCH_SECONDS = 0.5
 
 
 def when_left(fit: FrameType, model: keras.Model, act: Callable[[], object]) -> Callable[[], None]:
-    """Call a function, in another thread, once ``model.fit`` has been left: Keras calls no hook when fit raises.
+    """Call a function in another thread after ``model.fit`` has ended. Keras calls no hook if ``fit`` raises.
 
-    A thread looks twice a second whether the frame of fit is still at work.
+    A thread checks twice a second whether the frame of ``fit`` is still running.
 
     Args:
         fit: the frame from which the callbacks are called.
-        model: in training; where ``fit`` is not the frame of its ``fit``, nothing is watched.
-        act: to be called.
+        model: the model in training. If ``fit`` is not the frame of its ``fit``, nothing is watched.
+        act: the function to call.
 
     Returns:
-        A function that ends the watch; afterwards nothing keeps frame and function alive.
+        A function that ends the watch. Afterwards nothing keeps the frame and ``act`` alive.
     """
     over = threading.Event()
     if fit.f_code.co_name == "fit" and fit.f_locals.get("self") is model:
-        is_at_work = _refers_to_no_variables if _refers_to_no_variables(fit) else _on_stack_of(threading.get_ident())
-        held = [(fit, act, is_at_work)]
+        is_running = _is_running if _is_running(fit) else _is_on_stack_of(threading.get_ident())
+        held = [(fit, act, is_running)]
         threading.Thread(target=_watch, args=(held, over), name="ww-watch", daemon=True).start()
 
         def end() -> None:
@@ -43,29 +43,29 @@ def when_left(fit: FrameType, model: keras.Model, act: Callable[[], object]) -> 
 
 
 def nothing_to_end() -> None:
-    """Where no watch goes on."""
+    """Does nothing: there is no watch to end."""
 
 
 def _watch(held: list[tuple[FrameType, Callable[[], object], Callable[[FrameType], bool]]], over: Event) -> None:
     while not over.wait(_WATCH_SECONDS):
-        for fit, act, is_at_work in held[:]:
-            if not is_at_work(fit):
+        for fit, act, is_running in held[:]:
+            if not is_running(fit):
                 held.clear()
                 over.set()
                 act()
-        fit = act = is_at_work = None  # type: ignore[assignment]
+        fit = act = is_running = None  # type: ignore[assignment]
 
 
-def _refers_to_no_variables(frame: FrameType) -> bool:
-    """Since Python 3.11 a frame owns its variables, and refers to its code, only once it has been left.
+def _is_running(frame: FrameType) -> bool:
+    """Since Python 3.11, a frame refers to its code and owns its variables only after it has ended.
 
-    Following the stack of another thread, ``f_back`` by ``f_back``, is not safe there: the frames change meanwhile.
+    Walking the stack of another thread through ``f_back`` is not safe there: the frames change meanwhile.
     """
     return not any(each is frame.f_code for each in gc.get_referents(frame))
 
 
-def _on_stack_of(thread: int) -> Callable[[FrameType], bool]:
-    """Before Python 3.11, where frames are objects of their own."""
+def _is_on_stack_of(thread: int) -> Callable[[FrameType], bool]:
+    """Before Python 3.11, frames are separate objects, so the stack of the thread can be walked."""
 
     def is_on_stack(frame: FrameType) -> bool:
         at = sys._current_frames().get(thread)
@@ -77,16 +77,16 @@ def _on_stack_of(thread: int) -> Callable[[FrameType], bool]:
 
 
 def steps_done(model: keras.Model) -> int:
-    """Finished optimizer steps."""
+    """Number of finished optimizer steps."""
     return int(model.optimizer.iterations)
 
 
 def batches_done(model: keras.Model) -> int:
-    """Batches that went into the optimizer: as many as its steps but for gradient accumulation."""
+    """Number of batches given to the optimizer: more than its steps if it accumulates gradients."""
     optimizer = inner_optimizer(model.optimizer)
     return int(getattr(optimizer, "_iterations", optimizer.iterations))
 
 
 def inner_optimizer(optimizer: Any) -> Any:
-    """The optimizer that counts, inside of one that scales the loss."""
+    """The optimizer that counts steps: the inner one if the optimizer only scales the loss."""
     return getattr(optimizer, "inner_optimizer", optimizer)

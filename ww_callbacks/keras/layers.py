@@ -1,4 +1,4 @@
-"""Which variables belong to a layer, and which layer a normalisation goes with."""
+"""Which variables belong to a layer, and the partner layer of each normalisation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ww_callbacks.signals.partners import find_partners
 from ww_callbacks.weights.keras.model import walk
 
 Owners = dict[int, str]
-"""``id`` of a trainable variable → name of the layer that holds it; a shared one belongs to the first."""
+"""``id`` of a trainable variable → name of its layer; a shared variable belongs to the first layer."""
 
 
 def owners_of(model: keras.Model) -> Owners:
-    """The layer of each variable that can be trained, biases and low-rank additions too.
+    """The layer of each trainable variable, including biases and low-rank additions.
 
     Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="head")])
@@ -29,9 +29,9 @@ def owners_of(model: keras.Model) -> Owners:
 
 
 def partners_of(model: keras.Model) -> dict[str, str]:
-    """Normalisation layer → the layer whose rate it gets, see :func:`find_partners`.
+    """Normalisation layer → the layer whose learning rate it gets, see :func:`find_partners`.
 
-    A layer normalises where its class says so and it holds vectors only.
+    A layer is a normalisation if the name of its class says so and it holds only vectors.
     """
     names, norms = [], set()
     for name, layer in walk(model):

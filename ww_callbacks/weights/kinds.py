@@ -21,7 +21,7 @@ ONE_INPUT = "one input channel: depthwise, or images in grey; a matrix has two c
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a tensor is.
+    """How a tensor is interpreted.
 
     Attributes:
         word: the kind that the report shows.
@@ -43,7 +43,7 @@ class Kind:
 
 
 def layers_of_kind(name: str, kind: Kind, tensor: StoredTensor) -> tuple[Layer, ...]:
-    """The layers that a tensor makes: one, one per part, or a skipped one."""
+    """The layers of a tensor: one, one per part, or a skipped one."""
     reason = kind.reason or tensor.reason
     if not reason and tensor.dtype not in FLOATS:
         reason = f"stored as {tensor.dtype}, only floating-point numbers are analysed"

@@ -104,7 +104,7 @@ def extracted(extract: Extract, layer: object) -> dict[str, Any]:
 
 
 def registered_kind(word: str, rank: int, shape: tuple[int, ...]) -> Kind:
-    """What a weight of a registered layer is, by its number of dimensions."""
+    """How a weight from a registered function is interpreted, by its number of dimensions."""
     if rank < 2:
         return Kind(word, reason=dimensions_reason(rank))
     return Kind(word, OUT_IN) if rank == 2 else convolution(word, shape, channels_last=False)
@@ -117,7 +117,7 @@ def array_layers(name: str, word: str, layer: object, extract: Extract, to_array
         name: of the layer.
         word: its class.
         layer: the layer.
-        extract: what was registered.
+        extract: the registered function.
         to_array: a weight → an array.
     """
     try:

@@ -1,1 +1,1 @@
-"""Keras models and Keras's weights files. Imports nothing: the files are read without Keras."""
+"""Keras models and Keras weights files. Imports nothing, so that files can be read without Keras."""

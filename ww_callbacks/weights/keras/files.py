@@ -1,6 +1,6 @@
-"""Keras's files as layers: classes from the configuration in the file, else from the names Keras gave.
+"""Layers of Keras files. Classes come from the configuration in the file, otherwise from the names that Keras chose.
 
-Names are those of a model that is built: the names of the layers on the way, joined by dots.
+Layer names are those of the built model: the names of the parent layers and the layer itself, joined by dots.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Owner:
-    """A layer that has variables: its name, its class, whether the file says so, and its configuration."""
+    """A layer with variables: its name, its class, whether the file tells the class, and its configuration."""
 
     name: str
     cls: str
@@ -46,13 +46,13 @@ def layers_of_keras_file(path: Path, max_rows: int) -> tuple[Layer, ...]:
         max_rows: embeddings with more rows are skipped.
 
     Raises:
-        WeightsFileError: not such a file, damaged, without weights, or one that leads to other files.
+        WeightsFileError: not such a file, damaged, without weights, or with links to other files.
     """
     tree = hdf5.tree_of(path)
     configs = _configs(path, tree)
     owners: dict[_Place, dict[str, StoredTensor]] = {}
     for place, role, tensor in _placed(tree):
-        if role in owners.get(place, {}):  # two scopes of one name: nothing may get lost
+        if role in owners.get(place, {}):  # two scopes with the same name: keep both
             names = tuple(tensor.name.split("/")[:-1])
             place = _Place(names, names)
         owners.setdefault(place, {})[role] = tensor
@@ -65,14 +65,14 @@ def layers_of_keras_file(path: Path, max_rows: int) -> tuple[Layer, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where variables lie: the names of the layers on the way, and what the file calls each of them."""
+    """Where variables are stored: names of the parent layers and the layer, and what the file calls each of them."""
 
     names: tuple[str, ...]
     words: tuple[str, ...]
 
 
 def _placed(tree: hdf5.Tree) -> Iterator[tuple[_Place, str, StoredTensor]]:
-    """Each variable with its layer and its role there: its name, or its number among the variables."""
+    """Each variable with its layer and its role: its name, or its number among the variables."""
     for name, tensor in tree.tensors.items():
         parts = name.split("/")
         if parts[0] in _OPTIMIZER:
@@ -84,14 +84,14 @@ def _placed(tree: hdf5.Tree) -> Iterator[tuple[_Place, str, StoredTensor]]:
 
 
 def _numbered_place(parts: list[str], given: Mapping[str, str]) -> _Place:
-    """In the files of Keras 3 groups are called by class or attribute, and ``vars`` knows the layer's name."""
+    """In files of Keras 3, groups are named by class or attribute, and ``vars`` holds the name of the layer."""
     steps = [(given.get("/".join([*parts[: i + 1], "vars"])), part) for i, part in enumerate(parts)]
     steps = [(name or part, part) for name, part in steps if name is not None] or [("model", "model")]
     return _Place(*zip(*steps, strict=True))
 
 
 def _named_place(parts: list[str]) -> _Place | None:
-    """In the files of Keras 2 each layer has a group, below which scopes repeat its name; those in a model do not."""
+    """In files of Keras 2, each layer has a group. Scopes below it repeat its name, except in nested models."""
     if parts[0] == "model_weights":
         parts = parts[1:]
     if len(parts) < 2:
@@ -113,7 +113,7 @@ def _owner(place: _Place, configs: Mapping[str, Config]) -> _Owner:
 
 
 def _plain(word: str) -> str:
-    """Without the number that tells layers of one class apart, and the mark of what is private."""
+    """Without the number that Keras appends and without the underscore of private attributes."""
     return _NUMBER.sub("", word).removeprefix("_")
 
 
@@ -129,7 +129,7 @@ def _layers(owner: _Owner, group: Mapping[str, StoredTensor], max_rows: int) -> 
 
 
 def _configs(path: Path, tree: hdf5.Tree) -> dict[str, Config]:
-    """Name of a layer → its entry in the configuration, those with a name that is there once only."""
+    """Name of a layer → its entry in the configuration. Names that occur several times are left out."""
     text = tree.config
     if zipfile.is_zipfile(path):
         with zips.opened(path) as archive:

@@ -147,7 +147,7 @@ def _numbered_gates(group: Group) -> bool:
 
 
 def _recurrent(word: str, shape: tuple[int, ...], gates: tuple[str, ...]) -> Kind:
-    """The gates stand side by side along the outputs; each is a separate matrix."""
+    """The gates follow each other along the outputs; each is a separate matrix."""
     if len(shape) != 2 or (gates and shape[1] % len(gates)):
         return Kind(word, reason=f"shape {shape} does not hold {len(gates)} gates")
     return Kind(word, IN_OUT, parts=gates)
@@ -171,7 +171,7 @@ def _kernel(cls: str, word: str, shape: tuple[int, ...], config: Config) -> Kind
 
 
 def _convolution(word: str, shape: tuple[int, ...], groups: Any) -> Kind:
-    """Stored as (positions…, inputs per group, outputs); the outputs of a group stand together."""
+    """Stored as (positions…, inputs per group, outputs); the outputs of a group are adjacent."""
     *positions, inputs, outputs = shape
     rank = len(positions)
     taps = tuple(range(rank))

@@ -79,8 +79,8 @@ def convolution(word: str, shape: tuple[int, ...], groups: int, transposed: bool
     Args:
         word: the kind that the report shows.
         shape: (outputs, inputs per group, positions…), transposed (inputs, outputs per group, positions…).
-        groups: the first axis is that many, one after the other.
-        transposed: whether the convolution is.
+        groups: number of groups, which follow each other along the first axis.
+        transposed: whether the convolution is transposed.
 
     Example:
         >>> kind = convolution("Conv2d", (6, 4, 3, 2), groups=2)
@@ -100,7 +100,7 @@ def convolution(word: str, shape: tuple[int, ...], groups: int, transposed: bool
 
 
 def _recurrent(holder: Holder) -> Kinds:
-    """The gates stand below each other; each is a separate matrix. ``weight_hr`` projects the hidden state."""
+    """The gates follow each other along the outputs. ``weight_hr`` projects the hidden state."""
     gates = next((gates for classes, gates in _GATES if isinstance(holder.module, classes)), ())
     return {
         key: (f".{key}", Kind(holder.word, OUT_IN, parts=() if key.startswith("weight_hr") else gates))
