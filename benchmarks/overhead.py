@@ -205,10 +205,10 @@ def snapshot(size: Size) -> None:
 def step(size: Size) -> None:
     table("a step without a snapshot", "µs (median)", "µs (99 %)")
     net, _ = network("mlp")
-    for name, when_busy in [("nothing under way", "skip"), ("results under way", "skip"), ("under way", "wait")]:
+    for name, when_busy in [("nothing pending", "skip"), ("results pending", "skip"), ("pending", "wait")]:
         monitor = ww.Monitor(net, every_n_steps=10**9, when_busy=when_busy)
         monitor.start()
-        if name == "nothing under way":
+        if name == "nothing pending":
             monitor.wait_for_first()
         times = []
         for number in range(1, 2001):
@@ -216,7 +216,7 @@ def step(size: Size) -> None:
             monitor.step(number)
             times.append(time.perf_counter() - begin)
         still = monitor.status().pending > 0
-        assert still == (name != "nothing under way"), "the worker was too fast"
+        assert still == (name != "nothing pending"), "the worker was too fast"
         monitor.close()
         median, late = np.quantile(times, [0.5, 0.99]) * 1e6
         row(f"{name}, when_busy={when_busy!r}", f"{median:.1f}", f"{late:.1f}")
@@ -293,7 +293,7 @@ def priority(size: Size) -> None:
             lags = [lag for each in seen for lag in each.lags]
             row(
                 *(name, kind, f"{statistics.median(ratios):.3f}", f"{min(ratios):.3f} – {max(ratios):.3f}"),
-                f"{statistics.median(lags):.0f}" if lags else "none came",
+                f"{statistics.median(lags):.0f}" if lags else "none arrived",
                 *(sum(len(each.lags) for each in seen), sum(each.skipped for each in seen)),
             )
     worker_process.NICENESS = default

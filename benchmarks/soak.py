@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 import ww_callbacks as ww
-from ww_callbacks import publishing
+from ww_callbacks.monitor import publishing
 from ww_callbacks.report import Report
 from ww_callbacks.worker import worker_process
 
