@@ -35,7 +35,7 @@ def one_pass(seconds: dict[tuple[int, int], float]) -> None:
     for rows, columns in dict.fromkeys(BLOCK):
         torch.manual_seed(0)
         layer = torch.nn.Linear(columns, rows, bias=False, dtype=torch.bfloat16)
-        with ww.Monitor(torch.nn.Sequential(layer), every_n_steps=10**6, drain_timeout=3600.0) as monitor:
+        with ww.Monitor(torch.nn.Sequential(layer), every_n_steps=10**6, timeout=3600.0) as monitor:
             copied = monitor.status().copy_seconds
             peak = 0
             while not len(monitor.history):
@@ -57,7 +57,7 @@ def rotation() -> None:
     """Staleness of 20 layers, of which each snapshot analyses only some."""
     rng = np.random.default_rng(0)
     model = {f"layer{i:02d}": rng.standard_t(3, (600, 400)).astype(np.float32) for i in range(20)}
-    with ww.Monitor(model, every_n_steps=10, budget="0.08s", when_busy="wait", drain_timeout=600.0) as monitor:
+    with ww.Monitor(model, every_n_steps=10, budget="0.08s", deterministic=True, timeout=600.0) as monitor:
         for step in range(1, 201):
             for weights in model.values():
                 weights *= np.float32(1.0005)

@@ -27,7 +27,7 @@ def network(layers: int) -> dict[str, np.ndarray]:
 def measure(name: str, layers: int, snapshots: int, folder: Path, **arguments: object) -> None:
     """Train with one kind of output and print one row of the table."""
     weights, seconds = network(layers), []
-    with ww.Monitor(weights, every_n_steps=1, randomize=False, slots=2, **arguments) as monitor:
+    with ww.Monitor(weights, every_n_steps=1, randomize=False, **arguments) as monitor:
         for step in range(1, snapshots + 1):
             for weight in weights.values():
                 weight += 0.001

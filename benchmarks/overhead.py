@@ -205,8 +205,8 @@ def snapshot(size: Size) -> None:
 def step(size: Size) -> None:
     table("a step without a snapshot", "µs (median)", "µs (99 %)")
     net, _ = network("mlp")
-    for name, when_busy in [("nothing pending", "skip"), ("results pending", "skip"), ("pending", "wait")]:
-        monitor = ww.Monitor(net, every_n_steps=10**9, when_busy=when_busy)
+    for name, deterministic in [("nothing pending", False), ("results pending", False), ("pending", True)]:
+        monitor = ww.Monitor(net, every_n_steps=10**9, deterministic=deterministic)
         monitor.start()
         if name == "nothing pending":
             monitor.wait_for_first()
@@ -219,7 +219,7 @@ def step(size: Size) -> None:
         assert still == (name != "nothing pending"), "the worker was too fast"
         monitor.close()
         median, late = np.quantile(times, [0.5, 0.99]) * 1e6
-        row(f"{name}, when_busy={when_busy!r}", f"{median:.1f}", f"{late:.1f}")
+        row(f"{name}, {deterministic=}", f"{median:.1f}", f"{late:.1f}")
 
 
 def trainings(size: Size) -> Iterator[tuple[str, int, int]]:

@@ -57,7 +57,7 @@ def train(watched: bool, folder: str) -> None:
         def configure_optimizers(self) -> Any:
             return torch.optim.SGD(self.parameters(), lr=1e-3)
 
-    monitor = SpectralMonitor(every_n_steps=2, slots=1, randomize=False, drain_timeout=300.0)
+    monitor = SpectralMonitor(every_n_steps=2, randomize=False, timeout=300.0)
     trainer = pl.Trainer(
         strategy=ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1),
         devices=2,

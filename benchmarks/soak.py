@@ -49,7 +49,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--every", type=int, default=5)
-    parser.add_argument("--when-busy", choices=("wait", "skip"), default="wait", help="wait: analyse all snapshots")
+    parser.add_argument("--skip", action="store_true", help="skip snapshots while the worker is busy")
     parser.add_argument("--entries", type=int, default=900, help="limit of layer results in the history")
     arguments = parser.parse_args()
     publishing.MEMORY_ENTRIES = arguments.entries
@@ -63,8 +63,8 @@ def main() -> int:
     monitor = ww.Monitor(
         net,
         every_n_steps=arguments.every,
-        when_busy=arguments.when_busy,
-        drain_timeout=600.0,
+        deterministic=not arguments.skip,
+        timeout=600.0,
         on_result=lambda report: logged.append(report.step or 0),
     )
     begin = time.perf_counter()

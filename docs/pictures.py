@@ -101,7 +101,7 @@ def three_spectra() -> None:
 def training_run() -> None:
     """The history of a healthy run."""
     model = network()
-    with ww.Monitor(model, every_n_steps=50, when_busy="wait") as monitor:
+    with ww.Monitor(model, every_n_steps=50, deterministic=True) as monitor:
         train(model, torch.optim.SGD(model.parameters(), 0.1), monitor)
     history = monitor.history
     save("history.png", partial(draw_history, history), partial(draw_layer_map, history))

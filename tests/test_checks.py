@@ -17,42 +17,42 @@ from ww_callbacks.checks import (
 
 @pytest.mark.parametrize("value", [1, 2, 10**12])
 def test_whole_numbers_from_one_on_are_counts(value):
-    check_count("slots", value)
+    check_count("workers", value)
 
 
 @pytest.mark.parametrize("value", [0, -1])
 def test_counts_below_one_are_refused_with_name_and_value(value):
-    with pytest.raises(ValueError, match=rf"^slots: expected at least 1, got {value}$"):
-        check_count("slots", value)
+    with pytest.raises(ValueError, match=rf"^workers: expected at least 1, got {value}$"):
+        check_count("workers", value)
 
 
 @pytest.mark.parametrize("value", [True, False, 1.0, "3", None, [1], Decimal(3)])
 def test_what_is_no_whole_number_is_refused_as_a_count(value):
-    with pytest.raises(TypeError, match=rf"^slots: expected a whole number, got {re.escape(repr(value))}$"):
-        check_count("slots", value)
+    with pytest.raises(TypeError, match=rf"^workers: expected a whole number, got {re.escape(repr(value))}$"):
+        check_count("workers", value)
 
 
 @pytest.mark.parametrize("value", [1, 0.001, 1e6, float("inf"), np.float64(3)])
 def test_positive_numbers_are_seconds(value):
-    check_seconds("drain_timeout", value)
+    check_seconds("timeout", value)
 
 
 @pytest.mark.parametrize("value", [0, -1, -0.5, float("nan"), float("-inf")])
 def test_seconds_that_are_not_positive_are_refused(value):
-    with pytest.raises(ValueError, match=rf"^drain_timeout: expected more than 0 seconds, got {re.escape(str(value))}"):
-        check_seconds("drain_timeout", value)
+    with pytest.raises(ValueError, match=rf"^timeout: expected more than 0 seconds, got {re.escape(str(value))}"):
+        check_seconds("timeout", value)
 
 
 @pytest.mark.parametrize("value", [True, "3", None, [1]])
 def test_what_is_no_number_is_refused_as_seconds(value):
-    with pytest.raises(TypeError, match=r"^drain_timeout: expected a number of seconds, got "):
-        check_seconds("drain_timeout", value)
+    with pytest.raises(TypeError, match=r"^timeout: expected a number of seconds, got "):
+        check_seconds("timeout", value)
 
 
 def test_a_choice_must_be_one_of_those_allowed_and_the_message_lists_them():
-    check_choice("when_busy", "wait", ("skip", "wait"))
-    with pytest.raises(ValueError, match=r"^when_busy: expected one of 'skip', 'wait', got 'Wait'$"):
-        check_choice("when_busy", "Wait", ("skip", "wait"))
+    check_choice("on_error", "warn", ("warn", "raise"))
+    with pytest.raises(ValueError, match=r"^on_error: expected one of 'warn', 'raise', got 'Warn'$"):
+        check_choice("on_error", "Warn", ("warn", "raise"))
 
 
 @pytest.mark.parametrize("value", [None, print, lambda report: None, dict])

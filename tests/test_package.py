@@ -135,7 +135,7 @@ def test_without_torch_arrays_can_be_analysed_and_monitored():
         + """
 import numpy as np, ww_callbacks as ww
 weights = {"fc": np.random.default_rng(0).standard_normal((80, 60))}
-with ww.Monitor(weights, every_n_steps=1, when_busy="wait") as monitor:
+with ww.Monitor(weights, every_n_steps=1, deterministic=True) as monitor:
     monitor.step(1)
 print(monitor.history.steps, [report["fc"].status for report in monitor.history])
 """

@@ -27,9 +27,9 @@ def check_count(name: str, value: object, *, least: int = 1) -> None:
         ValueError: it is smaller.
 
     Example:
-        >>> check_count("slots", 0)
+        >>> check_count("workers", 0)
         Traceback (most recent call last):
-        ValueError: slots: expected at least 1, got 0
+        ValueError: workers: expected at least 1, got 0
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: expected a whole number, got {value!r}")

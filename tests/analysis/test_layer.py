@@ -42,7 +42,7 @@ def test_trained_layer_has_all_columns():
     layer = analyze(trained())
     on_request = {"Lambda", "alpha_error", "gof_pvalue", "vs_exponential", "vs_lognormal", "vs_truncated"}
     missing = {key for key, value in layer.to_dict().items() if value is None}
-    assert missing == on_request | {"step", "control_step"}
+    assert missing == on_request | {"step"}
     assert (layer.status, layer.reliable, layer.warning) == ("ok", True, "over-trained")
 
 

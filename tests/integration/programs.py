@@ -304,6 +304,16 @@ def weights_at(step: int, rows: int = 90, columns: int = 60) -> np.ndarray:
     return np.random.default_rng(step).standard_t(3, (rows, columns))
 
 
+def limit_layers(seconds: float) -> None:
+    """The analysis of a layer may take so long in this program."""
+    from dataclasses import replace
+
+    from ww_callbacks.monitor.options import Options
+
+    limits = Options.limits
+    Options.limits = lambda self: replace(limits(self), layer_timeout=seconds)
+
+
 def watch(monitor: Any, model: dict[str, np.ndarray], steps: int = 3) -> list[Any]:
     """A loop as users write it: weights change, the monitor is told. Returns what came out."""
     with monitor:

@@ -22,7 +22,7 @@ HELD = """
 import os, sys, time
 import numpy as np
 import ww_callbacks as ww
-from programs import fit, reached, save, told, weights_at
+from programs import fit, limit_layers, reached, save, told, weights_at
 from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer
 
 phase = sys.argv[1]
@@ -70,7 +70,8 @@ LOOP = (
 import warnings
 size = 900 if phase == "computing" else 300
 model = {"small": weights_at(0), "big": np.random.default_rng(0).standard_normal((size, size), np.float32)}
-monitor = ww.Monitor(model, every_n_steps=1, layer_timeout=float(sys.argv[2]), drain_timeout=60)
+limit_layers(float(sys.argv[2]))
+monitor = ww.Monitor(model, every_n_steps=1, timeout=60)
 step = 0
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
@@ -185,7 +186,7 @@ from programs import outcome, save, weights_at
 model = {{f"fc{{i}}": weights_at(i) for i in range(8)}}
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    with ww.Monitor(model, every_n_steps=1, when_busy="wait", log_dir={str(disk)!r}, jsonl=True) as monitor:
+    with ww.Monitor(model, every_n_steps=1, deterministic=True, log_dir={str(disk)!r}, jsonl=True) as monitor:
         for step in range(1, 16):
             for weights in model.values():
                 weights *= 1.01
@@ -262,7 +263,7 @@ model = {name: weights_at(0, 90 + 10 * number) for number, name in enumerate(sys
 steps = 0
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    with ww.Monitor(model, every_n_steps=1, when_busy="wait") as monitor:
+    with ww.Monitor(model, every_n_steps=1, deterministic=True) as monitor:
         for step in range(1, 7):
             for weights in model.values():
                 weights *= 1.01

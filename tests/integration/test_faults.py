@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(120)
 IMPORTS = """
 import os, sys, time
 import ww_callbacks as ww
-from programs import fit, outcome, reached, save, told, weights_at
+from programs import fit, limit_layers, outcome, reached, save, told, weights_at
 """
 LIGHTNING = IMPORTS + "from ww_callbacks.lightning import SpectralMonitor\n"
 
@@ -119,7 +119,7 @@ def test_sigterm(run: Session):
 
 def test_sigkill_in_the_eigensolver_with_forked_persistent_data_loader_workers(run: Session):
     program = run.start(
-        LIGHTNING + 'fit(SpectralMonitor(every_n_steps=5, slots=1), until="never", big=5000, loader_workers=2)\n'
+        LIGHTNING + 'fit(SpectralMonitor(every_n_steps=5), until="never", big=5000, loader_workers=2)\n'
     )
     program.reaches("training")
     worker = program.worker_in_eigensolver(5000)
@@ -198,7 +198,8 @@ WATCHED = (
     LIGHTNING
     + """
 import warnings
-callback = SpectralMonitor(every_n_steps=1, when_busy={when_busy!r}, layer_timeout={timeout}, drain_timeout=30)
+limit_layers({timeout})
+callback = SpectralMonitor(every_n_steps=1, deterministic={deterministic}, timeout=30)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     trainer = fit(callback, until="end", big={big})
@@ -220,7 +221,7 @@ def finish_with_results(run: Session, program) -> list[str]:
 
 
 def test_worker_killed_at_work(run: Session):
-    program = run.start(WATCHED.format(when_busy="skip", timeout=60, big=1500))
+    program = run.start(WATCHED.format(deterministic=False, timeout=60, big=1500))
     program.reaches("training")
     worker = program.busy_worker(0.5)
     os.kill(worker, signal.SIGKILL)
@@ -260,7 +261,7 @@ save([[each.to_dict() for each in report] for report in monitor.history])
 
 @pytest.mark.slow
 def test_worker_stopped(run: Session):
-    program = run.start(WATCHED.format(when_busy="skip", timeout=5, big=0))
+    program = run.start(WATCHED.format(deterministic=False, timeout=5, big=0))
     program.reaches("training")
     worker = program.busy_worker(0.05)
     os.kill(worker, signal.SIGSTOP)
@@ -275,7 +276,7 @@ def test_jsonl_that_cannot_be_written(run: Session, full):
         + f"""
 import warnings
 path = "/dev/full" if {full} else "results"
-callback = SpectralMonitor(every_n_steps=5, when_busy="wait", jsonl=path)
+callback = SpectralMonitor(every_n_steps=5, deterministic=True, jsonl=path)
 if not {full}:
     os.mkdir(path)
 with warnings.catch_warnings(record=True) as caught:

@@ -14,7 +14,7 @@ PREAMBLE = """
 import math, multiprocessing, os, signal, time, warnings
 import numpy as np
 import ww_callbacks as ww
-from programs import save
+from programs import limit_layers, save
 
 def weights():
     rng = np.random.default_rng(0)
@@ -27,7 +27,7 @@ def train(monitor, steps):
         monitor.step(step)
 
 def rows(executor):
-    with ww.Monitor(weights(), executor=executor, every_n_steps=1, when_busy="wait") as monitor:
+    with ww.Monitor(weights(), executor=executor, every_n_steps=1, deterministic=True) as monitor:
         train(monitor, range(1, 4))
     return [layer.to_dict() for report in monitor.history for layer in report]
 
@@ -47,7 +47,7 @@ def check(pool):
 
 def dies(pool, kill, **arguments):
     "A run whose executor dies after the first result: training continues, one warning says so."
-    monitor = ww.Monitor(weights(), executor=pool, every_n_steps=1, when_busy="wait", **arguments)
+    monitor = ww.Monitor(weights(), executor=pool, every_n_steps=1, deterministic=True, **arguments)
     monitor.start()
     assert monitor.wait_for_first()
     kill()
@@ -148,7 +148,8 @@ def test_a_dask_cluster_that_dies(run: Session):
         run,
         DASK
         + """
-dies(client.get_executor(), lambda: cluster.close(timeout=10), layer_timeout=5.0, drain_timeout=8.0)
+limit_layers(5.0)
+dies(client.get_executor(), lambda: cluster.close(timeout=10), timeout=8.0)
 client.close(timeout=5)
 """,
     )

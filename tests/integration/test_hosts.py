@@ -11,13 +11,13 @@ import ww_callbacks as ww
 
 pytestmark = pytest.mark.timeout(120)
 
-# The loop that all hosts run: no guard, when_busy="wait" so that the steps do not depend on speed.
+# The loop that all hosts run: no guard, deterministic=True so that the steps do not depend on speed.
 LOOP = """
 import ww_callbacks as ww
 from programs import save, watch, weights_at
 
 model = {"fc": weights_at(0)}
-save(watch(ww.Monitor(model, every_n_steps=1, when_busy="wait"), model))
+save(watch(ww.Monitor(model, every_n_steps=1, deterministic=True), model))
 """
 
 
@@ -82,7 +82,7 @@ def test_daemonic_process(host):
         def train():
             assert multiprocessing.current_process().daemon
             model = {"fc": weights_at(0)}
-            save(watch(ww.Monitor(model, every_n_steps=1, when_busy="wait"), model))
+            save(watch(ww.Monitor(model, every_n_steps=1, deterministic=True), model))
 
         child = multiprocessing.get_context("fork").Process(target=train, daemon=True)
         child.start()
@@ -111,7 +111,7 @@ def test_beside_data_loaders_forked_before_and_after(host):
         before, after = loader(), loader()
         seen = [sum(float(x) for x, in before)]
         model = {"fc": weights_at(0)}
-        with ww.Monitor(model, every_n_steps=1, when_busy="wait") as monitor:
+        with ww.Monitor(model, every_n_steps=1, deterministic=True) as monitor:
             monitor.wait_for_first()
             for step in range(1, 4):
                 seen += [sum(float(x) for x, in each) for each in (before, after)]
@@ -205,7 +205,7 @@ def test_two_monitors_in_one_process(host):
         from programs import outcome, reached, save, told, weights_at
 
         models = [{"fc": weights_at(0)}, {"fc": weights_at(0)}]
-        monitors = [ww.Monitor(model, every_n_steps=1, when_busy="wait") for model in models]
+        monitors = [ww.Monitor(model, every_n_steps=1, deterministic=True) for model in models]
         with monitors[0], monitors[1]:
             for step in range(1, 4):
                 for model, monitor in zip(models, monitors):
@@ -237,7 +237,7 @@ def test_spawned_by_torch_multiprocessing(host):
 
         def train(rank):
             model = {"fc": weights_at(0)}
-            save(watch(ww.Monitor(model, every_n_steps=1, when_busy="wait"), model), f"{rank}.json")
+            save(watch(ww.Monitor(model, every_n_steps=1, deterministic=True), model), f"{rank}.json")
 
         if __name__ == "__main__":
             import torch.multiprocessing
@@ -260,7 +260,7 @@ def test_the_same_class_in_trainers_of_both_distributions(host):
         from programs import fit, outcome, save
 
         for distribution in ("lightning.pytorch", "pytorch_lightning"):
-            callback = SpectralMonitor(every_n_steps=5, when_busy="wait")
+            callback = SpectralMonitor(every_n_steps=5, deterministic=True)
             trainer = fit(callback, distribution=distribution, steps=10)
             assert type(trainer).__module__.startswith(distribution), type(trainer)
             final = ww.analyze(trainer.lightning_module)

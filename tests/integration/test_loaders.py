@@ -15,7 +15,7 @@ from programs import fit, save
 from ww_callbacks.lightning import SpectralMonitor
 
 if __name__ == "__main__":
-    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+    monitor = SpectralMonitor(every_n_steps=5, deterministic=True)
     fit(monitor, steps=12, loader_workers=1, loader_context=sys.argv[1])
     save(monitor.history.steps)
 """

@@ -82,7 +82,8 @@ def data():
 """
 
 WATCHED = """
-monitor, layerwise = SpectralMonitor(every_n_steps=5, when_busy="wait"), LayerwiseLearningRate(apply=True, ramp_steps=1)
+monitor = SpectralMonitor(every_n_steps=5, deterministic=True)
+layerwise = LayerwiseLearningRate(apply=True, ramp_steps=1)
 stopping = EarlyStopping(monitor="ww/alpha", mode="min", patience=1, min_delta=100.0, check_on_train_epoch_end=True)
 trainer = pl.Trainer(
     strategy="ddp", devices=2, accelerator="cpu", max_epochs=9, logger=False, enable_progress_bar=False,
@@ -251,7 +252,7 @@ class Trapped(Module):
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=1e-3)
 
-monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+monitor = SpectralMonitor(every_n_steps=5, deterministic=True)
 stopping = SpectralEarlyStopping(rules=["traps"], patience=2)
 trainer = pl.Trainer(
     strategy="ddp", devices=2, accelerator="cpu", max_epochs=9, logger=False, enable_progress_bar=False,
@@ -292,7 +293,7 @@ model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 60))
 model, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=0.1))
 number = dist.distributed_c10d._get_default_group()._get_sequence_number_for_group
 seen = []
-monitor = DistributedMonitor(model, every_n_steps=5, when_busy="wait", randomize=False)
+monitor = DistributedMonitor(model, every_n_steps=5, deterministic=True, randomize=False)
 monitor.attach("stop", Third())
 with monitor:
     for step in range(1, 40):
@@ -325,7 +326,7 @@ class Begin(pl.Callback):
         Begin.known = {key: float(v) for key, v in trainer.callback_metrics.items() if key.startswith("ww/")}
 
 first = sys.argv[1] == "first"
-monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+monitor = SpectralMonitor(every_n_steps=5, deterministic=True)
 trainer = pl.Trainer(
     strategy="ddp", devices=2, accelerator="cpu", max_epochs=-1, max_steps=12 if first else 24, logger=False,
     enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
@@ -371,7 +372,7 @@ class Look(transformers.TrainerCallback):
     def on_step_end(self, args, state, control, **_):
         seen.append([state.global_step, dict(monitor.published.metrics)])
 
-monitor = SpectralMonitor(every_n_steps=3, when_busy="wait", randomize=False)
+monitor = SpectralMonitor(every_n_steps=3, deterministic=True, randomize=False)
 trainer = transformers.Trainer(
     transformers.LlamaForCausalLM(config),
     transformers.TrainingArguments(

@@ -101,14 +101,14 @@ def ww_keys(values: Any) -> set[str]:
 def test_snapshots_are_taken_where_a_multiple_of_the_steps_is_reached_or_passed(
     every: int, compiling: dict[str, Any], expected: list[int]
 ) -> None:
-    monitor = watching(every_n_steps=every, when_busy="wait")
+    monitor = watching(every_n_steps=every, deterministic=True)
     fit(network(**compiling), monitor)
     assert monitor.history.steps == expected
 
 
 def test_steps_are_those_of_the_optimizer_with_gradient_accumulation() -> None:
     model = network(optimizer=keras.optimizers.SGD(gradient_accumulation_steps=2))
-    monitor = watching(every_n_steps=5, when_busy="wait")
+    monitor = watching(every_n_steps=5, deterministic=True)
     fit(model, monitor)
     assert iterations(model) == 12
     assert monitor.history.steps == [0, 5, 10, 12]
@@ -127,7 +127,7 @@ def test_mixed_precision(policy: str, accumulated: int | None, expected: list[in
     keras.config.set_dtype_policy(policy)
     try:
         model = network(optimizer=keras.optimizers.SGD(gradient_accumulation_steps=accumulated))
-        monitor = watching(every_n_steps=10, when_busy="wait")
+        monitor = watching(every_n_steps=10, deterministic=True)
         history = fit(model, monitor)
     finally:
         keras.config.set_dtype_policy(before)
@@ -138,13 +138,13 @@ def test_mixed_precision(policy: str, accumulated: int | None, expected: list[in
 
 
 def test_snapshots_by_epochs() -> None:
-    monitor = watching(every_n_epochs=2, when_busy="wait")
+    monitor = watching(every_n_epochs=2, deterministic=True)
     fit(network(), monitor, epochs=3, validation_data=data())
     assert monitor.history.steps == [0, 24, 36]
 
 
 def test_a_second_fit_goes_on_where_the_first_ended(tmp_path: Path) -> None:
-    monitor = watching(every_n_steps=10, when_busy="wait", log_dir=str(tmp_path))
+    monitor = watching(every_n_steps=10, deterministic=True, log_dir=str(tmp_path))
     model = network()
     fit(model, monitor, epochs=1)
     assert monitor.history.steps == [0, 10, 12]
@@ -175,7 +175,7 @@ def test_backup_and_restore_goes_on_with_the_step(tmp_path: Path) -> None:
     backup = lambda: keras.callbacks.BackupAndRestore(str(tmp_path))  # noqa: E731
     with pytest.raises(PowerError):
         fit(network(), backup(), watching(every_n_steps=10), Power())
-    monitor = watching(every_n_steps=10, when_busy="wait")
+    monitor = watching(every_n_steps=10, deterministic=True)
     history = fit(network(), monitor, backup())
     assert monitor.history.steps == [12, 20, 24]
     assert history.epoch == [1]
@@ -183,7 +183,7 @@ def test_backup_and_restore_goes_on_with_the_step(tmp_path: Path) -> None:
 
 def test_a_loop_of_train_on_batch() -> None:
     model, (x, y) = network(), data()
-    with ww.Monitor(model, every_n_steps=5, when_busy="wait") as monitor:
+    with ww.Monitor(model, every_n_steps=5, deterministic=True) as monitor:
         for start in range(0, len(x), 8):
             model.train_on_batch(x[start : start + 8], y[start : start + 8])
             monitor.step(iterations(model))
@@ -207,7 +207,7 @@ def test_the_last_report_is_that_of_the_trained_weights(tmp_path: Path) -> None:
     model.compile(optimizer="adam", loss="mse")
     rng = np.random.default_rng(0)
     before = ww.analyze(model)
-    monitor = watching(every_n_steps=2, when_busy="wait", log_dir=str(tmp_path))
+    monitor = watching(every_n_steps=2, deterministic=True, log_dir=str(tmp_path))
     model.fit(
         rng.standard_normal((40, 8, 8, 22)), rng.standard_normal((40, 21)), batch_size=8, verbose=0, callbacks=[monitor]
     )
@@ -237,7 +237,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """One training with everything that reads logs placed after our callback."""
     folder = tmp_path_factory.mktemp("watched")
     reports: list[ww.Report] = []
-    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait", log_dir=str(folder), on_result=reports.append)
+    monitor = SpectralMonitor(every_n_steps=5, deterministic=True, log_dir=str(folder), on_result=reports.append)
     csv_logger = keras.callbacks.CSVLogger(str(folder / "log.csv"))
     checkpoint = keras.callbacks.ModelCheckpoint(
         str(folder / "best.weights.h5"), monitor="ww/alpha", mode="min", save_best_only=True, save_weights_only=True
@@ -319,7 +319,7 @@ def test_the_progress_bar_shows_alpha_on_request_and_none_of_the_other_means(
         time.sleep(0.06)  # Keras draws the bar again after 0.05 s, not before
 
     def shown(**options: Any) -> str:
-        monitor = watching(every_n_steps=2, when_busy="wait", **options)
+        monitor = watching(every_n_steps=2, deterministic=True, **options)
         slow = keras.callbacks.LambdaCallback(on_train_batch_begin=slow_step)
         history = network().fit(x, y, batch_size=8, verbose=verbose, callbacks=[slow, monitor])
         assert "ww/alpha_median" in history.history
@@ -476,7 +476,7 @@ def test_evaluation_inside_of_fit_is_ignored() -> None:
             gc.collect()
 
     workers: list[list[int]] = []
-    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
+    monitor = SpectralMonitor(every_n_steps=10, deterministic=True)
     fit(network(), Evaluate(), monitor, validation_data=data())
     assert monitor.history.steps == [0, 10, 20, 24]
     assert len(workers[0]) == 1
@@ -527,17 +527,15 @@ def test_other_callbacks_find_the_monitor_in_any_order_and_it_keeps_nothing_aliv
         ({"every_n_steps": 5, "every_n_epochs": 1}, ValueError, r"every_n_steps, every_n_epochs: give one of them"),
         ({"layers": "dense"}, TypeError, r"layers: expected a list of patterns"),
         ({"layers": []}, ValueError, r"layers: expected at least one pattern"),
-        ({"max_rows": -1}, ValueError, r"max_rows: expected at least 1"),
         ({"log_every_layer": "all"}, TypeError, r"log_every_layer: expected a list of patterns"),
         ({"log_dir": 5}, TypeError, r"log_dir: expected a path or None, got 5"),
         ({"jsonl": 5}, TypeError, r"jsonl: expected a path, True, False or None, got 5"),
         ({"prog_bar": "yes"}, TypeError, r"prog_bar: expected True or False, got 'yes'"),
         ({"on_result": "print"}, TypeError, r"on_result: expected a function or None, got 'print'"),
         ({"conv_scale": "half"}, ValueError, r"conv_scale: expected"),
-        ({"when_busy": "drop"}, ValueError, r"when_busy: expected one of 'skip', 'wait', got 'drop'"),
-        ({"slots": 0}, ValueError, r"slots: expected at least 1, got 0"),
-        ({"layer_timeout": 0}, ValueError, r"layer_timeout: expected more than 0 seconds"),
-        ({"drain_timeout": "1"}, TypeError, r"drain_timeout: expected a number of seconds"),
+        ({"deterministic": "wait"}, TypeError, r"deterministic: expected True or False, got 'wait'"),
+        ({"workers": 0}, ValueError, r"workers: expected at least 1, got 0"),
+        ({"timeout": "1"}, TypeError, r"timeout: expected a number of seconds"),
         ({"on_error": "ignore"}, ValueError, r"on_error: expected one of 'warn', 'raise'"),
         ({"jsonl": True}, ValueError, r"jsonl: True writes into log_dir, which is None"),
         ({"every": 5}, TypeError, r"unexpected keyword argument 'every'"),
@@ -553,16 +551,13 @@ def test_a_callback_survives_as_a_value_in_a_configuration_file() -> None:
         "every_n_steps": None,
         "every_n_epochs": 3,
         "layers": ["*", "!head"],
-        "max_rows": 10,
         "log_every_layer": ["first"],
         "log_dir": "runs/a",
         "jsonl": True,
         "prog_bar": True,
         "conv_scale": "paper",
-        "when_busy": "wait",
-        "slots": 3,
-        "layer_timeout": 5.0,
-        "drain_timeout": 6.0,
+        "deterministic": True,
+        "timeout": 6.0,
         "on_error": "raise",
     }
     original = SpectralMonitor(**arguments, on_result=print)
@@ -637,7 +632,7 @@ def test_a_model_without_an_analysable_layer_trains_with_one_warning() -> None:
 def test_frozen_layers_are_analysed_too() -> None:
     model = network()
     model.get_layer("first").trainable = False
-    monitor = watching(every_n_steps=12, when_busy="wait")
+    monitor = watching(every_n_steps=12, deterministic=True)
     fit(model, monitor, epochs=1)
     assert monitor.history.steps == [0, 12]
     norms, others = monitor.history.series("norm", "first"), monitor.history.series("norm", "second")
@@ -648,7 +643,7 @@ def test_frozen_layers_are_analysed_too() -> None:
 def test_a_frozen_model_is_analysed_as_far_as_its_optimizer_goes() -> None:
     model = network()
     model.trainable = False
-    monitor = watching(every_n_steps=5, when_busy="wait")
+    monitor = watching(every_n_steps=5, deterministic=True)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         history = fit(model, monitor)
@@ -684,7 +679,7 @@ def built_late() -> Any:
 
 
 def test_a_model_that_is_built_by_its_first_batch() -> None:
-    monitor = watching(every_n_steps=10, when_busy="wait")
+    monitor = watching(every_n_steps=10, deterministic=True)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         history = fit(built_late(), monitor)
@@ -702,7 +697,7 @@ def test_weights_that_become_nan_do_not_disturb_training() -> None:
                 kernel = self.model.get_layer("second").kernel
                 kernel.assign(np.full(kernel.shape, np.nan, "float32"))
 
-    monitor = watching(every_n_steps=8, when_busy="wait")
+    monitor = watching(every_n_steps=8, deterministic=True)
     history = fit(network(), Breaker(), monitor, epochs=3)
     assert monitor.history.steps == [0, 8, 16, 24, 32, 36]
     last = monitor.history[-1]

@@ -112,7 +112,7 @@ save([[each.to_dict() for each in report] for report in monitor.history])
 
 
 def test_sigkill_of_the_trainer_in_the_eigensolver(run: Session) -> None:
-    program = start(run, "fit(SpectralMonitor(every_n_steps=5, slots=1), 3000)\n")
+    program = start(run, "fit(SpectralMonitor(every_n_steps=5), 3000)\n")
     program.worker_in_eigensolver(3000)
     os.kill(program.pid, signal.SIGKILL)
     run.assert_nothing_left()

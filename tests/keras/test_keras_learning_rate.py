@@ -135,7 +135,7 @@ def network(optimizer: Any, **compiling: Any) -> Any:
 
 def watching(**options: Any) -> SpectralMonitor:
     return SpectralMonitor(
-        **{"every_n_steps": 3, "when_busy": "wait", "randomize": False, "executor": "thread"} | options
+        **{"every_n_steps": 3, "deterministic": True, "randomize": False, "executor": "thread"} | options
     )
 
 

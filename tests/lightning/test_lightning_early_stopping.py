@@ -94,7 +94,7 @@ def test_a_training_is_ended_and_says_why_once(pl, tmp_path, caplog, order):
 
 def test_a_late_verdict_says_which_step_was_judged_and_when_it_came(pl, tmp_path):
     stopping = SpectralEarlyStopping(rules=["traps"], patience=3)
-    monitor = SpectralMonitor(every_n_steps=4, when_busy="wait")
+    monitor = SpectralMonitor(every_n_steps=4, deterministic=True)
     assert fit(pl, tmp_path, monitor, stopping).global_step == 36
     assert "(weights of step 32 were judged, the verdict came at step 36)" in stopping.stopped_reason
 

@@ -60,7 +60,7 @@ def nothing_survives() -> Any:
 
 
 def test_weights_of_sixteen_bits_are_analysed_as_they_are(tmp_path: Path) -> None:
-    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait", executor="thread")
+    monitor = SpectralMonitor(every_n_steps=5, deterministic=True, executor="thread")
     model = Network()
     trainer_of(tmp_path, monitor, precision="bf16-true").fit(model, data())
     assert model.net[0].weight.dtype == torch.bfloat16
@@ -70,7 +70,7 @@ def test_weights_of_sixteen_bits_are_analysed_as_they_are(tmp_path: Path) -> Non
 
 
 def test_validations_inside_and_around_a_training_change_nothing(tmp_path: Path) -> None:
-    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait", executor="thread")
+    monitor = SpectralMonitor(every_n_steps=5, deterministic=True, executor="thread")
     trainer = trainer_of(tmp_path, monitor, val_check_interval=3, num_sanity_val_steps=2)
     model = Network()
     trainer.validate(model, data(), verbose=False)
@@ -83,14 +83,14 @@ def test_validations_inside_and_around_a_training_change_nothing(tmp_path: Path)
 
 
 def test_two_trainings_in_one_process_do_not_meet(tmp_path: Path) -> None:
-    inner = SpectralMonitor(every_n_steps=4, when_busy="wait")
+    inner = SpectralMonitor(every_n_steps=4, deterministic=True)
 
     class Inside(pl.Callback):  # type: ignore[misc, name-defined]
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             if trainer.global_step == 7:
                 trainer_of(tmp_path, inner).fit(Network(), data())
 
-    outer = SpectralMonitor(every_n_steps=5, when_busy="wait")
+    outer = SpectralMonitor(every_n_steps=5, deterministic=True)
     trainer_of(tmp_path, outer, Inside()).fit(Network(), data())
     assert (outer.history.steps, inner.history.steps) == ([0, 5, 10, 12], [0, 4, 8, 12])
     assert outer.history[-1].summary() == pytest.approx(inner.history[-1].summary())
@@ -102,7 +102,7 @@ def test_ctrl_c_leaves_the_results_so_far(tmp_path: Path) -> None:
             if trainer.global_step == 17:
                 signal.raise_signal(signal.SIGINT)
 
-    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait", jsonl=True)
+    monitor = SpectralMonitor(every_n_steps=5, deterministic=True, jsonl=True)
     trainer = trainer_of(tmp_path, monitor, CtrlC(), max_epochs=-1, max_steps=-1)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -107,7 +107,7 @@ def fit(pl, tmp_path, model, *callbacks, checkpoint=None, **options):
 
 def monitor(**options):
     return SpectralMonitor(
-        **({"every_n_steps": 2, "when_busy": "wait", "randomize": False, "executor": "sync"} | options)
+        **({"every_n_steps": 2, "deterministic": True, "randomize": False, "executor": "sync"} | options)
     )
 
 
@@ -346,7 +346,7 @@ trainer:
     - class_path: ww_callbacks.lightning.LayerwiseLearningRate
       init_args: {apply: true, mapping: sigmoid, low: 0.25, high: 4, until: 100, layers: ["!other"], ramp_steps: 0}
     - class_path: ww_callbacks.lightning.SpectralMonitor
-      init_args: {every_n_steps: 2, when_busy: wait, randomize: false}
+      init_args: {every_n_steps: 2, deterministic: true, randomize: false}
 """
 
 

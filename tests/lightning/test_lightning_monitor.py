@@ -121,21 +121,21 @@ def ww_metrics(trainer: Any) -> dict[str, float]:
 def test_snapshots_are_taken_where_a_multiple_of_the_steps_is_reached_or_passed(
     pl: Any, tmp_path: Path, every: int, arguments: dict[str, Any], model: dict[str, Any], expected: list[int]
 ) -> None:
-    monitor = watching(every_n_steps=every, when_busy="wait")
+    monitor = watching(every_n_steps=every, deterministic=True)
     trainer_of(pl, tmp_path, monitor, **arguments).fit(network(pl, **model), data())
     assert monitor.history.steps == expected
 
 
 @pytest.mark.parametrize(("every", "epochs", "expected"), [(1, 2, [0, 12, 24]), (2, 5, [0, 24, 48, 60])])
 def test_snapshots_by_epochs(pl: Any, tmp_path: Path, every: int, epochs: int, expected: list[int]) -> None:
-    monitor = watching(every_n_epochs=every, when_busy="wait")
+    monitor = watching(every_n_epochs=every, deterministic=True)
     trainer_of(pl, tmp_path, monitor, max_epochs=epochs).fit(network(pl), data(), data())
     assert monitor.history.steps == expected
 
 
 @both_distributions
 def test_the_last_report_is_that_of_the_trained_weights(pl: Any, tmp_path: Path) -> None:
-    monitor = SpectralMonitor(every_n_steps=10, when_busy="wait")
+    monitor = SpectralMonitor(every_n_steps=10, deterministic=True)
     model = network(pl)
     trainer_of(pl, tmp_path, monitor).fit(model, data())
     expected = ww.analyze(model)
@@ -150,7 +150,7 @@ def test_the_last_report_is_that_of_the_trained_weights(pl: Any, tmp_path: Path)
 @both_distributions
 def test_tensorboard_gets_one_event_per_snapshot_in_the_run_of_the_logger(pl: Any, tmp_path: Path) -> None:
     loggers = importlib.import_module(f"{pl.__name__}.loggers")
-    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+    monitor = SpectralMonitor(every_n_steps=5, deterministic=True)
     trainer = trainer_of(pl, tmp_path, monitor, logger=loggers.TensorBoardLogger(tmp_path), log_every_n_steps=1)
     trainer.fit(network(pl), data(), data())
 
@@ -184,7 +184,7 @@ def test_a_live_reader_sees_each_point_while_training_goes_on(pl: Any, tmp_path:
             known = "ww/alpha" in reader.Tags()["scalars"]
             seen.append([event.step for event in reader.Scalars("ww/alpha")] if known else [])
 
-    monitor = watching(every_n_steps=3, when_busy="wait")
+    monitor = watching(every_n_steps=3, deterministic=True)
     trainer = trainer_of(pl, tmp_path, Reader(), monitor, max_epochs=1, logger=loggers.TensorBoardLogger(tmp_path))
     trainer.fit(network(pl), data())
     assert seen[-1] == [0, 3, 6]  # read before our own hook of the last batch
@@ -194,7 +194,7 @@ def test_a_live_reader_sees_each_point_while_training_goes_on(pl: Any, tmp_path:
 @both_distributions
 def test_any_other_logger_gets_all_metrics_in_one_row_per_snapshot(pl: Any, tmp_path: Path) -> None:
     loggers = importlib.import_module(f"{pl.__name__}.loggers")
-    monitor = watching(every_n_steps=10, when_busy="wait")
+    monitor = watching(every_n_steps=10, deterministic=True)
     logger = loggers.CSVLogger(tmp_path)
     trainer_of(pl, tmp_path, monitor, logger=logger).fit(network(pl), data())
     rows = list(csv.DictReader(io.StringIO((Path(logger.log_dir) / "metrics.csv").read_text())))
@@ -204,7 +204,7 @@ def test_any_other_logger_gets_all_metrics_in_one_row_per_snapshot(pl: Any, tmp_
 
 
 def test_log_dir_is_used_where_no_logger_writes_for_tensorboard(pl: Any, tmp_path: Path) -> None:
-    monitor = watching(every_n_steps=10, when_busy="wait", log_dir=str(tmp_path / "own"), jsonl=True)
+    monitor = watching(every_n_steps=10, deterministic=True, log_dir=str(tmp_path / "own"), jsonl=True)
     trainer_of(pl, tmp_path, monitor).fit(network(pl), data())
     reader = EventAccumulator(str(tmp_path / "own" / "ww")).Reload()
     assert [event.step for event in reader.Scalars("ww/alpha")] == monitor.history.steps
@@ -212,7 +212,7 @@ def test_log_dir_is_used_where_no_logger_writes_for_tensorboard(pl: Any, tmp_pat
 
 
 def test_callback_metrics_are_the_means_and_change_at_snapshot_steps_only(pl: Any, tmp_path: Path) -> None:
-    monitor = watching(every_n_steps=5, when_busy="wait")
+    monitor = watching(every_n_steps=5, deterministic=True)
     model = network(pl)
     trainer = trainer_of(pl, tmp_path, monitor)
     trainer.fit(model, data())
@@ -236,7 +236,7 @@ def test_the_progress_bar_carries_alpha_on_request(pl: Any, tmp_path: Path, aske
         def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
             shown.append(self.get_metrics(trainer, module).get("ww/alpha"))
 
-    monitor = watching(every_n_steps=5, when_busy="wait", prog_bar=asked)
+    monitor = watching(every_n_steps=5, deterministic=True, prog_bar=asked)
     trainer_of(pl, tmp_path, monitor, Bar(), enable_progress_bar=True).fit(network(pl), data())
     alphas = monitor.history.series("alpha")
     expected = [None] * 4 + [alphas[0]] * 5 + [alphas[1]] * 5 + [alphas[2]] * 5 + [alphas[3]] * 5
@@ -247,7 +247,7 @@ def test_what_is_known_at_a_step_is_reproducible_when_waiting(pl: Any, tmp_path:
     runs = []
     for _ in range(2):
         model = network(pl)
-        trainer_of(pl, tmp_path, watching(every_n_steps=4, when_busy="wait")).fit(model, data())
+        trainer_of(pl, tmp_path, watching(every_n_steps=4, deterministic=True)).fit(model, data())
         runs.append(model.seen)
     assert runs[0] == runs[1]
     assert any(metrics for _, metrics in runs[0])
@@ -287,7 +287,7 @@ def test_plateau_schedulers_find_the_metric_too(pl: Any, tmp_path: Path, interva
 @both_distributions
 def test_a_second_fit_goes_on_where_the_first_ended(pl: Any, tmp_path: Path) -> None:
     loggers = importlib.import_module(f"{pl.__name__}.loggers")
-    monitor = watching(every_n_steps=10, when_busy="wait")
+    monitor = watching(every_n_steps=10, deterministic=True)
     trainer = trainer_of(pl, tmp_path, monitor, max_epochs=1, logger=loggers.TensorBoardLogger(tmp_path))
     model = network(pl)
     trainer.fit(model, data())
@@ -314,10 +314,10 @@ def fit_with_checkpoint(pl: Any, tmp_path: Path, monitor: SpectralMonitor, batch
 def test_a_resumed_training_has_the_steps_of_an_uninterrupted_one(
     pl: Any, tmp_path: Path, every: dict[str, int]
 ) -> None:
-    whole = watching(when_busy="wait", **every)
+    whole = watching(deterministic=True, **every)
     fit_with_checkpoint(pl, tmp_path / "whole", whole, 36)
 
-    folder, ours = tmp_path / "parts", {"when_busy": "wait", "jsonl": str(tmp_path / "history.jsonl")} | every
+    folder, ours = tmp_path / "parts", {"deterministic": True, "jsonl": str(tmp_path / "history.jsonl")} | every
     fit_with_checkpoint(pl, folder, watching(**ours), 24)
     saved = torch.load(folder / "last.ckpt", weights_only=True)["callbacks"][whole.state_key]
     assert (saved["step"], saved["last_snapshot"]) == (24, 24)
@@ -335,10 +335,10 @@ def test_a_resumed_training_has_the_steps_of_an_uninterrupted_one(
 
 
 def test_a_resumed_training_begins_with_what_was_known(pl: Any, tmp_path: Path) -> None:
-    monitor = watching(every_n_steps=5, when_busy="wait")
+    monitor = watching(every_n_steps=5, deterministic=True)
     known = ww_metrics(fit_with_checkpoint(pl, tmp_path, monitor, 12))
     model = network(pl)
-    trainer_of(pl, tmp_path, watching(every_n_steps=5, when_busy="wait"), max_epochs=-1, max_steps=13).fit(
+    trainer_of(pl, tmp_path, watching(every_n_steps=5, deterministic=True), max_epochs=-1, max_steps=13).fit(
         model, data(), ckpt_path=tmp_path / "last.ckpt"
     )
     assert model.seen[0] == (12, known)
@@ -350,10 +350,10 @@ def test_results_that_were_under_way_at_the_checkpoint_are_made_up_for(pl: Any, 
             if trainer.global_step == 10:
                 trainer.save_checkpoint(tmp_path / "early.ckpt")
 
-    monitor = watching(every_n_steps=5, when_busy="wait", jsonl=True)
+    monitor = watching(every_n_steps=5, deterministic=True, jsonl=True)
     trainer_of(pl, tmp_path, monitor, Save(), max_epochs=1).fit(network(pl), data())
     assert monitor.history.steps == [0, 5, 10, 12]
-    resumed = watching(every_n_steps=5, when_busy="wait", jsonl=True)
+    resumed = watching(every_n_steps=5, deterministic=True, jsonl=True)
     model = network(pl)
     trainer_of(pl, tmp_path, resumed, max_epochs=1).fit(model, data(), ckpt_path=tmp_path / "early.ckpt")
     assert resumed.history.steps == [0, 5, 10, 12]
@@ -363,8 +363,8 @@ def test_results_that_were_under_way_at_the_checkpoint_are_made_up_for(pl: Any, 
 
 
 def test_a_checkpoint_loaded_for_a_validation_does_not_enter_a_training_from_the_start(pl: Any, tmp_path: Path) -> None:
-    fit_with_checkpoint(pl, tmp_path, watching(every_n_steps=5, when_busy="wait"), 12)
-    monitor = watching(every_n_steps=10, when_busy="wait")
+    fit_with_checkpoint(pl, tmp_path, watching(every_n_steps=5, deterministic=True), 12)
+    monitor = watching(every_n_steps=10, deterministic=True)
     trainer = trainer_of(pl, tmp_path, monitor, max_epochs=1)
     trainer.validate(network(pl), data(), ckpt_path=tmp_path / "last.ckpt", verbose=False)
     trainer.fit(network(pl), data())
@@ -390,7 +390,7 @@ def test_weights_that_become_nan_do_not_disturb_training(pl: Any, tmp_path: Path
             if trainer.global_step == 10:
                 module.net[2].weight.data.fill_(float("nan"))
 
-    monitor = watching(every_n_steps=8, when_busy="wait")
+    monitor = watching(every_n_steps=8, deterministic=True)
     trainer = trainer_of(pl, tmp_path, Breaker(), monitor, max_epochs=1)
     trainer.fit(network(pl), data())
     assert trainer.global_step == BATCHES
@@ -446,9 +446,9 @@ def test_strategies_whose_weights_cannot_be_put_together_are_named() -> None:
         ({"every_n_epochs": -1}, ValueError, "every_n_epochs: expected at least 1, got -1"),
         ({"every_n_steps": 5, "every_n_epochs": 1}, ValueError, "every_n_steps, every_n_epochs: give one of them"),
         ({"layers": "net.*"}, TypeError, "layers: expected a list of patterns"),
-        ({"when_busy": "drop"}, ValueError, "when_busy: expected one of 'skip', 'wait', got 'drop'"),
-        ({"slots": 0}, ValueError, "slots: expected at least 1"),
-        ({"drain_timeout": -1.0}, ValueError, "drain_timeout: expected more than 0 seconds"),
+        ({"deterministic": "wait"}, TypeError, "deterministic: expected True or False, got 'wait'"),
+        ({"workers": 0}, ValueError, "workers: expected at least 1"),
+        ({"timeout": -1.0}, ValueError, "timeout: expected more than 0 seconds"),
         ({"conv_scale": "x"}, ValueError, "conv_scale: expected"),
         ({"log_dir": 5}, TypeError, "log_dir: expected a path"),
         ({"prog_bar": "yes"}, TypeError, "prog_bar: expected True or False, got 'yes'"),
@@ -475,7 +475,7 @@ def test_the_worker_is_started_with_the_first_snapshot_and_gone_at_the_end(pl: A
             pids.extend(workers())
 
     before = set(os.listdir("/proc/self/fd"))
-    trainer_of(pl, tmp_path, SpectralMonitor(every_n_steps=2, when_busy="wait"), Look()).fit(network(pl), data())
+    trainer_of(pl, tmp_path, SpectralMonitor(every_n_steps=2, deterministic=True), Look()).fit(network(pl), data())
     assert len(set(pids)) == 1
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert len(set(os.listdir("/proc/self/fd")) - before) <= 1

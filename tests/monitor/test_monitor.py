@@ -48,7 +48,7 @@ def weights(**more):
 
 def watch(model, steps, **arguments):
     """Run a loop over the given steps, analysed in a thread unless a test is about the worker process."""
-    defaults = {"every_n_steps": 10, "when_busy": "wait", "executor": "thread"}
+    defaults = {"every_n_steps": 10, "deterministic": True, "executor": "thread"}
     with ww.Monitor(model, **defaults | arguments) as monitor:
         for step in steps:
             monitor.step(step)
@@ -78,7 +78,7 @@ def test_snapshots_at_the_start_at_each_multiple_reached_or_passed_and_at_the_en
 
 def test_a_run_that_goes_on_begins_at_its_step_with_or_without_a_baseline():
     for baseline, expected in ((True, [103, 110, 112]), (False, [110, 112])):
-        monitor = ww.Monitor(weights(), every_n_steps=10, when_busy="wait", executor="thread")
+        monitor = ww.Monitor(weights(), every_n_steps=10, deterministic=True, executor="thread")
         monitor.start(103, baseline=baseline)
         for step in range(104, 113):
             monitor.step(step)
@@ -87,7 +87,7 @@ def test_a_run_that_goes_on_begins_at_its_step_with_or_without_a_baseline():
 
 
 def test_without_a_with_block_the_first_step_starts_and_finish_ends():
-    monitor = ww.Monitor(weights(), every_n_steps=2, when_busy="wait", executor="thread")
+    monitor = ww.Monitor(weights(), every_n_steps=2, deterministic=True, executor="thread")
     for step in range(1, 5):
         monitor.step(step)
     monitor.finish(6)
@@ -95,7 +95,7 @@ def test_without_a_with_block_the_first_step_starts_and_finish_ends():
 
 
 def test_a_snapshot_on_request_is_taken_once_per_step():
-    with ww.Monitor(weights(), every_n_steps=None, when_busy="wait", executor="thread") as monitor:
+    with ww.Monitor(weights(), every_n_steps=None, deterministic=True, executor="thread") as monitor:
         monitor.step(3)
         for _ in range(3):
             monitor.snapshot(3)
@@ -107,7 +107,7 @@ def test_a_snapshot_on_request_is_taken_once_per_step():
 
 def test_each_report_is_of_the_weights_at_its_step():
     model = weights()
-    with ww.Monitor(model, every_n_steps=1, when_busy="wait") as monitor:
+    with ww.Monitor(model, every_n_steps=1, deterministic=True) as monitor:
         for step in range(1, 4):
             model["fc"] *= 2.0
             monitor.step(step)
@@ -120,14 +120,14 @@ def test_each_report_is_of_the_weights_at_its_step():
 
 @pytest.mark.parametrize("kind", [np.int64, np.int32, torch.tensor], ids=["int64", "int32", "tensor"])
 def test_steps_that_are_whole_numbers_of_numpy_or_torch_are_steps(kind):
-    monitor = watch(weights(), [kind(10), kind(20)], drain_timeout=8.0)
+    monitor = watch(weights(), [kind(10), kind(20)], timeout=8.0)
     assert monitor.history.steps == [0, 10, 20]
 
 
 def test_two_runs_that_wait_have_identical_histories():
     def run():
         model = weights(conv=np.random.default_rng(1).standard_normal((30, 20, 2, 2)))
-        with ww.Monitor(model, every_n_steps=3, when_busy="wait") as monitor:
+        with ww.Monitor(model, every_n_steps=3, deterministic=True) as monitor:
             known = []
             for step in range(1, 11):
                 model["fc"] += 0.01 * step
@@ -152,7 +152,7 @@ def stopped_worker():
 
 def test_a_snapshot_that_finds_no_free_slot_is_skipped_and_counted():
     model = {"fc": np.random.default_rng(0).standard_normal((400, 300))}
-    with ww.Monitor(model, every_n_steps=1, slots=2) as monitor:
+    with ww.Monitor(model, every_n_steps=1) as monitor:
         worker = stopped_worker()
         for step in range(1, 6):
             monitor.step(step)
@@ -165,7 +165,7 @@ def test_a_snapshot_that_finds_no_free_slot_is_skipped_and_counted():
 
 
 def test_results_that_never_come_end_with_a_warning_and_no_process():
-    monitor = ww.Monitor(weights(), every_n_steps=1, drain_timeout=0.3)
+    monitor = ww.Monitor(weights(), every_n_steps=1, timeout=0.3)
     monitor.start()
     worker = stopped_worker()
     monitor.step(1)
@@ -180,7 +180,7 @@ def test_results_that_never_come_end_with_a_warning_and_no_process():
 
 def test_metrics_change_at_snapshot_steps_and_at_the_end_only():
     model = weights()
-    monitor = ww.Monitor(model, every_n_steps=5, when_busy="wait", executor="thread")
+    monitor = ww.Monitor(model, every_n_steps=5, deterministic=True, executor="thread")
     monitor.start()
     seen = [monitor.metrics]
     for step in range(1, 12):
@@ -327,7 +327,9 @@ def test_an_on_result_that_raises_ends_the_monitoring_with_one_warning_but_not_t
 
 
 def test_on_error_raise_hands_the_error_to_the_training_and_leaves_nothing():
-    monitor = ww.Monitor(weights(), every_n_steps=1, when_busy="wait", outputs=[Recorder(fail_at=0)], on_error="raise")
+    monitor = ww.Monitor(
+        weights(), every_n_steps=1, deterministic=True, outputs=[Recorder(fail_at=0)], on_error="raise"
+    )
     monitor.start()
     with pytest.raises(OSError, match="disk full"):  # noqa: PT012
         for step in range(1, 4):
@@ -337,7 +339,7 @@ def test_on_error_raise_hands_the_error_to_the_training_and_leaves_nothing():
 
 def test_an_exception_in_the_body_passes_and_ends_the_worker_at_once():
     recorder = Recorder()
-    monitor = ww.Monitor(weights(), every_n_steps=1, when_busy="wait", outputs=[recorder])
+    monitor = ww.Monitor(weights(), every_n_steps=1, deterministic=True, outputs=[recorder])
     with pytest.raises(ZeroDivisionError), monitor:  # noqa: PT012
         monitor.step(1)
         assert workers()
@@ -360,7 +362,7 @@ def test_after_the_end_every_call_is_harmless():
 
 def test_a_layer_with_nan_fails_the_others_are_analysed_and_the_summary_is_finite():
     model = weights(other=np.random.default_rng(1).standard_normal((70, 60)))
-    with ww.Monitor(model, every_n_steps=1, when_busy="wait", executor="thread") as monitor:
+    with ww.Monitor(model, every_n_steps=1, deterministic=True, executor="thread") as monitor:
         model["fc"][3, 3] = np.nan
         monitor.step(1)
         model["fc"][3, 3] = 0.0
@@ -395,11 +397,11 @@ def test_a_model_without_layers_is_told():
         ({"layers": ["fd*"]}, ValueError, r"layers: 'fd\*' matches no layer; the layers are \['fc'\]"),
         ({"log_every_layer": ["fd"]}, ValueError, "log_every_layer: 'fd' matches no layer"),
         ({"every_n_steps": 0}, ValueError, "every_n_steps: expected at least 1, got 0"),
-        ({"slots": 0}, ValueError, "slots"),
+        ({"workers": 0}, ValueError, "workers"),
         ({"log_dir": 3}, TypeError, "log_dir"),
         ({"jsonl": 3}, TypeError, "jsonl"),
         ({"conv_scale": "x"}, ValueError, "conv_scale"),
-        ({"when_busy": "x"}, ValueError, "when_busy"),
+        ({"deterministic": "x"}, TypeError, "deterministic"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
 )
@@ -414,7 +416,7 @@ def test_a_model_of_no_known_kind_is_refused_at_construction():
 
 
 def test_without_limits_of_time_everything_works_as_well():
-    monitor = watch(weights(), [10], drain_timeout=math.inf, executor="process")
+    monitor = watch(weights(), [10], timeout=math.inf, executor="process")
     assert monitor.history.steps == [0, 10]
 
 
@@ -429,7 +431,7 @@ def test_a_worker_that_cannot_be_started_ends_the_monitoring_with_one_warning(tm
 
 
 def test_a_worker_that_is_killed_costs_a_layer_and_not_the_run():
-    with ww.Monitor(weights(), every_n_steps=1, when_busy="wait") as monitor:
+    with ww.Monitor(weights(), every_n_steps=1, deterministic=True) as monitor:
         assert monitor.wait_for_first()
         for pid in workers():
             os.kill(pid, signal.SIGKILL)
@@ -445,7 +447,7 @@ def test_a_worker_that_is_killed_costs_a_layer_and_not_the_run():
 
 def test_layers_that_get_their_weights_later_are_analysed_from_then_on():
     model = nn.Sequential(nn.Linear(60, 80), nn.LazyLinear(70))
-    with ww.Monitor(model, every_n_steps=1, when_busy="wait", executor="thread", layers=["1", "0"]) as monitor:
+    with ww.Monitor(model, every_n_steps=1, deterministic=True, executor="thread", layers=["1", "0"]) as monitor:
         model(torch.ones(2, 60))
         monitor.step(1)
     assert [report["1"].status for report in monitor.history] == ["skipped", "ok"]
@@ -455,7 +457,7 @@ def test_layers_that_get_their_weights_later_are_analysed_from_then_on():
 
 def test_weights_that_are_replaced_grow_or_change_their_precision_are_followed():
     model = nn.Sequential(nn.Linear(60, 80))
-    with ww.Monitor(model, every_n_steps=1, when_busy="wait") as monitor:
+    with ww.Monitor(model, every_n_steps=1, deterministic=True) as monitor:
         model[0].weight = nn.Parameter(torch.full((80, 60), 2.0))
         monitor.step(1)
         model.to(torch.bfloat16)
@@ -481,8 +483,8 @@ def test_the_model_and_the_random_state_are_only_read():
 def test_two_monitors_in_one_process_do_not_meet():
     first_model, second_model = weights(), {"head": np.random.default_rng(1).standard_normal((60, 70))}
     with (
-        ww.Monitor(first_model, every_n_steps=1, when_busy="wait") as first,
-        ww.Monitor(second_model, every_n_steps=2, when_busy="wait") as second,
+        ww.Monitor(first_model, every_n_steps=1, deterministic=True) as first,
+        ww.Monitor(second_model, every_n_steps=2, deterministic=True) as second,
     ):
         for step in range(1, 4):
             first.step(step)
@@ -495,7 +497,7 @@ def test_two_monitors_in_one_process_do_not_meet():
 
 
 def test_a_monitor_that_is_dropped_unclosed_leaves_no_process():
-    monitor = ww.Monitor(weights(), every_n_steps=1, when_busy="wait")
+    monitor = ww.Monitor(weights(), every_n_steps=1, deterministic=True)
     monitor.start()
     monitor.step(1)
     assert workers()

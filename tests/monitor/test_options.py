@@ -7,7 +7,7 @@ from ww_callbacks.monitor.options import Options
 
 def test_options_come_back_as_the_arguments_they_were_made_of():
     defaults = {field.name: field.default for field in dataclasses.fields(Options)}
-    given = {"layers": ["a"], "on_result": print, "slots": 3}
+    given = {"layers": ["a"], "on_result": print, "workers": 3}
     assert Options(**given).as_arguments() == defaults | given
 
 
@@ -28,14 +28,12 @@ def test_every_argument_is_documented_once(name):
         ("split", {"*.qkv": 3, "*.kv": [8, 4]}),
         ("conv_scale", "paper"),
         ("conv_scale", "none"),
-        ("when_busy", "wait"),
-        ("slots", 1),
+        ("deterministic", True),
+        ("workers", 3),
         ("executor", "thread"),
         ("budget", 0.05),
         ("budget", "30s"),
-        ("max_bytes", 2**30),
-        ("reuse_control", 0.02),
-        ("layer_timeout", 1),
+        ("timeout", 1),
         ("on_error", "raise"),
     ],
 )
@@ -56,7 +54,6 @@ def test_values_that_are_allowed(name, value):
         ("budget", "30", ValueError),
         ("budget", "0s", ValueError),
         ("budget", [1], TypeError),
-        ("max_bytes", 0, ValueError),
         ("every_n_steps", -5, ValueError),
         ("every_n_steps", 2.5, TypeError),
         ("every_n_steps", True, TypeError),
@@ -69,9 +66,8 @@ def test_values_that_are_allowed(name, value):
         ("on_result", "print", TypeError),
         ("conv_scale", "weight_watcher", ValueError),
         ("conv_scale", None, ValueError),
-        ("when_busy", "block", ValueError),
-        ("when_busy", None, ValueError),
-        ("max_rows", 0, ValueError),
+        ("deterministic", "wait", TypeError),
+        ("deterministic", None, TypeError),
         ("split", 3, TypeError),
         ("split", ["*.qkv"], TypeError),
         ("split", {3: 3}, TypeError),
@@ -80,13 +76,11 @@ def test_values_that_are_allowed(name, value):
         ("split", {"*.qkv": []}, TypeError),
         ("split", {"*.qkv": [8, 0]}, ValueError),
         ("split", {}, ValueError),
-        ("max_rows", 1.5, TypeError),
-        ("slots", 0, ValueError),
-        ("slots", 1.0, TypeError),
-        ("layer_timeout", 0, ValueError),
-        ("layer_timeout", "1 h", TypeError),
-        ("drain_timeout", -1, ValueError),
-        ("drain_timeout", None, TypeError),
+        ("workers", 1.0, TypeError),
+        ("timeout", 0, ValueError),
+        ("timeout", "1 h", TypeError),
+        ("timeout", -1, ValueError),
+        ("timeout", None, TypeError),
         ("on_error", "ignore", ValueError),
     ],
 )

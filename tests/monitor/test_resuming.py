@@ -26,7 +26,7 @@ def train(monitor: ww.Monitor, model: dict[str, np.ndarray], first: int, last: i
 
 
 def monitor_of(model: dict[str, np.ndarray], every: int = 5) -> ww.Monitor:
-    return ww.Monitor(model, every_n_steps=every, when_busy="wait", executor="sync")
+    return ww.Monitor(model, every_n_steps=every, deterministic=True, executor="sync")
 
 
 def test_a_loop_goes_on_with_history_verdicts_and_recorded_values() -> None:

@@ -55,7 +55,7 @@ def trainer_of(tmp_path: Path, *callbacks: Any, **arguments: Any) -> Any:
 
 
 def test_snapshots_follow_the_optimizer_steps_and_end_with_the_trained_weights(tmp_path: Path) -> None:
-    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait", jsonl=str(tmp_path / "history.jsonl"))
+    monitor = SpectralMonitor(every_n_steps=5, deterministic=True, jsonl=str(tmp_path / "history.jsonl"))
     trainer = trainer_of(tmp_path, monitor, gradient_accumulation_steps=2, per_device_train_batch_size=4)
     trainer.train()
     assert monitor.history.steps == [0, 5, 10, 12]
@@ -99,7 +99,7 @@ def test_the_best_model_and_early_stopping_go_by_alpha(tmp_path: Path) -> None:
 
 def test_it_ends_training_on_request(tmp_path: Path) -> None:
     rules = ww.EarlyStopping(rules=["plateau"], patience=1, min_delta=100.0)
-    monitor = SpectralMonitor(every_n_steps=1, when_busy="wait", stop=rules, randomize=False)
+    monitor = SpectralMonitor(every_n_steps=1, deterministic=True, stop=rules, randomize=False)
     trainer = trainer_of(tmp_path, monitor, max_steps=50)
     trainer.train()
     assert trainer.state.global_step < 50
@@ -107,9 +107,9 @@ def test_it_ends_training_on_request(tmp_path: Path) -> None:
 
 
 def test_the_printed_logs_carry_alpha_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trainer_of(tmp_path, SpectralMonitor(every_n_steps=2, when_busy="wait", randomize=False)).train()
+    trainer_of(tmp_path, SpectralMonitor(every_n_steps=2, deterministic=True, randomize=False)).train()
     assert "ww/alpha" not in capsys.readouterr().out
-    trainer_of(tmp_path, SpectralMonitor(every_n_steps=2, when_busy="wait", randomize=False, prog_bar=True)).train()
+    trainer_of(tmp_path, SpectralMonitor(every_n_steps=2, deterministic=True, randomize=False, prog_bar=True)).train()
     assert "'ww/alpha': " in capsys.readouterr().out
 
 

@@ -72,7 +72,7 @@ def test_a_callback_added_on_the_command_line() -> None:
 
 @pytest.mark.parametrize(
     "argument",
-    ["every_n_steps=often", "when_busy=drop", "slots=1.5", "randomize=perhaps", "no_such_argument=1"],
+    ["every_n_steps=often", "on_error=drop", "workers=1.5", "randomize=perhaps", "no_such_argument=1"],
 )
 def test_values_of_a_wrong_kind_are_refused(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
@@ -83,7 +83,7 @@ def test_values_of_a_wrong_kind_are_refused(argument: str, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("callback", "lines"),
     [
-        ("SpectralMonitor", ["(type: int | null, default: null)", "{skip,wait}", "wait for pending results"]),
+        ("SpectralMonitor", ["(type: int | null, default: null)", "{warn,raise}", "wait for pending results"]),
         ("SpectralEarlyStopping", ["patience", "(type: int, default:"]),
         ("LayerwiseLearningRate", ["{linear,sqrt,log2,rank,sigmoid}", "(type: float, default: 0.5)"]),
     ],

@@ -39,7 +39,7 @@ class Network(LightningModule):
 
 
 def train(logger: Any, tmp_path: Path) -> SpectralMonitor:
-    monitor = SpectralMonitor(every_n_steps=5, when_busy="wait")
+    monitor = SpectralMonitor(every_n_steps=5, deterministic=True)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,

@@ -52,7 +52,7 @@ def test_a_loop_is_watched_under_the_names_of_the_bare_model_and_is_not_changed(
     alone, *rest = prepared(kind)
     train(alone, *rest, None)
     model, optimizer, backward = prepared(kind)
-    with DistributedMonitor(model, every_n_steps=5, when_busy="wait") as monitor:
+    with DistributedMonitor(model, every_n_steps=5, deterministic=True) as monitor:
         train(model, optimizer, backward, monitor)
     assert monitor.history.steps == [0, 5, 10, 12]
     assert [layer.name for layer in monitor.history[-1]] == ["0", "2"]
@@ -72,9 +72,9 @@ def test_a_loop_is_watched_under_the_names_of_the_bare_model_and_is_not_changed(
 
 def test_a_loop_goes_on_from_a_checkpoint() -> None:
     model, optimizer, backward = prepared("torch")
-    with DistributedMonitor(model, every_n_steps=5, when_busy="wait") as first:
+    with DistributedMonitor(model, every_n_steps=5, deterministic=True) as first:
         train(model, optimizer, backward, first)
-    second = DistributedMonitor(model, every_n_steps=5, when_busy="wait")
+    second = DistributedMonitor(model, every_n_steps=5, deterministic=True)
     second.load_state_dict(first.state_dict())
     with second:
         assert second.published == first.published
@@ -91,7 +91,7 @@ class Third:
 
 def test_a_rule_of_ones_own_ends_the_loop() -> None:
     model, optimizer, backward = prepared("torch")
-    monitor = DistributedMonitor(model, every_n_steps=5, when_busy="wait", randomize=False)
+    monitor = DistributedMonitor(model, every_n_steps=5, deterministic=True, randomize=False)
     monitor.attach("stop", Third())
     with monitor:
         for step in range(1, 60):

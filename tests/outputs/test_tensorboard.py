@@ -165,7 +165,7 @@ def test_another_writer_gets_its_scalars_through_add_scalar():
 @pytest.mark.timeout(60)
 def test_a_run_with_a_monitor_has_strictly_increasing_steps_in_every_tag(tmp_path):
     weights = {"fc": np.random.default_rng(0).standard_normal((80, 60))}
-    with ww.Monitor(weights, every_n_steps=2, log_dir=tmp_path, when_busy="wait", figures=False) as monitor:
+    with ww.Monitor(weights, every_n_steps=2, log_dir=tmp_path, deterministic=True, figures=False) as monitor:
         for step in range(1, 8):
             monitor.step(step)
     events = scalar_events(tmp_path / "ww")
@@ -296,7 +296,7 @@ def test_a_worker_without_matplotlib_costs_one_line_and_the_pictures(tmp_path, m
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "matplotlib.py").write_text("raise ImportError('no matplotlib')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hidden"))
-    monitor = run(tmp_path, when_busy="wait")
+    monitor = run(tmp_path, deterministic=True)
     read = everything(tmp_path / "ww")
     assert not read.Tags()["images"]
     assert len(read.Scalars("ww/alpha")) == len(monitor.history) == 4

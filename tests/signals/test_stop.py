@@ -140,7 +140,7 @@ def fresh():
 @pytest.mark.parametrize(("executor", "told"), [("sync", 50), ("process", 60)])
 def test_a_loop_is_told_at_a_snapshot_step_why_and_when(executor, told):
     weights = fresh()
-    monitor = ww.Monitor(weights, every_n_steps=10, executor=executor, when_busy="wait")
+    monitor = ww.Monitor(weights, every_n_steps=10, executor=executor, deterministic=True)
     monitor.attach("stop", EarlyStopping(rules=["traps"], patience=3))
     with monitor:
         assert train(monitor, weights, 200) == told

@@ -344,7 +344,7 @@ def test_a_run_with_a_monitor():
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(60, 60) for _ in range(4)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    monitor = ww.Monitor(model, every_n_steps=3, when_busy="wait", randomize=False)
+    monitor = ww.Monitor(model, every_n_steps=3, deterministic=True, randomize=False)
     handle = layerwise(optimizer, source=monitor, ramp_steps=0)
     used = []
     with monitor, handle:

@@ -9,6 +9,7 @@ import pytest
 from processes import no_worker_left
 
 import ww_callbacks as ww
+from ww_callbacks.engine import Limits
 from ww_callbacks.worker.pool import ThreadPool
 
 pytestmark = pytest.mark.timeout(100)
@@ -22,7 +23,7 @@ def weights():
 def run(executor, steps=3, **arguments):
     """A training loop that changes the weights at each step."""
     model = weights()
-    with ww.Monitor(model, executor=executor, every_n_steps=1, when_busy="wait", **arguments) as monitor:
+    with ww.Monitor(model, executor=executor, every_n_steps=1, deterministic=True, **arguments) as monitor:
         for step in range(1, steps + 1):
             model["fc"] *= 1.5
             monitor.step(step)
@@ -93,12 +94,14 @@ def test_users_thread_pool_gives_the_same_results(expected):
         assert rows(run(pool)) == expected
 
 
-def test_hanging_executor_is_given_up():
+def test_hanging_executor_is_given_up(monkeypatch):
     class Silent(Executor):
         def submit(self, fn, /, *args, **kwargs):
             return Future()
 
-    monitor = ww.Monitor(weights(), executor=Silent(), every_n_steps=1, layer_timeout=0.2, drain_timeout=0.5)
+    limits = Limits(executor=Silent(), layer_timeout=0.2)
+    monkeypatch.setattr(ww.Monitor, "limits", lambda self: limits)
+    monitor = ww.Monitor(weights(), every_n_steps=1, timeout=0.5)
     monitor.start()
     time.sleep(0.3)
     with pytest.warns(RuntimeWarning, match=r"no result within 0\.2 s"):

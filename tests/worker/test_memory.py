@@ -58,7 +58,7 @@ logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stdo
 import numpy as np
 import ww_callbacks as ww
 model = {{"fc": np.random.default_rng(0).standard_normal((400, 400))}}
-with ww.Monitor(model, every_n_steps=1, when_busy="wait") as monitor:
+with ww.Monitor(model, every_n_steps=1, deterministic=True) as monitor:
     for step in (1, 2):
         model["fc"] *= 2
         monitor.step(step)

@@ -1,13 +1,11 @@
 """Analysis of one layer: from stored weights and settings to a LayerReport."""
 
-from ww_callbacks.analysis.control_cache import Controls
 from ww_callbacks.analysis.layer import analyze_layer, conv_factor
 from ww_callbacks.analysis.settings import ConvScale, Fit, Interval, Settings
 from ww_callbacks.analysis.spec import Axes, LayerSpec, as_matrices
 
 __all__ = [
     "Axes",
-    "Controls",
     "ConvScale",
     "Fit",
     "Interval",

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks import spectra
-from ww_callbacks.analysis.control_cache import Controls
 from ww_callbacks.analysis.settings import Settings
 from ww_callbacks.analysis.spec import LayerSpec, arranged, as_numbers
 from ww_callbacks.analysis.tail import tail_columns
@@ -26,13 +25,7 @@ MAX_SVD_SIDE = 512
 """Up to this size, the rank of a layer that appears rank-deficient is computed from singular values."""
 
 
-def analyze_layer(
-    spec: LayerSpec,
-    stored: NDArray[Any],
-    settings: Settings,
-    step: int | None = None,
-    controls: Controls | None = None,
-) -> LayerReport:
+def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, step: int | None = None) -> LayerReport:
     """Analyse one layer.
 
     Args:
@@ -40,7 +33,6 @@ def analyze_layer(
         stored: the weights, of ``spec.shape`` and ``spec.storage_dtype``. They are not modified.
         settings: analysis settings.
         step: number of finished optimizer steps, recorded in the report.
-        controls: cache of the layer's shuffled control; None to compute it.
 
     Returns:
         The report. If the weights cannot be analysed, its status is "skipped" or "failed" and it has a reason. No
@@ -74,9 +66,7 @@ def analyze_layer(
         return LayerReport(**shape, status="skipped", reason="all weights are zero")
     with np.errstate(all="ignore"):
         matrices = arranged(spec, numbers)
-        return LayerReport(
-            **shape, **_spectral_columns(spec, matrices, largest, settings, controls or Controls(), step)
-        )
+        return LayerReport(**shape, **_spectral_columns(spec, matrices, largest, settings))
 
 
 def conv_factor(spec: LayerSpec, settings: Settings) -> float:
@@ -86,14 +76,7 @@ def conv_factor(spec: LayerSpec, settings: Settings) -> float:
     return {"weightwatcher": 0.5, "paper": spec.matrix_shape[0] / 2, "none": 1.0}[settings.conv_scale]
 
 
-def _spectral_columns(
-    spec: LayerSpec,
-    matrices: NDArray[Any],
-    largest: float,
-    settings: Settings,
-    controls: Controls,
-    step: int | None,
-) -> dict[str, Any]:
+def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, settings: Settings) -> dict[str, Any]:
     _, rows, columns = matrices.shape
     factor = conv_factor(spec, settings)
     try:
@@ -110,10 +93,8 @@ def _spectral_columns(
     result |= _bulk_columns(values, rows, columns)
     control = None
     if settings.randomize:
-        control, control_step = controls.control(
-            matrices, seed=settings.seed, variances=variances, largest=largest, step=step
-        )
-        result |= _control_columns(control, values, factor, tolerance) | {"control_step": control_step}
+        control = spectra.shuffled_control(matrices, seed=settings.seed, variances=variances, largest=largest)
+        result |= _control_columns(control, values, factor, tolerance)
     positive = values[values > tolerance]
     result["histogram"] = _histogram(positive, None if control is None else control.values * factor, tolerance)
     reason = _no_fit_reason(positive, len(values), _precision(spec.dtype, settings))

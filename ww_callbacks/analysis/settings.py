@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -30,9 +29,6 @@ class Settings:
         gof: compute the goodness of fit, ``gof_pvalue``. It costs 200 fits per layer.
         compare: compare the power law with an exponential, a log-normal and a truncated power law.
         spectrum: include all eigenvalues in the report.
-        reuse_control: how far the distribution of a layer's elements may move, in standard deviations, before its
-            shuffled control is computed again (:func:`ww_callbacks.analysis.control_cache.moved`); 0 for a new one
-            each time.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -48,7 +44,6 @@ class Settings:
     gof: bool = False
     compare: bool = False
     spectrum: bool = False
-    reuse_control: float = 0.0
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -63,10 +58,6 @@ class Settings:
             raise TypeError(f"seed: expected an integer, got {self.seed!r}")
         if self.seed < 0:
             raise ValueError(f"seed: expected at least 0, got {self.seed}")
-        if isinstance(self.reuse_control, bool) or not isinstance(self.reuse_control, (int, float)):
-            raise TypeError(f"reuse_control: expected a number of standard deviations, got {self.reuse_control!r}")
-        if not 0 <= self.reuse_control < math.inf:
-            raise ValueError(f"reuse_control: expected at least 0 standard deviations, got {self.reuse_control!r}")
         if (self.interval, self.fit) == ("bootstrap", "TPL"):
             raise ValueError('interval: "bootstrap" requires fit="PL"')
 

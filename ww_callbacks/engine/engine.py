@@ -73,7 +73,7 @@ class Engine:
         """Allocate memory and executors for these layers; pending snapshots are dropped.
 
         Raises:
-            MemoryError: the copies need more than ``max_bytes``, or more memory than is available.
+            MemoryError: the copies need more memory than is available.
         """
         self.close()
         self._resources = Resources(_specs(layers), self._limits)

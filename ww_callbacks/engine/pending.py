@@ -22,13 +22,11 @@ class Known:
         report: its latest one.
         digest: of the weights that the report is about; empty if the analysis failed.
         change: how much the layer changed per step before this report.
-        control: its shuffled control, if it is kept.
     """
 
     report: LayerReport
     digest: str = ""
     change: float = 0.0
-    control: Message | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class Awaited:
         report = read_answer(answer, spec, step, before)
         digest = str(answer.get("digest", ""))
         change = change_per_step(before, report) if before is not None else 0.0
-        return Known(report, digest, change, answer.get("control", self.known.control if self.known else None))
+        return Known(report, digest, change)
 
 
 @dataclass(slots=True)

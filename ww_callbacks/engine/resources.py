@@ -30,7 +30,6 @@ class Limits:
         slots: snapshots that can be pending at the same time.
         layer_timeout: seconds that the analysis of one layer may take.
         budget: limit of the CPU time of the analysis; None to analyse all layers at each snapshot.
-        max_bytes: limit of the memory for the copies; None for no limit.
     """
 
     executor: str | Executor = "process"
@@ -38,7 +37,6 @@ class Limits:
     slots: int = 2
     layer_timeout: float = 600.0
     budget: Budget | None = None
-    max_bytes: int | None = None
 
 
 class Resources:
@@ -49,7 +47,7 @@ class Resources:
         limits: what may be used.
 
     Raises:
-        MemoryError: the copies need more than ``max_bytes``, or more memory than is available.
+        MemoryError: the copies need more memory than is available.
     """
 
     def __init__(self, specs: Sequence[LayerSpec], limits: Limits) -> None:
@@ -87,8 +85,7 @@ class Resources:
         awaited = {}
         for index in (index for index in self._order if index in set(chosen)):
             known = self.known.get(index)
-            kept = (known.digest, known.control) if known is not None else ("", None)
-            task = make_task(self.specs[index], settings, step, *kept)
+            task = make_task(self.specs[index], settings, step, known.digest if known is not None else "")
             future = self.executor.submit(run_task, task, self.buffer.array(slot, index))
             awaited[index] = Awaited(future, known, self.costs[index])
         return awaited
@@ -129,22 +126,11 @@ class Resources:
 def slot_bytes(layers: Sequence[int], limits: Limits) -> int:
     """Size of one slot in bytes: all layers, or with a budget the layers of one turn.
 
-    Raises:
-        MemoryError: the slots need more than ``max_bytes``.
-
     Example:
         >>> slot_bytes([2**20] * 3, Limits())
         3145728
         >>> slot_bytes([2**28] * 100, Limits(budget=Budget(share=0.05))) == 2**28
         True
     """
-    need = sum(layers) if limits.budget is None else min(sum(layers), max(*layers, ROTATION_BYTES))
-    allowed = need if limits.max_bytes is None else limits.max_bytes // limits.slots
-    if limits.budget is not None and allowed >= max(layers):
-        need = min(need, allowed)
-    if need > allowed:
-        raise MemoryError(
-            f"max_bytes: {limits.slots} copies of the analysed weights need {limits.slots * need} bytes, allowed are "
-            f"{limits.max_bytes}; raise max_bytes, use fewer slots, analyse fewer layers (layers=) or set a budget"
-        )
-    return need
+    need = sum(layers)
+    return need if limits.budget is None else min(need, max(*layers, ROTATION_BYTES))

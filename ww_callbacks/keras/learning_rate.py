@@ -55,7 +55,7 @@ class LayerwiseLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
         >>> from ww_callbacks.keras import layerwise
         >>> model = keras.Sequential([keras.Input((60,)), *(keras.layers.Dense(60) for _ in range(4))])
         >>> model.compile(layerwise(keras.optimizers.SGD(0.01)), loss="mse")
-        >>> monitor = SpectralMonitor(every_n_steps=2, when_busy="wait")
+        >>> monitor = SpectralMonitor(every_n_steps=2, deterministic=True)
         >>> x = np.random.default_rng(0).standard_normal((64, 60))
         >>> callbacks = [monitor, LayerwiseLearningRate(apply=True)]
         >>> history = model.fit(x, x, batch_size=8, callbacks=callbacks, verbose=0)

@@ -39,7 +39,7 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
     them when they stand after this callback in the list.
 
     The logs of an epoch hold what was known at its last snapshot step. The end of the first epoch waits for the first
-    result (at most ``drain_timeout`` seconds), so that every epoch has the same keys.
+    result (at most ``timeout`` seconds), so that every epoch has the same keys.
 
     Batches are not observed at their end, so that Keras keeps its asynchronous dispatch. On JAX the model's state is
     fetched once per snapshot and at no other batch.

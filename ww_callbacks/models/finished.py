@@ -12,14 +12,13 @@ from ww_callbacks.models.baseline import distances, layers_in_both
 from ww_callbacks.models.run import run_layers
 from ww_callbacks.report import Report
 from ww_callbacks.spectra import Precision
-from ww_callbacks.weights import MAX_ROWS, Split, find_layers, select_layers
+from ww_callbacks.weights import Split, find_layers, select_layers
 
 
 def analyze(
     model: Any,
     *,
     layers: Sequence[str] | None = None,
-    max_rows: int = MAX_ROWS,
     split: Split | None = None,
     conv_scale: ConvScale = "weightwatcher",
     randomize: bool = True,
@@ -42,7 +41,6 @@ def analyze(
         model: a torch module, a Keras model, a mapping name → array (two-dimensional a matrix, four-dimensional a
             convolution kernel in torch's order), or the path of a weights file or of a folder with one.
         layers: patterns of layers to keep, ``"!pattern"`` to leave out; None for all.
-        max_rows: embeddings with more rows are skipped with the reason.
         split: fused projections, pattern → number of equal parts or the size of each, such as ``{"*.qkv": 3}``.
         conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" (number of kernel
             positions / 2) or "none".
@@ -79,16 +77,15 @@ def analyze(
         ['ok', 'skipped']
     """
     check_patterns("layers", layers)
-    check_count("max_rows", max_rows)
     check_sizes("split", split)
     settings = Settings(conv_scale, randomize, precision, interval, fit, seed, gof, compare, spectrum)
     check_count("workers", workers, least=0)
     check_flag("progress", progress)
     run = partial(run_layers, settings=settings, workers=workers, progress=progress)
-    chosen = select_layers(find_layers(model, max_rows, split), layers)
+    chosen = select_layers(find_layers(model, split=split), layers)
     if baseline is None or isinstance(baseline, Report):
         report = Report.of(run(chosen))
         return report if baseline is None else report.against(baseline)
-    before = layers_in_both(chosen, find_layers(baseline, max_rows, split))
+    before = layers_in_both(chosen, find_layers(baseline, split=split))
     moved = distances(chosen, before)
     return Report.of(run(chosen)).against(Report.of(run(before, title="baseline")), moved)

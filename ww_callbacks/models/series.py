@@ -14,7 +14,7 @@ from ww_callbacks.models.controls import rescaled, shuffled_layer
 from ww_callbacks.models.run import run_layers
 from ww_callbacks.report import Comparison, Report
 from ww_callbacks.spectra import Precision
-from ww_callbacks.weights import MAX_ROWS, Layer, find_layers, select_layers
+from ww_callbacks.weights import Layer, find_layers, select_layers
 
 
 def compare(
@@ -22,7 +22,6 @@ def compare(
     *,
     quality: Mapping[str, float] | None = None,
     layers: Sequence[str] | None = None,
-    max_rows: int = MAX_ROWS,
     conv_scale: ConvScale = "weightwatcher",
     randomize: bool = True,
     precision: Precision = "float64",
@@ -41,7 +40,6 @@ def compare(
         models: name → torch module, Keras model, mapping name → array, or the path of a weights file.
         quality: name → test accuracy, error or any other number; models without one are left out of the correlations.
         layers: patterns of layers to keep, ``"!pattern"`` to leave out; each has to match in every model.
-        max_rows: embeddings with more rows are skipped with the reason.
         conv_scale: factor on the eigenvalues of convolutions, as in :func:`ww_callbacks.analyze`.
         randomize: compare each layer with a shuffled copy of itself in the reports; the correlations of the shuffled
             weights do not depend on it.
@@ -71,13 +69,12 @@ def compare(
         raise ValueError("models: expected at least one model, got none")
     quality = {} if quality is None else _checked(quality, models)
     check_patterns("layers", layers)
-    check_count("max_rows", max_rows)
     check_count("workers", workers, least=0)
     check_flag("progress", progress)
     settings = Settings(conv_scale=conv_scale, randomize=randomize, precision=precision, seed=seed)
     reports, shuffled, scaled = {}, {}, {}
     for name, model in models.items():
-        chosen = select_layers(find_layers(model, max_rows), layers)
+        chosen = select_layers(find_layers(model), layers)
         reports[name] = Report.of(run_layers(chosen, settings, workers=workers, progress=progress, title=name))
         if name in quality:
             alone = replace(settings, randomize=False)

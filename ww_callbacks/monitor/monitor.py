@@ -26,7 +26,7 @@ from ww_callbacks.signals.stop import stop_message
 from ww_callbacks.weights import Layer, find_layers, select_layers
 
 PICTURES_TIMEOUT = 10.0
-"""Seconds that the end of a run waits for pictures, within ``drain_timeout``."""
+"""Seconds that the end of a run waits for pictures, within ``timeout``."""
 
 _log = logging.getLogger("ww_callbacks")
 
@@ -107,7 +107,7 @@ class Monitor(Options):
             >>> import numpy as np
             >>> import ww_callbacks as ww
             >>> weights = {"fc": np.random.default_rng(0).standard_normal((100, 60))}
-            >>> with ww.Monitor(weights, every_n_steps=10, when_busy="wait") as monitor:
+            >>> with ww.Monitor(weights, every_n_steps=10, deterministic=True) as monitor:
             ...     monitor.step(10)
             >>> second = ww.Monitor(weights, every_n_steps=10)
             >>> second.load_state_dict(monitor.state_dict())
@@ -153,7 +153,7 @@ class Monitor(Options):
         if self.every_n_steps is not None and crosses(last, step, self.every_n_steps):
             self.snapshot(step)
         elif self._engine.pending:
-            self._safely(self._collect if self.when_busy == "skip" else self._engine.submit)
+            self._safely(self._engine.submit if self.deterministic else self._collect)
 
     def is_due(self, step: int) -> bool:
         """Whether :meth:`step` would take a snapshot.
@@ -299,23 +299,23 @@ class Monitor(Options):
         if self._last_step is None or step > self._last_step:
             self._last_step = step
         if self._last_snapshot is None or step > self._last_snapshot:
-            patience = self.drain_timeout if self.when_busy == "wait" else 0.0
+            patience = self.timeout if self.deterministic else 0.0
             self._safely(lambda: self._snapshot(step, patience))
 
     def wait_for_first(self) -> bool:
-        """Wait until the first results are published, at most ``drain_timeout`` seconds.
+        """Wait until the first results are published, at most ``timeout`` seconds.
 
         Returns:
             Whether there are any.
         """
         if not len(self.history) and self._engine.pending and not self._closed:
-            self._safely(lambda: self._collect(1, self.drain_timeout))
+            self._safely(lambda: self._collect(1, self.timeout))
         if not self.published.reports:  # they may have come in since the last snapshot step
             self._publisher.update(self._last_step)
         return len(self.history) > 0
 
     def finish(self, step: int | None = None) -> None:
-        """Take a last snapshot, wait for all results (at most ``drain_timeout`` seconds), publish them and close.
+        """Take a last snapshot, wait for all results (at most ``timeout`` seconds), publish them and close.
 
         Args:
             step: number of finished optimizer steps; None for that of the last call of :meth:`step`.
@@ -324,14 +324,14 @@ class Monitor(Options):
             return
         step = self._last_step if step is None else int(step)
         self._last_step = step
-        end = time.monotonic() + self.drain_timeout
+        end = time.monotonic() + self.timeout
         if step is not None and (self._last_snapshot is None or step > self._last_snapshot):
             self._safely(lambda: self._snapshot(step, end - time.monotonic()))
         self._safely(lambda: self._collect(self._engine.pending, end - time.monotonic(), bar=True))
         self._safely(lambda: self._publisher.finish(min(end, time.monotonic() + PICTURES_TIMEOUT)))
         self._publisher.update(self._last_step)
         if self._engine.pending and not self._closed:
-            warn(f"{self._engine.pending} snapshots were not analysed within {self.drain_timeout:g} s")
+            warn(f"{self._engine.pending} snapshots were not analysed within {self.timeout:g} s")
         self.close()
 
     def close(self) -> None:
@@ -358,7 +358,7 @@ class Monitor(Options):
 
     def _check_model(self) -> None:
         """Unknown models and misspelt patterns are the user's errors: they are told before training begins."""
-        found = find_layers(self.model, self.max_rows, self.split)
+        found = find_layers(self.model, split=self.split)
         select_layers(found, self.layers)
         logged_layers(found, self.log_every_layer)
         drawn_layers(found, self.figures)
@@ -370,12 +370,12 @@ class Monitor(Options):
         if self._engine.is_full:
             self._missed = self._missed.at(step, "skipped")
             return
-        layers = select_layers(find_layers(self.model, self.max_rows, self.split), self.layers)
+        layers = select_layers(find_layers(self.model, split=self.split), self.layers)
         if all(layer.spec is None for layer in layers):
             self._warn_empty(layers)
             return
         if not self._engine.fits(layers):  # the first ones, or layers initialised late or replaced
-            self._collect(self._engine.pending, self.drain_timeout)
+            self._collect(self._engine.pending, self.timeout)
             self._engine.renew(layers)
             self._publisher.choose_layers(layers)
         if not self._engine.is_affordable():

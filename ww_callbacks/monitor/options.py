@@ -14,6 +14,7 @@ from ww_callbacks.checks import (
     check_choice,
     check_count,
     check_executor,
+    check_flag,
     check_patterns,
     check_places,
     check_seconds,
@@ -25,7 +26,6 @@ from ww_callbacks.outputs.output import Output
 from ww_callbacks.report import Report
 from ww_callbacks.spectra import Precision
 
-WhenBusy = Literal["skip", "wait"]
 OnError = Literal["warn", "raise"]
 Split = Mapping[str, int | Sequence[int]]
 LogEveryLayer = bool | str | Sequence[str]
@@ -57,12 +57,11 @@ class Options:
             which blocks training), or a ``concurrent.futures.Executor`` such as that of a Dask cluster, which is not
             shut down.
         workers: number of worker processes or threads; ignored for an external executor.
-        when_busy: what to do with a snapshot when no slot is free: "skip" (and count) it, or "wait". With "wait", each
-            snapshot first collects the results of the one before and nothing is collected in between, so the results
-            known at a step depend on the step alone.
+        deterministic: make the results known at a step depend on the step alone: training waits at each snapshot for
+            the results of the one before. By default, training does not wait: results arrive when they are ready, and
+            a snapshot is skipped (and counted) while two others are pending.
         split: how to split fused projections: pattern → number of equal parts or list of sizes, such as
             ``{"*.qkv": 3}``.
-        max_rows: embeddings with more rows are skipped.
         conv_scale: scale of convolution eigenvalues, see :class:`ww_callbacks.analysis.Settings`.
         randomize: compare each layer with a shuffled copy of itself to find correlation traps.
         precision: "float64", or "float32", which takes two thirds of the time with a small, estimated error of alpha.
@@ -70,14 +69,7 @@ class Options:
             spectra).
         fit: "PL" (power law) or "TPL" (truncated power law).
         seed: seed of the shuffle and of all resampling.
-        slots: number of copies of the analysed weights held at the same time.
-        reuse_control: how far the distribution of a layer's elements may move, in standard deviations, before its
-            shuffled control is computed anew, such as 0.02; 0 for a new one at each snapshot. The column
-            ``control_step`` says how old it is.
-        max_bytes: memory limit for the copies; monitoring stops with a warning if they need more. None for no limit.
-        layer_timeout: seconds that the analysis of one layer may take, as CPU time, or as wall-clock time if the
-            process is idle.
-        drain_timeout: seconds to wait for pending results at the end, and for a slot if ``when_busy="wait"``.
+        timeout: seconds to wait for pending results at the end, and at each snapshot if ``deterministic``.
         on_error: "warn" once and stop monitoring, or "raise".
 
     Raises:
@@ -96,20 +88,15 @@ class Options:
     budget: float | str | None = None
     executor: str | Executor = "process"
     workers: int = 1
-    when_busy: WhenBusy = "skip"
+    deterministic: bool = False
     split: Split | None = None
-    max_rows: int = 50_000
     conv_scale: ConvScale = "weightwatcher"
     randomize: bool = True
     precision: Precision = "float64"
     interval: Interval = "asymptotic"
     fit: Fit = "PL"
     seed: int = 0
-    slots: int = 2
-    reuse_control: float = 0.0
-    max_bytes: int | None = None
-    layer_timeout: float = 600.0
-    drain_timeout: float = 60.0
+    timeout: float = 60.0
     on_error: OnError = "warn"
 
     def __post_init__(self) -> None:
@@ -128,33 +115,21 @@ class Options:
         check_callable("on_result", self.on_result)
         check_executor("executor", self.executor)
         check_count("workers", self.workers)
-        check_choice("when_busy", self.when_busy, ("skip", "wait"))
-        check_count("slots", self.slots)
-        if self.max_bytes is not None:
-            check_count("max_bytes", self.max_bytes)
-        check_count("max_rows", self.max_rows)
+        check_flag("deterministic", self.deterministic)
         check_sizes("split", self.split)
-        check_seconds("layer_timeout", self.layer_timeout)
-        check_seconds("drain_timeout", self.drain_timeout)
+        check_seconds("timeout", self.timeout)
         check_choice("on_error", self.on_error, ("warn", "raise"))
         self.settings()
         self.limits()
 
     def settings(self) -> Settings:
         """How single layers are analysed."""
-        names = ("conv_scale", "randomize", "precision", "interval", "fit", "seed", "reuse_control")
+        names = ("conv_scale", "randomize", "precision", "interval", "fit", "seed")
         return Settings(**{name: getattr(self, name) for name in names})
 
     def limits(self) -> Limits:
         """The resources that the analysis may use."""
-        return Limits(
-            executor=self.executor,
-            workers=self.workers,
-            slots=self.slots,
-            layer_timeout=self.layer_timeout,
-            budget=parse_budget(self.budget),
-            max_bytes=self.max_bytes,
-        )
+        return Limits(executor=self.executor, workers=self.workers, budget=parse_budget(self.budget))
 
     def as_arguments(self) -> dict[str, Any]:
         """The shared options as keyword arguments of Monitor."""

@@ -118,7 +118,6 @@ class LayerReport:
     trap_pvalue: float | None = column(
         "p-value of max_rand_eval without traps; an upper bound for small or thin layers"
     )
-    control_step: int | None = column("step of the shuffled weights; earlier than step if a control was reused")
     detX_num: int | None = column("number of the largest eigenvalues whose product is 1 at mean 1")
     ERG_gap: int | None = column("detX_num - num_pl_spikes")
     Lambda: float | None = column('rate of the exponential cut-off (fit "TPL")', scaling="inverse")

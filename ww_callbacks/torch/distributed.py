@@ -118,7 +118,7 @@ class DistributedMonitor(Options):
             self._between(self.monitor, step)
 
     def wait_for_first(self) -> None:
-        """Wait until the first results are published, at most ``drain_timeout`` seconds. Every rank calls it."""
+        """Wait until the first results are published, at most ``timeout`` seconds. Every rank calls it."""
         if not self.published.metrics:
             self._round(lambda monitor: monitor.wait_for_first())
 

@@ -149,7 +149,7 @@ def layerwise(
         >>> import ww_callbacks as ww
         >>> model = nn.Sequential(*(nn.Linear(60, 60) for _ in range(4)))
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> monitor = ww.Monitor(model, every_n_steps=5, when_busy="wait")
+        >>> monitor = ww.Monitor(model, every_n_steps=5, deterministic=True)
         >>> handle = layerwise(optimizer, source=monitor)
         >>> with monitor:
         ...     for step in range(1, 16):

@@ -24,7 +24,7 @@ def check_available(nbytes: int) -> None:
     if available is not None and nbytes > available:
         raise MemoryError(
             f"the snapshots need {nbytes / 2**20:.0f} MiB, but only {available / 2**20:.0f} MiB are available; "
-            f"analyse fewer layers (layers=) or use fewer slots"
+            "analyse fewer layers (layers=) or set a budget"
         )
 
 

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ww_callbacks.analysis import Controls, LayerSpec, Settings, analyze_layer
+from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
 from ww_callbacks.report import LayerReport
 from ww_callbacks.worker.protocol import Message
 
 
-def make_task(
-    spec: LayerSpec, settings: Settings, step: int | None, digest: str = "", control: Message | None = None
-) -> Message:
+def make_task(spec: LayerSpec, settings: Settings, step: int | None, digest: str = "") -> Message:
     """Create a task for :func:`run_task`.
 
     Args:
@@ -26,14 +24,12 @@ def make_task(
         settings: analysis settings.
         step: number of finished optimizer steps.
         digest: digest of the weights analysed last; unchanged weights are not analysed again.
-        control: shuffled control of an earlier answer, reused if ``settings`` allow it.
     """
     return {
         "spec": asdict(spec),
         "settings": settings.to_dict(),
         "step": step,
         "digest": digest,
-        "control": control if settings.reuse_control else None,
     }
 
 
@@ -45,9 +41,9 @@ def run_task(task: Message, stored: NDArray[Any]) -> Message:
         stored: the weights; they are not modified.
 
     Returns:
-        "report" (columns of a LayerReport), "digest" of the weights, and "control" if it is cached; or "unchanged" and
-        "digest" if the weights have the digest of the task; or "error", a description, if the analysis failed.
-        Additionally "cpu", the CPU time in seconds.
+        "report" (columns of a LayerReport) and "digest" of the weights; or "unchanged" and "digest" if the weights
+        have the digest of the task; or "error", a description, if the analysis failed. Additionally
+        "cpu", the CPU time in seconds.
 
     Example:
         >>> import numpy as np
@@ -83,9 +79,8 @@ def _analyze(task: Message, stored: NDArray[Any]) -> Message:
         return {"unchanged": True, "digest": found}
     spec = LayerSpec(**task["spec"])
     settings = Settings.from_dict(task["settings"])
-    controls = Controls(settings.reuse_control, task.get("control"))
-    report = analyze_layer(spec, stored, settings, task["step"], controls)
-    return {"report": report.to_dict(), "digest": found, "control": controls.kept}
+    report = analyze_layer(spec, stored, settings, task["step"])
+    return {"report": report.to_dict(), "digest": found}
 
 
 def weights_digest(stored: NDArray[Any]) -> str:

@@ -116,21 +116,21 @@ class Watched:
     def __init__(self, device, weights, monkeypatch, **arguments):
         staging = Staging(device)
 
-        def on_device(model, max_rows, split=None):
+        def on_device(model, split=None):
             return tuple(
                 dataclasses.replace(layer, send=lambda: staging.send(weights))
-                for layer in find_layers(model, max_rows, split)
+                for layer in find_layers(model, split=split)
             )
 
         monkeypatch.setattr("ww_callbacks.monitor.monitor.find_layers", on_device)
         self.monitor = ww.Monitor({"fc": weights}, executor="sync", every_n_steps=2, **arguments)
 
 
-@pytest.mark.parametrize("when_busy", ["skip", "wait"])
+@pytest.mark.parametrize("deterministic", [False, True])
 def test_a_snapshot_is_handed_over_at_a_later_step_and_its_report_is_of_its_own_step(
-    device, weights, monkeypatch, when_busy
+    device, weights, monkeypatch, deterministic
 ):
-    monitor = Watched(device, weights, monkeypatch, when_busy=when_busy).monitor
+    monitor = Watched(device, weights, monkeypatch, deterministic=deterministic).monitor
     expected = [ww.analyze({"fc": weights * 2.0**power})["fc"].norm for power in range(3)]
     monitor.start()
     for step in range(1, 5):
