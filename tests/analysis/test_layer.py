@@ -3,6 +3,7 @@ import math
 import subprocess
 import sys
 import warnings
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer, as_matrices
+from ww_callbacks.analysis import Axes, LayerSpec, Settings, analyze_layer, as_matrices
 from ww_callbacks.report import LayerReport, Report
 from ww_callbacks.spectra import eigenvalues, shuffled_control
 
@@ -296,3 +297,10 @@ def test_settings_survive_json():
     assert Settings.from_dict({}) == Settings()
     with pytest.raises(ValueError, match="colour"):
         Settings.from_dict({"colour": "red"})
+
+
+def test_axes_keep_their_names_in_a_message_to_the_worker() -> None:
+    spec = LayerSpec("conv", "Conv2d", (8, 4, 3, 3), "float32", Axes((2, 3), (0,), (1,)), is_conv=True)
+    received = LayerSpec(**json.loads(json.dumps(asdict(spec))))
+    assert received.axes == spec.axes
+    assert received.axes.outputs == (0,)
