@@ -3,7 +3,7 @@
     python benchmarks/sharded_memory.py
 
 Each case is a new training of a few steps under Lightning's ModelParallelStrategy. The peak is the kernel's VmHWM.
-Shared memory of the slots counts on the rank that maps it, which is the first. The other ranks are expected to hold at
+Shared memory of the copies counts on the rank that maps it, which is the first. The other ranks are expected to hold at
 most one whole layer. glibc keeps freed blocks below 32 MiB, so each case runs a second time with blocks of a MiB and
 more returned immediately; the second peak is the memory that is really needed.
 """
@@ -84,7 +84,7 @@ def measure(watched: bool, allocator: dict[str, str]) -> list[Any]:
 
 
 def main() -> None:
-    print(f"weights {LAYER * LAYERS:.0f} MiB in {LAYERS} layers of {LAYER:.1f} MiB, 1 slot")
+    print(f"weights {LAYER * LAYERS:.0f} MiB in {LAYERS} layers of {LAYER:.1f} MiB")
     for name, allocator in ALLOCATORS.items():
         alone, watched = measure(False, allocator), measure(True, allocator)
         print(f"{name}: snapshots analysed at steps {watched[0]['steps']}", flush=True)
