@@ -11,7 +11,8 @@ import keras
 
 from ww_callbacks.checks import check_choice, check_count, check_flag, warn
 from ww_callbacks.keras.copies import Copies
-from ww_callbacks.keras.monitor import SpectralMonitor, check_source, source_of
+from ww_callbacks.keras.follower import FollowerCallback
+from ww_callbacks.keras.monitor import SpectralMonitor
 from ww_callbacks.signals.rules import MIN_DELTA, PATIENCE, RuleName
 from ww_callbacks.signals.stalled import Mode
 from ww_callbacks.signals.stop import ACTIONS, DEFAULT_RULES, VERDICT, Action, EarlyStopping, stop_message
@@ -21,7 +22,7 @@ _log = logging.getLogger("ww_callbacks")
 
 
 @keras.saving.register_keras_serializable(package="ww_callbacks")
-class SpectralEarlyStopping(keras.callbacks.Callback):  # type: ignore[misc]
+class SpectralEarlyStopping(FollowerCallback):
     """Ends a training, or warns, when the spectra that a :class:`SpectralMonitor` finds say so.
 
     ``ww/stop/<rule>`` in TensorBoard and the logs is at every result how far a rule is towards a stop, 0 to 1. A
@@ -78,15 +79,14 @@ class SpectralEarlyStopping(keras.callbacks.Callback):  # type: ignore[misc]
         keep: int | None = None,
         source: SpectralMonitor | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(source)
         check_choice("mode", mode, ACTIONS)
         check_flag("restore_best_weights", restore_best_weights)
         if restore_best_weights and mode == "warn":
             raise ValueError('restore_best_weights: mode="warn" ends no training, so nothing is restored')
         if keep is not None:
             check_count("keep", keep)
-        check_source(source)
-        self._mode, self._restores, self._keep, self._given_source = mode, restore_best_weights, keep, source
+        self._mode, self._restores, self._keep = mode, restore_best_weights, keep
         self._signal = EarlyStopping(
             rules=rules,
             patience=patience,
@@ -96,7 +96,6 @@ class SpectralEarlyStopping(keras.callbacks.Callback):  # type: ignore[misc]
             and_monitor=and_monitor,
             and_mode=and_mode,
         )
-        self._source: SpectralMonitor | None = None
         self._copies = Copies(1)
         self._best: float | None = None
         self._has_complained = False
@@ -106,21 +105,21 @@ class SpectralEarlyStopping(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Forget an earlier training."""
+        super().on_train_begin(logs)
         rules = self._signal.rules
         count = 1 if rules.and_monitor is not None else self._keep or rules.patience + 2
-        self._source, self._copies, self._best, self._has_complained = None, Copies(count), None, False
+        self._copies, self._best, self._has_complained = Copies(count), None, False
         self.stopped_reason, self.stopped_step, self.restored_step = "", None, None
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Find the monitor, wherever it stands in the list."""
-        if self._source is None:
-            source = source_of(self, self._given_source)
-            found = find_layers(self._model)
-            if not any(layer.is_late for layer in found):
-                self._signal.rules.check_layers([layer.name for layer in found])
-            assert source.monitor is not None
-            source.monitor.attach(VERDICT, self._signal)
-            self._source = source
+    def named_signal(self) -> tuple[str, EarlyStopping]:
+        """The signal to attach, and its name."""
+        return VERDICT, self._signal
+
+    def check_model(self) -> None:
+        """Raise an error if a pattern matches no layer."""
+        found = find_layers(self._model)
+        if not any(layer.is_late for layer in found):
+            self._signal.rules.check_layers([layer.name for layer in found])
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Act on a verdict that has come."""
@@ -153,14 +152,9 @@ class SpectralEarlyStopping(keras.callbacks.Callback):  # type: ignore[misc]
         lists = {"rules": list(rules.rules), "layers": None if rules.layers is None else list(rules.layers)}
         return {name: getattr(rules, name) for name in names} | lists | own
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> SpectralEarlyStopping:
-        """The inverse of :meth:`get_config`."""
-        return cls(**config)
-
     def __getstate__(self) -> dict[str, Any]:
-        """Copies leave the training behind."""
-        return self.__dict__ | {"_source": None, "_copies": Copies(1)}
+        """Copies do not share the monitor and the weights."""
+        return super().__getstate__() | {"_copies": Copies(1)}
 
     def _act(self, source: SpectralMonitor) -> None:
         """Once a training: end it, or warn. Before that, keep the weights of a new snapshot."""

@@ -10,9 +10,10 @@ import keras
 
 from ww_callbacks.checks import check_flag, warn
 from ww_callbacks.keras.fit import nothing_to_end, when_left
+from ww_callbacks.keras.follower import FollowerCallback
 from ww_callbacks.keras.layers import owners_of, partners_of
 from ww_callbacks.keras.layerwise import OptimizerRatios, ratios_in, save_plainly
-from ww_callbacks.keras.monitor import SpectralMonitor, check_source, source_of
+from ww_callbacks.keras.monitor import SpectralMonitor
 from ww_callbacks.signals.learning_rate import LayerRatios, Quantity, ratios_at
 from ww_callbacks.signals.mappings import MappingName
 from ww_callbacks.signals.partners import holder_of, module_ratios
@@ -21,7 +22,7 @@ from ww_callbacks.weights import find_layers
 
 
 @keras.saving.register_keras_serializable(package="ww_callbacks")
-class LayerwiseLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
+class LayerwiseLearningRate(FollowerCallback):
     """Gives each layer a learning rate of its own, from the alphas that a :class:`SpectralMonitor` finds.
 
     By default it only tells: ``ww_layer/lr_ratio/…`` in TensorBoard is by what the rate of a layer would be
@@ -77,10 +78,9 @@ class LayerwiseLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
         quantity: Quantity = "learning_rate",
         source: SpectralMonitor | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(source)
         check_flag("apply", apply)
-        check_source(source)
-        self._apply, self._given_source = apply, source
+        self._apply = apply
         self._partners: dict[str, str] = {}  # known once the model is complete
         self._signal = LayerRatios(
             mapping=mapping,
@@ -93,27 +93,26 @@ class LayerwiseLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
             partners=self._partners,
         )
         self._ramp_steps, self._ramp = ramp_steps, Ramp(ramp_steps)
-        self._source: SpectralMonitor | None = None
         self._steering: Steering | None = None
         self._end_watch: Callable[[], None] = nothing_to_end
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Take hold of the optimizer."""
-        self._source, self._ramp = None, Ramp(self._ramp_steps)
+        super().on_train_begin(logs)
+        self._ramp = Ramp(self._ramp_steps)
         self._partners.clear()
         self._end()
         if self._apply:
             self._steering = Steering(self.model, self._signal.quantity)
             self._end_watch = when_left(sys._getframe(2), self.model, self._steering.reset)
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Find the monitor, wherever it stands in the list."""
-        if self._source is None:
-            source = source_of(self, self._given_source)
-            assert source.monitor is not None
-            _check_held(self.model, self._signal)
-            source.monitor.attach(self._signal.name, self._signal)
-            self._source = source
+    def named_signal(self) -> tuple[str, LayerRatios]:
+        """The signal to attach, and its name."""
+        return self._signal.name, self._signal
+
+    def check_model(self) -> None:
+        """Raise an error if a pattern matches no layer; warn of layers that are not trained."""
+        _check_held(self.model, self._signal)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Let the ratios of this step be at work."""
@@ -140,14 +139,9 @@ class LayerwiseLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
         plain = {"apply": self._apply, "ramp_steps": self._ramp_steps, "layers": layers}
         return plain | {name: getattr(self._signal, name) for name in names}
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> LayerwiseLearningRate:
-        """The inverse of :meth:`get_config`."""
-        return cls(**config)
-
     def __getstate__(self) -> dict[str, Any]:
-        """Copies leave the training behind."""
-        return self.__dict__ | {"_source": None, "_steering": None, "_end_watch": nothing_to_end}
+        """Copies do not share the monitor and the optimizer."""
+        return super().__getstate__() | {"_steering": None, "_end_watch": nothing_to_end}
 
     def _end(self) -> None:
         self._end_watch()

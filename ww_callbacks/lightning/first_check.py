@@ -1,6 +1,6 @@
-"""Who in a training checks one of our metrics, and when: that check must find a first result.
+"""Callbacks and schedulers that check one of our metrics: their first check must wait for the first result.
 
-All of it is known from the callbacks and schedulers of the trainer alone, so that every rank finds the same.
+The answers depend on the callbacks and schedulers of the trainer alone, so they are the same on every rank.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The loggers of a Trainer as places for results."""
+"""The loggers of a Trainer as outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ww_callbacks.report import Report
 
 
 class LoggerOutput:
-    """Any logger but TensorBoard: all metrics of a snapshot in one call.
+    """Any logger except TensorBoard: logs all metrics of a snapshot in one call.
 
     Args:
         logger: of a Trainer.
@@ -24,12 +24,12 @@ class LoggerOutput:
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Log one snapshot at its step."""
         values = dict(metrics)
-        if _is_a(self._logger, "NeptuneLogger"):  # it ignores steps, and results come late
+        if _is_a(self._logger, "NeptuneLogger"):  # it ignores the step, and results are late
             values["ww/step"] = float(report.step or 0)
         self._logger.log_metrics(values, step=report.step)
 
     def close(self) -> None:
-        """The logger stays open: it is the trainer's."""
+        """Do nothing: the trainer closes the logger."""
 
 
 def logger_outputs(trainer: Trainer) -> list[Output]:
@@ -46,5 +46,5 @@ def is_tensorboard(logger: object) -> bool:
 
 
 def _is_a(logger: object, name: str) -> bool:
-    """By the name of its class: there are two distributions of Lightning."""
+    """Compares class names, because there are two distributions of Lightning."""
     return any(cls.__name__ == name for cls in type(logger).__mro__)

@@ -1,9 +1,9 @@
-"""The callback that watches: snapshots by step or epoch, results to the loggers and the metrics of the Trainer."""
+"""The Lightning callback that monitors spectra: results go to the loggers and the metrics of the Trainer."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,9 @@ import torch
 
 from ww_callbacks.checks import check_flag, check_path, warn
 from ww_callbacks.lightning.base import Callback, Trainer, log
-from ww_callbacks.lightning.distributed import ranks_of, unsupported
+from ww_callbacks.lightning.distributed import TrainerMonitor, ranks_of, unsupported
 from ww_callbacks.lightning.first_check import anybody_checks, checkpoint_checks_batches, scheduler_checks_steps
-from ww_callbacks.lightning.loggers import is_tensorboard, logger_outputs
+from ww_callbacks.lightning.loggers import is_tensorboard
 from ww_callbacks.monitor import Monitor, Published, crosses
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.monitor.schedule import schedule
@@ -21,7 +21,6 @@ from ww_callbacks.outputs.jsonl import FILE_NAME
 from ww_callbacks.report import History
 from ww_callbacks.report.keys import ALPHA
 from ww_callbacks.signals.signal import Signal
-from ww_callbacks.torch.ranks import on_first_rank
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule
@@ -29,25 +28,21 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, eq=False)
 class SpectralMonitor(Options, Callback):
-    """Watches the spectra of a model's weights while it trains.
+    """Monitors the spectra of a model's weights during training.
 
     A snapshot of the weights is taken at the start of training (the baseline), whenever ``trainer.global_step``
     reaches or passes a multiple of ``every_n_steps``, and at the end. A worker process analyses it; the results go to
     all loggers of the trainer at the step they belong to, in order. TensorBoard gets them through the logger's own
     writer. The means are in ``trainer.callback_metrics`` ("ww/alpha" and so on), which changes at snapshot steps
     and at the end of training only, so ``EarlyStopping(monitor="ww/alpha", mode="min")`` and
-    ``ModelCheckpoint(monitor="ww/alpha")`` work. Where a callback monitors such a key, its first check waits for
-    the first result.
+    ``ModelCheckpoint(monitor="ww/alpha")`` work. If a callback monitors such a key, its first check waits for the
+    first result.
 
-    With several ranks the first one watches, and tells the others what is published by one broadcast at each snapshot
-    step, so that all ranks have the same ``callback_metrics`` and :attr:`published` at each step. All ranks need the
-    same list of callbacks. Under ``ModelParallelStrategy`` (FSDP2, tensor parallelism) all ranks gather each layer
-    when it is copied, one at a time, and only the first one keeps it. ``FSDPStrategy`` (FSDP1) and DeepSpeed's ZeRO
-    stage 3 are not supported: a warning says so, and training continues.
-
-    Attributes:
-        monitor: the monitor of the current or last training, on the first rank only.
-        published: metrics and verdicts of attached signals as of the last snapshot step, the same on every rank.
+    With several ranks, the first one monitors the weights. At each snapshot step it sends what is published to the
+    others by one broadcast, so that all ranks have the same ``callback_metrics`` and :attr:`published` at each step.
+    All ranks need the same list of callbacks. With ``ModelParallelStrategy`` (FSDP2, tensor parallelism) all ranks
+    gather each layer when it is copied, one at a time, and only the first rank keeps it. ``FSDPStrategy`` (FSDP1) and
+    DeepSpeed's ZeRO stage 3 are not supported: the callback issues a warning, and training continues.
 
     Args:
         every_n_steps: optimizer steps between snapshots; 200 if neither this nor ``every_n_epochs`` is given.
@@ -59,7 +54,7 @@ class SpectralMonitor(Options, Callback):
     All other arguments are those of :class:`ww_callbacks.monitor.options.Options`.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument has the wrong type.
         ValueError: an argument has a value that is not allowed; at the start of training: a pattern matches no layer.
 
     Example:
@@ -75,14 +70,22 @@ class SpectralMonitor(Options, Callback):
         self.every_n_steps = schedule(self.every_n_steps, self.every_n_epochs)
         super().__post_init__()
         check_flag("prog_bar", self.prog_bar)
-        self.monitor: Monitor | None = None
-        self.published = Published()
+        self._distributed: TrainerMonitor | None = None
+        self._passed_on: Published | None = None
         self._signals: dict[str, Signal] = {}
         self._is_watching = False
         self._awaits_first = False
-        self._step = 0
-        self._late_error: Exception | None = None
         self._restored: Mapping[str, Any] = {}
+
+    @property
+    def monitor(self) -> Monitor | None:
+        """The monitor of the current or last training, on the first rank only."""
+        return self._distributed.monitor if self._distributed is not None else None
+
+    @property
+    def published(self) -> Published:
+        """Metrics and verdicts as of the last snapshot step, the same on every rank."""
+        return self._distributed.published if self._distributed is not None else Published()
 
     @property
     def history(self) -> History:
@@ -92,11 +95,11 @@ class SpectralMonitor(Options, Callback):
     def attach(self, name: str, signal: Signal) -> None:
         """Let a signal judge the history after each report, in this training and later ones.
 
-        Call it on every rank, in ``setup``. The verdict is then found, on every rank, in ``published.verdicts``.
+        Call it on every rank, in ``setup``. The verdict is then in ``published.verdicts``, on every rank.
 
         Args:
             name: of the verdict.
-            signal: what judges.
+            signal: judges the history.
 
         Raises:
             ValueError: another signal has that name.
@@ -113,47 +116,55 @@ class SpectralMonitor(Options, Callback):
         if reason := unsupported(trainer.strategy):
             warn(f"no spectra in this training: {reason}")
             return
-        self._is_watching, self.published = True, Published()
         self._awaits_first = anybody_checks(trainer)
-        self._step = trainer.global_step
-        jsonl = self._jsonl_path(trainer)  # which asks the other ranks
-        self._round(trainer, lambda: self._start(trainer, pl_module, jsonl))
+        jsonl = self._jsonl_path(trainer)  # a collective call
+        step = trainer.global_step
+        self._distributed = TrainerMonitor(
+            pl_module,
+            ranks=ranks_of(trainer),
+            trainer=trainer,
+            signals=self._signals,
+            state=self._state_at(step),
+            **self.as_arguments()
+            | {"log_dir": None if any(map(is_tensorboard, trainer.loggers)) else self.log_dir, "jsonl": jsonl},
+        )
+        self._is_watching, self._restored = True, {}
+        self._distributed.start(step)
+        self._pass_on(trainer)
         if scheduler_checks_steps(trainer):
             self._wait_for_first(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take a snapshot where one is due, and pass on what has come in."""
-        if not self._is_watching:
+        """Take a snapshot if one is due, and publish results that have come in."""
+        if (watching := self._watching) is None:
             return
-        last, self._step = self._step, trainer.global_step
-        every = self.every_n_steps
-        if every is not None and crosses(last, self._step, every):
-            self._round(trainer, lambda: self._watched.step(self._step))
-        elif self.monitor is not None:
-            self._step_alone(trainer, self.monitor)
+        watching.step(trainer.global_step)
+        self._pass_on(trainer)
         if self._awaits_first and checkpoint_checks_batches(trainer):
             self._wait_for_first(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Callbacks check their metric in validation: the first result must be there."""
-        if self._is_watching and not trainer.sanity_checking:
+        """Wait for the first result, because callbacks check their metric during validation."""
+        if not trainer.sanity_checking:
             self._wait_for_first(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take a snapshot where epochs are counted; callbacks check their metric after this."""
-        if not self._is_watching:
+        """Take a snapshot if the schedule counts epochs; callbacks check their metric after this."""
+        if (watching := self._watching) is None:
             return
         epoch = trainer.current_epoch + 1
         if self.every_n_epochs is not None and crosses(epoch - 1, epoch, self.every_n_epochs):
-            self._round(trainer, lambda: self._watched.snapshot(trainer.global_step))
+            watching.snapshot(trainer.global_step)
+            self._pass_on(trainer)
         self._wait_for_first(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the last snapshot and wait for late results, before loggers and checkpoints finish."""
-        if self._is_watching:
-            self._round(trainer, lambda: self._watched.finish(trainer.global_step))
+        if (watching := self._watching) is not None:
+            watching.finish(trainer.global_step)
+            self._pass_on(trainer)
             self._is_watching = False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -161,96 +172,63 @@ class SpectralMonitor(Options, Callback):
         self._stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Stop, should training have ended in another way."""
+        """Stop if training has ended in another way."""
         if stage == "fit":
             self._stop()
 
     @property
     def state_key(self) -> str:
-        """Several monitors may stand in a list, each with a schedule or layers of its own."""
+        """Distinguishes several monitors in one list of callbacks, by schedule and layers."""
         schedule = {"every_n_steps": self.every_n_steps, "every_n_epochs": self.every_n_epochs}
         return f"{type(self).__qualname__}{schedule | {'layers': self.layers}}"
 
     def state_dict(self) -> dict[str, Any]:
-        """What a training needs that goes on from a checkpoint, on the first rank; plain values."""
+        """The state needed to resume from a checkpoint, as plain values; on the first rank."""
         return self.monitor.state_dict() if self.monitor is not None else dict(self._restored)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint: with its history, from its last snapshot."""
+        """Resume from a checkpoint: with its history, from its last snapshot."""
         self._restored = state_dict
 
     def __getstate__(self) -> dict[str, Any]:
-        """A Trainer is pickled or copied before training by launchers and tuners: leave the process behind."""
-        return self.__dict__ | {"monitor": None, "_is_watching": False, "_late_error": None}
+        """Launchers and tuners copy the callbacks before training; copies do not share the monitor."""
+        return self.__dict__ | {"_distributed": None, "_passed_on": None, "_is_watching": False}
 
     @property
-    def _watched(self) -> Monitor:
-        """The monitor, on the first rank while training continues."""
-        assert self.monitor is not None
-        return self.monitor
+    def _watching(self) -> TrainerMonitor | None:
+        """The monitor of the current training; None before and after it."""
+        return self._distributed if self._is_watching else None
 
-    def _start(self, trainer: Trainer, pl_module: LightningModule, jsonl: str | os.PathLike[str] | None) -> None:
-        previous, step = self.monitor, trainer.global_step
-        self.monitor = Monitor(
-            pl_module,
-            **self.as_arguments()
-            | {
-                "outputs": [*self.outputs, *logger_outputs(trainer)],
-                "log_dir": None if any(map(is_tensorboard, trainer.loggers)) else self.log_dir,
-                "jsonl": jsonl,
-            },
-        )
-        for name, signal in self._signals.items():
-            self.monitor.attach(name, signal)
-        goes_on = previous is not None and (state := previous.state_dict()).get("step") == step > 0
-        restored, self._restored = self._restored or (state if goes_on else {}), {}
-        if restored.get("step", 0) <= step:  # else it was loaded for something else than this training
-            self.monitor.load_state_dict(restored)
-        self.monitor.start(step)
+    def _state_at(self, step: int) -> Mapping[str, Any]:
+        """The state to resume from at this step: that of a checkpoint, or of a training that ended at the same step."""
+        previous = self.monitor.state_dict() if self.monitor is not None else {}
+        state = self._restored or (previous if previous.get("step") == step > 0 else {})
+        return state if state.get("step", 0) <= step else {}  # a later state belongs to another training
 
     def _stop(self) -> None:
         self._is_watching = False
-        if self.monitor is not None:
-            self.monitor.close()
+        if self._distributed is not None:
+            self._distributed.close()
 
-    def _round(self, trainer: Trainer, action: Callable[[], object]) -> None:
-        """Let the first rank act, after which every rank knows what is published: one broadcast."""
-        published = on_first_rank(ranks_of(trainer), trainer.lightning_module, lambda: self._act(action))
-        if published is not None:
-            self.published = published
-            trainer.callback_metrics.update({key: torch.tensor(value) for key, value in published.metrics.items()})
-            if self.prog_bar and ALPHA in published.metrics:
-                trainer.progress_bar_metrics[ALPHA] = published.metrics[ALPHA]
-
-    def _act(self, action: Callable[[], object]) -> Published | None:
-        """What has been published by the action, None where it is the same as before."""
-        error, self._late_error = self._late_error, None
-        if error is not None:
-            raise error
-        action()
-        published = self._watched.published
-        return None if published is self.published else published
-
-    def _step_alone(self, trainer: Trainer, monitor: Monitor) -> None:
-        """Between snapshots the other ranks take no part: they learn of an error with the next snapshot."""
-        try:
-            monitor.step(self._step)
-        except Exception as error:
-            if trainer.world_size == 1:
-                raise
-            self._late_error = error
+    def _pass_on(self, trainer: Trainer) -> None:
+        """Pass the published metrics on to the trainer, if they have changed."""
+        published = self.published
+        if published is self._passed_on:
+            return
+        self._passed_on = published
+        trainer.callback_metrics.update({key: torch.tensor(value) for key, value in published.metrics.items()})
+        if self.prog_bar and ALPHA in published.metrics:
+            trainer.progress_bar_metrics[ALPHA] = published.metrics[ALPHA]
 
     def _wait_for_first(self, trainer: Trainer) -> None:
-        """Once, and only where somebody's check would fail without a first result."""
-        if not self._awaits_first:
+        """Wait once, and only if a callback or scheduler would fail without a first result."""
+        if not self._awaits_first or (watching := self._watching) is None:
             return
         self._awaits_first = False
-        if not self.published.metrics:
-            self._round(trainer, self._await_first)
-
-    def _await_first(self) -> None:
-        log.info("A callback monitors a ww/ metric: its first check waits for the first result.")
-        self._watched.wait_for_first()
+        if watching.monitor is not None and not watching.metrics:
+            log.info("A callback monitors a ww/ metric: its first check waits for the first result.")
+        watching.wait_for_first()
+        self._pass_on(trainer)
 
     def _check_places(self) -> None:
         check_path("log_dir", self.log_dir)
@@ -263,12 +241,12 @@ class SpectralMonitor(Options, Callback):
 
 
 def monitor_of(trainer: Trainer, asking: str, source: SpectralMonitor | None = None) -> SpectralMonitor:
-    """The SpectralMonitor among the callbacks of a trainer, wherever it stands.
+    """The SpectralMonitor among the callbacks of a trainer, at any position.
 
     Args:
-        trainer: whose callbacks are looked through.
+        trainer: with the callbacks.
         asking: name of the callback that needs it.
-        source: the one to take; None for the first.
+        source: the one to use; None for the first.
 
     Raises:
         ValueError: there is none, or ``source`` is not there.

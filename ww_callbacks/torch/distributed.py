@@ -1,4 +1,4 @@
-"""One monitor for all ranks of a loop: Fabric, Accelerate, torch's own."""
+"""One monitor for all ranks of a training loop: Fabric, Accelerate, torch.distributed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ww_callbacks.torch.ranks import Ranks, on_first_rank
 
 @dataclass(kw_only=True, eq=False)
 class DistributedMonitor(Options):
-    """A :class:`ww_callbacks.Monitor` for a loop that several ranks run: the first one watches.
+    """A :class:`ww_callbacks.Monitor` for a loop that runs on several ranks. The first rank monitors the weights.
 
-    Every rank makes one and calls it alike. At snapshot steps one broadcast over torch's default process group tells
-    all ranks what is published; other steps send nothing. Weights that are sharded (DTensor: ``fully_shard``, tensor
-    parallelism) are gathered by all ranks one layer at a time and kept by the first one. With a single rank, with or
-    without a process group, it is a monitor like any other.
+    Every rank creates one and makes the same calls. At snapshot steps, one broadcast over torch's default process group
+    sends what is published to all ranks; other steps send nothing. Sharded weights (DTensor: ``fully_shard``, tensor
+    parallelism) are gathered by all ranks one layer at a time, and kept by the first rank only. With a single rank,
+    with or without a process group, it works like :class:`ww_callbacks.Monitor`.
 
     Attributes:
         monitor: the monitor, on the first rank; None on the others.
@@ -32,11 +32,12 @@ class DistributedMonitor(Options):
 
     Args:
         model: a torch module, wrapped (DistributedDataParallel, ``fabric.setup``, ``accelerator.prepare``) or not.
+        ranks: the ranks that take part; by default those of torch's default process group.
 
     All other arguments are those of :class:`ww_callbacks.monitor.options.Options`.
 
     Raises:
-        TypeError: an argument, or the model, is of the wrong kind.
+        TypeError: an argument, or the model, has the wrong type.
         ValueError: an argument has a value that is not allowed, or a pattern matches no layer.
 
     Example:
@@ -49,17 +50,17 @@ class DistributedMonitor(Options):
     """
 
     model: nn.Module = field(kw_only=False, repr=False)
+    ranks: Ranks = field(default_factory=Ranks.of_torch, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.model, nn.Module):
             raise TypeError(f"model: expected a torch module, got {type(self.model).__name__}")
-        self._ranks = Ranks.of_torch()
         self._last_step: int | None = None
         self._late_error: Exception | None = None
         self.published = Published()
         self.monitor: Monitor | None = None
-        on_first_rank(self._ranks, self.model, self._make)
+        self._create()
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -73,9 +74,9 @@ class DistributedMonitor(Options):
 
     @property
     def should_stop(self) -> bool:
-        """Whether training should end, as of the last snapshot step: that of :class:`ww_callbacks.EarlyStopping`.
+        """Whether training should end, as of the last snapshot step.
 
-        Attach one as "stop" for other rules than its defaults.
+        The rules are those of the :class:`ww_callbacks.EarlyStopping` attached as "stop", or the default rules.
         """
         return bool(self.published.verdicts.get(VERDICT, {}).get("stop"))
 
@@ -83,8 +84,8 @@ class DistributedMonitor(Options):
         """Let a signal judge the history after each report; call it on every rank, before :meth:`start`.
 
         Args:
-            name: under which its verdict is found in ``published.verdicts``.
-            signal: what judges.
+            name: name of its verdict in ``published.verdicts``.
+            signal: judges the history.
 
         Raises:
             ValueError: another signal has that name.
@@ -93,16 +94,16 @@ class DistributedMonitor(Options):
             self.monitor.attach(name, signal)
 
     def start(self, step: int | None = None) -> None:
-        """Begin, with a first snapshot. Every rank calls it; entering the context does.
+        """Start, with a first snapshot. Every rank calls it, or enters the context.
 
         Args:
             step: optimizer steps finished so far; None for those of the checkpoint, 0 without one.
         """
         if self._last_step is None:
-            self._last_step, self.published = on_first_rank(self._ranks, self.model, lambda: self._begin(step))
+            self._last_step, self.published = on_first_rank(self.ranks, self.model, lambda: self._begin(step))
 
     def step(self, step: int) -> None:
-        """Tell how far training is. Every rank calls it after each optimizer step, with the same number.
+        """Take a snapshot if one is due. Every rank calls it after each optimizer step, with the same number.
 
         Args:
             step: number of finished optimizer steps.
@@ -116,6 +117,14 @@ class DistributedMonitor(Options):
             self._round(lambda monitor: monitor.step(step))
         elif self.monitor is not None:
             self._between(self.monitor, step)
+
+    def snapshot(self, step: int) -> None:
+        """Take a snapshot now, whatever the schedule says. Every rank calls it.
+
+        Args:
+            step: number of finished optimizer steps.
+        """
+        self._round(lambda monitor: monitor.snapshot(step))
 
     def wait_for_first(self) -> None:
         """Wait until the first results are published, at most ``timeout`` seconds. Every rank calls it."""
@@ -131,7 +140,7 @@ class DistributedMonitor(Options):
         self._round(lambda monitor: monitor.finish(step))
 
     def close(self) -> None:
-        """End the worker at once; a rank may call it alone."""
+        """Stop the worker at once; a rank may call it alone."""
         if self.monitor is not None:
             self.monitor.close()
 
@@ -140,7 +149,7 @@ class DistributedMonitor(Options):
         return self.monitor.state_dict() if self.monitor is not None else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint; call it on every rank before :meth:`start`.
+        """Resume from a checkpoint; call it on every rank before :meth:`start`.
 
         Args:
             state: of :meth:`state_dict`.
@@ -160,6 +169,9 @@ class DistributedMonitor(Options):
         else:
             self.close()
 
+    def _create(self) -> None:
+        on_first_rank(self.ranks, self.model, self._make)
+
     def _make(self) -> None:
         self.monitor = Monitor(self.model, **self.as_arguments())
 
@@ -169,12 +181,12 @@ class DistributedMonitor(Options):
         return self.monitor.last_step or 0, self.monitor.published
 
     def _round(self, action: Callable[[Monitor], object]) -> None:
-        published = on_first_rank(self._ranks, self.model, lambda: self._act(action))
+        published = on_first_rank(self.ranks, self.model, lambda: self._act(action))
         if published is not None:
             self.published = published
 
     def _act(self, action: Callable[[Monitor], object]) -> Published | None:
-        """What has been published by the action, None where it is the same as before."""
+        """What is published after the action; None if it has not changed."""
         assert self.monitor is not None
         error, self._late_error = self._late_error, None
         if error is not None:
@@ -183,10 +195,10 @@ class DistributedMonitor(Options):
         return None if self.monitor.published is self.published else self.monitor.published
 
     def _between(self, monitor: Monitor, step: int) -> None:
-        """Between snapshots the other ranks take no part: they learn of an error with the next snapshot."""
+        """Between snapshots only the first rank acts; the others learn of an error at the next snapshot."""
         try:
             monitor.step(step)
         except Exception as error:
-            if self._ranks.size == 1:
+            if self.ranks.size == 1:
                 raise
             self._late_error = error

@@ -1,4 +1,4 @@
-"""Several ranks: the first one watches, and every rank knows the same."""
+"""Ranks: the first one acts, and all of them get the result."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """The processes of a training, seen from one of them.
+    """The processes of a training, as seen from one of them.
 
     Attributes:
-        size: how many there are.
+        size: their number.
         is_first: whether this is the first one.
-        broadcast: called by all with anything, gives all what the first one called it with.
+        broadcast: called on all ranks; returns the argument of the first rank on all of them.
     """
 
     size: int
@@ -30,7 +30,7 @@ class Ranks:
 
     @classmethod
     def of_torch(cls) -> Ranks:
-        """Those of torch's default process group; a single one where there is no group.
+        """The ranks of torch's default process group; a single one without a group.
 
         Example:
             >>> Ranks.of_torch().size
@@ -42,24 +42,24 @@ class Ranks:
 
 
 def on_first_rank(ranks: Ranks, model: nn.Module, action: Callable[[], T]) -> T:
-    """Run ``action`` on the first rank and give what it returns to all: one broadcast of plain values.
+    """Run ``action`` on the first rank and return its result on all ranks: one broadcast of plain values.
 
-    Where ranks hold parts of the weights, each weight that the action reads is gathered by all ranks when it is read,
-    one at a time; only the first one keeps it. That takes a further broadcast of a number per weight.
+    If the weights are sharded, each weight that the action reads is gathered by all ranks when it is read, one at a
+    time, and kept by the first rank only. That takes one more broadcast of a number per weight.
 
-    It is collective: every rank has to call it, at the same places.
+    This call is collective: every rank has to make it, at the same place.
 
     Args:
-        ranks: that take part.
-        model: whose weights the action may read.
+        ranks: the ranks that take part.
+        model: the action may read its weights.
         action: called on the first rank only; it must not be collective itself.
 
     Returns:
-        What ``action`` returned on the first rank.
+        The result of ``action`` on the first rank.
 
     Raises:
-        Exception: on the first rank what ``action`` raised; on the others a RuntimeError that tells it. So no rank
-            waits for one that has failed.
+        Exception: if ``action`` raises: its exception on the first rank, and a RuntimeError with the same message on
+            the others, so that no rank waits for one that has failed.
 
     Example:
         >>> on_first_rank(Ranks.of_torch(), nn.Linear(2, 2), lambda: 5)
@@ -88,9 +88,9 @@ def _lead(ranks: Ranks, model: nn.Module, action: Callable[[], T]) -> T:
 def _follow(ranks: Ranks, model: nn.Module) -> Any:
     while isinstance(message := ranks.broadcast(None), int):
         follow(model, message)
-    answer, told = message
-    if told:
-        raise RuntimeError(f"ww_callbacks failed on the first rank: {told}")
+    answer, failure = message
+    if failure:
+        raise RuntimeError(f"ww_callbacks failed on the first rank: {failure}")
     return answer
 
 
