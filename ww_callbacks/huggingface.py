@@ -27,19 +27,19 @@ else:
 
 @dataclass(kw_only=True, eq=False)
 class SpectralMonitor(Options, TrainerCallback):
-    """Watches the spectra of a model's weights while a ``transformers.Trainer`` trains it.
+    """Monitors the spectra of a model's weights in a ``transformers.Trainer``.
 
     A snapshot of the weights is taken at the start, whenever ``state.global_step`` reaches or passes a multiple of
     ``every_n_steps``, and at the end; a worker process analyses it. The results go to ``log_dir``, ``jsonl`` and
     ``on_result``, and their means to ``trainer.state.log_history``, at the step they belong to. Every evaluation has
     them as ``eval_ww/…``, so ``metric_for_best_model="eval_ww/alpha"`` works, and so does an ``EarlyStoppingCallback``
-    behind this one; the first evaluation waits for the first result.
+    after this one in the list; the first evaluation waits for the first result.
 
-    With several ranks the first one watches and tells the others by one broadcast at each snapshot step.
+    With several ranks, the first one monitors the weights and informs the others by one broadcast per snapshot step.
 
     Args:
-        stop: the :class:`ww_callbacks.EarlyStopping` that ends training, True for one with its defaults.
-        prog_bar: show ``ww/alpha`` in the logs that are printed beside the progress bar.
+        stop: the :class:`ww_callbacks.EarlyStopping` that ends training, or True for the default rules.
+        prog_bar: show ``ww/alpha`` in the logs printed beside the progress bar.
 
     All other arguments are those of :class:`ww_callbacks.monitor.options.Options`.
 
@@ -84,18 +84,18 @@ class SpectralMonitor(Options, TrainerCallback):
         self._monitor.start(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take a snapshot where one is due; end training where that is asked for."""
+        """Take a snapshot if one is due; end training if ``stop`` is set."""
         if self._monitor is not None:
             self._monitor.step(state.global_step)
             control.should_training_stop |= self.stop is not False and self._monitor.should_stop
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """What callbacks behind this one show, the progress bar among them."""
+        """Add alpha to the logs, for callbacks after this one such as the progress bar."""
         if logs is not None and self.prog_bar and ALPHA in self.published.metrics:
             logs[ALPHA] = self.published.metrics[ALPHA]
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
-        """The best model may be chosen by our metrics."""
+        """Add the metrics, so that they can select the best model."""
         if self._monitor is not None and metrics is not None:
             self._monitor.wait_for_first()
             metrics.update({f"eval_{key}": value for key, value in self.published.metrics.items()})
@@ -107,7 +107,7 @@ class SpectralMonitor(Options, TrainerCallback):
 
 
 class _LogHistory:
-    """The means go where the Trainer keeps what it logs."""
+    """Writes the means into the log history of the Trainer."""
 
     def __init__(self, state: Any) -> None:
         self._state = state

@@ -4,6 +4,6 @@ from ww_callbacks.engine.drain import wait_for
 from ww_callbacks.engine.engine import Engine
 from ww_callbacks.engine.missed import Missed
 from ww_callbacks.engine.resources import Limits
-from ww_callbacks.engine.status import Status, resident_bytes
+from ww_callbacks.engine.status import Status
 
-__all__ = ["Engine", "Limits", "Missed", "Status", "resident_bytes", "wait_for"]
+__all__ = ["Engine", "Limits", "Missed", "Status", "wait_for"]

@@ -12,6 +12,7 @@ from ww_callbacks.analysis import LayerSpec, Settings
 from ww_callbacks.engine.missed import Missed
 from ww_callbacks.engine.pending import Awaited, Pending
 from ww_callbacks.engine.resources import Limits, Resources
+from ww_callbacks.engine.status import Status, resident_bytes
 from ww_callbacks.report import Report
 from ww_callbacks.weights import Layer
 from ww_callbacks.worker.protocol import Message
@@ -46,18 +47,35 @@ class Engine:
         """Why layers can no longer be analysed; empty while they can."""
         return self._resources.executor.broken if self._resources is not None else ""
 
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """Process ids of the workers that run."""
-        return self._resources.pids if self._resources is not None else ()
+    def status(self, step: int, *, published: int, missed: Missed, hook_seconds: float) -> Status:
+        """The state of the monitoring, and what it cost so far.
 
-    @property
-    def oldest_step(self) -> int | None:
-        """The step of the oldest pending snapshot."""
-        return self._pending[0].step if self._pending else None
+        Args:
+            step: finished optimizer steps.
+            published: reports published.
+            missed: snapshots missed so far.
+            hook_seconds: time that training spent in the monitor.
+        """
+        pids = self._resources.pids if self._resources is not None else ()
+        return Status(
+            snapshots=self.taken,
+            published=published,
+            pending=self.pending,
+            skipped=missed.skipped,
+            over_budget=missed.over_budget,
+            failed=self.failed,
+            lag_steps=step - self._pending[0].step if self._pending else 0,
+            worker_pids=pids,
+            worker_memory=resident_bytes(pids),
+            worker_cpu=self.worker_cpu,
+            snapshot_bytes=self.snapshot_bytes,
+            copy_seconds=self.copy_seconds,
+            hook_seconds=hook_seconds,
+            wall_seconds=time.monotonic() - self._start,
+            staleness={name: None if last is None else step - last for name, last in self._last_steps().items()},
+        )
 
-    @property
-    def last_steps(self) -> dict[str, int | None]:
+    def _last_steps(self) -> dict[str, int | None]:
         """The step at which each layer was analysed last, by name; None if it never was."""
         if self._resources is None:
             return {}

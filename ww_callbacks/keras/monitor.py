@@ -1,4 +1,4 @@
-"""The callback that watches: snapshots by step or epoch, results to TensorBoard and the logs of every epoch."""
+"""The Keras callback that monitors spectra: results go to TensorBoard and the logs of every epoch."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ _BASELINE_TRIES = 2
 
 
 _monitors: weakref.WeakKeyDictionary[keras.Model, weakref.ref[SpectralMonitor]] = weakref.WeakKeyDictionary()
-"""Which monitor watches a model: a Keras callback cannot see the list of callbacks it is in."""
+"""The monitor of each model: a Keras callback cannot see the list of callbacks it is in."""
 
 
 @keras.saving.register_keras_serializable(package="ww_callbacks")
 @dataclass(kw_only=True, eq=False)
 class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
-    """Watches the spectra of a model's weights while it trains.
+    """Monitors the spectra of a model's weights during training.
 
-    A snapshot of the weights is taken before the first step (the baseline; after it, where a model is built by its
-    first call), whenever ``optimizer.iterations`` reaches or passes a multiple of ``every_n_steps``, and at the end. A
+    A snapshot of the weights is taken before the first step (the baseline; after it if the first call builds the
+    model), whenever ``optimizer.iterations`` reaches or passes a multiple of ``every_n_steps``, and at the end. A
     worker process analyses it. The results go to TensorBoard in ``<log_dir>/ww``, beside the ``train`` and
     ``validation`` runs of Keras's own callback, and into the ``logs`` of every epoch, so that ``History``,
     ``CSVLogger``, ``EarlyStopping(monitor="ww/alpha", mode="min")``, ``ModelCheckpoint`` and ``ReduceLROnPlateau`` see
-    them when they stand after this callback in the list.
+    them if they come after this callback in the list.
 
     The logs of an epoch hold what was known at its last snapshot step. The end of the first epoch waits for the first
     result (at most ``timeout`` seconds), so that every epoch has the same keys.
 
-    Batches are not observed at their end, so that Keras keeps its asynchronous dispatch. On JAX the model's state is
-    fetched once per snapshot and at no other batch.
+    The callback has no hook at the end of batches, so Keras keeps its asynchronous dispatch. On JAX the model's state
+    is fetched once per snapshot and at no other batch.
 
     Args:
         every_n_steps: optimizer steps between snapshots; 200 if neither this nor ``every_n_epochs`` is given.
@@ -52,7 +52,7 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
     All other arguments are those of :class:`ww_callbacks.monitor.options.Options`.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument has the wrong type.
         ValueError: an argument has a value that is not allowed; at the start of training: a pattern matches no layer.
 
     Example:
@@ -99,16 +99,16 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
 
     @property
     def step(self) -> int:
-        """Finished optimizer steps, as far as they have been counted."""
+        """Finished optimizer steps counted so far."""
         return self._step
 
     def set_model(self, model: Any) -> None:
-        """Enter the registry through which other callbacks find this one."""
+        """Register this callback, so that other callbacks find it."""
         super().set_model(model)
         enter(model, self)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Get ready; the baseline is taken before the first step, when the model is built."""
+        """Create the monitor; the baseline is taken before the first step, when the model is built."""
         model, previous = self.model, self.monitor
         self._batch, self._ended_epoch, self._step = None, None, 0
         self._logged, self._known, self._baselines_due = {}, (None, {}), _BASELINE_TRIES
@@ -124,15 +124,15 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
         self._show()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Batches are counted from here: asking the optimizer at each batch would wait for the device."""
+        """Count batches from here, because asking the optimizer at each batch would wait for the device."""
         self._batches_before, self._batch = batches_done(self.model), None
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Take a snapshot where one is due; the weights are those after all finished steps."""
+        """Take a snapshot if one is due; the weights are those after all finished steps."""
         self.arrive(batch)
 
     def arrive(self, batch: int) -> None:
-        """Training is at the beginning of a batch: whoever comes first in the list of callbacks says so.
+        """Start a batch; called by the first callback in the list that needs it.
 
         Args:
             batch: as Keras counts it, from 0 in each epoch.
@@ -152,13 +152,13 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
             self.monitor.step(self._step)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Put the means into the logs of the epoch."""
+        """Add the means to the logs of the epoch."""
         self.end_epoch(epoch)
         if logs is not None:
             logs.update(self._logged)
 
     def end_epoch(self, epoch: int) -> None:
-        """An epoch has ended: whoever comes first in the list of callbacks says so.
+        """End an epoch; called by the first callback in the list that needs it.
 
         Args:
             epoch: as Keras counts it, from 0.
@@ -179,7 +179,7 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
         self.finish()
 
     def finish(self) -> None:
-        """Training has ended: whoever comes first in the list of callbacks says so."""
+        """End training; called by the first callback in the list that needs it."""
         if self.monitor is not None:
             self.monitor.finish(steps_done(self.model))
         self._end_watch()
@@ -199,7 +199,7 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
         return cls(**config)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies leave the process behind."""
+        """Copies do not share the monitor."""
         return self.__dict__ | {"monitor": None, "_watched": None, "_end_watch": nothing_to_end, "_bar": None}
 
     def _show(self) -> None:
@@ -207,13 +207,13 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
             show(self._bar, self.published.metrics if self.prog_bar else None)
 
     def _take_baseline(self, monitor: Monitor) -> None:
-        """Before the first step; once more after it, where a model is built by its first call."""
+        """Take the baseline before the first step; try again after it if the first call builds the model."""
         self._baselines_due -= 1
         step = self._step = steps_done(self.model)
         self._accumulation = inner_optimizer(self.model.optimizer).gradient_accumulation_steps or 1
         monitor.start(step, baseline=False)
         known_step, known_metrics = self._known
-        if step > 0 and step == known_step:  # a second fit goes on where the first one ended
+        if step > 0 and step == known_step:  # a second fit continues where the first one ended
             self._baselines_due, self._logged = 0, dict(known_metrics)
             return
         monitor.snapshot(step)
@@ -222,15 +222,15 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def enter(model: keras.Model, monitor: SpectralMonitor) -> None:
-    """Make ``monitor`` the one that watches ``model``."""
+    """Register ``monitor`` as the monitor of ``model``."""
     _monitors[model] = weakref.ref(monitor)
 
 
 def monitor_of(model: keras.Model) -> SpectralMonitor | None:
-    """The SpectralMonitor that watches this model, wherever it stands in the list of callbacks.
+    """The SpectralMonitor of a model, at any position in the list of callbacks.
 
     Args:
-        model: a model in training, as a callback sees it.
+        model: in training, as a callback sees it.
     """
     found = _monitors.get(model)
     return found() if found is not None else None
@@ -239,14 +239,14 @@ def monitor_of(model: keras.Model) -> SpectralMonitor | None:
 def source_of(follower: keras.callbacks.Callback, source: SpectralMonitor | None) -> SpectralMonitor:
     """The SpectralMonitor that a callback follows in this training.
 
-    Ask at the beginning of the first epoch, when all callbacks have begun.
+    Call it at the beginning of the first epoch, when all callbacks have started.
 
     Args:
         follower: the callback.
-        source: what the user gave it, None for the monitor of the same list.
+        source: given by the user; None for the monitor in the same list.
 
     Raises:
-        ValueError: there is no SpectralMonitor among the callbacks of this ``fit``, or ``source`` is none of them.
+        ValueError: no SpectralMonitor, or not ``source``, is among the callbacks of this ``fit``.
     """
     found = source or monitor_of(follower._model)
     if found is None or found.monitor is None or found.params is not follower.params:
@@ -257,10 +257,10 @@ def source_of(follower: keras.callbacks.Callback, source: SpectralMonitor | None
 
 
 def check_source(source: object) -> None:
-    """Complain about a source that is not a SpectralMonitor of Keras; None is allowed.
+    """Check that a source is a SpectralMonitor of Keras or None.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: it is neither.
     """
     if not isinstance(source, SpectralMonitor | None):
         raise TypeError(f"source: expected a SpectralMonitor of ww_callbacks.keras or None, got {source!r}")

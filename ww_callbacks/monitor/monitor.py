@@ -1,6 +1,8 @@
-"""The monitor: when to copy weights, collecting results in order, publishing them.
+"""The monitor: the schedule of snapshots and the life cycle of a run.
 
-It knows no framework. The callbacks are thin shells over it, and a hand-written loop uses it directly.
+This module knows no framework. The callbacks are thin layers over it, and hand-written training loops use it directly.
+The engine copies and analyses weights, the publisher passes reports on; :mod:`ww_callbacks.monitor.seams` states the
+interfaces between them.
 """
 
 from __future__ import annotations
@@ -13,31 +15,28 @@ from types import TracebackType
 from typing import Any
 
 from ww_callbacks.checks import warn
-from ww_callbacks.engine import Engine, Missed, Status, resident_bytes, wait_for
+from ww_callbacks.engine import Engine, Missed, Status, wait_for
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.monitor.publishing import Published, Publisher, drawn_layers, logged_layers, own_outputs
 from ww_callbacks.monitor.resuming import Resumed
 from ww_callbacks.monitor.schedule import crosses
 from ww_callbacks.report import History
-from ww_callbacks.signals.learning_rate import VERDICTS, LayerRatios, ratios_by_name
 from ww_callbacks.signals.signal import Signal
-from ww_callbacks.signals.stop import VERDICT as STOP_VERDICT
-from ww_callbacks.signals.stop import stop_message
 from ww_callbacks.weights import Layer, find_layers, select_layers
 
-PICTURES_TIMEOUT = 10.0
-"""Seconds that the end of a run waits for pictures, within ``timeout``."""
+FIGURES_TIMEOUT = 10.0
+"""Seconds that the end of a run waits for figures, within ``timeout``."""
 
 _log = logging.getLogger("ww_callbacks")
 
 
 @dataclass(kw_only=True, eq=False)
 class Monitor(Options):
-    """Watches the spectra of a model's weights while a loop trains it.
+    """Monitors the spectra of a model's weights in a training loop.
 
     Every ``every_n_steps`` optimizer steps the weights are copied into memory shared with a worker process, which
     analyses them while training continues. Results come back in the order of their steps and are published from the
-    thread that calls :meth:`step`. Whatever goes wrong here, training continues.
+    thread that calls :meth:`step`. If the monitor fails, training continues.
 
     Args:
         model: a torch module, or a mapping name → array whose arrays are changed in place.
@@ -45,7 +44,7 @@ class Monitor(Options):
     All other arguments are those of :class:`ww_callbacks.monitor.options.Options`.
 
     Raises:
-        TypeError: an argument, or the model, is of the wrong kind.
+        TypeError: an argument, or the model, has the wrong type.
         ValueError: an argument has a value that is not allowed, or a pattern matches no layer.
         ImportError: ``log_dir`` is given and tensorboard is not installed.
 
@@ -69,7 +68,6 @@ class Monitor(Options):
         own = own_outputs(self.log_dir, self.jsonl, strict=self.on_error == "raise")
         self._engine = Engine(self.settings(), self.limits())
         self._publisher = Publisher(self, [*self.outputs, *own], self._engine.draw)
-        self._started = time.monotonic()
         self._hook_seconds = 0.0
         self._restored: Resumed | None = None
         self._last_step: int | None = None
@@ -79,7 +77,7 @@ class Monitor(Options):
         self._closed = False
 
     def start(self, step: int | None = None, *, baseline: bool = True) -> None:
-        """Begin, with a first snapshot; none where :meth:`load_state_dict` brought one that still stands for this step.
+        """Start, with a first snapshot unless :meth:`load_state_dict` restored one that is still valid at this step.
 
         Args:
             step: optimizer steps finished so far; None for those of the checkpoint, 0 without one.
@@ -99,9 +97,9 @@ class Monitor(Options):
             self.snapshot(step)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run needs that goes on from a checkpoint: the history, what is published, and the step; plain values.
+        """The state needed to resume from a checkpoint, as plain values: the history, what is published, and the step.
 
-        Results under way are not in it: the run that goes on takes their snapshot again.
+        Pending results are not included: the resumed run takes their snapshot again.
 
         Example:
             >>> import numpy as np
@@ -121,23 +119,23 @@ class Monitor(Options):
         return Resumed(self._last_step, self._last_snapshot, self._missed, self.history, self.published).state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint; call it before :meth:`start`.
+        """Resume from a checkpoint; call it before :meth:`start`.
 
         Args:
             state: of :meth:`state_dict`.
 
         Raises:
-            ValueError: monitoring has begun already, or these are not the values of a state.
+            ValueError: the monitor has been started already, or ``state`` is not the state of a monitor.
         """
         if self._last_step is not None:
             raise ValueError("state: load it before the monitor is started")
         self._restored = Resumed.from_state_dict(state) if state else None
 
     def step(self, step: int) -> None:
-        """Tell how far training is; call it after each optimizer step (or each batch).
+        """Take a snapshot if one is due, and publish results; call it after each optimizer step (or each batch).
 
-        Takes a snapshot where a multiple of ``every_n_steps`` has been reached or passed since the last call, and
-        publishes results that have come in. Without a snapshot it takes some microseconds.
+        A snapshot is due if a multiple of ``every_n_steps`` has been reached or passed since the last call. Without a
+        snapshot the call takes a few microseconds.
 
         Args:
             step: number of finished optimizer steps.
@@ -169,8 +167,8 @@ class Monitor(Options):
         """Let a signal judge the history after each report; its metrics are logged with the report.
 
         Args:
-            name: under which its verdict is found in ``published.verdicts``.
-            signal: what judges.
+            name: name of its verdict in ``published.verdicts``.
+            signal: judges the history.
 
         Raises:
             ValueError: another signal has that name.
@@ -193,15 +191,12 @@ class Monitor(Options):
         return self.published.metrics
 
     def lr_ratios(self) -> dict[str, float]:
-        """By what to multiply the learning rate of each layer, by name, as of the last snapshot step.
+        """The factor for the learning rate of each layer, by name, as of the last snapshot step.
 
-        They come from the :class:`~ww_callbacks.signals.learning_rate.LayerRatios` attached as "lr_ratio", or from one
-        with its defaults. Empty before the first result.
+        The factors come from the :class:`~ww_callbacks.signals.learning_rate.LayerRatios` attached as "lr_ratio", or
+        from one with its defaults. Empty before the first result.
         """
-        verdict = self.published.verdicts.get(VERDICTS["learning_rate"])
-        if verdict is None and self.published.reports:
-            verdict = LayerRatios().verdict(self.history[self.published.reports - 1 - self.history.seen])
-        return ratios_by_name(verdict or {})
+        return self._publisher.lr_ratios()
 
     @property
     def should_stop(self) -> bool:
@@ -210,26 +205,26 @@ class Monitor(Options):
         The rules are those of the :class:`~ww_callbacks.EarlyStopping` attached as "stop". If none is attached, the
         default rules apply, without logging their metrics.
         """
-        return bool(self.published.verdicts.get(STOP_VERDICT, {}).get("stop"))
+        return self.published.should_stop
 
     @property
     def stop_reason(self) -> str:
-        """Why training should end: layer, value, interval, rule, the judged step and when the verdict came."""
-        return stop_message(self.published.verdicts[STOP_VERDICT], self.published.step) if self.should_stop else ""
+        """Why training should end: rule, layer, value, interval, the judged step and the step of the verdict."""
+        return self.published.stop_reason
 
     def record(self, name: str, value: float, step: int | None = None) -> None:
-        """Hand in a value that you measured, for ``EarlyStopping(and_monitor=name)``.
+        """Record a measured value, for ``EarlyStopping(and_monitor=name)``.
 
         Args:
             name: of the metric, such as "val_loss".
-            value: measured.
+            value: of the metric.
             step: finished optimizer steps when it was measured; None for that of the last call of :meth:`step`.
         """
         self.history.record(name, value, self._last_step if step is None else int(step))
 
     @property
     def last_step(self) -> int | None:
-        """Finished optimizer steps as told last; None before the start."""
+        """Finished optimizer steps at the last call; None before the start."""
         return self._last_step
 
     @property
@@ -258,7 +253,7 @@ class Monitor(Options):
         return self._last_snapshot is not None
 
     def status(self) -> Status:
-        """How the monitoring is doing now, and what it cost so far; ``str()`` of it is one line.
+        """The state of the monitor now, and what it cost so far; ``str()`` of it is one line.
 
         Example:
             >>> import numpy as np
@@ -269,28 +264,12 @@ class Monitor(Options):
             >>> monitor.status().published, monitor.status().pending
             (2, 0)
         """
-        engine, now = self._engine, self._last_step or 0
-        pids, oldest = engine.pids, engine.oldest_step
-        return Status(
-            snapshots=engine.taken,
-            published=self.history.seen,
-            pending=engine.pending,
-            skipped=self.skipped,
-            over_budget=self.over_budget,
-            failed=engine.failed,
-            lag_steps=now - oldest if oldest is not None else 0,
-            worker_pids=pids,
-            worker_memory=resident_bytes(pids),
-            worker_cpu=engine.worker_cpu,
-            snapshot_bytes=engine.snapshot_bytes,
-            copy_seconds=engine.copy_seconds,
-            hook_seconds=self._hook_seconds,
-            wall_seconds=time.monotonic() - self._started,
-            staleness={name: None if step is None else now - step for name, step in engine.last_steps.items()},
+        return self._engine.status(
+            self._last_step or 0, published=self.history.seen, missed=self._missed, hook_seconds=self._hook_seconds
         )
 
     def snapshot(self, step: int) -> None:
-        """Take a snapshot now, whatever the schedule says; nothing where this step has one.
+        """Take a snapshot now, whatever the schedule says; do nothing if this step has one.
 
         Args:
             step: number of finished optimizer steps.
@@ -299,8 +278,8 @@ class Monitor(Options):
         if self._last_step is None or step > self._last_step:
             self._last_step = step
         if self._last_snapshot is None or step > self._last_snapshot:
-            patience = self.timeout if self.deterministic else 0.0
-            self._safely(lambda: self._snapshot(step, patience))
+            timeout = self.timeout if self.deterministic else 0.0
+            self._safely(lambda: self._snapshot(step, timeout))
 
     def wait_for_first(self) -> bool:
         """Wait until the first results are published, at most ``timeout`` seconds.
@@ -328,14 +307,14 @@ class Monitor(Options):
         if step is not None and (self._last_snapshot is None or step > self._last_snapshot):
             self._safely(lambda: self._snapshot(step, end - time.monotonic()))
         self._safely(lambda: self._collect(self._engine.pending, end - time.monotonic(), bar=True))
-        self._safely(lambda: self._publisher.finish(min(end, time.monotonic() + PICTURES_TIMEOUT)))
+        self._safely(lambda: self._publisher.finish(min(end, time.monotonic() + FIGURES_TIMEOUT)))
         self._publisher.update(self._last_step)
         if self._engine.pending and not self._closed:
             warn(f"{self._engine.pending} snapshots were not analysed within {self.timeout:g} s")
         self.close()
 
     def close(self) -> None:
-        """End the worker and close the outputs at once; results that are not in are dropped."""
+        """Stop the worker and close the outputs at once; pending results are dropped."""
         if self._closed:
             return
         if self.has_snapshot:
@@ -357,15 +336,15 @@ class Monitor(Options):
             self.close()
 
     def _check_model(self) -> None:
-        """Unknown models and misspelt patterns are the user's errors: they are told before training begins."""
+        """Raise an error for unknown models and misspelt patterns before training starts."""
         found = find_layers(self.model, split=self.split)
         select_layers(found, self.layers)
         logged_layers(found, self.log_every_layer)
         drawn_layers(found, self.figures)
 
-    def _snapshot(self, step: int, patience: float) -> None:
-        """Copy the weights and hand them over; where there is patience, first wait so long for what is under way."""
-        self._collect(self._engine.pending if patience > 0 else 0, patience)
+    def _snapshot(self, step: int, timeout: float) -> None:
+        """Copy the weights and submit them; with a timeout, first wait so long for pending results."""
+        self._collect(self._engine.pending if timeout > 0 else 0, timeout)
         self._publisher.update(self._last_step)
         if self._engine.is_full:
             self._missed = self._missed.at(step, "skipped")
@@ -374,7 +353,7 @@ class Monitor(Options):
         if all(layer.spec is None for layer in layers):
             self._warn_empty(layers)
             return
-        if not self._engine.fits(layers):  # the first ones, or layers initialised late or replaced
+        if not self._engine.fits(layers):  # the first snapshot, or layers were initialised late or replaced
             self._collect(self._engine.pending, self.timeout)
             self._engine.renew(layers)
             self._publisher.choose_layers(layers)
@@ -388,10 +367,10 @@ class Monitor(Options):
             self._collect()
             self._publisher.update(self._last_step)
 
-    def _collect(self, wait_for_first: int = 0, patience: float = 0.0, *, bar: bool = False) -> None:
-        """Publish what is done, in order; before that wait for the first ones under way."""
+    def _collect(self, wait_for_first: int = 0, timeout: float = 0.0, *, bar: bool = False) -> None:
+        """Publish finished snapshots in order; before that, wait for the first pending ones."""
         if wait_for_first:
-            wait_for(self._engine.futures(wait_for_first), patience, bar=bar)
+            wait_for(self._engine.futures(wait_for_first), timeout, bar=bar)
         for pending, report in self._engine.finished():
             lag = (self._last_step or 0) - pending.step
             self._publisher.publish(report, lag_steps=lag, missed=pending.missed, wall_time=pending.wall_time)
@@ -399,7 +378,7 @@ class Monitor(Options):
             raise RuntimeError(self._engine.broken)
 
     def _safely(self, action: Callable[[], None]) -> None:
-        """Training never fails because of us: an error ends the monitoring, not the run."""
+        """Run an action; an error ends the monitoring, not the training."""
         start = time.perf_counter()
         try:
             if not self._closed:

@@ -21,8 +21,9 @@ from ww_callbacks.patterns import matching
 from ww_callbacks.report import History, Report
 from ww_callbacks.report.history import MEMORY_ENTRIES
 from ww_callbacks.report.keys import aggregates
+from ww_callbacks.signals.learning_rate import VERDICTS, LayerRatios, ratios_by_name
 from ww_callbacks.signals.signal import Judgement, Signal
-from ww_callbacks.signals.stop import VERDICT, EarlyStopping
+from ww_callbacks.signals.stop import VERDICT, EarlyStopping, stop_message
 from ww_callbacks.weights import Layer
 
 NUM_DRAWN = 3
@@ -44,6 +45,16 @@ class Published:
     verdicts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reports: int = 0
     step: int | None = None
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the verdict "stop" is to end training."""
+        return bool(self.verdicts.get(VERDICT, {}).get("stop"))
+
+    @property
+    def stop_reason(self) -> str:
+        """Why training should end; empty if it should not."""
+        return stop_message(self.verdicts[VERDICT], self.step) if self.should_stop else ""
 
 
 class Publisher:
@@ -128,6 +139,13 @@ class Publisher:
         """
         if self._upcoming is not None:
             self.published, self._upcoming = replace(self._upcoming, step=step), None
+
+    def lr_ratios(self) -> dict[str, float]:
+        """The factor for the learning rate of each layer, by name; see :meth:`ww_callbacks.Monitor.lr_ratios`."""
+        verdict = self.published.verdicts.get(VERDICTS["learning_rate"])
+        if verdict is None and self.published.reports:
+            verdict = LayerRatios().verdict(self.history[self.published.reports - 1 - self.history.seen])
+        return ratios_by_name(verdict or {})
 
     def finish(self, deadline: float) -> None:
         """Show the figures of the last report.

@@ -13,7 +13,6 @@ from ww_callbacks.monitor import Monitor, Published, crosses
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.report import History
 from ww_callbacks.signals.signal import Signal
-from ww_callbacks.signals.stop import VERDICT
 from ww_callbacks.torch.ranks import Ranks, on_first_rank
 
 
@@ -78,7 +77,7 @@ class DistributedMonitor(Options):
 
         The rules are those of the :class:`ww_callbacks.EarlyStopping` attached as "stop", or the default rules.
         """
-        return bool(self.published.verdicts.get(VERDICT, {}).get("stop"))
+        return self.published.should_stop
 
     def attach(self, name: str, signal: Signal) -> None:
         """Let a signal judge the history after each report; call it on every rank, before :meth:`start`.
