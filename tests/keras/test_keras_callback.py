@@ -260,7 +260,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 def test_history_has_finite_metrics_in_every_epoch(watched: SimpleNamespace) -> None:
     means = {f"ww/{key}" for key in watched.monitor.history[-1].summary()}
-    assert means | {"ww/lag_steps", "ww/skipped"} == ww_keys(watched.logs)
+    assert means | {"ww/lag_steps", "ww/skipped", "ww/over_budget"} == ww_keys(watched.logs)
     for key in ww_keys(watched.logs):
         assert len(watched.logs[key]) == 3, key
         assert all(math.isfinite(value) for value in watched.logs[key]), key
