@@ -1,4 +1,4 @@
-"""Circumstances of other machines: without what only Linux has; with a disk that is full."""
+"""Simulate other machines: no Linux features, or a full disk."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import subprocess
 import sys
 
 NO_RIGHT = 77
-"""Exit status of a program that may not mount."""
+"""Exit status of a program without permission to mount."""
 
 _NEW_MOUNTS = 0x00020000
 
 
 def take_away() -> None:
-    """From now on this process does what other systems make it do."""
+    """Remove the Linux features that this package uses from this process."""
     for module, name in [(os, "memfd_create"), (os, "posix_fallocate"), (fcntl, "F_SETSIG")]:
         with contextlib.suppress(AttributeError):
             delattr(module, name)
 
 
 def small_disk(folder: str, size: str) -> None:
-    """Mount a disk of that size, for this process and its children alone: it is gone when they are."""
+    """Mount a disk of that size. Only this process and its children see it; it disappears with them."""
     if ctypes.CDLL(None).unshare(_NEW_MOUNTS):
         sys.exit(NO_RIGHT)
     for command in (["--make-rprivate", "/"], ["-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]):

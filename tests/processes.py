@@ -1,4 +1,4 @@
-"""What tests ask about our own worker processes; those of other libraries are none of their business."""
+"""Find the worker processes of this package. Processes of other libraries are ignored."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import psutil
 
 
 def workers() -> set[int]:
-    """Process ids of the workers that this process started."""
+    """Return the process ids of the workers that this process started."""
     found = set()
     for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # also where it is a zombie
+        with contextlib.suppress(psutil.NoSuchProcess):  # also raised for a zombie
             if "ww_callbacks.worker" in child.cmdline():
                 found.add(child.pid)
     return found
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> bool:
-    """Whether the condition holds in time: generous, and over as soon as it does."""
+    """Wait until the condition holds. Return False if it does not within ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -32,7 +32,7 @@ def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> bool:
 
 @contextlib.contextmanager
 def no_worker_left(seconds: float = 2.0) -> Iterator[None]:
-    """What is done inside leaves no worker, at most so long after its end."""
+    """Check that the body leaves no worker process ``seconds`` after it ends."""
     before = workers()
     yield
     assert eventually(lambda: workers() <= before, seconds), "a worker process is left"

@@ -143,6 +143,30 @@ print(monitor.history.steps, [report["fc"].status for report in monitor.history]
     assert output(script).strip() == "[0, 1] ['ok', 'ok']"
 
 
+def test_without_a_framework_npz_and_safetensors_files_can_be_analysed(tmp_path):
+    script = (
+        BLOCK.format(blocked=(*FRAMEWORKS, "safetensors", "h5py"))
+        + """
+import json, numpy as np, ww_callbacks as ww
+weights = np.random.default_rng(0).standard_normal((80, 60)).astype("<f4")
+np.savez("model.npz", **{"fc.weight": weights})
+entry = {"dtype": "F32", "shape": weights.shape, "data_offsets": [0, weights.nbytes]}
+header = json.dumps({"fc.weight": entry}).encode()
+with open("model.safetensors", "wb") as file:
+    file.write(len(header).to_bytes(8, "little") + header + weights.tobytes())
+expected = ww.analyze({"fc": weights})["fc"]
+for name in ("model.npz", "model.safetensors"):
+    (layer,) = ww.analyze(name)
+    print(name, layer.status, layer.alpha == expected.alpha, (layer.N, layer.M) == (80, 60))
+print(*{name.split(".")[0] for name in sys.modules})
+"""
+    )
+    npz, safetensors, loaded = output(script, cwd=tmp_path, env=worker_environment({})).splitlines()
+    assert npz == "model.npz ok True True"
+    assert safetensors == "model.safetensors ok True True"
+    assert not {*FRAMEWORKS, "safetensors", "h5py"} & set(loaded.split())
+
+
 def test_without_tensorboard_a_monitor_with_log_dir_says_at_once_which_extra(tmp_path):
     script = (
         BLOCK.format(blocked=("tensorboard",))

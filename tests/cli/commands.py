@@ -1,4 +1,4 @@
-"""The command in processes of its own: in a pipe, and in a terminal."""
+"""Run the command in a separate process, in a pipe or in a terminal."""
 
 import errno
 import os
@@ -46,7 +46,7 @@ def run(*words: object, **arguments: object) -> subprocess.CompletedProcess[str]
 
 
 def here(*words: object) -> int:
-    """The command in this process."""
+    """Run the command in this process."""
     try:
         return main([str(word) for word in words])
     except SystemExit as end:
@@ -54,7 +54,7 @@ def here(*words: object) -> int:
 
 
 class Terminal:
-    """The command in a pseudo-terminal, which is its standard input, output and error."""
+    """Run the command in a pseudo-terminal."""
 
     def __init__(self, *words: object, size: tuple[int, int] = (40, 160), **environment: str) -> None:
         self._master, slave = pty.openpty()
@@ -75,12 +75,12 @@ class Terminal:
     def wait_for(self, word: str, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while word not in self.text:
-            assert time.monotonic() < end, f"{word!r} did not come in {seconds} s; there is:\n{self.text}"
+            assert time.monotonic() < end, f"{word!r} did not appear within {seconds} s; output:\n{self.text}"
             if not self._read(0.2) and self.process.poll() is not None:
-                raise AssertionError(f"it ended before {word!r}; there is:\n{self.text}")
+                raise AssertionError(f"the command ended before {word!r}; output:\n{self.text}")
 
     def end(self, seconds: float = 60) -> int:
-        """Wait for the end; all it wrote is then in ``text``."""
+        """Wait for the end. ``text`` then holds the whole output."""
         limit = time.monotonic() + seconds
         while self.process.poll() is None:
             assert time.monotonic() < limit, self.text

@@ -1,6 +1,5 @@
 import signal
 import subprocess
-import time
 from dataclasses import replace
 
 import pytest
@@ -20,7 +19,7 @@ def report(step: int) -> Report:
 
 @pytest.fixture
 def training(tmp_path):
-    """A run that has written two reports so far."""
+    """A run that has written two reports."""
     output = JsonlOutput(tmp_path / "ww_history.jsonl")
     for step in (0, 100):
         output.write(report(step), {}, float(step))
@@ -79,7 +78,7 @@ def test_a_run_that_starts_again_is_followed(tmp_path, training):
     with Terminal("watch", tmp_path, "--interval", "0.1") as terminal:
         terminal.wait_for("step 100")
         training.path.write_bytes(b"")
-        time.sleep(0.5)
+        terminal.wait_for("no results yet")
         with training.path.open("a") as file:
             again = JsonlOutput(tmp_path / "again.jsonl")
             again.write(report(7), {}, 7.0)

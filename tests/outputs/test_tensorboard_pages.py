@@ -109,8 +109,8 @@ async def look(tab, url, word):
     await ask("Runtime.enable")
     await ask("Page.navigate", url=url)
     text = ""
-    for _ in range(60):
-        await asyncio.sleep(1)
+    for _ in range(600):
+        await asyncio.sleep(0.1)
         text = (await ask("Runtime.evaluate", expression=DEEP_TEXT))["result"].get("value", "")
         if word in text:
             break

@@ -73,13 +73,13 @@ def test_threads_do_not_block_python_during_an_eigensolver():
     """The heartbeat of another thread does not stop during the analysis of a layer."""
     model = {"big": np.random.default_rng(0).standard_normal((800, 800))}
     with ww.Monitor(model, executor="thread", every_n_steps=1) as monitor:
-        begin = last = time.perf_counter()
+        begin = last = time.process_time()  # stands still while other programs use the cores
         longest = 0.0
         while not monitor._engine._pending[0].done():
             time.sleep(0.001)
-            now = time.perf_counter()
+            now = time.process_time()
             longest, last = max(longest, now - last), now
-        whole = time.perf_counter() - begin
+        whole = time.process_time() - begin
         assert longest < whole / 2, (longest, whole)
     assert monitor.history[0]["big"].status == "ok"
 
