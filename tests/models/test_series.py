@@ -96,7 +96,7 @@ def test_models_without_a_quality_are_left_out_of_the_correlations_only():
     assert comparison.correlations()[0].n == 3
     assert set(comparison.shuffled) == {"m0", "m2", "m3"}
     two = ww.compare(series(2), quality={"m0": 1.0, "m1": 2.0}, randomize=False)
-    assert two.conclusions() == ["n = 2: a correlation needs three models."]
+    assert two.conclusions() == ["n = 2: a correlation needs at least three models."]
 
 
 @pytest.mark.parametrize(

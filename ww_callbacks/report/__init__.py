@@ -1,4 +1,4 @@
-"""The results as values: one layer, one snapshot of a model, the history of a run, a series of models."""
+"""Results: one layer, one snapshot of a model, the history of a run, a comparison of models."""
 
 from ww_callbacks.report.comparison import Comparison
 from ww_callbacks.report.correlation import Correlation

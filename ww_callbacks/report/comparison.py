@@ -1,4 +1,4 @@
-"""A series of models: their means side by side, and what follows their quality."""
+"""Comparison of a series of models: their means, and the correlation with their quality."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 METRICS = tuple(name for name, column in SCHEMA.items() if column.compared)
 _SAYS: dict[Cause, str] = {
     "scale and depth": (
-        "the shuffled weights, which hold nothing that was learned but their scale, follow the quality as well: scale "
-        "and depth explain it, it says nothing about the shape of the tails"
+        "the shuffled weights, which keep nothing that was learned except the scale, correlate as well: scale and "
+        "depth explain it, and it says nothing about the shape of the tails"
     ),
-    "scale": "gone where all layers have the same scale: the scale of the weights carries it, not the shape of tails",
-    "shape": "neither shuffled nor rescaled weights explain it: the shape of the spectra follows the quality here",
-    "chance": "cannot be told from chance",
+    "scale": "vanishes if all layers have the same scale: scale explains it, not the shape of the tails",
+    "shape": "neither shuffled nor rescaled weights explain it: the shape of the spectra correlates with quality",
+    "chance": "indistinguishable from chance",
 }
 
 
@@ -34,9 +34,9 @@ class Comparison:
 
     Attributes:
         reports: name → report of each model.
-        quality: name → its quality; empty where none was given.
-        shuffled: name → report of the model with all weights of each matrix shuffled; with a quality only.
-        rescaled: name → report of the model with each layer scaled to rms 1; with a quality only.
+        quality: name → quality; empty if none was given.
+        shuffled: name → report of the model with the weights of each matrix shuffled; only with a quality.
+        rescaled: name → report of the model with each layer scaled to rms 1; only with a quality.
     """
 
     reports: Mapping[str, Report]
@@ -45,7 +45,7 @@ class Comparison:
     rescaled: Mapping[str, Report] = field(default_factory=dict)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One row per model: its name, quality, mean of each metric over the counted layers, and their number."""
+        """One row per model: name, quality, number of counted layers, and the mean of each metric over them."""
         return [
             {"model": name, "quality": self.quality.get(name), "layers": len(report.counted)}
             | {metric: report.mean(metric) for metric in METRICS}
@@ -65,7 +65,7 @@ class Comparison:
         return pd.DataFrame(self.to_dicts()).set_index("model")
 
     def correlations(self) -> tuple[Correlation, ...]:
-        """How each metric follows the quality, beside shuffled and rescaled weights; empty without a quality."""
+        """Correlation of each metric with the quality, with both controls; empty without a quality."""
         names = [name for name in self.reports if name in self.quality]
         if not names:
             return ()
@@ -76,17 +76,17 @@ class Comparison:
         return correlate([self.quality[name] for name in names], *values)
 
     def conclusions(self) -> list[str]:
-        """What the correlations say, and what they do not, in words."""
+        """The conclusions from the correlations, and their limits, as sentences."""
         correlations = self.correlations()
         if not correlations:
             return []
         n = max(each.n for each in correlations)
         if n < 3:
-            return [f"n = {n}: a correlation needs three models."]
+            return [f"n = {n}: a correlation needs at least three models."]
         chance = 2 / math.factorial(n)
         lines = [
-            f"n = {n} models: any one metric puts them in the right or the reverse order by chance with probability "
-            f"{chance:.2g}, and {len(correlations)} metrics are looked at."
+            f"n = {n} models: each metric puts them in the right or the reverse order by chance with probability "
+            f"{chance:.2g}, and {len(correlations)} metrics are tested."
         ]
         for cause, says in _SAYS.items():
             found = [each for each in correlations if each.cause == cause]
@@ -95,28 +95,28 @@ class Comparison:
         return lines
 
     def plot(self, metric: str = "alpha_weighted", ax: Axes | None = None) -> Axes:
-        """A metric of the models against their quality, and that of their shuffled weights beside it.
+        """Plot a metric of the models and of their shuffled weights against the quality.
 
         Args:
-            metric: a mean that the table holds.
-            ax: where to draw; None for a new figure, ``.figure`` of what is returned. No display is needed.
+            metric: a mean in the table.
+            ax: axes to draw into; None for a new figure, the ``.figure`` of the result. No display is needed.
 
         Raises:
             ImportError: matplotlib is not installed.
-            ValueError: no quality was given, or there is no such metric.
+            ValueError: there is no quality, or no such metric.
         """
         from ww_callbacks.outputs.scatter import draw_quality
 
         return draw_quality(self, metric, ax)
 
     def table(self) -> list[list[str]]:
-        """The models as cells, the head first."""
+        """The models as cells, header first."""
         rows = self.to_dicts()
         columns = [column for column in rows[0] if column != "quality" or self.quality] if rows else ["model"]
         return [columns, *([_cell(row[column]) for column in columns] for row in rows)]
 
     def correlation_table(self) -> list[list[str]]:
-        """The correlations as cells, the head first; empty without a quality."""
+        """The correlations as cells, header first; empty without a quality."""
         lines = [
             [
                 each.metric,

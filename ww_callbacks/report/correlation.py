@@ -1,4 +1,4 @@
-"""Does a metric follow the quality of models, and would it do so without what it is said to measure?"""
+"""Correlation of metrics with the quality of models, with two controls."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ Cause = Literal["chance", "scale and depth", "scale", "shape"]
 Values = Sequence[float | None]
 
 LEVEL = 0.05
-"""Significance of a correlation; for a claim about the shape, divided by the number of metrics that are looked at."""
+"""Significance level of a correlation; for the cause "shape", divided by the number of metrics."""
 AS_WELL = 0.1
-"""A control correlates as well as the metric when its r comes this near, or nearer to ±1."""
+"""A control correlates as well as the metric if its r has the same sign and is at most this much smaller."""
 LEFT = 0.5
-"""A correlation survives equal scale when at least this much of r is left."""
+"""A correlation persists at equal scale if at least this share of r is left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correlation:
-    """How one metric follows the quality of a series of models, beside two controls.
+    """Correlation of one metric with the quality of a series of models, and of two controls.
 
-    A correlation that does not exist, for fewer than three models or where nothing varies, is None.
+    A correlation that does not exist, for fewer than three models or for constant values, is None.
 
     Attributes:
         metric: mean of a column over the counted layers.
         n: number of models.
         pearson: r of metric and quality.
-        kendall: τ (b, ties counted) of the two: 1 or -1 where the order is the same or the reverse.
-        p_value: how probable so large an r is without any relation (two-sided, t distribution).
+        kendall: τ-b of metric and quality: 1 for the same order, -1 for the reverse order.
+        p_value: of r (two-sided, t distribution).
         shuffled_pearson: r of the same metric with all weights of each matrix shuffled; scale and depth are left.
-        shuffled_kendall: its τ.
+        shuffled_kendall: τ of the shuffled weights.
         rescaled_pearson: r of the same metric with the weights of each layer scaled to rms 1; shape and depth are left.
-        rescaled_kendall: its τ.
-        cause: what the correlation says: "chance", it cannot be told from it (p above 0.05); "scale and depth", the
-            shuffled weights correlate as well; "scale", it is gone where all layers have the same scale; "shape",
+        rescaled_kendall: τ at equal scale.
+        cause: explanation of the correlation: "chance", it is not significant (p above 0.05); "scale and depth", the
+            shuffled weights correlate as well; "scale", it vanishes if all layers have the same scale; "shape",
             neither control explains it, and p is below 0.05 divided by the number of metrics.
     """
 
@@ -60,10 +60,10 @@ def correlate(
     shuffled: Mapping[str, Values],
     rescaled: Mapping[str, Values],
 ) -> tuple[Correlation, ...]:
-    """How each metric follows the quality, beside its controls.
+    """Correlate each metric and its controls with the quality.
 
     Args:
-        quality: of each model; accuracy or error, the sign of r tells.
+        quality: of each model, such as accuracy or error.
         metrics: one value per model and metric; a model without a value is left out.
         shuffled: the same metrics of the shuffled models.
         rescaled: the same metrics of the models at equal scale.
@@ -81,7 +81,7 @@ def correlate(
 
 
 def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Pearson's r; None for fewer than three points or where one side does not vary.
+    """Pearson's r; None for fewer than three points or if either side is constant.
 
     Example:
         >>> pearson([1, 2, 3], [2, 4, 6]), pearson([1, 2], [3, 4])
@@ -96,7 +96,7 @@ def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 
 def kendall(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Kendall's τ-b; None for fewer than three points or where one side does not vary.
+    """Kendall's τ-b; None for fewer than three points or if either side is constant.
 
     Example:
         >>> kendall([1, 2, 3, 4], [1, 2, 4, 3])
@@ -132,7 +132,7 @@ def _correlation(
 
 
 def _cause(r: float, p: float, level: float, shuffled: float, rescaled: float) -> Cause:
-    """Only what is left when everything else is ruled out is put down to shape, so that needs the stricter level."""
+    """The cause is "shape" only if all others are ruled out, and at the stricter level."""
     towards = math.copysign(1.0, r)
     if p > LEVEL:
         return "chance"
@@ -152,7 +152,7 @@ def _p_value(r: float | None, n: int) -> float | None:
 
 
 def _known(values: Values, quality: Sequence[float]) -> tuple[list[float], list[float]]:
-    """The models with a value; ten digits of it, so that nothing correlates with rounding errors."""
+    """The models with a value, rounded to ten digits, so that rounding errors do not correlate with anything."""
     both = [(float(f"{value:.10g}"), each) for value, each in zip(values, quality, strict=True) if value is not None]
     return [value for value, _ in both], [each for _, each in both]
 

@@ -14,14 +14,14 @@ OUTLYING = 3.5
 
 @dataclass(frozen=True, slots=True)
 class CorrelationFlow:
-    """Alpha against depth: how information flows from layer to layer.
+    """Alpha as a function of depth.
 
     Attributes:
         names: the fitted layers in model order.
-        alpha: their alpha.
-        mean: mean of it.
-        std: standard deviation over the layers; None for fewer than two.
-        slope: change of alpha from the first to the last layer, by least squares; None for fewer than two.
+        alpha: of these layers.
+        mean: of alpha.
+        std: standard deviation of alpha; None for fewer than two layers.
+        slope: change of alpha from the first to the last layer, by least squares; None for fewer than two layers.
     """
 
     names: tuple[str, ...]
@@ -33,13 +33,13 @@ class CorrelationFlow:
 
 @dataclass(frozen=True, slots=True)
 class ScaleChange:
-    """How the scale of one layer moved against a baseline.
+    """Change of the scale of one layer relative to a baseline.
 
     Attributes:
         name: of the layer.
         change: Δ log10 λ_max.
-        z: distance of the change from the median change in robust standard deviations; beyond ±3.5 the layer has
-            changed its scale while the others have not.
+        z: difference from the median change in robust standard deviations; beyond ±3.5 the layer has changed its scale
+            unlike the other layers.
     """
 
     name: str
@@ -48,9 +48,9 @@ class ScaleChange:
 
 
 def correlation_flow(layers: Iterable[LayerReport]) -> CorrelationFlow:
-    """Alpha against depth, over the fitted layers in model order.
+    """Alpha as a function of depth, over the fitted layers in model order.
 
-    A small and flat alpha is what well-trained networks show.
+    Well-trained networks show a small and nearly constant alpha.
 
     Source: Martin, Peng and Mahoney, *Predicting trends in the quality of state-of-the-art neural networks without
     access to training or testing data* (2021).
@@ -78,21 +78,21 @@ def correlation_flow(layers: Iterable[LayerReport]) -> CorrelationFlow:
 
 
 def scale_collapse(layers: Iterable[LayerReport], baseline: Iterable[LayerReport]) -> tuple[ScaleChange, ...]:
-    """How far the scale of each layer moved from a baseline, beside the other layers.
+    """Change of the scale of each layer relative to a baseline, compared with the other layers.
 
     ``z = (Δ - median Δ)/(1.4826 · median |Δ - median Δ|)`` with Δ the change of log10 λ_max. Layers beyond ±3.5 are
-    left out and the others measured again until none is added, so that many collapsed layers do not hide each other.
-    Where more than half of the layers moved alike, the mean absolute deviation takes the place of the median one.
-    Published scale collapses go both ways: look at ``|z|``.
+    left out of median and deviation, which are computed again until no layer is added, so that many collapsed layers do
+    not mask each other. If more than half of the layers changed equally, the mean absolute deviation replaces the median
+    one. Published scale collapses have both signs: use ``|z|``.
 
     Source: Iglewicz and Hoaglin, *How to detect and handle outliers* (1993), for the score.
 
     Args:
         layers: the model now, in model order.
-        baseline: the same model before; layers are matched by name.
+        baseline: the same model earlier; layers are matched by name.
 
     Returns:
-        One entry per layer whose λ_max is known in both, in model order.
+        One entry per layer with λ_max in both, in model order.
 
     Example:
         >>> def model(**scales):
@@ -112,7 +112,7 @@ def scale_collapse(layers: Iterable[LayerReport], baseline: Iterable[LayerReport
 
 
 def outlyingness(values: Sequence[float]) -> list[float]:
-    """How far each value lies from the median, in robust standard deviations of those within 3.5 of them.
+    """Distance of each value from the median, in robust standard deviations, without values beyond 3.5.
 
     Example:
         >>> [round(z, 1) for z in outlyingness([0.0, 0.1, -0.1, 0.2, -0.2, 3.0])]

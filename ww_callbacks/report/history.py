@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 
 CHECKPOINT_ENTRIES = 4000
-"""Entries of layers that a checkpoint keeps: at most some megabytes, written in a fraction of a second."""
+"""Maximal number of layer entries in a checkpoint: a few megabytes, written in a fraction of a second."""
 
 MEMORY_ENTRIES = 100_000
-"""Entries of layers that a run keeps in memory: each takes less than 2 KiB."""
+"""Maximal number of layer entries that a run keeps in memory; each takes less than 2 KiB."""
 
 
 class History(Sequence[Report]):
-    """The reports of one run in the order of their steps.
+    """The reports of one run, ordered by step.
 
-    The counted layers of the first report in which no layer waits for its first turn stay those of all later ones,
-    so that a mean never jumps because a layer entered or left it.
+    The means of all reports are taken over the counted layers of the first report in which no layer waits for its first
+    analysis, so that a mean never jumps because a layer is added or removed.
 
     Args:
-        reports: in the order of their steps.
-        max_entries: entries of layers after which older reports are thinned out, so that the memory of a long run
-            stays bounded: the later half of what is kept are the latest reports, the other half stand for those
-            before, the first one among them. At least 20 reports are kept. None to keep all.
+        reports: ordered by step.
+        max_entries: number of layer entries above which older reports are thinned out, to bound the memory of a long
+            run: half of the kept reports are the latest ones, the other half are spread over the earlier ones and
+            include the first. At least 20 reports are kept. None keeps all.
 
     Example:
         >>> history = History()
@@ -49,12 +49,12 @@ class History(Sequence[Report]):
             self.append(report)
 
     def append(self, report: Report) -> Report:
-        """Add a report and return it with the counted layers of this run.
+        """Append a report and return it with the counted layers of this run.
 
-        Histograms and spectra are kept in the latest report only, for they would fill the memory of a long run.
+        Only the latest report keeps its histograms and spectra, which would fill the memory of a long run.
 
         Raises:
-            ValueError: its step is not larger than the last one.
+            ValueError: the step is not larger than the last one.
         """
         if self._reports and not _later(report.step, self._reports[-1].step):
             raise ValueError(f"report.step: expected more than {self._reports[-1].step}, got {report.step}")
@@ -66,27 +66,27 @@ class History(Sequence[Report]):
         self._reports.append(report)
         self._seen += 1
         if self._max_entries is not None and len(self) > max_reports(self._max_entries, len(report)):
-            kept = kept_indices(len(self), self._max_entries * 3 // 4, len(report))  # not to do it each time
+            kept = kept_indices(len(self), self._max_entries * 3 // 4, len(report))  # not at every append
             self._reports = [self._reports[index] for index in kept]
         return report
 
     @property
     def seen(self) -> int:
-        """How many reports have come in; more than ``len(history)`` where older ones were thinned out."""
+        """Number of appended reports; larger than ``len(history)`` if older ones were thinned out."""
         return self._seen
 
     def record(self, name: str, value: float, step: int | None = None) -> None:
-        """Note a value that the user measured, such as a validation loss, beside the reports.
+        """Record a value measured by the user, such as a validation loss.
 
         Args:
             name: of the metric.
-            value: measured.
-            step: finished optimizer steps when it was measured.
+            value: of the metric.
+            step: number of finished optimizer steps at the measurement.
         """
         self._recorded.setdefault(name, []).append((step, float(value)))
 
     def recorded(self, name: str) -> list[tuple[int | None, float]]:
-        """The values noted under a name with their steps, in the order in which they came; none where there are none.
+        """The values recorded under a name, with their steps, in the order of recording; empty if there are none.
 
         Example:
             >>> history = History()
@@ -105,7 +105,7 @@ class History(Sequence[Report]):
         """One value per report: a key of ``Report.summary()``, or a column of one layer.
 
         Args:
-            metric: "alpha", "stable_rank" and so on.
+            metric: such as "alpha" or "stable_rank".
             layer: name of a layer; None for the summary.
         """
         if layer is None:
@@ -113,11 +113,11 @@ class History(Sequence[Report]):
         return [getattr(report[layer], metric) for report in self._reports]
 
     def plot(self, metric: str = "alpha", ax: Axes | None = None) -> Axes:
-        """One metric over the steps: the median of the counted layers in a band from their smallest to their largest.
+        """Plot a metric over the steps: the median over the counted layers, with a band from minimum to maximum.
 
         Args:
-            metric: a column of numbers of LayerReport, or a key of ``Report.summary()``.
-            ax: where to draw; None for a new figure, ``.figure`` of what is returned. No display is needed.
+            metric: a numeric column of LayerReport, or a key of ``Report.summary()``.
+            ax: axes to draw into; None for a new figure, the ``.figure`` of the result. No display is needed.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -128,7 +128,7 @@ class History(Sequence[Report]):
         return figures.draw_history(self, metric, ax)
 
     def advice(self) -> list[str]:
-        """What the training says in words: :func:`ww_callbacks.signals.advice.advise_history`.
+        """Findings about the training as sentences, see :func:`ww_callbacks.signals.advice.advise_history`.
 
         Example:
             >>> History().advice()
@@ -147,9 +147,10 @@ class History(Sequence[Report]):
         return to_frame([row for report in self._reports for row in report.to_dicts()])
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint, the reports as JSON text.
+        """Plain values for a checkpoint, with the reports as JSON text.
 
-        Of a long history the later half of what is kept are the latest reports, the other half stand for those before.
+        A long history is thinned out: half of the kept reports are the latest ones, the other half are spread over the
+        earlier ones.
 
         Example:
             >>> state = History([Report((), step=0), Report((), step=10)]).state_dict()
@@ -167,10 +168,10 @@ class History(Sequence[Report]):
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> History:
-        """The inverse of :meth:`state_dict`, for a run that goes on.
+        """The inverse of :meth:`state_dict`, to resume a run.
 
         Raises:
-            ValueError: these are not the values of a history.
+            ValueError: the values are not those of a history.
         """
         history = cls(max_entries=MEMORY_ENTRIES)
         history._counted = frozenset(state["counted"]) if state["counted"] is not None else None
@@ -197,22 +198,22 @@ def _later(step: int | None, last: int | None) -> bool:
 
 
 def max_reports(entries: int, layers: int) -> int:
-    """How many reports are kept, at least 20.
+    """Maximal number of reports that are kept, at least 20.
 
     Args:
-        entries: of layers that may be kept.
-        layers: in each report.
+        entries: maximal number of layer entries.
+        layers: number of layers in each report.
     """
     return max(20, entries // max(layers, 1))
 
 
 def kept_indices(reports: int, entries: int, layers: int) -> list[int]:
-    """Which reports of a long history are kept, ascending: the latest, and some spread over the others.
+    """Indices of the reports of a long history that are kept, ascending: the latest, and some of the earlier ones.
 
     Args:
-        reports: how many there are.
-        entries: of layers that may be kept; never fewer than 20 reports are.
-        layers: in each report.
+        reports: number of reports.
+        entries: maximal number of layer entries; at least 20 reports are kept.
+        layers: number of layers in each report.
 
     Example:
         >>> kept_indices(5, entries=4000, layers=50), len(kept_indices(1000, entries=4000, layers=50))

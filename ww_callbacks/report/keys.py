@@ -1,4 +1,4 @@
-"""The keys of metrics: the same for every logger, TensorBoard and the frameworks' own dictionaries."""
+"""The keys of metrics, the same for every logger, TensorBoard and the log dictionaries of the frameworks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection, Mapping
 
 AGGREGATES = "ww/"
-"""What the keys begin with that frameworks see too; those of single layers begin with ``ww_layer/``."""
+"""Prefix of the metrics of the whole model, which frameworks receive too; layer metrics start with ``ww_layer/``."""
 ALPHA = f"{AGGREGATES}alpha"
-"""The mean alpha, which progress bars show."""
+"""Key of the mean alpha, which progress bars show."""
 
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.\-]")
 
@@ -29,7 +29,7 @@ def layer_key(metric: str, index: int, name: str) -> str:
 
 
 def aggregates(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics that are not of single layers.
+    """The metrics of the whole model, without those of single layers.
 
     Example:
         >>> aggregates({"ww/alpha": 3.0, "ww_layer/alpha/000.fc": 3.0})
@@ -42,7 +42,7 @@ def is_logged(key: str, names: Collection[str]) -> bool:
     """Whether a metric is logged: all but those of other layers are.
 
     Args:
-        key: of any metric.
+        key: of a metric.
         names: layers with metrics of their own.
 
     Example:
@@ -57,7 +57,7 @@ def is_logged(key: str, names: Collection[str]) -> bool:
 
 
 def tag_name(name: str) -> str:
-    """A layer's name in characters that every logger takes; a slash would open a group of its own.
+    """The name of a layer in characters that every logger accepts; a slash would start a new group.
 
     Example:
         >>> tag_name("encoder/block 1")

@@ -22,13 +22,13 @@ _WAITING = "not looked at yet: layers take turns, within the budget"
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """A spectrum, and that of the shuffled weights, in equal bins of log10 λ.
+    """Histograms of a spectrum and of the shuffled control, with the same equal bins of log10 λ.
 
     Attributes:
-        low: log10 of the lower end.
-        high: log10 of the upper end.
-        counts: eigenvalues in each bin, at most 64 bins.
-        rand_counts: eigenvalues of the shuffled matrices in the same bins; None without them.
+        low: log10 of the lower edge.
+        high: log10 of the upper edge.
+        counts: number of eigenvalues in each bin, at most 64 bins.
+        rand_counts: the same for the shuffled weights; None without a control.
     """
 
     low: float
@@ -148,10 +148,10 @@ class LayerReport:
         return self.reason == _WAITING
 
     def plot_esd(self, ax: Axes | None = None) -> Axes:
-        """The spectrum beside that of the shuffled weights: :func:`ww_callbacks.outputs.figures.draw_esd`.
+        """Plot the spectrum and that of the shuffled weights, see :func:`ww_callbacks.outputs.figures.draw_esd`.
 
         Args:
-            ax: where to draw; None for a new figure, ``.figure`` of what is returned. No display is needed.
+            ax: axes to draw into; None for a new figure, the ``.figure`` of the result. No display is needed.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -162,13 +162,13 @@ class LayerReport:
         return figures.draw_esd(self, ax)
 
     def to_dict(self) -> dict[str, Any]:
-        """The columns as plain values, ready for JSON; histogram, spectrum and changes only where there are any."""
+        """Plain values, ready for JSON; histogram, spectrum and baseline columns only if they have a value."""
         values = asdict(self)
         return {key: value for key, value in values.items() if key in _ALWAYS or value not in (None, "")}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LayerReport:
-        """The inverse of :meth:`to_dict`, also after a way through JSON.
+        """The inverse of :meth:`to_dict`, also after a round trip through JSON.
 
         Raises:
             ValueError: a column is missing or unknown.

@@ -1,4 +1,4 @@
-"""Which layer to look at first."""
+"""Order of the layers, worst first."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _WARNING_ORDER = ("over-trained", "under-trained", "no tail", "")
 
 
 def worst_first(layers: Iterable[LayerReport]) -> list[LayerReport]:
-    """Layers in the order in which they deserve a look.
+    """Sort layers, worst first.
 
-    Failed ones come first, then those with correlation traps, the warnings over-trained, under-trained and no tail,
-    then the others; within each by falling alpha, skipped ones last.
+    Failed layers come first, then layers with correlation traps, with the warnings over-trained, under-trained and no
+    tail, then the others, each group by decreasing alpha; skipped layers come last.
 
     Example:
         >>> layers = [

@@ -1,4 +1,4 @@
-"""All layers of a model at one moment."""
+"""The results of all layers of a model at one step."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MIN_COUNTED = 50
-"""A layer with fewer eigenvalues does not enter the means while another one has as many."""
+"""Layers with fewer eigenvalues are left out of the means if any layer has this many."""
 
 _MEANS = tuple(name for name, column in SCHEMA.items() if column.mean)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All layers of a model that hold weights, at one moment.
+    """All layers of a model that have weights, at one step.
 
     Attributes:
-        layers: one entry per layer in model order, analysed or not.
-        step: finished optimizer steps, None for a finished model.
+        layers: one entry per layer, analysed or not, in model order.
+        step: number of finished optimizer steps; None for a finished model.
 
     Example:
         >>> import numpy as np
@@ -45,14 +45,14 @@ class Report:
 
     @classmethod
     def of(cls, layers: Iterable[LayerReport], step: int | None = None) -> Report:
-        """A report in which the counted layers are chosen: those with a fit and at least 50 eigenvalues.
+        """A report whose means are taken over the layers with a fit and at least 50 eigenvalues.
 
-        Where no layer has that many, all fitted layers count.
+        If no layer has that many, the means are taken over all fitted layers.
         """
         return cls(tuple(layers), step).recount(None)
 
     def recount(self, names: frozenset[str] | None) -> Report:
-        """The same report with the means over the layers in ``names``; None chooses them anew."""
+        """The same report with means over the layers in ``names``; None chooses the layers again."""
         if names is None:
             names = choose_counted(self.layers)
         layers = tuple(
@@ -67,7 +67,7 @@ class Report:
 
     @property
     def counted(self) -> frozenset[str]:
-        """Names of the layers over which the means run."""
+        """Names of the layers included in the means."""
         return frozenset(layer.name for layer in self.layers if layer.counted)
 
     def __getitem__(self, name: str) -> LayerReport:
@@ -86,12 +86,11 @@ class Report:
         return render_table(self.to_dicts(), self.summary(), self.step)
 
     def summary(self) -> dict[str, float]:
-        """Means over the counted layers and counts over all; finite numbers only.
+        """Means over the counted layers and counts over all layers, finite numbers only.
 
-        Keys are those of the logged metrics without their prefix: alpha, alpha_median, alpha_min, alpha_max,
-        alpha_hill, alpha_weighted, log_norm, log_spectral_norm, stable_rank, D, num_overtrained,
-        num_undertrained, num_no_tail, num_reliable, failed, and with a shuffled control num_traps and
-        num_trap_layers. A mean without any value is left out.
+        The keys are those of the logged metrics without the prefix: the columns declared with ``mean=True``, such as
+        alpha and stable_rank; alpha_median, alpha_min, alpha_max; num_overtrained, num_undertrained, num_no_tail,
+        num_reliable, failed; with a shuffled control num_traps and num_trap_layers. A mean without values is left out.
         """
         result: dict[str, float] = {}
         for name in _MEANS:
@@ -113,43 +112,43 @@ class Report:
         return result
 
     def mean(self, metric: str) -> float | None:
-        """Mean of a column over the counted layers; None where none of them has a value.
+        """Mean of a column over the counted layers; None if none of them has a value.
 
         Args:
-            metric: "alpha", "log_norm" and so on.
+            metric: a numeric column, such as "alpha".
         """
         values = self._counted_values(metric)
         return math.fsum(values) / len(values) if values else None
 
     def correlation_flow(self) -> CorrelationFlow:
-        """Alpha against depth: :func:`ww_callbacks.report.flow.correlation_flow`."""
+        """Alpha as a function of depth, see :func:`ww_callbacks.report.flow.correlation_flow`."""
         return correlation_flow(self.layers)
 
     def scale_collapse(self, baseline: Report) -> tuple[ScaleChange, ...]:
-        """How far the scale of each layer moved: :func:`ww_callbacks.report.flow.scale_collapse`.
+        """How much the scale of each layer changed, see :func:`ww_callbacks.report.flow.scale_collapse`.
 
         Args:
-            baseline: a report of the same model before; layers are matched by name.
+            baseline: an earlier report of the same model; layers are matched by name.
 
         Returns:
-            One entry per layer whose λ_max is known in both, in model order.
+            One entry per layer with λ_max in both reports, in model order.
         """
         return scale_collapse(self.layers, baseline.layers)
 
     def against(self, baseline: Report, distances: Mapping[str, float | None] | None = None) -> Report:
-        """The same report with how each layer changed: what ``analyze(…, baseline=…)`` gives.
+        """The same report with the baseline columns, as ``analyze(…, baseline=…)`` returns it.
 
         Args:
-            baseline: a report of the model before, such as the first one of a history; layers are matched by name.
-            distances: how far the weights of each layer moved, where that is known: reports do not hold weights.
+            baseline: an earlier report of the model, such as the first of a history; layers are matched by name.
+            distances: relative distance of the weights of each layer, if known; reports do not contain weights.
         """
         return Report(against(self.layers, baseline.layers, distances or {}), self.step)
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """How many layers have which alpha, beside the same for their shuffled weights.
+        """Plot the distribution of alpha over the layers and over their shuffled controls.
 
         Args:
-            ax: where to draw; None for a new figure, ``.figure`` of what is returned. No display is needed.
+            ax: axes to draw into; None for a new figure, the ``.figure`` of the result. No display is needed.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -159,10 +158,10 @@ class Report:
         return figures.draw_alpha_histogram(self, ax)
 
     def plot_correlation_flow(self, ax: Axes | None = None) -> Axes:
-        """Alpha against depth with its intervals, and the alpha of the shuffled weights.
+        """Plot alpha as a function of depth, with intervals, and alpha of the shuffled weights.
 
         Args:
-            ax: where to draw; None for a new figure.
+            ax: axes to draw into; None for a new figure.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -172,16 +171,13 @@ class Report:
         return figures.draw_correlation_flow(self, ax)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """The representation in notebooks."""
         from ww_callbacks.outputs.html import report_fragment
 
         return report_fragment(self)
 
     def advice(self) -> list[str]:
-        """What the numbers say in words, and what is uncertain; one sentence that says so where they say nothing.
-
-        :func:`ww_callbacks.signals.advice.advise_report` does it.
-        """
+        """Findings and their uncertainty as sentences, at least one, see :func:`ww_callbacks.signals.advice.advise_report`."""
         from ww_callbacks.signals.advice import advise_report
 
         return advise_report(self)
@@ -192,17 +188,17 @@ class Report:
 
     @classmethod
     def from_dicts(cls, layers: Iterable[dict[str, Any]]) -> Report:
-        """The inverse of :meth:`to_dicts`; the step is that of the latest layer.
+        """The inverse of :meth:`to_dicts`; the step is the latest step of a layer.
 
         Raises:
-            ValueError: an entry does not hold the columns of a LayerReport.
+            ValueError: an entry does not have the columns of a LayerReport.
         """
         read = tuple(LayerReport.from_dict(layer) for layer in layers)
         steps = [layer.step for layer in read if layer.step is not None]
         return cls(read, max(steps, default=None))
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row per layer, one column per metric; what does not exist is NaN.
+        """One row per layer, one column per metric; a number that does not exist is NaN.
 
         Raises:
             ImportError: pandas is not installed.
@@ -218,7 +214,7 @@ class Report:
 
 
 def choose_counted(layers: Iterable[LayerReport]) -> frozenset[str]:
-    """Names of the fitted layers with at least 50 eigenvalues; of all fitted layers where none has that many."""
+    """Names of the fitted layers with at least 50 eigenvalues; of all fitted layers if none has that many."""
     fitted = [layer for layer in layers if layer.alpha is not None]
     large = [layer for layer in fitted if (layer.num_evals or 0) >= MIN_COUNTED]
     return frozenset(layer.name for layer in large or fitted)

@@ -1,4 +1,4 @@
-"""A report as text: a table that fits a terminal."""
+"""A report as a text table for terminals."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
-"""The columns of one layer, as ``LayerReport.to_dict`` gives them."""
+"""The columns of one layer, as returned by ``LayerReport.to_dict``."""
 
 LEFT = ("layer", "kind", "model", "metric", "")
-"""Columns of words; all others hold numbers."""
+"""Text columns; all others are numeric."""
 
 
 def render_table(rows: Sequence[Row], summary: Mapping[str, float], step: int | None) -> str:
-    """The fitted layers as a table, the others as a list with their reasons, the means below.
+    """The fitted layers as a table, then the other layers with their reasons, then the means.
 
     Args:
-        rows: one mapping of columns per layer, as ``Report.to_dicts`` gives them.
-        summary: as ``Report.summary`` gives it.
-        step: finished optimizer steps, None for a finished model.
+        rows: one mapping of columns per layer, as returned by ``Report.to_dicts``.
+        summary: as returned by ``Report.summary``.
+        step: number of finished optimizer steps; None for a finished model.
 
     Example:
         >>> print(render_table([], {}, None))
@@ -35,7 +35,7 @@ def render_table(rows: Sequence[Row], summary: Mapping[str, float], step: int | 
 
 
 def layer_table(rows: Sequence[Row]) -> list[list[str]]:
-    """The fitted layers as cells, the head first; with a baseline three columns more.
+    """The fitted layers as cells, header first, with three more columns if there is a baseline.
 
     Example:
         >>> layer_table([])[0][:4]
@@ -50,7 +50,7 @@ def layer_table(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def notes(rows: Sequence[Row], summary: Mapping[str, float]) -> list[str]:
-    """What the table does not hold: layers without a fit, what changed, the means."""
+    """Lines below the table: layers without a fit, changes from the baseline, means."""
     lines = _without_fit([row for row in rows if row["alpha"] is None])
     lines += [f"{', '.join(names)}: {change}" for change, names in _by(rows, "change").items() if change]
     lines += [_against(rows)] if any("distance" in row or "delta_alpha" in row for row in rows) else []
@@ -58,7 +58,7 @@ def notes(rows: Sequence[Row], summary: Mapping[str, float]) -> list[str]:
 
 
 def align(lines: Sequence[Sequence[str]]) -> str:
-    """Cells as text, columns of numbers to the right; the first line is the head."""
+    """Cells as text, with numbers aligned to the right; the first line is the header."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
@@ -80,7 +80,7 @@ def _digits(column: str, digits: int) -> Callable[[Row], str]:
 
 
 def _signed(column: str) -> Callable[[Row], str]:
-    """A change with its sign; a distance, which has none, with three digits."""
+    """A change with its sign, a distance without."""
     if column == "distance":
         return lambda row: _number(row.get(column), 3)
     return lambda row: f"{row[column]:+.2f}" if row.get(column) is not None else "-"
@@ -109,7 +109,7 @@ def _without_fit(rows: Sequence[Row]) -> list[str]:
 
 
 def _by(rows: Sequence[Row], *columns: str) -> dict[Any, list[str]]:
-    """Names of the layers by what their columns say, in the order in which that comes first."""
+    """Names of the layers grouped by the values of columns, in order of first appearance."""
     names: dict[Any, list[str]] = {}
     for row in rows:
         found = tuple(row.get(column, "") for column in columns)
@@ -118,7 +118,7 @@ def _by(rows: Sequence[Row], *columns: str) -> dict[Any, list[str]]:
 
 
 def _against(rows: Sequence[Row]) -> str:
-    """How far the model as a whole moved."""
+    """Median changes over the whole model."""
     parts = []
     for column, text in (("delta_alpha", "median change of alpha {:+.2f}"), ("distance", "median distance {:.3g}")):
         values = [row[column] for row in rows if row.get(column) is not None]
