@@ -146,7 +146,7 @@ def test_the_table_is_bounded_and_names_stay_text(layers):
     many = Report(tuple(replace(layers[0], name=f"<b>|{i}*") for i in range(60)), 5)
     text = layer_text(many)
     assert text.count("\n") == 2 + 50 + 1
-    assert text.endswith("10 more are not shown.")
+    assert text.endswith("10 more layers are not shown.")
     assert "&lt;b>\\|0\\*" in text
 
 

@@ -34,7 +34,7 @@ PAGES = {
     "images": "correlation_flow",
     "histograms": "log10_eigenvalues",
     "distributions": "log10_eigenvalues",
-    "text": "what is noticeable",
+    "text": "findings",
     "custom_scalars": "ww_callbacks",
 }
 

@@ -1,11 +1,10 @@
-"""The pictures of the field: each function draws into one matplotlib axes and returns it.
+"""Figures: each function draws into one matplotlib axes and returns it.
 
-Without ``ax=`` a new figure is made. It belongs to pyplot where the program has imported pyplot or runs in a notebook
-kernel, so that ``plt.show()`` and the notebook show it; everywhere else it belongs to nobody, needs no display and is
-gone with its last reference. Save it with ``ax.figure.savefig(...)``.
+Without ``ax=`` a new figure is created. It is a pyplot figure if pyplot has been imported or the program runs in a
+notebook kernel, so that ``plt.show()`` and the notebook display it. Otherwise it needs no display and is freed with its
+last reference. Save it with ``ax.figure.savefig(...)``.
 
-The colours are those of Okabe and Ito (2008), which readers with any colour vision can tell apart; what they mean is
-told by line style too.
+The colours are those of Okabe and Ito (2008), which are distinguishable with any colour vision; line styles differ too.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 BLUISH_GREEN, VERMILION, ORANGE, BLUE, GREY, BLACK = "#009E73", "#D55E00", "#E69F00", "#0072B2", "0.45", "black"
 SIZE = (6.4, 4.0)
-"""Inches of a figure that is made here."""
+"""Size of a new figure in inches."""
 
 _STYLES: tuple[dict[str, Any], ...] = (
     {"color": BLUISH_GREEN, "linestyle": "-", "marker": "o"},
@@ -49,7 +48,7 @@ _HIGHEST_ALPHA = 8.0
 
 
 def draw_esd(layer: LayerReport, ax: Axes | None = None) -> Axes:
-    """The empirical spectral density of one layer beside that of its shuffled weights, both axes logarithmic.
+    """Draw the empirical spectral density of one layer and of its shuffled weights, with logarithmic axes.
 
     The layer is bluish green and solid, its shuffled control vermilion and dashed, the largest eigenvalue of the
     control an orange dash-dotted line, the fitted power law black and dotted. A layer that has learned reaches far
@@ -59,8 +58,8 @@ def draw_esd(layer: LayerReport, ax: Axes | None = None) -> Axes:
     Source: Martin and Mahoney, *Implicit self-regularization in deep neural networks* (2021), for the picture.
 
     Args:
-        layer: with a histogram; all analysed layers have one, of a history those of the latest report.
-        ax: where to draw; None for a new figure.
+        layer: with a histogram, as all analysed layers have; in a history only those of the latest report.
+        ax: axes to draw into; None for a new figure.
 
     Raises:
         ValueError: the layer has no histogram.
@@ -103,15 +102,15 @@ def draw_esd(layer: LayerReport, ax: Axes | None = None) -> Axes:
 
 
 def draw_correlation_flow(report: Report, ax: Axes | None = None) -> Axes:
-    """Alpha against depth with its 95 % intervals, and the alpha of the shuffled weights.
+    """Draw alpha as a function of depth, with 95 % intervals, and alpha of the shuffled weights.
 
-    A small and flat alpha is what well-trained networks show.
+    Well-trained networks show a small and nearly constant alpha.
 
     Source: Martin, Peng and Mahoney, *Predicting trends in the quality of state-of-the-art neural networks* (2021).
 
     Args:
         report: of a model; layers without a fit are left out.
-        ax: where to draw; None for a new figure.
+        ax: axes to draw into; None for a new figure.
     """
     ax = new_axes(ax)
     fitted = [layer for layer in report.layers if layer.alpha is not None]
@@ -137,11 +136,11 @@ def draw_correlation_flow(report: Report, ax: Axes | None = None) -> Axes:
 
 
 def draw_correlation_flows(reports: Mapping[str, Report], ax: Axes | None = None) -> Axes:
-    """Alpha against relative depth for several models in one picture.
+    """Draw alpha as a function of relative depth for several models.
 
     Args:
         reports: name → report of a model; layers without a fit are left out.
-        ax: where to draw; None for a new figure.
+        ax: axes to draw into; None for a new figure.
     """
     ax = new_axes(ax)
     for (name, report), style in zip(reports.items(), itertools.cycle(_STYLES)):
@@ -155,11 +154,11 @@ def draw_correlation_flows(reports: Mapping[str, Report], ax: Axes | None = None
 
 
 def draw_alpha_histogram(report: Report, ax: Axes | None = None) -> Axes:
-    """How many layers have which alpha, beside the same for their shuffled weights.
+    """Draw the distribution of alpha over the layers and over their shuffled controls.
 
     Args:
         report: of a model; layers without a fit are left out.
-        ax: where to draw; None for a new figure.
+        ax: axes to draw into; None for a new figure.
     """
     ax = new_axes(ax)
     alpha = [layer.alpha for layer in report.layers if layer.alpha is not None]
@@ -178,17 +177,17 @@ def draw_alpha_histogram(report: Report, ax: Axes | None = None) -> Axes:
 
 
 def draw_layer_map(history: History, metric: str = "alpha", ax: Axes | None = None) -> Axes:
-    """One metric of every layer at every step, as a map: layers from top to bottom, steps from left to right.
+    """Draw one metric of all layers at all steps as a map: layers from top to bottom, steps from left to right.
 
     The colours of alpha run from 1 to 8 in every map, so that maps can be compared; a layer without a value is grey.
 
     Args:
         history: of a run.
-        metric: a column of numbers of LayerReport.
-        ax: where to draw; None for a new figure.
+        metric: a numeric column of LayerReport.
+        ax: axes to draw into; None for a new figure.
 
     Raises:
-        ValueError: the history is empty, or the metric is no column of numbers.
+        ValueError: the history is empty, or the metric is not a numeric column.
     """
     values = _values(history, metric)
     return draw_map(_steps(history), [layer.name for layer in history[-1].layers], values, metric, ax)
@@ -201,14 +200,14 @@ def draw_map(
     metric: str = "alpha",
     ax: Axes | None = None,
 ) -> Axes:
-    """The map of :func:`draw_layer_map` from plain values.
+    """Draw the map of :func:`draw_layer_map` from plain values.
 
     Args:
         steps: shape (n,), at least one.
         names: of the layers.
-        values: shape (layers, n), None or NaN where there is none.
-        metric: what the values are.
-        ax: where to draw; None for a new figure.
+        values: shape (layers, n); None or NaN for missing values.
+        metric: name of the values.
+        ax: axes to draw into; None for a new figure.
     """
     ax = new_axes(ax)
     limits: dict[str, Any] = {"vmin": 1.0, "vmax": _HIGHEST_ALPHA} if metric in ("alpha", "rand_alpha") else {}
@@ -228,12 +227,12 @@ def draw_map(
 
 
 def draw_history(history: History, metric: str = "alpha", ax: Axes | None = None) -> Axes:
-    """One metric over the steps: the median of the counted layers in a band from their smallest to their largest.
+    """Draw a metric over the steps: the median over the counted layers, with a band from minimum to maximum.
 
     Args:
         history: of a run.
-        metric: a column of numbers of LayerReport, or else a key of ``Report.summary()``.
-        ax: where to draw; None for a new figure.
+        metric: a numeric column of LayerReport, or a key of ``Report.summary()``.
+        ax: axes to draw into; None for a new figure.
 
     Raises:
         ValueError: the history is empty, or the metric is neither.
@@ -262,11 +261,11 @@ def render(
     size: tuple[float, float] = SIZE,
     dpi: int = 100,
 ) -> bytes:
-    """A picture as the bytes of a file; the same picture gives the same bytes.
+    """Render a figure as the bytes of a file; the result is deterministic.
 
     Args:
-        draw: draws into the axes it is given.
-        kind: of the file.
+        draw: draws into the given axes.
+        kind: format of the file.
         size: width and height in inches.
         dpi: dots per inch of a PNG.
 
@@ -284,7 +283,7 @@ def render(
 
 
 def esd_title(layer: LayerReport) -> str:
-    """A layer in one line: its name, alpha with interval, D and the warning."""
+    """A layer in one line: name, alpha with interval, number of traps, warning."""
     parts = [plain(layer.name)]
     if layer.alpha is not None:
         low, high = (f"{value:.2f}" if value is not None else "?" for value in (layer.alpha_low, layer.alpha_high))
@@ -295,7 +294,7 @@ def esd_title(layer: LayerReport) -> str:
 
 
 def plain(name: str, longest: int = _MAX_NAME) -> str:
-    r"""A name as matplotlib shows it unchanged: dollars would begin a formula; long ones keep their end.
+    r"""A name with dollars escaped, which would start a formula in matplotlib; long names are cut at the front.
 
     Example:
         >>> plain("a$b"), plain("encoder.layers.11.attention.query", 12)
@@ -307,7 +306,7 @@ def plain(name: str, longest: int = _MAX_NAME) -> str:
 
 
 def new_axes(ax: Axes | None) -> Axes:
-    """The axes that were given, or those of a new figure."""
+    """The given axes, or those of a new figure."""
     if ax is not None:
         return ax
     if "matplotlib.pyplot" in sys.modules or "ipykernel" in sys.modules:
@@ -318,7 +317,7 @@ def new_axes(ax: Axes | None) -> Axes:
 
 
 def _draw_fit(ax: Axes, layer: LayerReport, edges: Floats) -> None:
-    """The counts that the fit expects: in each bin its share of the tail, by the midpoint rule in log10 λ."""
+    """Draw the counts expected from the fit: its share of the tail in each bin, by the midpoint rule in log10 λ."""
     if layer.alpha is None or layer.xmin is None or layer.xmax is None or not layer.num_pl_spikes:
         return
     x = np.logspace(math.log10(layer.xmin), math.log10(layer.xmax), 100)
@@ -337,7 +336,7 @@ def _distance(low: float | None, high: float | None) -> float:
 
 
 def _mark_words(line: Callable[..., object]) -> None:
-    """The limits at 2 and 6 to which the words over- and under-trained refer."""
+    """Draw the limits of the warnings over-trained (2) and under-trained (6)."""
     for limit in (2.0, 6.0):
         line(limit, color=GREY, linestyle=":", linewidth=1)
 
@@ -352,21 +351,21 @@ def _label_layers(
 
 def _steps(history: History) -> Floats:
     if not len(history):
-        raise ValueError("history: no report in it yet, there is nothing to draw")
+        raise ValueError("history: it has no reports, so there is nothing to draw")
     return np.array([i if step is None else step for i, step in enumerate(history.steps)], dtype=float)
 
 
 def _between(steps: Floats) -> Floats:
-    """Edges of cells around the steps, the last cell as wide as the one before."""
+    """Edges of cells that start at the steps; the last cell is as wide as the one before."""
     return np.append(steps, steps[-1] + (steps[-1] - steps[-2] if len(steps) > 1 else 1.0))
 
 
 def _values(history: History, metric: str, *, counted: bool = False) -> Floats:
-    """The metric, shape (layers of the latest report, reports); NaN where there is none."""
+    """The metric, shape (layers of the latest report, reports); NaN for missing values."""
     _steps(history)
     names = [layer.name for layer in history[-1].layers if layer.counted or not counted]
     try:
         rows = [{layer.name: getattr(layer, metric) for layer in report.layers} for report in history]
         return np.array([[row.get(name) for row in rows] for name in names], dtype=float)
     except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"metric: expected a column of numbers such as 'alpha', got {metric!r}") from error
+        raise ValueError(f"metric: expected a numeric column such as 'alpha', got {metric!r}") from error

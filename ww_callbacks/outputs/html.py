@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: no network, no server, no other file."""
+"""A report as one self-contained HTML file, without network access."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_PICTURES = 200
-"""Layers that get a picture of their own, the worst first; each takes about 20 KB and a sixth of a second."""
+"""Maximal number of layers with a figure, worst first; each takes about 20 KB and a sixth of a second."""
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
@@ -49,24 +49,25 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
 """
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _SUMMARY = {
-    "alpha": "mean alpha",
-    "alpha_min": "smallest",
-    "alpha_max": "largest",
-    "num_reliable": "reliable tails",
-    "num_no_tail": "without a tail",
-    "num_overtrained": "over-trained",
-    "num_undertrained": "under-trained",
-    "num_traps": "correlation traps",
-    "failed": "failed",
+    "alpha": ("mean alpha", 2),
+    "alpha_min": ("smallest", 2),
+    "alpha_max": ("largest", 2),
+    "num_reliable": ("reliable tails", 0),
+    "num_no_tail": ("without a tail", 0),
+    "num_overtrained": ("over-trained", 0),
+    "num_undertrained": ("under-trained", 0),
+    "num_traps": ("correlation traps", 0),
+    "failed": ("failed", 0),
 }
+"""Key of ``Report.summary()`` → text and number of decimals."""
 
 
 def report_page(report: Report, title: str = "Spectra of the layers") -> str:
-    """A report as a page: summary, warnings in words, flow and histogram of alpha, a sortable table, each spectrum.
+    """A report as a page: summary, findings, flow and histogram of alpha, a sortable table, the spectra.
 
     Args:
         report: of a model.
-        title: heading of the page; any text, names of layers too, is shown as it is and never as HTML.
+        title: heading of the page. All text, including names of layers, is escaped.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -79,26 +80,25 @@ def report_page(report: Report, title: str = "Spectra of the layers") -> str:
     from ww_callbacks.outputs import figures
 
     rows, summary = report.to_dicts(), report.summary()
-    noticeable = [layer for layer in worst_first(report.layers) if layer.status == "failed" or in_words(layer)]
     parts = [_summary(report, summary)]
-    spoken = [layer for layer in noticeable if layer.status != "skipped" or layer.change]
-    if spoken:
-        parts += ["<h2>What is noticeable</h2>", _list(_sentence(layer) for layer in spoken)]
+    findings = [layer for layer in worst_first(report.layers) if _has_findings(layer)]
+    if findings:
+        parts += ["<h2>Findings</h2>", _list(_sentence(layer) for layer in findings)]
     if any(layer.alpha is not None for layer in report):
         parts.append('<h2>Alpha of the layers</h2><div class="pictures">')
         parts.append(_picture(partial(figures.draw_correlation_flow, report), "Alpha against depth"))
-        parts.append(_picture(partial(figures.draw_alpha_histogram, report), "How many layers have which alpha"))
-        parts += ["</div>", "<h2>Every fitted layer</h2>", _table(layer_table(rows))]
+        parts.append(_picture(partial(figures.draw_alpha_histogram, report), "Distribution of alpha over the layers"))
+        parts += ["</div>", "<h2>Fitted layers</h2>", _table(layer_table(rows))]
     parts.append(_list(map(escape, notes([row | {"change": ""} for row in rows], summary))))
     parts += _spectra(report.layers)
     return page(title, "\n".join(parts))
 
 
 def comparison_page(comparison: Comparison, title: str = "Models side by side") -> str:
-    """A comparison as a page: the table, the correlations with their controls and what they say, the flows.
+    """A comparison as a page: table, correlations with controls and conclusions, flows of alpha.
 
     Args:
-        comparison: of models.
+        comparison: of several models.
         title: heading of the page.
 
     Raises:
@@ -117,14 +117,14 @@ def comparison_page(comparison: Comparison, title: str = "Models side by side") 
 
 
 def report_fragment(report: Report) -> str:
-    """A report as a piece of HTML for a notebook: the table and what it does not hold."""
+    """A report as an HTML fragment for notebooks: the table and the lines below it."""
     rows = report.to_dicts()
     lines = "".join(f"<p>{escape(line)}</p>" for line in notes(rows, report.summary()))
     return _table(layer_table(rows)) + lines
 
 
 def page(title: str, body: str) -> str:
-    """A whole HTML file; ``title`` is text, ``body`` is HTML."""
+    """A complete HTML file; ``title`` is text, ``body`` is HTML."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -134,10 +134,15 @@ def page(title: str, body: str) -> str:
 
 
 def _summary(report: Report, summary: dict[str, float]) -> str:
-    shown = [(text, summary[key]) for key, text in _SUMMARY.items() if key in summary]
-    numbers = [(text, f"{value:.2f}" if "alpha" in text or "est" in text else f"{value:.0f}") for text, value in shown]
+    numbers = [(text, f"{summary[key]:.{digits}f}") for key, (text, digits) in _SUMMARY.items() if key in summary]
     numbers.insert(0, ("layers, of which counted", f"{len(report)}, {len(report.counted)}"))
     return "<dl>" + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in numbers) + "</dl>"
+
+
+def _has_findings(layer: LayerReport) -> bool:
+    if layer.status == "skipped":
+        return bool(layer.change)
+    return layer.status == "failed" or bool(in_words(layer))
 
 
 def _sentence(layer: LayerReport) -> str:
@@ -173,8 +178,8 @@ def _spectra(layers: Sequence[LayerReport]) -> list[str]:
     left_out = len(drawn) - MAX_PICTURES
     hint = f" The {MAX_PICTURES} worst; {left_out} more are in the table only." if left_out > 0 else ""
     return [
-        f"<h2>Spectra, the worst first</h2><p>Green, solid: the layer. Vermilion, dashed: its weights shuffled. "
-        f"Orange, dash-dotted: the largest eigenvalue of those. Black, dotted: the fitted power law.{hint}</p>",
+        f"<h2>Spectra, worst first</h2><p>Green, solid: the layer. Vermilion, dashed: its shuffled weights. "
+        f"Orange, dash-dotted: the largest shuffled eigenvalue. Black, dotted: the fitted power law.{hint}</p>",
         '<div class="pictures">',
         *(
             _picture(partial(figures.draw_esd, layer), f"Spectrum of {layer.name}", _sentence(layer))

@@ -1,4 +1,4 @@
-"""What a snapshot shows beside its scalars: pictures, a table in words, histograms of the spectra."""
+"""Figures, a table and histograms of the spectra for one snapshot, in addition to its scalars."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_TABLE_LAYERS = 50
-"""Layers in the table, the worst first."""
+"""Maximal number of layers in the table, worst first."""
 MAX_CHOSEN = 8
-"""Layers whose spectrum is drawn, beside that of the worst one."""
+"""Maximal number of chosen layers whose spectrum is drawn, in addition to the worst layer."""
 FIRST = 16
-"""So many reports are all shown; then half of them, a quarter and so on: about eight per doubling of the run."""
+"""Number of reports that are all shown; later ones are shown ever less often, about eight per doubling of the run."""
 
 _FLOW_COLUMNS = ("name", "kind", "alpha", "alpha_low", "alpha_high", "rand_alpha")
 
 
 @dataclass(frozen=True, slots=True)
 class Panels:
-    """What one report shows beside its scalars.
+    """Figures, texts and histograms of one report.
 
     Attributes:
         step: of the report.
-        wall_time: when its weights were copied, in seconds since the epoch.
+        wall_time: time of the copy of the weights, in seconds since the epoch.
         images: tag → PNG.
         texts: tag → Markdown.
         histograms: tag → counts over log10 λ.
@@ -56,7 +56,7 @@ def is_shown(number: int) -> bool:
 
 
 def written_panels(report: Report, names: frozenset[str], wall_time: float) -> Panels:
-    """What needs no drawing: the table, and the histograms of the layers in ``names``."""
+    """The panels that need no drawing: the table, and the histograms of the layers in ``names``."""
     histograms = {
         layer_key("log10_eigenvalues", index, layer.name): layer.histogram
         for index, layer in enumerate(report.layers)
@@ -66,31 +66,31 @@ def written_panels(report: Report, names: frozenset[str], wall_time: float) -> P
 
 
 def layer_text(report: Report) -> str:
-    r"""The layers as a Markdown table, the worst first, with what is noticeable in words.
+    r"""The layers as a Markdown table, worst first, with the findings as sentences.
 
     Example:
         >>> print(layer_text(Report((LayerReport(name="a|b", kind="Linear", alpha=2.5, warning="no tail"),))))
-        | layer | alpha | 95 % interval | shuffled | traps | what is noticeable |
+        | layer | alpha | 95 % interval | shuffled | traps | findings |
         |---|---|---|---|---|---|
         | a\|b | 2.50 | - | - | - | no eigenvalue above the random edge: it cannot be told from random weights, ... |
     """
     layers = [layer for layer in worst_first(report.layers) if layer.status == "failed" or layer.M is not None]
     layers = layers or [layer for layer in report.layers if layer.alpha is not None]
-    lines = ["| layer | alpha | 95 % interval | shuffled | traps | what is noticeable |", "|---|---|---|---|---|---|"]
+    lines = ["| layer | alpha | 95 % interval | shuffled | traps | findings |", "|---|---|---|---|---|---|"]
     lines += [f"| {' | '.join(map(_escaped, _cells(layer)))} |" for layer in layers[:MAX_TABLE_LAYERS]]
     if len(layers) > MAX_TABLE_LAYERS:
-        lines += ["", f"{len(layers) - MAX_TABLE_LAYERS} more are not shown."]
+        lines += ["", f"{len(layers) - MAX_TABLE_LAYERS} more layers are not shown."]
     return "\n".join(lines)
 
 
 def picture_task(
     report: Report, chosen: Sequence[str], steps: Sequence[int], alphas: Sequence[Sequence[float | None]]
 ) -> dict[str, Any]:
-    """What the pictures of a report need, as plain values that travel to a worker process.
+    """The input of the figures of a report, as plain values for a worker process.
 
     Args:
-        report: the latest, with histograms.
-        chosen: layers whose spectrum is drawn, at most ``MAX_CHOSEN``.
+        report: the latest one, with histograms.
+        chosen: names of the layers whose spectrum is drawn; at most ``MAX_CHOSEN`` of them are used.
         steps: of the map of alpha.
         alphas: per step, one alpha per layer of the report.
     """
@@ -106,7 +106,7 @@ def picture_task(
 
 
 def draw(task: Mapping[str, Any]) -> dict[str, str]:
-    """Draw what :func:`picture_task` describes.
+    """Draw the figures of a task from :func:`picture_task`.
 
     Returns:
         Tag → PNG in base 64.
@@ -130,7 +130,7 @@ def draw(task: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _smaller(png: bytes) -> bytes:
-    """The same picture in 64 colours, a third of the size; Pillow comes with matplotlib."""
+    """The same image with 64 colours, a third of the size; Pillow is a dependency of matplotlib."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -148,6 +148,6 @@ def _cells(layer: LayerReport) -> tuple[str, ...]:
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Text with the special characters of Markdown escaped."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return "".join(f"\\{character}" if character in "\\`*_[]|" else character for character in text)

@@ -1,4 +1,4 @@
-"""Models of known quality: one metric against it."""
+"""Scatter plot of a metric against the quality of models."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 
 def draw_quality(comparison: Comparison, metric: str = "alpha_weighted", ax: Axes | None = None) -> Axes:
-    """A metric of each model against its quality, and that of its shuffled weights beside it.
+    """Draw a metric of each model and of its shuffled weights against the quality.
 
-    The models are bluish green discs, their shuffled weights vermilion crosses. Where both lie along the same line, the
-    metric follows the quality by scale and depth, not by the shape of the spectra.
+    The models are bluish green discs, their shuffled weights vermilion crosses. If both lie on the same line, scale and
+    depth explain the correlation, not the shape of the spectra.
 
     Args:
         comparison: of models with a quality.
-        metric: a mean that the comparison holds.
-        ax: where to draw; None for a new figure.
+        metric: a mean in the comparison.
+        ax: axes to draw into; None for a new figure.
 
     Raises:
-        ValueError: no quality was given, or there is no such metric.
+        ValueError: there is no quality, or no such metric.
     """
     found = {each.metric: each for each in comparison.correlations()}
     if not found:
-        raise ValueError("comparison: no quality was given, there is nothing to draw; compare(…, quality={…})")
+        raise ValueError("comparison: no quality to plot against; pass quality={…} to compare")
     if metric not in found:
         raise ValueError(f"metric: expected one of {', '.join(found)}, got {metric!r}")
     ax = new_axes(ax)

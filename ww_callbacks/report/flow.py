@@ -81,9 +81,9 @@ def scale_collapse(layers: Iterable[LayerReport], baseline: Iterable[LayerReport
     """Change of the scale of each layer relative to a baseline, compared with the other layers.
 
     ``z = (Δ - median Δ)/(1.4826 · median |Δ - median Δ|)`` with Δ the change of log10 λ_max. Layers beyond ±3.5 are
-    left out of median and deviation, which are computed again until no layer is added, so that many collapsed layers do
-    not mask each other. If more than half of the layers changed equally, the mean absolute deviation replaces the median
-    one. Published scale collapses have both signs: use ``|z|``.
+    excluded from both medians, which are computed again until no further layer is excluded, so that many collapsed
+    layers do not mask each other. If more than half of the layers changed equally, the mean absolute deviation replaces
+    the median one. Published scale collapses have both signs: use ``|z|``.
 
     Source: Iglewicz and Hoaglin, *How to detect and handle outliers* (1993), for the score.
 
@@ -112,7 +112,7 @@ def scale_collapse(layers: Iterable[LayerReport], baseline: Iterable[LayerReport
 
 
 def outlyingness(values: Sequence[float]) -> list[float]:
-    """Distance of each value from the median, in robust standard deviations, without values beyond 3.5.
+    """Distance of each value from the median, in robust standard deviations without outliers.
 
     Example:
         >>> [round(z, 1) for z in outlyingness([0.0, 0.1, -0.1, 0.2, -0.2, 3.0])]

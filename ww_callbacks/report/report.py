@@ -177,7 +177,7 @@ class Report:
         return report_fragment(self)
 
     def advice(self) -> list[str]:
-        """Findings and their uncertainty as sentences, at least one, see :func:`ww_callbacks.signals.advice.advise_report`."""
+        """Findings and uncertainty as sentences, see :func:`ww_callbacks.signals.advice.advise_report`."""
         from ww_callbacks.signals.advice import advise_report
 
         return advise_report(self)
