@@ -52,7 +52,7 @@ def test_every_number_follows_its_declared_scaling(options):
 def test_the_scaling_of_every_number_is_tried():
     runs = [analyze(1.0), analyze(1.0, precision="float32"), analyze(1.0, fit="TPL")]
     tried = {name for run in runs for name in NUMBERS if getattr(run, name) is not None}
-    assert set(NUMBERS) - tried == {"step", "control_step"}  # they are set in a run only
+    assert set(NUMBERS) - tried == {"step"}  # it is set in a run only
     varied = {name for name in NUMBERS if SCHEMA[name].scaling != "invariant"}
     assert all(getattr(run, name) for run in runs for name in varied - {"Lambda"})
     assert runs[2].Lambda > 0
