@@ -19,7 +19,7 @@ from ww_callbacks.spectra import eigenvalues, shuffled_control
 def analyze(array: np.ndarray, step: int | None = None, **options: object) -> LayerReport:
     is_conv = array.ndim == 4
     axes = ((2, 3), (0,), (1,)) if is_conv else ((), (0,), (1,))
-    spec = LayerSpec("layer", "Layer", array.shape, str(array.dtype), axes, is_conv)
+    spec = LayerSpec("layer", "Layer", array.shape, str(array.dtype), axes, "convolution" if is_conv else "matrix")
     return analyze_layer(spec, array, Settings(**options), step)
 
 
@@ -43,7 +43,7 @@ def test_trained_layer_has_all_columns():
     layer = analyze(trained())
     on_request = {"Lambda", "alpha_error", "gof_pvalue", "vs_exponential", "vs_lognormal", "vs_truncated"}
     missing = {key for key, value in layer.to_dict().items() if value is None}
-    assert missing == on_request | {"step"}
+    assert missing == on_request | {"step", "skip_reason"}
     assert (layer.status, layer.reliable, layer.warning) == ("ok", True, "over-trained")
 
 
@@ -300,7 +300,7 @@ def test_settings_survive_json():
 
 
 def test_axes_keep_their_names_in_a_message_to_the_worker() -> None:
-    spec = LayerSpec("conv", "Conv2d", (8, 4, 3, 3), "float32", Axes((2, 3), (0,), (1,)), is_conv=True)
+    spec = LayerSpec("conv", "Conv2d", (8, 4, 3, 3), "float32", Axes((2, 3), (0,), (1,)), role="convolution")
     received = LayerSpec(**json.loads(json.dumps(asdict(spec))))
     assert received.axes == spec.axes
     assert received.axes.outputs == (0,)

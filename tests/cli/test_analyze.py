@@ -57,7 +57,7 @@ def test_options_reach_the_analysis(tmp_path, capsys):
     assert here("analyze", file, "--layers", "enc.*", "!*2", "--no-randomize", "--workers", 1, "--format", "json") == 0
     layers = {layer["name"]: layer for layer in json.loads(capsys.readouterr().out)["layers"]}
     assert layers["enc.fc1"]["num_traps"] is None
-    assert layers["enc.fc2"]["reason"] == "left out by layers="
+    assert layers["enc.fc2"]["reason"] == "excluded by layers="
     assert layers["enc.fc1"]["alpha"] == pytest.approx(ww.analyze(file)["enc.fc1"].alpha, rel=1e-6)
 
 

@@ -25,7 +25,7 @@ def test_every_layer_is_listed_in_order():
 def test_the_control_of_a_layer_does_not_depend_on_the_other_layers():
     whole, alone = ww.analyze(weights()), ww.analyze(weights(), layers=["conv"])
     assert whole["conv"].max_rand_eval == alone["conv"].max_rand_eval
-    assert alone["fc1"].reason == "left out by layers="
+    assert alone["fc1"].reason == "excluded by layers="
 
 
 def test_seed_moves_the_control_and_nothing_else():

@@ -381,7 +381,7 @@ def test_a_model_without_anything_to_analyse_is_told_once_with_layers_and_reason
     assert len([warning for warning in caught if warning.category is RuntimeWarning]) == 1
     message = str(caught[0].message)
     assert "0: no matrix" in message
-    assert "1: a bilinear form for each output, no matrix" in message
+    assert "1: no matrix: a bilinear form per output" in message
     assert len(monitor.history) == 0
     assert workers() == set()
 

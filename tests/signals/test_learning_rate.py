@@ -58,13 +58,13 @@ def test_alpha_hill_is_tempbalances_for_a_convolution():
 
 def test_the_first_the_last_embeddings_small_layers_and_those_without_a_number_keep_one():
     layers = [
-        layer("wte", 9.0, kind="Embedding"),
+        layer("wte", 9.0, kind="Embedding", role="embedding"),
         layer("in", 8.0),
         layer("small", 7.0, num_evals=49),
         layer("nan", math.nan),
         layer("inf", math.inf),
         layer("none", None),
-        layer("wpe", 6.0, kind="Embedding"),
+        layer("wpe", 6.0, kind="Embedding", role="embedding"),
         layer("a", 2.0),
         layer("b", 3.0),
         layer("head", 1.5),
@@ -72,6 +72,24 @@ def test_the_first_the_last_embeddings_small_layers_and_those_without_a_number_k
     ]
     found = dict(zip([each.name for each in layers], LayerRatios().ratios(report(*layers)), strict=True))
     assert found == dict.fromkeys(found, 1.0) | {"in": 1.5, "a": 0.5, "b": 0.5 + 1 / 6}
+
+
+def test_a_module_and_its_file_get_the_same_ratios(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    nn = torch.nn
+    model = nn.ModuleDict({"embed": nn.Embedding(120, 80)} | {f"fc{i}": nn.Linear(80, 80) for i in range(5)})
+    model["head"] = nn.Linear(80, 120, bias=False)
+    model["head"].weight = model["embed"].weight
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    here, there = (ww.analyze(each, randomize=False) for each in (model, tmp_path / "model.pt"))
+    assert [(layer.name, layer.role, layer.skip_reason) for layer in there] == [
+        (layer.name, layer.role, layer.skip_reason) for layer in here
+    ]
+    ratios = LayerRatios().ratios(here)
+    assert ratios[0] == ratios[-1] == 1.0
+    assert min(ratios) == 0.5
+    assert LayerRatios().ratios(there) == ratios
 
 
 def test_patterns_choose_who_takes_part():

@@ -99,7 +99,7 @@ def test_every_weight_of_other_transformers(name):
     extra = sum(p.numel() for n, p in model.named_parameters() if any(n == layer.name for layer in listed))
     assert elements(layers) + extra == held(model)
     for layer in listed:
-        assert "has no rule" in layer.reason
+        assert layer.skip.reason == "no_rule"
 
 
 # --- residual networks -----------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ def test_every_weight_of_residual_networks(block, convolutions, tmp_path):
     model = ResNet(block, [2, 2, 2, 2], [8, 16, 24, 32])
     layers = find_layers(model)
     assert elements(layers) == held(model)
-    assert sum(layer.spec is not None and layer.spec.is_conv for layer in layers) == convolutions
+    assert sum(layer.spec is not None and layer.spec.role == "convolution" for layer in layers) == convolutions
     torch.save(model.state_dict(), tmp_path / "model.pt")
     stored = find_layers(tmp_path / "model.pt")
     assert elements(stored) == held(model)

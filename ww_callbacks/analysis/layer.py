@@ -13,7 +13,7 @@ from ww_callbacks import spectra
 from ww_callbacks.analysis.settings import Settings
 from ww_callbacks.analysis.spec import LayerSpec, arranged, as_numbers
 from ww_callbacks.analysis.tail import tail_columns
-from ww_callbacks.report import Histogram, LayerReport
+from ww_callbacks.report import Histogram, LayerReport, Skip
 from ww_callbacks.spectra import Precision
 from ww_callbacks.spectra.eigen import contiguous
 
@@ -49,6 +49,7 @@ def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, ste
     shape: dict[str, Any] = {
         "name": spec.name,
         "kind": spec.kind,
+        "role": spec.role,
         "step": step,
         "N": large,
         "M": small,
@@ -57,13 +58,13 @@ def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, ste
         "num_evals": small * pooled,
     }
     if min(pooled, small) == 0:
-        return LayerReport(**shape, status="skipped", reason="empty weights")
+        return LayerReport(**shape, **Skip("empty").columns)
     numbers = as_numbers(spec, stored)
     largest = spectra.magnitude(numbers)
     if not math.isfinite(largest):
-        return LayerReport(**shape, status="failed", reason="non-finite weights")
+        return LayerReport(**shape, **Skip("non_finite").columns)
     if largest == 0:
-        return LayerReport(**shape, status="skipped", reason="all weights are zero")
+        return LayerReport(**shape, **Skip("zero").columns)
     with np.errstate(all="ignore"):
         matrices = arranged(spec, numbers)
         return LayerReport(**shape, **_spectral_columns(spec, matrices, largest, settings))
@@ -71,7 +72,7 @@ def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, ste
 
 def conv_factor(spec: LayerSpec, settings: Settings) -> float:
     """By what the eigenvalues of a layer are multiplied: 1 but for convolutions."""
-    if not spec.is_conv:
+    if spec.role != "convolution":
         return 1.0
     return {"weightwatcher": 0.5, "paper": spec.matrix_shape[0] / 2, "none": 1.0}[settings.conv_scale]
 
@@ -82,7 +83,7 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
     try:
         by_position, variances = _positions(matrices, largest, settings.precision)
     except ValueError:
-        return {"status": "failed", "reason": "the squares of the weights leave the range of float64"}
+        return Skip("out_of_range").columns
     values = np.sort(np.concatenate(by_position)) * factor
     tolerance = _tolerance(float(values[-1]), rows, columns, settings.precision)
     deficient = values[0] <= tolerance and min(rows, columns) <= MAX_SVD_SIDE and settings.precision == "float64"
@@ -97,9 +98,9 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
         result |= _control_columns(control, values, factor, tolerance)
     positive = values[values > tolerance]
     result["histogram"] = _histogram(positive, None if control is None else control.values * factor, tolerance)
-    reason = _no_fit_reason(positive, len(values), _precision(spec.dtype, settings))
-    if reason:
-        return _plain(result | {"status": "skipped", "reason": reason})
+    skip = _no_fit(positive, len(values), _precision(spec.dtype, settings))
+    if skip is not None:
+        return _plain(result | skip.columns)
     formed = spectra.tail_formed(by_position, variances, rows, columns)
     return _plain(result | tail_columns(positive, values, formed, max(rows, columns), settings))
 
@@ -160,13 +161,16 @@ def _histogram(positive: Floats, shuffled: Floats | None, tolerance: float) -> H
     )
 
 
-def _no_fit_reason(positive: Floats, total: int, precision: float) -> str:
+def _no_fit(positive: Floats, total: int, precision: float) -> Skip | None:
+    """Why no power law can be fitted."""
     if len(positive) < MIN_EVALS:
         zero = f" ({total} with the zero ones)" if total > len(positive) else ""
-        return f"{len(positive)} non-zero eigenvalues{zero}, a power-law fit needs {MIN_EVALS}"
+        return Skip(
+            "too_few_eigenvalues", f"{len(positive)} non-zero eigenvalues{zero}, a power-law fit needs {MIN_EVALS}"
+        )
     if positive[-1] - positive[0] <= 64 * precision * positive[-1]:
-        return "all eigenvalues are equal within the precision of the weights, so there is no tail"
-    return ""
+        return Skip("equal_eigenvalues", "all eigenvalues are equal within the precision of the weights")
+    return None
 
 
 def _precision(dtype: str, settings: Settings) -> float:

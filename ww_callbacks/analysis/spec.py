@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ww_callbacks.report import Role
+
 
 class Axes(NamedTuple):
     """The axes of stored weights, by what they count.
@@ -35,7 +37,7 @@ class LayerSpec:
         shape: stored shape.
         dtype: numpy name of the stored dtype, or "bfloat16" (raw 16-bit words).
         axes: what each stored axis counts.
-        is_conv: whether ``Settings.conv_scale`` applies.
+        role: what they are used for; ``Settings.conv_scale`` applies to "convolution".
     """
 
     name: str
@@ -43,7 +45,7 @@ class LayerSpec:
     shape: tuple[int, ...]
     dtype: str
     axes: Axes
-    is_conv: bool = False
+    role: Role = "matrix"
 
     def __post_init__(self) -> None:
         """Name the axes, which are plain lists after a message to the worker."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ww_callbacks import spectra
 from ww_callbacks.analysis.settings import Settings
-from ww_callbacks.report import TailWarning
+from ww_callbacks.report import Skip, TailWarning
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ def tail_columns(positive: Floats, values: Floats, formed: bool, side: int, sett
     """
     power = spectra.fit_power_law(positive)
     if not math.isfinite(power.alpha):
-        return {"status": "skipped", "reason": "hardly two eigenvalues differ, so there is no tail"}
+        return Skip("equal_eigenvalues", "almost all eigenvalues are equal").columns
     fit = asdict(power) | _truncated_columns(positive, power, settings)
     sure = _interval(positive, power, settings)
     low, high = sure if settings.fit == "PL" else _truncated_interval(fit, power)

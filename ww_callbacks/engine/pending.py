@@ -95,7 +95,9 @@ class Pending:
     def _entry(self, position: int, layer: Layer, known: Mapping[int, Known]) -> LayerReport:
         if layer.spec is None:
             return layer.skip_report(self.step)
-        return known[position].report if position in known else LayerReport.waiting(layer.name, layer.kind)
+        if position in known:
+            return known[position].report
+        return LayerReport.waiting(layer.name, layer.kind, layer.role)
 
 
 def change_per_step(before: LayerReport, after: LayerReport) -> float:

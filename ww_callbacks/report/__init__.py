@@ -11,11 +11,11 @@ from ww_callbacks.report.layer import (
     BetterFit,
     Histogram,
     LayerReport,
-    Status,
     TailWarning,
 )
 from ww_callbacks.report.order import worst_first
 from ww_callbacks.report.report import MIN_COUNTED, Report
+from ww_callbacks.report.skip import Role, Skip, SkipReason, Status
 from ww_callbacks.report.words import in_words
 
 __all__ = [
@@ -31,7 +31,10 @@ __all__ = [
     "History",
     "LayerReport",
     "Report",
+    "Role",
     "ScaleChange",
+    "Skip",
+    "SkipReason",
     "Status",
     "TailWarning",
     "in_words",

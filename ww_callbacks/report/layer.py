@@ -7,17 +7,14 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ww_callbacks.report.columns import column, columns_of, documented
+from ww_callbacks.report.skip import Role, Skip, SkipReason, Status
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Status = Literal["ok", "skipped", "failed"]
 TailWarning = Literal["", "over-trained", "under-trained", "no tail"]
 
 BetterFit = Literal["power law", "exponential", "log-normal", "truncated power law", "undecided"]
-
-
-_WAITING = "not looked at yet: layers take turns, within the budget"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +45,21 @@ class LayerReport:
 
     name: str = field(metadata={"text": "full dotted name, without prefixes of wrappers"})
     kind: str = field(metadata={"text": "class name of the layer"})
+    role: Role = column(
+        'what its weights are used for: "matrix", "convolution", "embedding", "recurrent" (one gate), "norm", "bias", '
+        '"vector" or "other"',
+        default="other",
+    )
     N: int | None = column("larger side of each matrix")
     M: int | None = column("smaller side of each matrix")
     rf: int | None = column("number of pooled matrices (kernel positions); 1 for dense layers")
     Q: float | None = column("N/M")
     num_evals: int | None = column("number of eigenvalues, M·rf")
     status: Status = column('"ok"; "skipped" (nothing to fit) or "failed", both with a reason', default="ok")
-    reason: str = column('why the layer was not analysed; empty if the status is "ok"', default="")
+    skip_reason: SkipReason | None = column(
+        'why the layer was not analysed, one of ``SkipReason``; None if the status is "ok"'
+    )
+    reason: str = column('skip_reason as a sentence; empty if the status is "ok"', default="")
     warning: TailWarning = column('"over-trained", "under-trained", "no tail" or ""', default="")
     counted: bool = column("whether the layer is included in the means of the report", default=False)
     step: int | None = column("finished optimizer steps when the weights were copied")
@@ -138,14 +143,14 @@ class LayerReport:
     spectrum: tuple[float, ...] | None = column("all eigenvalues, ascending (on request); not a column")
 
     @classmethod
-    def waiting(cls, name: str, kind: str) -> LayerReport:
-        """The entry of a layer that is analysed in rotation and has not had its first turn."""
-        return cls(name=name, kind=kind, status="skipped", reason=_WAITING)
+    def waiting(cls, name: str, kind: str, role: Role) -> LayerReport:
+        """The entry of a layer that waits for its first turn in the rotation."""
+        return cls(name=name, kind=kind, role=role, **Skip("waiting").columns)
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the layer is analysed in rotation and has not had its first turn."""
-        return self.reason == _WAITING
+        """Whether the layer waits for its first turn in the rotation."""
+        return self.skip_reason == "waiting"
 
     def plot_esd(self, ax: Axes | None = None) -> Axes:
         """Plot the spectrum and that of the shuffled weights, see :func:`ww_callbacks.outputs.figures.draw_esd`.

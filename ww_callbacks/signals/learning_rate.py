@@ -144,12 +144,12 @@ class LayerRatios:
 def _inner(report: Report) -> list[int]:
     """Positions of the layers that hold a matrix, without the first, the last and embeddings."""
     holders = [i for i, layer in enumerate(report.layers) if _holds_matrix(layer)]
-    return [i for i in holders[1:-1] if "Embedding" not in report.layers[i].kind]
+    return [i for i in holders[1:-1] if report.layers[i].role != "embedding"]
 
 
 def _holds_matrix(layer: LayerReport) -> bool:
-    """Also one that was not analysed as it shares its matrix (a tied head), or has too many rows (an embedding)."""
-    return layer.N is not None or "Embedding" in layer.kind or layer.reason.startswith("shares its weight")
+    """Also if it was not analysed because it shares its matrix (a tied head), or is an embedding with many rows."""
+    return layer.N is not None or layer.role == "embedding" or layer.skip_reason == "tied"
 
 
 def ratios_by_name(verdict: Mapping[str, Any]) -> dict[str, float]:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ww_callbacks.weights.layer import Layer, array_layer, dimensions_reason
+from ww_callbacks.report import Skip
+from ww_callbacks.weights.layer import Layer, array_layer, dimensions_skip
 
 
 def layers_of_mapping(arrays: Mapping[str, Any]) -> tuple[Layer, ...]:
@@ -35,11 +36,11 @@ def _layer(name: str, value: Any) -> Layer:
     try:
         array = np.asarray(value)
     except ValueError as error:
-        return Layer.skipped(name, "array", f"not an array: {error}")
+        return Layer.skipped(name, "array", Skip("unreadable", f"not an array ({error})"))
     if array.dtype.kind not in "fiub":
-        return Layer.skipped(name, _kind(array.ndim), f"not an array of real numbers (dtype {array.dtype})")
+        return Layer.skipped(name, _kind(array.ndim), Skip("unsupported_dtype", str(array.dtype)))
     if array.ndim not in (2, 4):
-        return Layer.skipped(name, _kind(array.ndim), dimensions_reason(array.ndim))
+        return Layer.skipped(name, _kind(array.ndim), dimensions_skip(array.ndim))
     return array_layer(name, _kind(array.ndim), array.shape, array.dtype, partial(_same, array))
 
 

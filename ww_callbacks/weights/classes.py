@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ww_callbacks.report import Skip
+from ww_callbacks.weights.kinds import NORM
 from ww_callbacks.weights.rule import Rule
 
 GATES = {"LSTM": ("i", "f", "g", "o"), "GRU": ("r", "z", "n")}
@@ -15,7 +17,7 @@ GATES = {"LSTM": ("i", "f", "g", "o"), "GRU": ("r", "z", "n")}
 PROJECTIONS = ("q", "k", "v")
 """Queries, keys and values, in the order in which a fused projection holds them along its outputs."""
 
-_NORM = {"weight": Rule(reason="weights of a normalisation, no matrix")}
+_NORM = {"weight": Rule(skip=NORM, role="norm")}
 
 CLASSES: Mapping[str, Mapping[str, Rule]] = {
     "torch.nn.Linear": {"weight": Rule("out in")},
@@ -23,7 +25,7 @@ CLASSES: Mapping[str, Mapping[str, Rule]] = {
         "in_proj_weight": Rule("out in", parts=PROJECTIONS, suffix=""),
         **{f"{part}_proj_weight": Rule("out in", suffix=f".{part}") for part in PROJECTIONS},
     },
-    "torch.nn.Bilinear": {"weight": Rule(reason="a bilinear form for each output, no matrix")},
+    "torch.nn.Bilinear": {"weight": Rule(skip=Skip("no_matrix", "a bilinear form per output"))},
     "torch.nn.LayerNorm": _NORM,
     "torch.nn.RMSNorm": _NORM,
     "torch.nn.GroupNorm": _NORM,

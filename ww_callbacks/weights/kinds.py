@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ww_callbacks.analysis import Axes, LayerSpec
+from ww_callbacks.report import Role, Skip
 from ww_callbacks.weights.layer import Layer
 from ww_callbacks.weights.split import divided
 from ww_callbacks.weights.tensor import FLOATS, Stored, StoredTensor
@@ -15,8 +16,7 @@ NO_AXES = Axes((), (), ())
 OUT_IN = Axes((), (0,), (1,))
 IN_OUT = Axes((), (1,), (0,))
 
-DEPTHWISE = "a depthwise kernel mixes no channels, so it holds no matrix"
-ONE_INPUT = "one input channel: depthwise, or images in grey; a matrix has two columns or more"
+NORM = Skip("no_matrix", "normalisation weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Kind:
     Attributes:
         word: the kind that the report shows.
         axes: what each axis counts.
-        is_conv: whether it is a convolution.
-        reason: why it is not analysed.
+        role: what it is used for.
+        skip: why it is not analysed; None if it is.
         parts: suffixes of the matrices that share one axis in equal parts, in their order; none for one matrix.
         parts_axis: the axis that they share; None for that of the outputs.
         shape: the shape to which :attr:`axes` refers; None for the stored shape.
@@ -35,24 +35,31 @@ class Kind:
 
     word: str
     axes: Axes = NO_AXES
-    is_conv: bool = False
-    reason: str = ""
+    role: Role = "matrix"
+    skip: Skip | None = None
     parts: tuple[str, ...] = ()
     parts_axis: int | None = None
     shape: tuple[int, ...] | None = None
+    is_inferred: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The word that the report shows."""
+        return f"{self.word} (inferred)" if self.is_inferred else self.word
 
 
 def layers_of_kind(name: str, kind: Kind, tensor: StoredTensor) -> tuple[Layer, ...]:
     """The layers of a tensor: one, one per part, or a skipped one."""
-    reason = kind.reason or tensor.reason
-    if not reason and tensor.dtype not in FLOATS:
-        reason = f"stored as {tensor.dtype}, only floating-point numbers are analysed"
-    if reason:
-        return (Layer.skipped(name, kind.word, reason),)
+    skip = kind.skip or tensor.skip
+    if skip is None and tensor.dtype not in FLOATS:
+        skip = Skip("unsupported_dtype", tensor.dtype)
+    layer = Layer(name, kind.shown, skip=skip, role=kind.role, is_inferred=kind.is_inferred)
+    if skip is not None:
+        return (layer,)
     assert tensor.read is not None
     read = tensor.read if kind.shape is None else _in_shape(tensor.read, kind.shape)
-    spec = LayerSpec(name, kind.word, kind.shape or tensor.shape, tensor.dtype, kind.axes, kind.is_conv)
-    layer = Layer(name, kind.word, spec, read, send=getattr(read, "send", None))
+    spec = LayerSpec(name, kind.shown, kind.shape or tensor.shape, tensor.dtype, kind.axes, kind.role)
+    layer = replace(layer, spec=spec, read=read, send=getattr(read, "send", None))
     if not kind.parts:
         return (layer,)
     axis = kind.axes.outputs[0] if kind.parts_axis is None else kind.parts_axis
@@ -70,13 +77,40 @@ def _reshaped(read: Callable[[], Stored], shape: tuple[int, ...]) -> Stored:
     return read().reshape(shape)
 
 
+def bias(word: str) -> Kind:
+    """A bias, whatever its shape."""
+    return Kind(word, role="bias", skip=Skip("no_matrix", "a bias"))
+
+
+def norm(word: str) -> Kind:
+    """The weights of a normalisation layer, whatever their shape."""
+    return Kind(word, role="norm", skip=NORM)
+
+
+def depthwise(word: str) -> Kind:
+    """The kernel of a depthwise convolution."""
+    return Kind(word, role="convolution", skip=Skip("no_matrix", "a depthwise kernel does not mix channels"))
+
+
+def unknown(word: str) -> Kind:
+    """A weight of a class that has no rule for it."""
+    skip = Skip("no_rule", f"this weight; add one with register_layer({word}, ...)")
+    return Kind(word, role=named_role(word, "other"), skip=skip)
+
+
+def named_role(word: str, other: Role) -> Role:
+    """The role of a class without a rule: an embedding if its name says so."""
+    return "embedding" if "Embedding" in word else other
+
+
 def embedding(word: str, shape: tuple[int, ...], max_rows: int) -> Kind:
     """A table with one vector per row."""
     if len(shape) != 2:
-        return Kind(word, reason=f"an embedding of {len(shape)} dimensions")
+        return Kind(word, role="embedding", skip=Skip("bad_shape", f"an embedding of {len(shape)} dimensions"))
     if shape[0] > max_rows:
-        return Kind(word, reason=f"embedding of {shape[0]} rows, more than max_rows={max_rows}")
-    return Kind(word, IN_OUT)
+        skip = Skip("too_many_rows", f"{shape[0]} rows, more than max_rows={max_rows}")
+        return Kind(word, role="embedding", skip=skip)
+    return Kind(word, IN_OUT, "embedding")
 
 
 def convolution(word: str, shape: tuple[int, ...], channels_last: bool) -> Kind:
@@ -84,8 +118,8 @@ def convolution(word: str, shape: tuple[int, ...], channels_last: bool) -> Kind:
     rank = len(shape) - 2
     outputs, inputs, taps = (rank + 1, rank, range(rank)) if channels_last else (0, 1, range(2, rank + 2))
     if shape[inputs] == 1 < shape[outputs]:
-        return Kind(word, reason=ONE_INPUT)
-    return Kind(word, Axes(tuple(taps), (outputs,), (inputs,)), is_conv=True)
+        return Kind(word, role="convolution", skip=Skip("no_matrix", "one input channel (depthwise, or grey images)"))
+    return Kind(word, Axes(tuple(taps), (outputs,), (inputs,)), "convolution")
 
 
 def einsum_axes(equation: str) -> Axes:

@@ -11,15 +11,7 @@ from numpy.typing import NDArray
 
 from ww_callbacks.analysis import Axes, LayerSpec
 from ww_callbacks.patterns import matching
-from ww_callbacks.report import LayerReport
-
-LATER = "looked at again at the next snapshot"
-"""Ends the reason of a layer that will be analysed once its weights exist."""
-
-INFERRED = "(inferred)"
-"""Ends the kind of a layer whose class is not known but inferred from name and shape."""
-
-LEFT_OUT = "left out by layers="
+from ww_callbacks.report import LayerReport, Role, Skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,38 +21,48 @@ class Layer:
     Attributes:
         name: full dotted name, without the prefixes of wrappers.
         kind: class of the layer.
-        spec: what the stored weights are; None where the layer is not analysed.
-        read: gives the stored weights as they are now. The array may share memory with the model: copy it, never
-            keep or change it.
-        reason: why the layer is not analysed.
-        send: for weights on a device: begins to copy them to this machine.
+        spec: what the stored weights are; None if the layer is not analysed.
+        read: returns the current stored weights. The array may share memory with the model: copy it, never keep or
+            change it.
+        skip: why the layer is not analysed; None if it is.
+        send: for weights on a device: starts to copy them to host memory.
+        role: what the weights are used for.
+        is_inferred: whether the class of the layer is unknown and its kind a guess from name and shape.
     """
 
     name: str
     kind: str
     spec: LayerSpec | None = None
     read: Callable[[], NDArray[np.generic]] | None = None
-    reason: str = ""
+    skip: Skip | None = None
     send: Callable[[], Any] | None = None
+    role: Role = "matrix"
+    is_inferred: bool = False
 
     @property
     def source(self) -> Callable[[], Any] | None:
-        """What a snapshot asks: ``send`` where the weights are on a device, else ``read``."""
+        """What a snapshot calls: ``send`` if the weights are on a device, else ``read``."""
         return self.send or self.read
 
     @classmethod
-    def skipped(cls, name: str, kind: str, reason: str) -> Layer:
+    def skipped(cls, name: str, kind: str, skip: Skip, role: Role = "other") -> Layer:
         """A layer that is listed but not analysed."""
-        return cls(name, kind, reason=reason)
+        return cls(name, kind, skip=skip, role=role)
+
+    @property
+    def reason(self) -> str:
+        """Why the layer is not analysed, as a sentence; "" if it is."""
+        return "" if self.skip is None else self.skip.sentence
 
     @property
     def is_late(self) -> bool:
         """Whether the layer is not analysed only because its weights do not exist yet."""
-        return self.reason.endswith(LATER)
+        return self.skip is not None and self.skip.reason == "not_built"
 
     def skip_report(self, step: int | None) -> LayerReport:
         """The entry of a layer that is not analysed."""
-        return LayerReport(name=self.name, kind=self.kind, status="skipped", reason=self.reason, step=step)
+        assert self.skip is not None
+        return LayerReport(name=self.name, kind=self.kind, role=self.role, step=step, **self.skip.columns)
 
 
 def array_layer(
@@ -72,18 +74,22 @@ def array_layer(
 ) -> Layer:
     """A layer from a matrix (two-dimensional) or a convolution kernel in torch's order (out, in, height, width)."""
     axes = Axes((2, 3), (0,), (1,)) if len(shape) == 4 else Axes((), (0,), (1,))
-    return Layer(name, kind, LayerSpec(name, kind, tuple(shape), str(dtype), axes, len(shape) == 4), read)
+    role: Role = "convolution" if len(shape) == 4 else "matrix"
+    return Layer(name, kind, LayerSpec(name, kind, tuple(shape), str(dtype), axes, role), read, role=role)
 
 
-def dimensions_reason(ndim: int) -> str:
-    """Why an array without two or four dimensions is not analysed."""
+VECTOR = Skip("no_matrix", "fewer than two dimensions")
+
+
+def dimensions_skip(ndim: int) -> Skip:
+    """Why an array is not analysed that has neither two nor four dimensions."""
     if ndim < 2:
-        return "no matrix: fewer than two dimensions"
-    return f"{ndim} dimensions: neither a matrix (2) nor a convolution kernel (4)"
+        return VECTOR
+    return Skip("no_rule", f"an array of {ndim} dimensions (a matrix has 2, a convolution kernel 4)")
 
 
 def select_layers(layers: Sequence[Layer], patterns: Sequence[str] | None) -> tuple[Layer, ...]:
-    """The same layers; those that the patterns do not keep stay listed as skipped.
+    """The same layers; those that the patterns exclude stay listed as skipped.
 
     Raises:
         ValueError: a pattern matches no layer.
@@ -92,5 +98,5 @@ def select_layers(layers: Sequence[Layer], patterns: Sequence[str] | None) -> tu
         return tuple(layers)
     kept = matching([layer.name for layer in layers], patterns, "layers")
     return tuple(
-        layer if layer.name in kept else replace(layer, spec=None, read=None, reason=LEFT_OUT) for layer in layers
+        layer if layer.name in kept else replace(layer, spec=None, read=None, skip=Skip("excluded")) for layer in layers
     )

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ww_callbacks.weights.kinds import OUT_IN, Kind, convolution, layers_of_kind
-from ww_callbacks.weights.layer import Layer, dimensions_reason
+from ww_callbacks.report import Skip
+from ww_callbacks.weights.kinds import OUT_IN, Kind, convolution, layers_of_kind, named_role
+from ww_callbacks.weights.layer import VECTOR, Layer
 from ww_callbacks.weights.rule import Rule, axes_of
 from ww_callbacks.weights.tensor import Stored, StoredTensor
 
@@ -77,16 +78,15 @@ def registered_for(layer: object) -> Extract | Mapping[str, Rule] | None:
     return next((_registered[cls] for cls in type(layer).__mro__ if cls in _registered), None)
 
 
-def missing(word: str, rules: Iterable[str], weights: Iterable[str]) -> list[str]:
+def missing(rules: Iterable[str], weights: Iterable[str]) -> list[Skip]:
     """Why nothing is found for some registered parameters: the layer does not have them.
 
     Args:
-        word: class of the layer.
         rules: the registered parameters.
         weights: the parameters of the layer.
     """
     absent = [parameter for parameter in rules if parameter not in weights]
-    return [failure(word, AttributeError(f"no parameter {parameter!r}")) for parameter in absent]
+    return [Skip("bad_registration", f"no parameter {parameter!r}") for parameter in absent]
 
 
 def extracted(extract: Extract, layer: object) -> dict[str, Any]:
@@ -106,8 +106,10 @@ def extracted(extract: Extract, layer: object) -> dict[str, Any]:
 def registered_kind(word: str, rank: int, shape: tuple[int, ...]) -> Kind:
     """How a weight from a registered function is interpreted, by its number of dimensions."""
     if rank < 2:
-        return Kind(word, reason=dimensions_reason(rank))
-    return Kind(word, OUT_IN) if rank == 2 else convolution(word, shape, channels_last=False)
+        return Kind(word, role="vector", skip=VECTOR)
+    if rank == 2:
+        return Kind(word, OUT_IN, named_role(word, "matrix"))
+    return convolution(word, shape, channels_last=False)
 
 
 def array_layers(name: str, word: str, layer: object, extract: Extract, to_array: Callable[[Any], Any]) -> list[Layer]:
@@ -123,7 +125,7 @@ def array_layers(name: str, word: str, layer: object, extract: Extract, to_array
     try:
         weights = {suffix: np.asarray(to_array(value)) for suffix, value in extracted(extract, layer).items()}
     except Exception as error:
-        return [Layer.skipped(name, word, failure(word, error))]
+        return [Layer.skipped(name, word, failure(error))]
     layers: list[Layer] = []
     for suffix, array in weights.items():
         full = f"{name}.{suffix}" if suffix else name
@@ -132,9 +134,9 @@ def array_layers(name: str, word: str, layer: object, extract: Extract, to_array
     return layers
 
 
-def failure(word: str, error: Exception) -> str:
+def failure(error: Exception) -> Skip:
     """Why a layer is skipped if its registration fails."""
-    return f"what was registered for {word} fails: {type(error).__name__}: {error}"
+    return Skip("bad_registration", f"{type(error).__name__}: {error}")
 
 
 def _read(extract: Extract, layer: object, suffix: str, to_array: Callable[[Any], Any]) -> Stored:

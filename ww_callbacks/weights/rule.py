@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ww_callbacks.analysis import Axes
-from ww_callbacks.weights.kinds import Kind
+from ww_callbacks.report import Role, Skip
+from ww_callbacks.weights.kinds import Kind, named_role
 
 _WORDS = ("out", "in", "position", "expert")
 
@@ -44,7 +45,8 @@ class Rule:
     Attributes:
         words: what each axis counts, see :func:`axes_of`. Each expert becomes a separate layer.
         parts: suffixes of the matrices that share the outputs in equal parts; none for one matrix.
-        reason: why the weight holds no matrix.
+        skip: why the weight is not analysed; None if it is.
+        role: of a weight that is not analysed.
         suffix: what the weight adds to the name of its layer; None for its own name, or nothing if it is called
             "weight" or "kernel".
 
@@ -57,7 +59,8 @@ class Rule:
 
     words: str = ""
     parts: tuple[str, ...] = ()
-    reason: str = ""
+    skip: Skip | None = None
+    role: Role = "other"
     suffix: str | None = None
 
     @property
@@ -78,16 +81,18 @@ class Rule:
             word: the kind that the report shows.
             shape: of the weight.
         """
-        if self.reason:
-            return Kind(word, reason=self.reason)
+        if self.skip is not None:
+            return Kind(word, role=self.role, skip=self.skip)
+        each = self.words.split()
+        role: Role = "convolution" if "position" in each else named_role(word, "matrix")
         if len(shape) != self.rank:
-            return Kind(word, reason=f"{len(shape)} dimensions, but the rule {self.words!r} has {self.rank}")
-        each, axes = self.words.split(), axes_of(self.words)
-        is_conv = "position" in each
+            skip = Skip("bad_shape", f"{len(shape)} dimensions, but the rule {self.words!r} has {self.rank}")
+            return Kind(word, role=role, skip=skip)
+        axes = axes_of(self.words)
         if "expert" not in each:
-            return Kind(word, axes, is_conv, parts=self.parts)
+            return Kind(word, axes, role, parts=self.parts)
         axis = each.index("expert")
-        return Kind(word, axes, is_conv, parts=tuple(map(str, range(shape[axis]))), parts_axis=axis)
+        return Kind(word, axes, role, parts=tuple(map(str, range(shape[axis]))), parts_axis=axis)
 
 
 def kinds_by_name(

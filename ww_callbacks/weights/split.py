@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ww_callbacks.patterns import matching
-from ww_callbacks.weights.layer import INFERRED, Layer
+from ww_callbacks.weights.layer import Layer
 
 Split = Mapping[str, int | Sequence[int]]
 """Pattern of layer names → number of equal parts, or the size of each."""
@@ -100,6 +100,6 @@ def _apart(layer: Layer, sizes: int | Sequence[int]) -> tuple[Layer, ...]:
 def _fused_axis(layer: Layer) -> int:
     assert layer.spec is not None
     (rows,), columns, shape = layer.spec.axes.outputs, layer.spec.axes.inputs, layer.spec.shape
-    if layer.kind.endswith(INFERRED) and len(columns) == 1 and shape[columns[0]] > shape[rows]:
+    if layer.is_inferred and len(columns) == 1 and shape[columns[0]] > shape[rows]:
         return columns[0]
     return rows

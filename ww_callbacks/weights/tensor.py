@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ww_callbacks.report import Skip
+
 Stored = NDArray[np.generic]
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -23,7 +25,7 @@ class StoredTensor:
         shape: as in the file.
         dtype: numpy name, "bfloat16" (read as raw 16-bit words), or the format's name of what numpy does not have.
         read: reads the numbers; None where they cannot be read.
-        reason: why not.
+        skip: why not.
         same_as: name of an earlier tensor that is the same memory.
     """
 
@@ -31,5 +33,5 @@ class StoredTensor:
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], Stored] | None = None
-    reason: str = ""
+    skip: Skip | None = None
     same_as: str = ""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
-from ww_callbacks.report import LayerReport
+from ww_callbacks.report import LayerReport, Skip
 from ww_callbacks.worker.protocol import Message
 
 
@@ -113,6 +113,7 @@ def read_answer(answer: Message, spec: LayerSpec, step: int | None, known: Layer
         return failed_report(spec, step, str(error))
 
 
-def failed_report(spec: LayerSpec, step: int | None, reason: str) -> LayerReport:
+def failed_report(spec: LayerSpec, step: int | None, error: str) -> LayerReport:
     """The report of a layer whose analysis failed."""
-    return LayerReport(name=spec.name, kind=spec.kind, step=step, status="failed", reason=reason)
+    failure = Skip("analysis_failed", error)
+    return LayerReport(name=spec.name, kind=spec.kind, role=spec.role, step=step, **failure.columns)

@@ -37,7 +37,7 @@ class Unknown(nn.Module):
 def test_the_matrix_of_a_linear_layer_is_its_weight():
     linear = nn.Linear(5, 7)
     layer = named(nn.Sequential(linear))["0"]
-    assert (layer.kind, layer.spec.shape, layer.spec.dtype, layer.spec.is_conv) == ("Linear", (7, 5), "float32", False)
+    assert (layer.kind, layer.spec.shape, layer.spec.dtype, layer.spec.role) == ("Linear", (7, 5), "float32", "matrix")
     np.testing.assert_array_equal(as_matrices(layer.spec, layer.read()), linear.weight.detach().numpy()[None])
 
 
@@ -45,7 +45,7 @@ def test_the_matrix_of_a_linear_layer_is_its_weight():
 def test_the_matrices_of_a_convolution_are_one_per_kernel_position(memory_format):
     conv = nn.Conv2d(4, 6, (3, 2)).to(memory_format=memory_format)
     layer = named(nn.Sequential(conv))["0"]
-    assert (layer.kind, layer.spec.is_conv, layer.spec.matrix_shape) == ("Conv2d", True, (6, 6, 4))
+    assert (layer.kind, layer.spec.role, layer.spec.matrix_shape) == ("Conv2d", "convolution", (6, 6, 4))
     matrices = as_matrices(layer.spec, np.ascontiguousarray(layer.read()))
     positions = [(i, j) for i in range(3) for j in range(2)]
     for matrix, (i, j) in zip(matrices, positions, strict=True):
@@ -114,12 +114,12 @@ def test_a_replaced_parameter_is_read_when_layers_are_found_again():
         (nn.BatchNorm2d(4), "fewer than two dimensions"),
         (nn.LayerNorm(4), "fewer than two dimensions"),
         (nn.PReLU(), "fewer than two dimensions"),
-        (nn.LayerNorm((4, 5), bias=False), "weights of a normalisation"),
+        (nn.LayerNorm((4, 5), bias=False), "normalisation weights"),
         (nn.Bilinear(3, 4, 5), "bilinear form"),
-        (nn.Conv2d(4, 4, 3, groups=4), "mixes no channels"),
-        (nn.ConvTranspose2d(4, 4, 3, groups=4), "mixes no channels"),
+        (nn.Conv2d(4, 4, 3, groups=4), "does not mix channels"),
+        (nn.ConvTranspose2d(4, 4, 3, groups=4), "does not mix channels"),
         (nn.Linear(3, 4, dtype=torch.complex64), "complex64"),
-        (Unknown(), "Unknown has no rule for this weight; register_layer(Unknown, ...) adds one"),
+        (Unknown(), "no rule for this weight; add one with register_layer(Unknown, ...)"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else value,
 )
@@ -169,7 +169,7 @@ def test_a_head_tied_to_an_embedding_that_is_too_large_is_analysed():
     model = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 10))
     model[1].weight = model[0].weight
     first, second = find_layers(model, max_rows=9)
-    assert first.reason == "embedding of 10 rows, more than max_rows=9"
+    assert first.reason == "embedding with 10 rows, more than max_rows=9"
     assert second.spec is not None
 
 

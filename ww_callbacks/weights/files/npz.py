@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
+from ww_callbacks.report import Skip
 from ww_callbacks.weights.files import zips
 from ww_callbacks.weights.files.errors import WeightsFileError
 from ww_callbacks.weights.tensor import FLOATS, Stored, StoredTensor
@@ -37,7 +38,7 @@ def _tensor(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> St
         raise WeightsFileError(path, f"{member.filename!r}: {dtype}{shape} does not fit the {body} bytes it holds")
     name, known = member.filename.removesuffix(".npy"), dtype.newbyteorder("=").name
     if known not in FLOATS:
-        return StoredTensor(name, shape, known, reason=f"stored as {known}, only floating-point numbers are analysed")
+        return StoredTensor(name, shape, known, skip=Skip("unsupported_dtype", known))
     return StoredTensor(name, shape, known, partial(_read, path, member.filename, shape, fortran, dtype))
 
 

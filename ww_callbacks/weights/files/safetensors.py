@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ww_callbacks.report import Skip
 from ww_callbacks.weights.files import float8
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.tensor import Stored, StoredTensor
@@ -104,9 +105,7 @@ def _tensor(
         read = partial(_read_float8, path, start + begin, shape, _FLOAT8[dtype])
         return StoredTensor(name, shape, "float16", read)
     if dtype not in _NAMES:
-        return StoredTensor(
-            name, shape, dtype, reason=f"stored as {dtype}, only F16, BF16, F32, F64 and F8 are analysed"
-        )
+        return StoredTensor(name, shape, dtype, skip=Skip("unsupported_dtype", dtype))
     storage = np.dtype("uint16" if dtype == "BF16" else _NAMES[dtype]).newbyteorder("<")
     return StoredTensor(name, shape, _NAMES[dtype], partial(_read, path, start + begin, shape, storage))
 

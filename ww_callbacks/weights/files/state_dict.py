@@ -9,16 +9,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ww_callbacks.report import Role, Skip, SkipReason
 from ww_callbacks.weights.classes import GATES, PARAMETERS
-from ww_callbacks.weights.kinds import IN_OUT, OUT_IN, Kind, convolution, embedding, layers_of_kind
-from ww_callbacks.weights.layer import INFERRED, Layer, dimensions_reason
+from ww_callbacks.weights.kinds import IN_OUT, OUT_IN, Kind, bias, convolution, embedding, layers_of_kind, norm
+from ww_callbacks.weights.layer import VECTOR, Layer
 from ww_callbacks.weights.rule import Rule
 from ww_callbacks.weights.tensor import StoredTensor
 
 Group = Mapping[str, StoredTensor]
-
-MATRIX, CONVOLUTION, EMBEDDING = f"matrix {INFERRED}", f"convolution {INFERRED}", f"embedding {INFERRED}"
-VECTOR, TENSOR, BIAS, NORM = (f"{word} {INFERRED}" for word in ("vector", "tensor", "bias", "norm"))
 
 _LAST_CHANNELS = ("kernel", "kernel:0")
 """Parameters that Keras and Flax store as (positions…, inputs, outputs); all others are in torch's order."""
@@ -29,7 +27,6 @@ _NORM = re.compile(r"(^|[._])(\w*norm\d*|ln(_?\w{1,2})?|bn\d*)$", re.IGNORECASE)
 _EMBEDDING = re.compile(r"(^|[._])(wte|wpe|shared|emb|embed(ding)?s?|embed_(tokens|positions))$", re.IGNORECASE)
 _GATES = re.compile(r"weight_(ih|hh)((_l\d+)?(_reverse)?)")
 _GATES_BY_NUMBER = {len(gates): gates for gates in GATES.values()}
-_UNKNOWN = "{} dimensions, the file does not tell what they are"
 
 
 def layers_of_tensors(tensors: Sequence[StoredTensor], max_rows: int) -> tuple[Layer, ...]:
@@ -70,14 +67,18 @@ def _of_module(module: str, modules: Mapping[str, Group], max_rows: int, names: 
     for parameter, tensor in group.items():
         if len(tensor.shape) < 2:
             if not module:
-                layers.append(Layer.skipped(parameter, VECTOR, dimensions_reason(1)))
+                layers.append(_vector(parameter))
             continue
         name = names[tensor.name] = _name(module, parameter, modules)
         kind = _kind(module, parameter, group, max_rows)
         if tensor.same_as:
-            kind = replace(kind, reason=f"shares its weight with {names.get(tensor.same_as, tensor.same_as)}")
-        layers += layers_of_kind(name, kind, tensor)
-    return layers or [Layer.skipped(module, VECTOR, dimensions_reason(1))]
+            kind = replace(kind, skip=Skip("tied", names.get(tensor.same_as, tensor.same_as)))
+        layers += layers_of_kind(name, replace(kind, is_inferred=True), tensor)
+    return layers or [_vector(module)]
+
+
+def _vector(name: str) -> Layer:
+    return Layer(name, "vector (inferred)", skip=VECTOR, role="vector", is_inferred=True)
 
 
 def _name(module: str, parameter: str, modules: Mapping[str, Group]) -> str:
@@ -95,39 +96,45 @@ def _kind(module: str, parameter: str, group: Group, max_rows: int) -> Kind:
     tensor, shape = group[parameter], group[parameter].shape
     owner = module if parameter in ("weight", *_LAST_CHANNELS) else parameter
     if _BIAS.fullmatch(parameter):
-        return Kind(BIAS, reason="a bias")
+        return bias("bias")
     if ".parametrizations." in f".{tensor.name}" or _COMPUTED.fullmatch(parameter):
-        return Kind(TENSOR, reason="the weight is computed from several tensors, the file does not tell how")
+        return _tensor("computed", "the file stores its parts, but not how they are combined")
     if _ADAPTER.search(tensor.name):
-        return Kind(TENSOR, reason="a low-rank addition, the file does not tell its scale and so not the sum")
+        return _tensor("adapter", "the file does not store its scale, so the sum is unknown")
     if _NORM.search(owner):
-        return Kind(NORM, reason="weights of a normalisation, no matrix")
+        return norm("norm")
     if _EMBEDDING.search(owner):
-        return embedding(EMBEDDING, shape, max_rows)
+        return embedding("embedding", shape, max_rows)
     rule = PARAMETERS.get(parameter)
     if rule is not None and rule.rank == len(shape):
         return _as_in_memory(rule, shape)
     if len(shape) == 2:
         axes = IN_OUT if parameter in _LAST_CHANNELS else OUT_IN
         gates = _GATES_BY_NUMBER.get(_num_gates(parameter, shape[0], group), ())
-        return Kind(MATRIX, axes, parts=gates)
+        role: Role = "recurrent" if _GATES.fullmatch(parameter) else "matrix"
+        return Kind("matrix", axes, role, parts=gates)
     return _kernel(module, parameter, shape)
 
 
 def _as_in_memory(rule: Rule, shape: tuple[int, ...]) -> Kind:
     """What the class of the parameter says. Without it, only parts that are square count as parts."""
-    kind = rule.kind(MATRIX, shape)
+    kind = rule.kind("matrix", shape)
     if rule.parts and shape[0] != len(rule.parts) * shape[1]:
         return replace(kind, parts=())
     return kind
+
+
+def _tensor(reason: SkipReason, detail: str) -> Kind:
+    """A tensor that is not analysed."""
+    return Kind("tensor", role="other", skip=Skip(reason, detail))
 
 
 def _kernel(module: str, parameter: str, shape: tuple[int, ...]) -> Kind:
     last = parameter in _LAST_CHANNELS
     is_short = not last and parameter == "weight" and shape[2] < min(shape[:2])
     if len(shape) > 5 or (len(shape) == 3 and "conv" not in module.lower() and not is_short):
-        return Kind(TENSOR, reason=_UNKNOWN.format(len(shape)))
-    return convolution(CONVOLUTION, shape, last)
+        return _tensor("no_rule", f"a tensor of {len(shape)} dimensions in a file without layer classes")
+    return convolution("convolution", shape, last)
 
 
 def _num_gates(parameter: str, rows: int, group: Group) -> int:

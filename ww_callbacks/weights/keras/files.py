@@ -10,15 +10,15 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ww_callbacks.weights.files import hdf5, zips
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.keras.rules import class_of, kind_of
-from ww_callbacks.weights.kinds import layers_of_kind
-from ww_callbacks.weights.layer import INFERRED, Layer, dimensions_reason
+from ww_callbacks.weights.kinds import Kind, layers_of_kind
+from ww_callbacks.weights.layer import VECTOR, Layer
 from ww_callbacks.weights.tensor import StoredTensor
 
 MAX_CONFIG_BYTES = 64 * 2**20
@@ -119,13 +119,13 @@ def _plain(word: str) -> str:
 
 def _layers(owner: _Owner, group: Mapping[str, StoredTensor], max_rows: int) -> Iterator[Layer]:
     word = owner.cls or "layer"
-    word = word if owner.is_known else f"{word} {INFERRED}"
     large = {role: tensor for role, tensor in group.items() if len(tensor.shape) >= 2}
     if not large:
-        yield Layer.skipped(owner.name, word, dimensions_reason(1))
+        kind = Kind(word, role="vector", skip=VECTOR, is_inferred=not owner.is_known)
+        yield Layer(owner.name, kind.shown, skip=VECTOR, role="vector", is_inferred=kind.is_inferred)
     for role, tensor in large.items():
         suffix, kind = kind_of(owner.cls, role, word, large, owner.config, max_rows)
-        yield from layers_of_kind(owner.name + suffix, kind, tensor)
+        yield from layers_of_kind(owner.name + suffix, replace(kind, is_inferred=not owner.is_known), tensor)
 
 
 def _configs(path: Path, tree: hdf5.Tree) -> dict[str, Config]:

@@ -11,9 +11,10 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
+from ww_callbacks.report import Skip
 from ww_callbacks.weights.keras.rules import Group, kind_of, known_class, roles_of
-from ww_callbacks.weights.kinds import Kind, layers_of_kind
-from ww_callbacks.weights.layer import LATER, Layer, dimensions_reason
+from ww_callbacks.weights.kinds import Kind, bias, layers_of_kind, named_role, unknown
+from ww_callbacks.weights.layer import VECTOR, Layer
 from ww_callbacks.weights.registered import array_layers, missing, registered_for
 from ww_callbacks.weights.tensor import FLOATS, Stored, StoredTensor
 
@@ -93,11 +94,11 @@ def _entries(
         yield from array_layers(name, kind, layer, registered, keras.ops.convert_to_numpy)
     elif not _own(layer):
         if _is_late(layer):
-            yield Layer.skipped(name, kind, f"not built yet, {LATER}")
+            yield Layer.skipped(name, kind, Skip("not_built", "not built yet"), named_role(kind, "other"))
     else:
-        yield from (Layer.skipped(name, kind, reason) for reason in missing(kind, registered or {}, variables))
+        yield from (Layer.skipped(name, kind, skip) for skip in missing(registered or {}, variables))
         listed = [*_known(name, layer, variables, seen, max_rows), *_unknown(name, layer, variables, known)]
-        yield from listed or [Layer.skipped(name, kind, dimensions_reason(1))]
+        yield from listed or [Layer.skipped(name, kind, VECTOR, "vector")]
 
 
 def _known(name: str, layer: Any, variables: Variables, seen: Seen, max_rows: int) -> Iterator[Layer]:
@@ -107,7 +108,7 @@ def _known(name: str, layer: Any, variables: Variables, seen: Seen, max_rows: in
     for role, (suffix, what) in sorted(kinds.items(), key=lambda item: bool(item[1][0])):
         for entry in layers_of_kind(name + suffix, what, group[role]):
             key = id(variables[role]), entry.name.removeprefix(name)
-            yield entry if what.reason else _once(entry, key, seen)
+            yield entry if what.skip else _once(entry, key, seen)
 
 
 def _kinds(layer: Any, group: Group, max_rows: int) -> dict[str, tuple[str, Kind]]:
@@ -124,7 +125,7 @@ def _kinds(layer: Any, group: Group, max_rows: int) -> dict[str, tuple[str, Kind
 def _once(entry: Layer, key: tuple[int, str], seen: Seen) -> Layer:
     """The layer, or a skipped one if an earlier layer has the same weight."""
     if key in seen:
-        return Layer.skipped(entry.name, entry.kind, f"shares its weight with {seen[key]}")
+        return Layer.skipped(entry.name, entry.kind, Skip("tied", seen[key]), entry.role)
     seen[key] = entry.name
     return entry
 
@@ -132,12 +133,11 @@ def _once(entry: Layer, key: tuple[int, str], seen: Seen) -> Layer:
 def _unknown(name: str, layer: Any, variables: Variables, known: set[int]) -> Iterator[Layer]:
     """The other variables of two or more dimensions."""
     kind = type(layer).__name__
-    no_rule = f"{kind} has no rule for this weight; register_layer({kind}, ...) adds one"
     for variable in _own(layer):
         is_companion = bool(variables) and variable.name.startswith(_COMPANIONS)
         if len(variable.shape) >= 2 and id(variable) not in known and not is_companion:
-            reason = "a bias" if variable.name == "bias" else no_rule
-            yield Layer.skipped(f"{name}.{variable.name}", kind, reason)
+            what = bias(kind) if variable.name == "bias" else unknown(kind)
+            yield Layer(f"{name}.{variable.name}", kind, skip=what.skip, role=what.role)
 
 
 def _config(layer: Any) -> dict[str, Any]:
@@ -149,9 +149,9 @@ def _tensor(layer: Any, variable: Any) -> StoredTensor:
     """A variable as the layer uses it."""
     merged = _merge(layer, variable)
     dtype = "float32" if merged is not None else keras.backend.standardize_dtype(variable.dtype)
-    reason = "" if dtype in FLOATS else f"quantised to {dtype}, not analysed"
+    skip = None if dtype in FLOATS else Skip("quantized", dtype)
     read = merged or partial(stored_array, variable)
-    return StoredTensor(variable.path, tuple(variable.shape), dtype, read, reason)
+    return StoredTensor(variable.path, tuple(variable.shape), dtype, read, skip)
 
 
 def stored_array(variable: Any) -> Stored:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ww_callbacks.analysis import Axes
-from ww_callbacks.weights.kinds import DEPTHWISE, IN_OUT, Kind, convolution, einsum_axes, embedding
+from ww_callbacks.report import Skip
+from ww_callbacks.weights.kinds import IN_OUT, Kind, bias, convolution, depthwise, einsum_axes, embedding, named_role
 from ww_callbacks.weights.tensor import StoredTensor
 
 Group = Mapping[str, StoredTensor]
@@ -103,9 +104,9 @@ def kind_of(cls: str, variable: str, word: str, group: Group, config: Config, ma
     role = _role(cls, variable, group)
     shape = group[variable].shape
     if role.startswith("bias"):
-        return f".{role}", Kind(word, reason="a bias")
+        return f".{role}", bias(word)
     if role == "depthwise_kernel":
-        return f".{role}", Kind(word, reason=DEPTHWISE)
+        return f".{role}", depthwise(word)
     if role == "pointwise_kernel":
         return "", _convolution(word, shape, 1)
     if role == "embeddings":
@@ -115,7 +116,7 @@ def kind_of(cls: str, variable: str, word: str, group: Group, config: Config, ma
         return f".{role}", _recurrent(word, shape, gates)
     if role == "kernel":
         return "", _kernel(cls, word, shape, config)
-    return f".{role}", Kind(word, reason=f"{cls or 'the layer'} has no rule for this weight, not analysed")
+    return f".{role}", _unknown(cls, word, "this weight of ")
 
 
 def _role(cls: str, variable: str, group: Group) -> str:
@@ -149,25 +150,30 @@ def _numbered_gates(group: Group) -> bool:
 def _recurrent(word: str, shape: tuple[int, ...], gates: tuple[str, ...]) -> Kind:
     """The gates follow each other along the outputs; each is a separate matrix."""
     if len(shape) != 2 or (gates and shape[1] % len(gates)):
-        return Kind(word, reason=f"shape {shape} does not hold {len(gates)} gates")
-    return Kind(word, IN_OUT, parts=gates)
+        return Kind(word, role="recurrent", skip=Skip("bad_shape", f"{shape} does not hold {len(gates)} gates"))
+    return Kind(word, IN_OUT, "recurrent", parts=gates)
+
+
+def _unknown(cls: str, word: str, what: str) -> Kind:
+    owner = cls or "a layer of unknown class"
+    return Kind(word, role=named_role(cls, "other"), skip=Skip("no_rule", what + owner))
 
 
 def _kernel(cls: str, word: str, shape: tuple[int, ...], config: Config) -> Kind:
     rank = len(shape) - 2
     if cls in _DEPTHWISE:
-        return Kind(word, reason=DEPTHWISE)
+        return depthwise(word)
     if cls == "EinsumDense":
         return _einsum(word, shape, config)
     if cls in _TRANSPOSED and rank >= 1:
-        return Kind(word, Axes(tuple(range(rank)), (rank,), (rank + 1,)), is_conv=True)
+        return Kind(word, Axes(tuple(range(rank)), (rank,), (rank + 1,)), "convolution")
     if cls in _CONVOLUTIONS and rank >= 1:
         return _convolution(word, shape, config.get("groups", 1))
     if cls in ("", "Dense") and rank == 0:
         return Kind(word, IN_OUT)
     if not cls and rank in (2, 3):
         return convolution(word, shape, channels_last=True)
-    return Kind(word, reason=f"{cls or 'a layer of unknown class'} with a kernel of {len(shape)} dimensions, no rule")
+    return _unknown(cls, word, f"a kernel of {len(shape)} dimensions in ")
 
 
 def _convolution(word: str, shape: tuple[int, ...], groups: Any) -> Kind:
@@ -176,13 +182,13 @@ def _convolution(word: str, shape: tuple[int, ...], groups: Any) -> Kind:
     rank = len(positions)
     taps = tuple(range(rank))
     if groups == 1:
-        return Kind(word, Axes(taps, (rank + 1,), (rank,)), is_conv=True)
+        return Kind(word, Axes(taps, (rank + 1,), (rank,)), "convolution")
     if not isinstance(groups, int) or groups < 1 or outputs % groups:
-        return Kind(word, reason=f"{outputs} outputs in {groups!r} groups")
+        return Kind(word, role="convolution", skip=Skip("bad_shape", f"{outputs} outputs in {groups!r} groups"))
     if inputs == 1:
-        return Kind(word, reason=DEPTHWISE)
+        return depthwise(word)
     axes = Axes((*taps, rank + 1), (rank + 2,), (rank,))
-    return Kind(word, axes, is_conv=True, shape=(*positions, inputs, groups, outputs // groups))
+    return Kind(word, axes, "convolution", shape=(*positions, inputs, groups, outputs // groups))
 
 
 def _einsum(word: str, shape: tuple[int, ...], config: Config) -> Kind:
@@ -190,9 +196,9 @@ def _einsum(word: str, shape: tuple[int, ...], config: Config) -> Kind:
     try:
         axes = einsum_axes(equation)
     except ValueError:
-        return Kind(word, reason="the equation is not in the file, so inputs and outputs cannot be told apart")
+        return Kind(word, skip=Skip("no_rule", "an EinsumDense kernel whose equation is not in the file"))
     if not axes.outputs or not axes.inputs:
-        return Kind(word, reason=f"equation {equation} multiplies element by element and holds no matrix")
+        return Kind(word, skip=Skip("no_matrix", f"equation {equation} multiplies element by element"))
     if sum(map(len, axes)) != len(shape):
-        return Kind(word, reason=f"equation {equation} of a kernel {shape} holds no matrix")
+        return Kind(word, skip=Skip("bad_shape", f"a kernel {shape} for equation {equation}"))
     return Kind(word, axes)

@@ -15,6 +15,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from ww_callbacks.report import Skip
 from ww_callbacks.weights.tensor import StoredTensor
 from ww_callbacks.weights.torch.sharded import is_sharded
 from ww_callbacks.weights.torch.tensors import DTYPES, Compute, Reader, is_on_device, unreadable
@@ -31,7 +32,7 @@ class Weight:
         dtype: of the same.
         compute: gives the weight as it is now, which may share memory with the model.
         identity: equal for weights that are the same memory.
-        reason: why it cannot be read, "" where it can.
+        skip: why it cannot be read, None if it can.
         is_on_device: whether it can be sent from a device while training goes on.
     """
 
@@ -39,13 +40,18 @@ class Weight:
     dtype: torch.dtype
     compute: Compute
     identity: Hashable
-    reason: str = ""
+    skip: Skip | None = None
     is_on_device: bool = False
 
     def stored(self, name: str, same_as: str) -> StoredTensor:
         """The weight as a tensor that can be read."""
         dtype = DTYPES.get(self.dtype, str(self.dtype))
-        return StoredTensor(name, self.shape, dtype, Reader(self.compute, self.is_on_device), self.reason, same_as)
+        return StoredTensor(name, self.shape, dtype, Reader(self.compute, self.is_on_device), self.skip, same_as)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the weight does not exist yet."""
+        return self.skip is not None and self.skip.reason == "not_built"
 
 
 def weights_of(module: nn.Module) -> dict[str, Weight]:
@@ -75,11 +81,11 @@ def tensor_weight(tensor: Tensor) -> Weight:
         return Weight((), torch.float32, partial(_same, tensor), id(tensor), unreadable(tensor))
     shape = tuple(tensor.shape)
     if tensor.is_quantized or type(tensor).dequantize is not Tensor.dequantize:
-        return Weight(shape, torch.float32, partial(_dequantised, tensor), id(tensor), "", is_on_device(tensor))
-    reason = unreadable(tensor)
-    is_unique = bool(reason) or not tensor.numel() or is_sharded(tensor)
+        return Weight(shape, torch.float32, partial(_dequantised, tensor), id(tensor), None, is_on_device(tensor))
+    skip = unreadable(tensor)
+    is_unique = skip is not None or not tensor.numel() or is_sharded(tensor)
     identity = id(tensor) if is_unique else (tensor.device, tensor.data_ptr(), shape, tensor.stride(), tensor.dtype)
-    return Weight(shape, tensor.dtype, partial(_same, tensor), identity, reason, is_on_device(tensor))
+    return Weight(shape, tensor.dtype, partial(_same, tensor), identity, skip, is_on_device(tensor))
 
 
 def _same(tensor: Tensor) -> Tensor:
@@ -108,22 +114,21 @@ def computed_weight(owner: object, sources: Sequence[Tensor], compute: Compute) 
         if nn.parameter.is_lazy(source) or source.is_meta:
             return Weight((), torch.float32, compute, id(owner), unreadable(source))
     if any(is_sharded(source) for source in sources):
-        reason = "computed from weights of which each rank holds a part"
-        return Weight(tuple(largest.shape), torch.float32, compute, id(owner), reason)
+        skip = Skip("sharded", "this weight is computed from them")
+        return Weight(tuple(largest.shape), torch.float32, compute, id(owner), skip)
     before = tuple((tuple(source.shape), source.dtype) for source in sources)
     known = _forms.get(owner)
     if known is None or known[0] != before:
         try:
             weight = compute()
         except Exception as error:
-            reason = f"computing the weight fails: {error}"
-            return Weight(tuple(largest.shape), torch.float32, compute, id(owner), reason)
+            skip = Skip("computed", f"computing it failed: {error}")
+            return Weight(tuple(largest.shape), torch.float32, compute, id(owner), skip)
         known = _forms[owner] = before, (tuple(weight.shape), weight.dtype)
-    (shape, dtype), reason = known[1], ""
-    if dtype not in DTYPES:
-        reason = f"weights of {dtype}, only real floating-point ones are analysed"
+    shape, dtype = known[1]
+    unsupported = None if dtype in DTYPES else Skip("unsupported_dtype", str(dtype))
     on_device = any(is_on_device(source) for source in sources)
-    return Weight(shape, dtype, compute, id(owner), reason, on_device)
+    return Weight(shape, dtype, compute, id(owner), unsupported, on_device)
 
 
 def _without_gradient(compute: Compute) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ww_callbacks.report import Skip
 from ww_callbacks.weights.files import zips
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.tensor import StoredTensor
@@ -110,10 +111,10 @@ def _stored(tensors: dict[str, torch.Tensor], size: int) -> list[StoredTensor]:
     result = []
     for name, tensor in tensors.items():
         shape, dtype = tuple(tensor.shape), DTYPES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
-        reason = _unreadable(tensor, size)
-        same_as = "" if reason or not tensor.numel() else first.setdefault(_place(tensor), name)
-        read = None if reason else partial(stored_array, tensor)
-        result.append(StoredTensor(name, shape, dtype, read, reason, "" if same_as == name else same_as))
+        skip = _unreadable(tensor, size)
+        same_as = "" if skip or not tensor.numel() else first.setdefault(_place(tensor), name)
+        read = None if skip else partial(stored_array, tensor)
+        result.append(StoredTensor(name, shape, dtype, read, skip, "" if same_as == name else same_as))
     return result
 
 
@@ -126,13 +127,14 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     return is_known and tensor.layout == torch.strided and not tensor.is_quantized
 
 
-def _unreadable(tensor: torch.Tensor, size: int) -> str:
+def _unreadable(tensor: torch.Tensor, size: int) -> Skip | None:
     if not _is_plain(tensor):
-        return f"weights of class {type(tensor).__name__}, layout {tensor.layout}, {tensor.dtype}: not analysed"
+        what = f"class {type(tensor).__name__}, layout {tensor.layout}, dtype {tensor.dtype}"
+        return Skip("unsupported_tensor", what)
     if tensor.is_meta:
-        return "on the meta device: the file holds no numbers"
+        return Skip("unreadable", "on the meta device, the file holds no numbers")
     if tensor.dtype not in DTYPES:
-        return f"stored as {tensor.dtype}, only floating-point numbers are analysed"
+        return Skip("unsupported_dtype", str(tensor.dtype))
     if tensor.numel() * tensor.element_size() > size:
-        return "claims more numbers than the file holds"
-    return ""
+        return Skip("unreadable", "claims more numbers than the file holds")
+    return None

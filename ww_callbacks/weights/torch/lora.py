@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ww_callbacks.report import Skip
 from ww_callbacks.weights.torch.effective import Weight
 from ww_callbacks.weights.torch.sharded import is_sharded
 
@@ -31,12 +32,12 @@ def base_of(module: nn.Module) -> nn.Module | None:
 def merged(module: Any, weight: Weight) -> Weight:
     """The base weight with the additions of the adapters that are at work."""
     names = _active(module)
-    if weight.reason or not names:
+    if weight.skip or not names:
         return weight
     if any(name in getattr(module, "lora_variant", {}) or _uses_dora(module, name) for name in names):
-        return replace(weight, reason="a variant of low-rank additions (DoRA), not analysed")
+        return replace(weight, skip=Skip("adapter", "DoRA is not supported"))
     if any(is_sharded(parameter) for parameter in module.parameters()):
-        return replace(weight, reason="low-rank additions to weights of which each rank holds a part")
+        return replace(weight, skip=Skip("sharded", "low-rank adapters on them are not supported"))
     dtype = torch.promote_types(weight.dtype, torch.float32)
     return replace(weight, dtype=dtype, compute=partial(_sum, module, weight, names, dtype), identity=id(module))
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ww_callbacks.weights.kinds import Kind, layers_of_kind
-from ww_callbacks.weights.layer import LATER, Layer, dimensions_reason
+from ww_callbacks.report import Role, Skip
+from ww_callbacks.weights.kinds import Kind, bias, layers_of_kind, unknown
+from ww_callbacks.weights.layer import VECTOR, Layer
 from ww_callbacks.weights.registered import Extract, extracted, failure, missing, registered_for, registered_kind
 from ww_callbacks.weights.rule import kinds_by_name
 from ww_callbacks.weights.torch import lora
@@ -79,11 +80,11 @@ def _layers(name: str, module: nn.Module, max_rows: int, parts: tuple[str, ...],
         kinds = {"weight": ("", known)}
         weights = {} if weight is None else {"weight": weight}
         if weight is None:
-            yield Layer.skipped(name or kind, kind, known.reason)
+            yield Layer(name or kind, kind, skip=known.skip, role=known.role)
     if parts and "weight" in kinds and "weight" in weights:
         kinds["weight"] = "", replace(kinds["weight"][1], parts=parts)
-    for reason in missing(kind, registered or {}, weights):
-        yield Layer.skipped(name or kind, kind, reason)
+    for skip in missing(registered or {}, weights):
+        yield Layer.skipped(name or kind, kind, skip)
     yield from _entries(name, kind, weights, kinds, seen)
 
 
@@ -103,8 +104,8 @@ def _entries(name: str, kind: str, weights: Mapping[str, Weight], kinds: Kinds, 
             full = (name or (kind if key in kinds else "")) + suffix
             yield from _weight_layers(full.removeprefix("."), what, weight, seen)
         elif not listed or not (name or kinds):
-            late = weight.reason if weight.reason.endswith(LATER) else ""
-            yield Layer.skipped(name or (kind if kinds else key), kind, late or dimensions_reason(1))
+            late = weight.skip if weight.is_late else None
+            yield Layer.skipped(name or (kind if kinds else key), kind, late or VECTOR, _role(kinds, key))
             if name or kinds:
                 return
 
@@ -114,17 +115,18 @@ def _suffix(name: str, key: str) -> str:
 
 
 def _unknown(kind: str, key: str) -> Kind:
-    if key.startswith("bias"):
-        return Kind(kind, reason="a bias")
-    return Kind(kind, reason=f"{kind} has no rule for this weight; register_layer({kind}, ...) adds one")
+    return bias(kind) if key.startswith("bias") else unknown(kind)
+
+
+def _role(kinds: Kinds, key: str) -> Role:
+    """The role of a weight with fewer than two dimensions."""
+    return kinds[key][1].role if key in kinds else "vector"
 
 
 def _weight_layers(name: str, kind: Kind, weight: Weight, seen: Seen) -> tuple[Layer, ...]:
-    first = name if kind.reason or weight.reason else seen.setdefault(weight.identity, name)
+    first = name if kind.skip or weight.skip else seen.setdefault(weight.identity, name)
     if first != name:
-        return (Layer.skipped(name, kind.word, f"shares its weight with {first}"),)
-    if not kind.reason and weight.reason:
-        return (Layer.skipped(name, kind.word, weight.reason),)
+        kind = replace(kind, skip=Skip("tied", first))
     return layers_of_kind(name, kind, weight.stored(name, ""))
 
 
@@ -132,12 +134,12 @@ def _registered(name: str, kind: str, module: nn.Module, extract: Extract, seen:
     try:
         weights = extracted(extract, module)
     except Exception as error:
-        yield Layer.skipped(name, kind, failure(kind, error))
+        yield Layer.skipped(name, kind, failure(error))
         return
     for suffix, value in weights.items():
         full = f"{name}.{suffix}" if suffix else name
         weight = tensor_weight(torch.as_tensor(value))
-        what = Kind(kind) if weight.reason else registered_kind(kind, len(weight.shape), weight.shape)
+        what = Kind(kind) if weight.skip else registered_kind(kind, len(weight.shape), weight.shape)
         weight = replace(weight, compute=partial(_again, extract, module, suffix))
         yield from _weight_layers(full, what, weight, seen)
 

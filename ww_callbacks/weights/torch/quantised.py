@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ww_callbacks.report import Skip
 from ww_callbacks.weights.kinds import OUT_IN, Kind
 from ww_callbacks.weights.torch.effective import Weight
 from ww_callbacks.weights.torch.rules import convolution, foreign
@@ -26,7 +27,7 @@ def packed(word: str, module: nn.Module) -> tuple[Weight | None, Kind] | None:
         weight = _weight(module)
         return weight, convolution(word, weight.shape, int(module.groups), "Transpose" in type(module).__name__)  # type: ignore[arg-type]
     if _is(cls, f"{_AO}.dynamic.modules.rnn", _RECURRENT):
-        return None, Kind(word, reason="quantised: the weights of its gates are packed, not analysed")
+        return None, Kind(word, role="recurrent", skip=Skip("quantized", "packed gates"))
     return None
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from ww_callbacks.analysis import Axes
 from ww_callbacks.weights.classes import CLASSES, GATES, PROJECTIONS
-from ww_callbacks.weights.kinds import DEPTHWISE, OUT_IN, Kind, embedding
+from ww_callbacks.weights.kinds import OUT_IN, Kind, depthwise, embedding
 from ww_callbacks.weights.rule import Rule, kinds_by_name
 from ww_callbacks.weights.torch.effective import Weight
 
@@ -90,20 +90,20 @@ def convolution(word: str, shape: tuple[int, ...], groups: int, transposed: bool
     first, second, *positions = shape
     if groups == 1:
         taps = tuple(range(2, len(shape)))
-        return Kind(word, Axes(taps, (1,), (0,)) if transposed else Axes(taps, (0,), (1,)), is_conv=True)
+        return Kind(word, Axes(taps, (1,), (0,)) if transposed else Axes(taps, (0,), (1,)), "convolution")
     inputs = first // groups if transposed else second
     if inputs == 1:
-        return Kind(word, reason=DEPTHWISE)
+        return depthwise(word)
     taps = (*range(3, len(shape) + 1), 0)
     axes = Axes(taps, (2,), (1,)) if transposed else Axes(taps, (1,), (2,))
-    return Kind(word, axes, is_conv=True, shape=(groups, first // groups, second, *positions))
+    return Kind(word, axes, "convolution", shape=(groups, first // groups, second, *positions))
 
 
 def _recurrent(holder: Holder) -> Kinds:
     """The gates follow each other along the outputs. ``weight_hr`` projects the hidden state."""
     gates = next((gates for classes, gates in _GATES if isinstance(holder.module, classes)), ())
     return {
-        key: (f".{key}", Kind(holder.word, OUT_IN, parts=() if key.startswith("weight_hr") else gates))
+        key: (f".{key}", Kind(holder.word, OUT_IN, "recurrent", parts=() if key.startswith("weight_hr") else gates))
         for key in holder.weights
         if key.startswith("weight_")
     }

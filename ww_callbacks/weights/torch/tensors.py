@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ww_callbacks.weights.layer import LATER, Layer, array_layer, dimensions_reason
+from ww_callbacks.report import Skip
+from ww_callbacks.weights.layer import Layer, array_layer, dimensions_skip
 from ww_callbacks.weights.torch.device import send
 from ww_callbacks.weights.torch.sharded import is_sharded, whole
 
@@ -31,11 +32,11 @@ DTYPES = {
 
 def tensor_layer(name: str, kind: str, tensor: torch.Tensor) -> Layer:
     """A layer from a matrix or a kernel (out, in, height, width), read again at each snapshot."""
-    reason = unreadable(tensor)
-    if not reason and tensor.ndim not in (2, 4):
-        reason = dimensions_reason(tensor.ndim)
-    if reason:
-        return Layer.skipped(name, kind, reason)
+    skip = unreadable(tensor)
+    if skip is None and tensor.ndim not in (2, 4):
+        skip = dimensions_skip(tensor.ndim)
+    if skip is not None:
+        return Layer.skipped(name, kind, skip)
     read = Reader(partial(_same, tensor), is_on_device(tensor))
     return replace(array_layer(name, kind, tuple(tensor.shape), DTYPES[tensor.dtype], read), send=read.send)
 
@@ -102,15 +103,15 @@ def stored_array(tensor: torch.Tensor) -> NDArray[np.generic]:
     return array
 
 
-def unreadable(tensor: torch.Tensor) -> str:
-    """Why the numbers of a tensor cannot be read as they are, "" where they can."""
+def unreadable(tensor: torch.Tensor) -> Skip | None:
+    """Why the numbers of a tensor cannot be read as they are, None if they can."""
     if nn.parameter.is_lazy(tensor):
-        return f"not initialised yet, {LATER}"
+        return Skip("not_built", "not initialised yet")
     if tensor.is_meta:
-        return f"on the meta device, {LATER}"
+        return Skip("not_built", "on the meta device")
     if tensor.dtype not in DTYPES:
-        return f"weights of {tensor.dtype}, only real floating-point ones are analysed"
+        return Skip("unsupported_dtype", str(tensor.dtype))
     is_known = type(tensor) in (torch.Tensor, nn.Parameter) or is_sharded(tensor)
     if not is_known or tensor.layout != torch.strided:
-        return f"weights of class {type(tensor).__name__}, layout {tensor.layout}, not analysed"
-    return ""
+        return Skip("unsupported_tensor", f"class {type(tensor).__name__}, layout {tensor.layout}")
+    return None
