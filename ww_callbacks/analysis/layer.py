@@ -16,8 +16,7 @@ from ww_callbacks.analysis.tail import tail_columns
 from ww_callbacks.report import Histogram, LayerReport, Skip
 from ww_callbacks.spectra import Precision
 from ww_callbacks.spectra.eigen import contiguous
-
-Floats = NDArray[np.float64]
+from ww_callbacks.spectra.types import Floats
 
 MIN_EVALS = 20
 """Minimum number of eigenvalues for a power-law fit."""
