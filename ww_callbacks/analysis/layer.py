@@ -70,7 +70,7 @@ def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, ste
 
 
 def conv_factor(spec: LayerSpec, settings: Settings) -> float:
-    """By what the eigenvalues of a layer are multiplied: 1 but for convolutions."""
+    """Factor on the eigenvalues of a layer: 1 except for convolutions."""
     if spec.role != "convolution":
         return 1.0
     return {"weightwatcher": 0.5, "paper": spec.matrix_shape[0] / 2, "none": 1.0}[settings.conv_scale]

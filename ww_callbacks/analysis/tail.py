@@ -6,14 +6,10 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ww_callbacks import spectra
 from ww_callbacks.analysis.settings import Settings
 from ww_callbacks.report import Skip, TailWarning
-
-Floats = NDArray[np.float64]
+from ww_callbacks.spectra.types import Floats
 
 MIN_RELIABLE_EVALS = 50
 MIN_RELIABLE_TAIL = 10

@@ -11,11 +11,11 @@ from ww_callbacks.analysis import LayerSpec
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.task import run_task, timed
 
-Runner = Callable[[Message], Message]
+TaskRunner = Callable[[Message], Message]
 """Runs one task; never raises."""
 
 
-def analysis_runner(memory: int) -> Runner:
+def analysis_runner(memory: int) -> TaskRunner:
     """A function that runs tasks of :func:`ww_callbacks.worker.task.make_task` on weights in shared memory.
 
     Args:

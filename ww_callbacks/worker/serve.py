@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from ww_callbacks.worker.protocol import decode, encode, recv_exact, send_all
-from ww_callbacks.worker.runners import Runner
+from ww_callbacks.worker.runners import TaskRunner
 
 
-def serve(incoming: int, outgoing: int, run: Runner) -> None:
+def serve(incoming: int, outgoing: int, run: TaskRunner) -> None:
     """Answer tasks until the trainer closes the pipe.
 
     Args:
