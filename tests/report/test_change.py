@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ww_callbacks as ww
-from ww_callbacks.report import BASELINE_COLUMNS, LayerReport, Report
+from ww_callbacks.report import BASELINE_COLUMNS, LayerReport, Report, in_words
 
 
 def layer(name: str, **columns: object) -> LayerReport:
@@ -89,6 +89,13 @@ def test_layers_that_hardly_moved():
 )
 def test_what_is_noticeable_is_said_in_words(now, before, sentence):
     assert changes({"fc": now}, {"fc": before})["fc"].change == sentence
+
+
+@pytest.mark.parametrize(("before", "now", "new"), [(1, 2, True), (2, 2, False), (2, 1, False), (None, 2, None)])
+def test_traps_are_told_once(before, now, new):
+    found = changes({"fc": {"num_traps": now}}, {"fc": {"num_traps": before}})["fc"]
+    assert found.new_traps is new
+    assert in_words(found).count("correlation trap") == 1
 
 
 def test_changes_travel_as_json_and_stand_in_frame_and_table():

@@ -1,4 +1,4 @@
-"""A model against another: what changed in each layer, as numbers, as flags and in words."""
+"""A model compared with a baseline: what changed in each layer, as numbers, as flags and in words."""
 
 from __future__ import annotations
 
@@ -11,24 +11,31 @@ from ww_callbacks.report.flow import OUTLYING, scale_collapse
 from ww_callbacks.report.layer import LayerReport
 
 LEAST_COLLAPSE = 0.1
-"""Changes of log10 λ_max below this (a factor of 1.26) are no scale collapse, however still the other layers stand."""
+"""Changes of log10 λ_max below this (a factor of 1.26) are never a scale collapse."""
 HARDLY = 0.1
-"""A layer hardly moved when its distance is this share of the median layer's, or less."""
+"""A layer hardly moved if its distance is at most this share of the median distance."""
+
+_GONE = {
+    "over-trained": "no longer over-trained",
+    "under-trained": "no longer under-trained",
+    "no tail": "a tail has formed",
+}
+"""What it means that a warning of the baseline is gone."""
 
 
 def against(
     layers: Iterable[LayerReport], baseline: Iterable[LayerReport], distances: Mapping[str, float | None]
 ) -> tuple[LayerReport, ...]:
-    """The layers with the columns that tell how they changed.
+    """The layers with the columns about the baseline.
 
     A scale collapse is a change of log10 λ_max beyond 3.5 robust standard deviations of those of the other layers
-    (:func:`~ww_callbacks.report.flow.scale_collapse`) and of at least 0.1. A layer has hardly moved when its distance
+    (:func:`~ww_callbacks.report.flow.scale_collapse`) and of at least 0.1. A layer has hardly moved if its distance
     is at most a tenth of the median distance.
 
     Args:
         layers: the model now, in model order.
         baseline: what it is compared with; layers are matched by name.
-        distances: ``‖W - W₀‖_F/‖W₀‖_F`` by name, where that is known.
+        distances: ``‖W - W₀‖_F/‖W₀‖_F`` by name, None if unknown.
 
     Example:
         >>> def model(**alphas):
@@ -54,13 +61,14 @@ def against(
             distance=distance,
             scale_collapse=layer.name in collapsed if score else None,
             hardly_moved=distance <= HARDLY * median if distance is not None else None,
+            new_traps=_has_new_traps(layer, old),
         )
         result.append(replace(changed, change="; ".join(_sentences(changed, old, usual, median))))
     return tuple(result)
 
 
 def _sentences(layer: LayerReport, old: LayerReport | None, usual: float, median: float) -> list[str]:
-    """What is noticeable, the gravest first."""
+    """The notable differences, the most serious first."""
     if old is None:
         return ["not in the baseline"] if layer.M is not None else []
     if layer.M is None or old.M is None:
@@ -86,20 +94,36 @@ def _rank(layer: LayerReport, old: LayerReport) -> list[str]:
 
 
 def _tail(layer: LayerReport, old: LayerReport) -> list[str]:
-    """Alpha beyond both intervals, a tail that came or went, warnings and traps that are new."""
+    """Changes of alpha beyond both intervals, of the warning and of the number of traps."""
     found = []
     rose, fell = _beyond(old.alpha_high, layer.alpha_low), _beyond(layer.alpha_high, old.alpha_low)
     if (rose or fell) and layer.alpha is not None and old.alpha is not None:
         word = "rose" if rose else "fell"
         found.append(f"alpha {word} from {old.alpha:.2f} to {layer.alpha:.2f}, beyond both 95 % intervals")
     if layer.alpha is not None and old.alpha is not None and layer.warning != old.warning:
-        found.append(f"now {layer.warning}" if layer.warning else f"no longer {old.warning}")
+        found.append(f"now {layer.warning}" if layer.warning else _GONE[old.warning])
     if layer.alpha is None and old.alpha is not None and layer.norm is not None:
         found.append(f"no fit any more: {layer.reason}")
-    traps, before = layer.num_traps or 0, old.num_traps
-    if before is not None and traps > before:
-        found.append(f"{traps} correlation trap" + "s" * (traps > 1) + f", the baseline has {before or 'none'}")
-    return [text.replace("no longer no tail", "a tail has formed") for text in found]
+    if layer.new_traps:
+        found.append(f"{trap_count(layer)}, the baseline has {old.num_traps or 'none'}")
+    return found
+
+
+def _has_new_traps(layer: LayerReport, old: LayerReport | None) -> bool | None:
+    """Whether the layer has more traps than before; None if that is unknown."""
+    if old is None or old.num_traps is None:
+        return None
+    return (layer.num_traps or 0) > old.num_traps
+
+
+def trap_count(layer: LayerReport) -> str:
+    """The number of correlation traps in words.
+
+    Example:
+        >>> trap_count(LayerReport(name="fc", kind="Linear", num_traps=1))
+        '1 correlation trap'
+    """
+    return f"{layer.num_traps} correlation trap" + ("" if layer.num_traps == 1 else "s")
 
 
 def _distance(layer: LayerReport, median: float) -> list[str]:

@@ -138,6 +138,7 @@ class LayerReport:
     hardly_moved: bool | None = column(
         "whether distance is at most a tenth of the median over the layers", baseline=True
     )
+    new_traps: bool | None = column("whether there are more correlation traps than in the baseline", baseline=True)
     change: str = column("notable differences from the baseline, in words", default="", baseline=True)
     histogram: Histogram | None = column("counts for figures; not a column")
     spectrum: tuple[float, ...] | None = column("all eigenvalues, ascending (on request); not a column")

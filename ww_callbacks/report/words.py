@@ -1,19 +1,20 @@
-"""What a layer's numbers say, in sentences."""
+"""The results of a layer in words."""
 
 from __future__ import annotations
 
-from ww_callbacks.report.layer import LayerReport
+from ww_callbacks.report.change import trap_count
+from ww_callbacks.report.layer import LayerReport, TailWarning
 
-_WARNINGS = {
+_WARNINGS: dict[TailWarning, str] = {
     "": "",
-    "over-trained": "alpha and its whole interval lie below 2 (over-trained; healthy networks show it too)",
-    "under-trained": "alpha and its whole interval lie above 6 (under-trained: hardly any tail)",
-    "no tail": "no eigenvalue above the random edge: it cannot be told from random weights, alpha is noise",
+    "over-trained": "alpha and its whole interval are below 2 (over-trained, but also seen in healthy networks)",
+    "under-trained": "alpha and its whole interval are above 6 (under-trained: almost no tail)",
+    "no tail": "no eigenvalue above the random edge: indistinguishable from random weights, so alpha is noise",
 }
 
 
 def in_words(layer: LayerReport) -> str:
-    """One sentence on a layer: why it was not analysed, or what is noticeable; empty where nothing is.
+    """One sentence about a layer: why it was not analysed, or its findings; empty without findings.
 
     Example:
         >>> in_words(LayerReport(name="fc", kind="Linear", alpha=2.4, num_traps=2))
@@ -22,8 +23,7 @@ def in_words(layer: LayerReport) -> str:
     parts = []
     if layer.status != "ok":
         parts.append(f"{layer.status}: {layer.reason}")
-    if layer.num_traps and "correlation trap" not in layer.change:
-        traps = "1 correlation trap" if layer.num_traps == 1 else f"{layer.num_traps} correlation traps"
-        parts.append(f"{traps}: a few very large weights, or a shifted mean")
+    if layer.num_traps and not layer.new_traps:  # new ones are in the change
+        parts.append(f"{trap_count(layer)}: a few very large weights, or a shifted mean")
     parts += filter(None, [_WARNINGS[layer.warning], layer.change])
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""Advice in words after training: what the spectra say of each layer, how sure that is, and what they do not say."""
+"""Advice in words after training: what the spectra show for each layer, and how certain it is."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Callable, Sequence
 
 from ww_callbacks.report import MIN_COUNTED, History, LayerReport, Report
 from ww_callbacks.signals.learning_rate import LayerRatios
-from ww_callbacks.signals.rules import TRAP_LEVEL, RuleOptions, mean_alpha_trend, overtrained, plateau, traps
+from ww_callbacks.signals.rules import TRAP_LEVEL, Finding, RuleOptions, mean_alpha_trend, overtrained, plateau, traps
 
 NOTHING = "Nothing to say: no layer stands out, which does not mean that the network is good."
 
 MAX_NAMES = 3
-"""Layers that a sentence names; of the others it tells the number."""
+"""Number of layers that a sentence names; it counts the others."""
 
 
 def advise_report(report: Report) -> list[str]:
-    """What one report says, as sentences; one that says so where it says nothing.
+    """What one report says, as sentences; one sentence says so if there are no findings.
 
     Args:
-        report: of a finished model, or of one moment of a training.
+        report: of a finished model, or of one snapshot of a training run.
 
     Example:
         >>> from ww_callbacks import LayerReport
@@ -35,7 +35,7 @@ def advise_report(report: Report) -> list[str]:
 
 
 def advise_history(history: History) -> list[str]:
-    """What a training says, as sentences: those of its last report, and how alpha moved.
+    """What a training run says, as sentences: those of its last report, and the trend of alpha.
 
     Args:
         history: the reports of the run.
@@ -114,7 +114,7 @@ _OF_LAYERS: tuple[Callable[[Report], str], ...] = (_failed, _untrained, _undertr
 
 
 def _uncertain(report: Report) -> list[str]:
-    """What keeps the numbers from saying more."""
+    """What limits the certainty of the results."""
     fitted = [layer for layer in report.layers if layer.alpha is not None]
     small = [layer for layer in fitted if (layer.num_evals or 0) < MIN_COUNTED]
     wide = [layer for layer in fitted if layer not in small and _width(layer) > (layer.alpha or 0.0)]
@@ -129,7 +129,7 @@ def _uncertain(report: Report) -> list[str]:
 def _trend(history: History) -> list[str]:
     options = RuleOptions()
     findings = [rule(history, options) for rule in (plateau, traps, overtrained)]
-    said = [_sentence(finding.reason) for finding in findings if finding.score >= 1]
+    said = [_sentence(finding) for finding in findings if finding.score >= 1]
     slope = mean_alpha_trend(history, options)
     if slope is None:
         said.append(f"Whether alpha still falls cannot be told from these {len(history)} results.")
@@ -171,6 +171,5 @@ def _reasons(layers: Sequence[LayerReport]) -> str:
     return "; ".join(dict.fromkeys(layer.reason for layer in layers if layer.reason)) or "it holds no weights"
 
 
-def _sentence(reason: str) -> str:
-    rule, _, words = reason.partition(": ")
-    return f"{words[:1].upper()}{words[1:]} (rule {rule!r})."
+def _sentence(finding: Finding) -> str:
+    return f"{finding.text[:1].upper()}{finding.text[1:]} (rule {finding.rule!r})."

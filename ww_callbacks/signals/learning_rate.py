@@ -18,17 +18,18 @@ Quantity = Literal["learning_rate", "weight_decay"]
 QUANTITIES: tuple[str, ...] = get_args(Quantity)
 
 VERDICTS: dict[str, str] = {"learning_rate": "lr_ratio", "weight_decay": "weight_decay_ratio"}
-"""Under what name the verdict is found, and in the keys of the metrics."""
+"""Name of the verdict of each quantity, also used in the keys of the metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerRatios:
-    """A signal: how far each layer's learning rate, or its weight decay, is to stand from the common one.
+    """A signal: the ratio of each layer's learning rate, or weight decay, to the common one.
 
-    The input is ``alpha_hill``, the Hill estimate from the upper half of the spectrum, which moves smoothly in time. A
-    larger one gives a larger rate. These keep ratio 1: the first and the last layer and embeddings (unless ``layers``
-    asks for them), layers with fewer than 50 eigenvalues or without a finite alpha, and all where the alphas are
-    equal. Before the first optimizer step all ratios are 1: an untrained spectrum tells the shape of its layer only.
+    The input is ``alpha_hill``, the Hill estimate from the upper half of the spectrum, which changes smoothly over
+    time. A larger alpha gives a larger ratio. The ratio is 1 for the first and the last layer and for embeddings
+    (unless ``layers`` names them), for layers with fewer than 50 eigenvalues or without a finite alpha, and for all
+    layers if the alphas are equal. Before the first optimizer step all ratios are 1, because an untrained spectrum
+    depends only on the shape of the layer.
 
     The verdict is ``{"step": the judged step, "layers": names, "ratios": numbers}`` with one entry per layer of the
     report, in its order; the metrics are ``ww_layer/lr_ratio/<index>.<name>`` (``ww_layer/weight_decay_ratio/…``) of
@@ -42,7 +43,7 @@ class LayerRatios:
         low: smallest ratio.
         high: largest ratio.
         blocks: whether all layers of a block get one ratio, from their mean alpha.
-        layers: patterns of the layers that take part, ``"!pattern"`` to leave out; None for all but the first, the last
+        layers: patterns of the layers that take part, ``"!pattern"`` to exclude; None for all but the first, the last
             and embeddings.
         until: from this step on all ratios are 1; None for never.
         quantity: "learning_rate" or "weight_decay".
@@ -82,7 +83,7 @@ class LayerRatios:
 
     @property
     def name(self) -> str:
-        """What the signal is attached as, and its part of the metrics' keys."""
+        """The name under which the signal is attached, also used in the keys of the metrics."""
         return VERDICTS[self.quantity]
 
     def judge(self, history: History) -> Judgement:
@@ -94,13 +95,13 @@ class LayerRatios:
         return Judgement(metrics, verdict)
 
     def verdict(self, report: Report) -> dict[str, Any]:
-        """What is to be done after a report, as plain values."""
+        """The ratios after a report, as plain values."""
         over = self.until is not None and report.step is not None and report.step >= self.until
         ratios = [1.0] * len(report.layers) if over or report.step == 0 else self.ratios(report)
         return {"step": report.step, "layers": [layer.name for layer in report.layers], "ratios": ratios}
 
     def ratios(self, report: Report) -> list[float]:
-        """One ratio per layer of a report, in its order, whatever its step."""
+        """One ratio per layer of a report, in its order, for any step."""
         members = self._members(report)
         alphas = [layer.alpha_hill if i in members else None for i, layer in enumerate(report.layers)]
         if self.blocks:
@@ -114,7 +115,7 @@ class LayerRatios:
         ]
 
     def choose(self, names: Sequence[str]) -> list[str]:
-        """Those of a model's layers that can take part: that the patterns keep, and not the first and the last.
+        """The layers of a model that can take part: those that the patterns keep, without the first and the last.
 
         Args:
             names: of the layers that hold a matrix, in model order.
@@ -127,7 +128,7 @@ class LayerRatios:
 
     @property
     def _asks(self) -> bool:
-        """Whether ``layers`` asks for layers, and does not only leave some out."""
+        """Whether ``layers`` names layers, instead of only excluding some."""
         return self.layers is not None and any(not pattern.startswith("!") for pattern in self.layers)
 
     def _members(self, report: Report) -> set[int]:
@@ -148,12 +149,12 @@ def _inner(report: Report) -> list[int]:
 
 
 def _holds_matrix(layer: LayerReport) -> bool:
-    """Also if it was not analysed because it shares its matrix (a tied head), or is an embedding with many rows."""
+    """Whether a layer holds a matrix. A tied head and an embedding with too many rows do, although not analysed."""
     return layer.N is not None or layer.role == "embedding" or layer.skip_reason == "tied"
 
 
 def ratios_by_name(verdict: Mapping[str, Any]) -> dict[str, float]:
-    """What a verdict says, by name; where layers share a name the first one counts.
+    """The ratios of a verdict by name; if layers share a name, the first one counts.
 
     Args:
         verdict: of a :class:`LayerRatios`; empty before the first.
@@ -171,13 +172,13 @@ def ratios_by_name(verdict: Mapping[str, Any]) -> dict[str, float]:
 def ratios_at(
     step: int, signal: LayerRatios, ramp: Ramp, verdicts: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, float]:
-    """By name of layer, what the next update multiplies by; a layer without an entry has 1.
+    """The factor of the next update by layer name; a layer without an entry has 1.
 
     Args:
         step: finished optimizer steps.
-        signal: what has judged.
-        ramp: how the ratios move; it sets out for those of a new verdict.
-        verdicts: what is published, by name of the signal.
+        signal: the signal that gave the verdict.
+        ramp: how the ratios change over time; it starts towards the ratios of a new verdict.
+        verdicts: the published verdicts by signal name.
 
     Example:
         >>> verdicts = {"lr_ratio": {"step": 8, "layers": ["fc"], "ratios": [1.5]}}

@@ -1,4 +1,4 @@
-"""The rules of early stopping: each says of the reports so far how near a stop it is, and why."""
+"""The rules of early stopping: each gives a score from 0 to 1 and a reason, from the reports so far."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ RuleName = Literal["plateau", "traps", "overtrained"]
 RULES: tuple[str, ...] = get_args(RuleName)
 
 PATIENCE = 5
-"""Results in a row that have to support a stop, unless told otherwise."""
+"""Default number of results in a row that have to support a stop."""
 
 MIN_DELTA = 0.05
-"""What counts as no fall of the mean alpha while the number of steps doubles, unless told otherwise."""
+"""Default smallest fall of the mean alpha per doubling of the steps that still counts as a fall."""
 
 MIN_FALL = 0.2
-"""Before a plateau the mean alpha has fallen by at least this: drifts of a network that learns nothing are smaller."""
+"""Smallest fall of the mean alpha before a plateau; drifts of a network that learns nothing are smaller."""
 
 TRAP_LEVEL = 0.5
-"""Which share of the largest eigenvalue a trap has to reach; see docs/early_stopping.md for how it was chosen."""
+"""Smallest share of the largest eigenvalue at which a trap counts; docs/early_stopping.md explains the choice."""
 
 OVERTRAINED_ALPHA = 2.0
-"""A layer counts as over-trained where the upper end of the 95 % interval of its alpha is below this."""
+"""A layer is over-trained if the upper bound of the 95 % interval of its alpha is below this."""
 
 GOOD_FIT = 0.1
-"""Largest Kolmogorov-Smirnov distance of a fit that "overtrained" believes."""
+"""Largest Kolmogorov-Smirnov distance of a fit that "overtrained" accepts."""
 
 GOOD_TAIL = 20
-"""Least number of eigenvalues in the tail of such a fit."""
+"""Smallest number of eigenvalues in the tail of a fit that "overtrained" accepts."""
 
 RECENT = 0.7
-"""The trend of alpha is that since this share of the steps, or of more results if ``patience`` wants so."""
+"""The trend of alpha starts at this share of the steps, or earlier if ``patience`` needs more results."""
 
 MOST_REPORTS = 256
-"""Of a longer run the trend of alpha is that of so many reports, spread over it."""
+"""The trend of alpha of a longer run uses this many reports, spread over the run."""
 
 _SURE = 0.05
 _HUGE = 1e100  # its square is still finite
@@ -50,24 +50,31 @@ class Finding:
     """What a rule says after the latest report.
 
     Attributes:
-        score: how far it is towards a stop, 0 to 1; 1 is a stop.
-        reason: in words, with layer, value, interval, step and rule; empty while the score is 0.
+        score: 0 to 1; 1 is a stop.
+        rule: the rule.
+        text: the finding in words, with layer, value, interval and step; empty if the score is 0.
     """
 
     score: float = 0.0
-    reason: str = ""
+    rule: RuleName | None = None
+    text: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Rule and text; empty if the score is 0."""
+        return f"{self.rule}: {self.text}" if self.text else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleOptions:
-    """What the rules have in common.
+    """Options of all rules.
 
     Attributes:
         patience: results in a row that have to support a stop.
         min_delta: a fall of the mean alpha by less than this while the number of steps doubles counts as none.
         start_after: results of this step and earlier ones support nothing.
-        layers: patterns of the layers that are looked at; None for all.
-        trap_level: a trap counts where the largest eigenvalue of the shuffled weights is at least this share of the
+        layers: patterns of the layers to use; None for all.
+        trap_level: a trap counts if the largest eigenvalue of the shuffled weights is at least this share of the
             real one.
     """
 
@@ -78,7 +85,7 @@ class RuleOptions:
     trap_level: float = TRAP_LEVEL
 
     def keeps(self, name: str) -> bool:
-        """Whether a layer is looked at."""
+        """Whether the rules use a layer."""
         return self.layers is None or keeps(self.layers, name)
 
     def is_late_enough(self, step: int | None) -> bool:
@@ -87,22 +94,27 @@ class RuleOptions:
 
 
 def plateau(reports: Sequence[Report], options: RuleOptions) -> Finding:
-    """The mean alpha has fallen, and does not fall any more.
+    """The mean alpha has fallen and has stopped falling.
 
-    The mean runs over the counted layers that have a reliable tail in the latest report; of the earlier reports those
-    count in which they all had one. It has fallen where a line that becomes flat explains it better than a constant
-    (:func:`~ww_callbacks.signals.trend.find_change`), and by at least 0.2. It does not fall any more where its slope
-    against the logarithm of the step is, with 95 % confidence by the scatter around the line, above -``min_delta`` per
-    doubling of the steps, and so is the middle one of its slopes from one value to the next, which a jump of xmin does
-    not move. The line goes through the last ``patience`` + 1 values, or all since 70 % of the steps where these are
-    more. So neither a constant alpha is a plateau, nor one too noisy to tell; a rise is one.
+    The mean is over the counted layers with a reliable tail in the latest report. Earlier reports count if all these
+    layers had a reliable tail.
+
+    The mean has fallen if a line that becomes flat fits better than a constant
+    (:func:`~ww_callbacks.signals.trend.find_change`) and the fall is at least 0.2.
+
+    The mean has stopped falling if two slopes against the logarithm of the step are above -``min_delta`` per doubling
+    of the steps: the lower 95 % bound of the slope of a fitted line, and the median slope between consecutive values,
+    which a jump of xmin does not change. The line is fitted to the last ``patience`` + 1 values, or to all values
+    since 70 % of the steps if these are more.
+
+    A constant alpha is not a plateau, nor is one that is too noisy. A rise is a plateau.
 
     Args:
         reports: in the order of their steps, such as a History.
         options: patience, min_delta, start_after, layers.
 
     Returns:
-        As score ``min_delta`` over the fall that cannot be excluded, at most 1; less while there are fewer results.
+        The score is ``min_delta`` over the largest fall that is not excluded, at most 1; lower with too few results.
     """
     series = _mean_alphas(reports, options)
     usable = sum(options.is_late_enough(step) for step in series.steps)
@@ -117,11 +129,11 @@ def plateau(reports: Sequence[Report], options: RuleOptions) -> Finding:
     slope = min(bound, middle_slope(series.values[window], series.places[window]))
     near = 1.0 if slope >= -options.min_delta else options.min_delta / -slope
     score = near * min(1.0, usable / options.patience)
-    return Finding(score, _plateau_words(series, change.position, line, bound)) if score > 0 else Finding()
+    return Finding(score, "plateau", _plateau_words(series, change.position, line, bound)) if score > 0 else Finding()
 
 
 def mean_alpha_trend(reports: Sequence[Report], options: RuleOptions) -> Line | None:
-    """How the mean alpha moves per doubling of the steps, as "plateau" sees it; None where there are too few results.
+    """The trend of the mean alpha per doubling of the steps, as "plateau" computes it; None with too few results.
 
     Args:
         reports: in the order of their steps, such as a History.
@@ -135,7 +147,7 @@ def mean_alpha_trend(reports: Sequence[Report], options: RuleOptions) -> Line | 
 
 
 class _Series(NamedTuple):
-    """The mean alpha in time: names of its layers, values, their steps and the base-2 logarithms of these."""
+    """The mean alpha over time: names of its layers, values, their steps and base-2 logarithms of the steps."""
 
     names: list[str]
     values: list[float]
@@ -152,16 +164,16 @@ def _plateau_words(series: _Series, position: int, line: Line, bound: float) -> 
     names, values, steps = series.names, series.values, series.steps
     whose = names[0] if len(names) == 1 else f"{len(names)} layers ({names[0]} to {names[-1]})"
     return (
-        f"plateau: the mean alpha of {whose}, {values[-1]:.3g} at step {steps[-1]}, came down from {max(values):.3g} "
+        f"the mean alpha of {whose}, {values[-1]:.3g} at step {steps[-1]}, came down from {max(values):.3g} "
         f"to {values[position]:.3g} by step {steps[position]}; over the last {line.size - 1} results it moved by "
         f"{line.slope:+.2g} per doubling of the steps (95 %: above {bound:+.2g})"
     )
 
 
 def traps(reports: Sequence[Report], options: RuleOptions) -> Finding:
-    """A layer has correlation traps near its real spectrum, in one result after the other.
+    """A layer has large correlation traps in several results in a row.
 
-    A result counts where shuffled weights have an eigenvalue above their random edge (``num_traps``) that is at least
+    A result counts if the shuffled weights have an eigenvalue above their random edge (``num_traps``) that is at least
     half the largest eigenvalue of the real weights (``ww_softrank``). Smaller ones occur in healthy networks.
 
     Args:
@@ -172,19 +184,19 @@ def traps(reports: Sequence[Report], options: RuleOptions) -> Finding:
     def words(layer: LayerReport, count: int) -> str:
         level = "" if layer.trap_pvalue is None else f", p = {layer.trap_pvalue:.1g} without traps"
         return (
-            f"traps: {layer.name} has {layer.num_traps} correlation trap{'s' if layer.num_traps != 1 else ''} at step "
+            f"{layer.name} has {layer.num_traps} correlation trap{'s' if layer.num_traps != 1 else ''} at step "
             f"{_step(layer, reports)}, the largest at {layer.ww_softrank:.3g} of its largest eigenvalue{level}; "
             f"above {options.trap_level:g} in each of the last {count} results"
         )
 
-    return _sustained(reports, options, lambda layer: _is_trapped(layer, options.trap_level), words)
+    return _sustained(reports, options, lambda layer: _is_trapped(layer, options.trap_level), "traps", words)
 
 
 def overtrained(reports: Sequence[Report], options: RuleOptions) -> Finding:
-    """A layer's alpha is below 2, interval and all, in one result after the other.
+    """The alpha of a layer and its whole interval are below 2 in several results in a row.
 
-    A result counts where the layer is reliable, the upper end of the 95 % interval of alpha is below 2, D is at most
-    0.1 and the tail holds at least 20 eigenvalues. Healthy networks show this too: by itself it stops nothing.
+    A result counts if the layer is reliable, the upper bound of the 95 % interval of alpha is below 2, D is at most
+    0.1 and the tail holds at least 20 eigenvalues. Healthy networks show this too, so it never stops a run alone.
 
     Args:
         reports: in the order of their steps, such as a History.
@@ -193,12 +205,12 @@ def overtrained(reports: Sequence[Report], options: RuleOptions) -> Finding:
 
     def words(layer: LayerReport, count: int) -> str:
         return (
-            f"overtrained: the alpha of {layer.name} is {layer.alpha:.3g} (95 %: {layer.alpha_low:.3g} to "
+            f"the alpha of {layer.name} is {layer.alpha:.3g} (95 %: {layer.alpha_low:.3g} to "
             f"{layer.alpha_high:.3g}) at step {_step(layer, reports)}; its interval was below {OVERTRAINED_ALPHA:g} in "
             f"each of the last {count} results"
         )
 
-    return _sustained(reports, options, _is_overtrained, words)
+    return _sustained(reports, options, _is_overtrained, "overtrained", words)
 
 
 FUNCTIONS: dict[str, Callable[[Sequence[Report], RuleOptions], Finding]] = {
@@ -209,30 +221,37 @@ FUNCTIONS: dict[str, Callable[[Sequence[Report], RuleOptions], Finding]] = {
 
 
 def has_traps(reports: Sequence[Report], options: RuleOptions) -> bool:
-    """Whether any layer has traps, of whatever size, in each of the last ``patience`` results."""
-    return _sustained(reports, options, lambda layer: (layer.num_traps or 0) > 0, lambda layer, count: "").score >= 1
+    """Whether any layer has traps of any size in each of the last ``patience`` results."""
+    return _longest(reports, options, lambda layer: (layer.num_traps or 0) > 0)[0] >= options.patience
 
 
 def _sustained(
     reports: Sequence[Report],
     options: RuleOptions,
     counts: Callable[[LayerReport], bool],
+    rule: RuleName,
     words: Callable[[LayerReport, int], str],
 ) -> Finding:
-    """The layer that was found so in the most results in a row, up to the latest one."""
+    """The finding about the layer with the longest streak."""
+    longest, worst = _longest(reports, options, counts)
+    return Finding() if worst is None else Finding(min(1.0, longest / options.patience), rule, words(worst, longest))
+
+
+def _longest(
+    reports: Sequence[Report], options: RuleOptions, counts: Callable[[LayerReport], bool]
+) -> tuple[int, LayerReport | None]:
+    """The longest streak up to the latest result, and its layer."""
     longest, worst = 0, None
     for layer in reports[-1].layers if len(reports) else ():
         if options.keeps(layer.name) and counts(layer):
             streak = _streak(reports, layer.name, options, counts)
             if streak > longest:
                 longest, worst = streak, layer
-    if worst is None:
-        return Finding()
-    return Finding(min(1.0, longest / options.patience), words(worst, longest))
+    return longest, worst
 
 
 def _streak(reports: Sequence[Report], name: str, options: RuleOptions, counts: Callable[[LayerReport], bool]) -> int:
-    """In how many results in a row the layer was found so; repeated results of a rotation are one result."""
+    """The number of latest results in a row that count for a layer; repeated results of a rotation count once."""
     streak, last = 0, object()
     for report in reversed(reports):
         layer = next((layer for layer in report.layers if layer.name == name), None)
@@ -261,7 +280,7 @@ def _is_overtrained(layer: LayerReport) -> bool:
 
 
 def _mean_alphas(reports: Sequence[Report], options: RuleOptions) -> _Series:
-    """Of the reports after step 0 in which all layers are reliable that are so in the latest one."""
+    """The mean alpha of the reports after step 0 in which all layers are reliable that are reliable in the latest."""
     latest = reports[-1].layers if len(reports) else ()
     names = [layer.name for layer in latest if layer.counted and options.keeps(layer.name) and _fits(layer)]
     series = _Series(names, [], [], [])
@@ -279,11 +298,11 @@ def _mean_alphas(reports: Sequence[Report], options: RuleOptions) -> _Series:
 def looked_at(size: int, recent: int) -> list[int]:
     """Positions of at most ``MOST_REPORTS`` reports spread over a long run, and of the recent ones.
 
-    So a judgement takes the training process no longer after a hundred thousand results than after some hundred.
+    This bounds the time of a judgement in the training process.
 
     Args:
-        size: how many reports there are.
-        recent: how many of the last ones are all looked at.
+        size: number of reports.
+        recent: number of latest reports that are all used.
 
     Example:
         >>> looked_at(4, 2), len(looked_at(100_000, 6)), looked_at(100_000, 6)[-3:]

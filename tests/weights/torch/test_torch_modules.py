@@ -148,6 +148,14 @@ def test_sparse_weights_are_skipped():
     assert "sparse" in outcome(nn.Sequential(linear))["0"]
 
 
+def test_kinds_are_the_classes_that_users_know():
+    layers = find_layers(
+        nn.Sequential(nn.MultiheadAttention(8, 2), nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)))
+    )
+    assert {layer.name: layer.kind for layer in layers}["0.out_proj"] == "Linear"
+    assert layers[-1].kind == "Linear"
+
+
 def test_a_tied_weight_is_analysed_once_and_the_alias_names_the_first():
     model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6))
     model[2].weight = model[0].weight

@@ -22,6 +22,9 @@ from ww_callbacks.weights.torch.quantised import packed
 from ww_callbacks.weights.torch.rules import Holder, fused_parts, kinds_of
 from ww_callbacks.weights.torch.sharded import is_fully_sharded
 
+_PUBLIC_NAMES = {"NonDynamicallyQuantizableLinear": "Linear"}
+"""Private classes of torch → the public class that users know."""
+
 Seen = dict[Hashable, str]
 """Identity of a weight → name of the layer that has it first."""
 Kinds = Mapping[str, tuple[str, Kind]]
@@ -89,10 +92,12 @@ def _layers(name: str, module: nn.Module, max_rows: int, parts: tuple[str, ...],
 
 
 def _class_name(module: nn.Module) -> str:
-    if type(module).__module__.startswith("torch.nn.modules"):  # most are, and it is asked of each at each snapshot
-        return type(module).__name__
-    name: str = parametrize.type_before_parametrizations(module).__name__
-    return name.removeprefix("FSDP") if is_fully_sharded(module) else name
+    if type(module).__module__.startswith("torch.nn.modules"):  # fast path, most modules are
+        name: str = type(module).__name__
+    else:
+        name = parametrize.type_before_parametrizations(module).__name__
+        name = name.removeprefix("FSDP") if is_fully_sharded(module) else name
+    return _PUBLIC_NAMES.get(name, name)
 
 
 def _entries(name: str, kind: str, weights: Mapping[str, Weight], kinds: Kinds, seen: Seen) -> Iterator[Layer]:
