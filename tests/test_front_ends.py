@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import inspect
 import os
@@ -10,7 +9,9 @@ import os
 import pytest
 
 import ww_callbacks as ww
-from ww_callbacks.signals.learning_rate import LayerRatios
+from ww_callbacks.monitor.options import Options
+from ww_callbacks.signals.learning_rate import LayerRatios, LayerwiseOptions, RatioOptions
+from ww_callbacks.signals.stop import StopRules
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
@@ -44,18 +45,32 @@ def test_monitors(front_end, name):
 
 
 @pytest.mark.parametrize(
-    ("front_end", "name"),
-    [("lightning", "LayerwiseLearningRate"), ("keras", "LayerwiseLearningRate"), ("torch", "layerwise")],
+    ("front_end", "name", "declared"),
+    [
+        ("lightning", "SpectralEarlyStopping", StopRules),
+        ("keras", "SpectralEarlyStopping", StopRules),
+        ("lightning", "LayerwiseLearningRate", LayerwiseOptions),
+        ("keras", "LayerwiseLearningRate", LayerwiseOptions),
+        ("torch", "layerwise", RatioOptions),
+    ],
 )
-def test_learning_rates(front_end, name):
-    defaults = {field.name: field.default for field in dataclasses.fields(LayerRatios) if field.name != "partners"}
-    ours = arguments(getattr(load(front_end), name))
-    assert {name: ours[name] for name in defaults} == defaults
-    assert ours["ramp_steps"] == 50
-    assert ours.get("apply", False) is False
+def test_other_front_ends(front_end, name, declared):
+    ours, wanted = arguments(getattr(load(front_end), name)), arguments(declared)
+    assert {name: ours[name] for name in wanted} == wanted
 
 
-def test_the_same_words_say_the_same_in_lightning_and_keras():
+def test_ramp_steps_of_a_loop():
+    assert arguments(load("torch").layerwise)["ramp_steps"] == arguments(LayerwiseOptions)["ramp_steps"]
+
+
+@pytest.mark.parametrize("front_end", ["lightning", "keras"])
+def test_the_same_words_say_the_same_in_lightning_and_keras(front_end):
     asked = {"mapping": "sigmoid", "low": 0.25, "high": 4.0, "blocks": True, "layers": ["a.*"], "until": 7}
-    judges = [load(name).LayerwiseLearningRate(**asked)._signal for name in ("lightning", "keras")]
-    assert judges == [LayerRatios(**asked)] * 2
+    signal = load(front_end).LayerwiseLearningRate(**asked)._signal
+    assert signal == LayerRatios(**asked)
+
+
+@pytest.mark.parametrize("declared", [Options, StopRules, RatioOptions, LayerwiseOptions, LayerRatios])
+def test_every_argument_is_documented_where_it_is_declared(declared):
+    for name in declared.__annotations__:
+        assert f"\n        {name}: " in declared.__doc__

@@ -1,4 +1,4 @@
-"""Complaints about wrong arguments: they name the argument, its value and what is allowed."""
+"""Argument validation. Each message names the argument, its value and what is allowed."""
 
 from __future__ import annotations
 
@@ -7,20 +7,32 @@ import os
 import warnings
 from collections.abc import Collection, Mapping
 from concurrent.futures import Executor
+from dataclasses import fields
+from typing import Any
+
+
+def arguments_of(holder: Any, declared: Any = None) -> dict[str, Any]:
+    """The values of the arguments that a dataclass declares.
+
+    Args:
+        holder: an instance of a dataclass.
+        declared: the dataclass that declares the arguments, a base class of the holder's class; None for that class.
+    """
+    return {field.name: getattr(holder, field.name) for field in fields(declared or holder)}
 
 
 def check_flag(name: str, value: object) -> None:
-    """Complain about a value that is neither True nor False.
+    """Check that a value is True or False.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: it has another type.
     """
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
 
 
 def check_count(name: str, value: object, *, least: int = 1) -> None:
-    """Complain about a value that is not a whole number ≥ ``least``.
+    """Check that a value is a whole number ≥ ``least``.
 
     Raises:
         TypeError: it is not a whole number.
@@ -38,10 +50,10 @@ def check_count(name: str, value: object, *, least: int = 1) -> None:
 
 
 def check_sizes(name: str, value: object) -> None:
-    """Complain about what is not a mapping pattern → number of parts or sizes.
+    """Check that a value is None or a mapping pattern → number of parts or list of sizes.
 
     Raises:
-        TypeError: it is no such mapping.
+        TypeError: it is not such a mapping.
         ValueError: it is empty, or a number or a size is smaller than 1.
 
     Example:
@@ -66,7 +78,7 @@ def check_sizes(name: str, value: object) -> None:
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Complain about a value that is not a positive number of seconds.
+    """Check that a value is a positive number of seconds.
 
     Raises:
         TypeError: it is not a number.
@@ -79,11 +91,11 @@ def check_seconds(name: str, value: object) -> None:
 
 
 def check_range(low_name: str, low: object, high_name: str, high: object) -> None:
-    """Complain about a range that does not go from a number > 0 up.
+    """Check that a range is positive, finite and not reversed.
 
     Raises:
-        TypeError: an end is not a number.
-        ValueError: an end is not finite, the lower one is not larger than 0, or larger than the upper one.
+        TypeError: a limit is not a number.
+        ValueError: a limit is not finite, or not 0 < low ≤ high.
 
     Example:
         >>> check_range("low", 1.5, "high", 0.5)
@@ -100,20 +112,20 @@ def check_range(low_name: str, low: object, high_name: str, high: object) -> Non
 
 
 def check_choice(name: str, value: object, allowed: Collection[object]) -> None:
-    """Complain about a value that is none of those allowed.
+    """Check that a value is one of the allowed values.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: it is not.
     """
     if value not in allowed:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
 def check_executor(name: str, value: object) -> None:
-    """Complain about a value that is neither the name of an executor nor one.
+    """Check that a value is an executor or the name of one.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: it has another type.
         ValueError: it is an unknown name.
 
     Example:
@@ -128,7 +140,7 @@ def check_executor(name: str, value: object) -> None:
 
 
 def check_callable(name: str, value: object) -> None:
-    """Complain about a value that is neither None nor can be called.
+    """Check that a value is callable or None.
 
     Raises:
         TypeError: it cannot be called.
@@ -138,7 +150,7 @@ def check_callable(name: str, value: object) -> None:
 
 
 def check_path(name: str, value: object, *, or_bool: bool = False) -> None:
-    """Complain about a value that is not a path; None is allowed.
+    """Check that a value is a path or None.
 
     Args:
         name: of the argument.
@@ -146,7 +158,7 @@ def check_path(name: str, value: object, *, or_bool: bool = False) -> None:
         or_bool: whether True and False are allowed too.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: it has another type.
     """
     if value is None or (or_bool and isinstance(value, bool)):
         return
@@ -156,11 +168,11 @@ def check_path(name: str, value: object, *, or_bool: bool = False) -> None:
 
 
 def check_places(log_dir: object, jsonl: object) -> None:
-    """Complain about ``log_dir`` and ``jsonl`` where they are no places to write to.
+    """Check that ``log_dir`` and ``jsonl`` are places to write to.
 
     Raises:
-        TypeError: one of them is no path.
-        ValueError: ``jsonl`` is True and there is no ``log_dir``.
+        TypeError: one of them is not a path.
+        ValueError: ``jsonl`` is True without a ``log_dir``.
     """
     check_path("log_dir", log_dir)
     check_path("jsonl", jsonl, or_bool=True)
@@ -169,7 +181,7 @@ def check_places(log_dir: object, jsonl: object) -> None:
 
 
 def check_patterns(name: str, patterns: object) -> None:
-    """Complain about patterns of layer names that can never work; None is allowed.
+    """Check that a value is None or a list of valid patterns of layer names.
 
     Raises:
         TypeError: ``patterns`` is not a list of strings.
@@ -184,5 +196,5 @@ def check_patterns(name: str, patterns: object) -> None:
 
 
 def warn(message: str) -> None:
-    """Tell the user of a fault that does not end training."""
+    """Warn the user about a fault that does not stop training."""
     warnings.warn(f"ww_callbacks: {message}", RuntimeWarning, stacklevel=2)

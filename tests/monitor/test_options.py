@@ -11,11 +11,6 @@ def test_options_come_back_as_the_arguments_they_were_made_of():
     assert Options(**given).as_arguments() == defaults | given
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Options)])
-def test_every_argument_is_documented_once(name):
-    assert Options.__doc__.count(f"\n        {name}: ") == 1
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import keras
 
-from ww_callbacks.keras.monitor import SpectralMonitor, check_source, source_of
+from ww_callbacks.keras.monitor import SpectralMonitor, check_source, plain_arguments, source_of
 from ww_callbacks.signals.signal import Signal
 
 T = TypeVar("T", bound="FollowerCallback")
 
 
+@dataclass(kw_only=True, eq=False)
 class FollowerCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Finds the SpectralMonitor of the same ``fit``, at any position in the list, and attaches a signal to it.
 
     ``_source`` is that monitor from the first epoch on; None before.
 
     Args:
-        source: the monitor to follow; None for the last one in the list.
+        source: the monitor to follow if there are several in the list; None for the last of them.
 
     Raises:
         TypeError: ``source`` is something else.
     """
 
-    def __init__(self, source: SpectralMonitor | None) -> None:
-        super().__init__()
-        check_source(source)
-        self._given_source = source
+    source: SpectralMonitor | None = None
+
+    def __post_init__(self) -> None:
+        keras.callbacks.Callback.__init__(self)
+        check_source(self.source)
         self._source: SpectralMonitor | None = None
 
     @abstractmethod
@@ -46,11 +49,15 @@ class FollowerCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Find the monitor; all callbacks have started by then."""
         if self._source is None:
-            source = source_of(self, self._given_source)
+            source = source_of(self, self.source)
             assert source.monitor is not None
             self.check_model()
             source.monitor.attach(*self.named_signal())
             self._source = source
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments as plain values, without ``source``."""
+        return plain_arguments(self, without=["source"])
 
     @classmethod
     def from_config(cls: type[T], config: dict[str, Any]) -> T:

@@ -1,50 +1,40 @@
-"""The callback that steers: each layer at its own learning rate or weight decay."""
+"""The callback that sets per-layer learning rates or weight decays."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 
-from ww_callbacks.checks import check_flag, warn
+from ww_callbacks.checks import arguments_of, warn
 from ww_callbacks.keras.fit import nothing_to_end, when_left
 from ww_callbacks.keras.follower import FollowerCallback
 from ww_callbacks.keras.layers import owners_of, partners_of
 from ww_callbacks.keras.layerwise import OptimizerRatios, ratios_in, save_plainly
-from ww_callbacks.keras.monitor import SpectralMonitor
-from ww_callbacks.signals.learning_rate import LayerRatios, Quantity, ratios_at
-from ww_callbacks.signals.mappings import MappingName
+from ww_callbacks.signals.learning_rate import LayerRatios, LayerwiseOptions, Quantity, RatioOptions, ratios_at
 from ww_callbacks.signals.partners import holder_of, module_ratios
 from ww_callbacks.signals.ramp import Ramp
 from ww_callbacks.weights import find_layers
 
 
 @keras.saving.register_keras_serializable(package="ww_callbacks")
-class LayerwiseLearningRate(FollowerCallback):
-    """Gives each layer a learning rate of its own, from the alphas that a :class:`SpectralMonitor` finds.
+@dataclass(kw_only=True, eq=False)
+class LayerwiseLearningRate(FollowerCallback, LayerwiseOptions):
+    """Sets per-layer learning rates from the alphas of a :class:`SpectralMonitor`.
 
-    By default it only tells: ``ww_layer/lr_ratio/…`` in TensorBoard is by what the rate of a layer would be
-    multiplied. With ``apply=True`` and an optimizer prepared by :func:`layerwise` each layer is updated at its own
-    rate; ``optimizer.learning_rate``, schedules and other callbacks see the common rate. Ratios change at snapshot
-    steps only, and are 1 again when ``fit`` ends.
+    By default the ratios are only logged, as ``ww_layer/lr_ratio/…`` in TensorBoard. With ``apply=True`` and an
+    optimizer prepared by :func:`layerwise`, each layer is updated at its own rate; ``optimizer.learning_rate``,
+    schedules and other callbacks see the common rate. Ratios change at snapshot steps only, and are reset to 1 when
+    ``fit`` ends.
 
-    It finds the monitor wherever that stands in the list. On JAX the model's state is fetched at each step at which
-    ratios move: ``ramp_steps`` of them after a result.
+    The callback finds the monitor at any position in the list. On JAX the state of the model is fetched at each step at
+    which ratios change: ``ramp_steps`` of them after a result.
 
-    Args:
-        apply: whether the ratios are used, not only logged.
-        mapping: "linear", "sqrt", "log2", "rank" or "sigmoid", see :func:`~ww_callbacks.signals.mappings.ratios_of`.
-        low: smallest ratio.
-        high: largest ratio.
-        blocks: whether all layers of a block get one ratio, from their mean alpha.
-        ramp_steps: optimizer steps over which ratios move to new values.
-        until: from this optimizer step on all ratios are 1; None for never.
-        layers: patterns of the layers that take part, ``"!pattern"`` to leave out; None for all but the first, the last
-            and embeddings.
-        quantity: "learning_rate" or "weight_decay".
-        source: the monitor to follow, where several are in the list; None for the last of them.
+    The arguments are ``source``, the monitor to follow if there are several in the list (None for the last of them),
+    and those of :class:`ww_callbacks.signals.learning_rate.LayerwiseOptions`.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -53,7 +43,7 @@ class LayerwiseLearningRate(FollowerCallback):
 
     Example:
         >>> import numpy as np
-        >>> from ww_callbacks.keras import layerwise
+        >>> from ww_callbacks.keras import SpectralMonitor, layerwise
         >>> model = keras.Sequential([keras.Input((60,)), *(keras.layers.Dense(60) for _ in range(4))])
         >>> model.compile(layerwise(keras.optimizers.SGD(0.01)), loss="mse")
         >>> monitor = SpectralMonitor(every_n_steps=2, deterministic=True)
@@ -64,46 +54,23 @@ class LayerwiseLearningRate(FollowerCallback):
         [0.5, 1.0, 1.0, 1.5]
     """
 
-    def __init__(
-        self,
-        *,
-        apply: bool = False,
-        mapping: MappingName = "linear",
-        low: float = 0.5,
-        high: float = 1.5,
-        blocks: bool = False,
-        ramp_steps: int = 50,
-        until: int | None = None,
-        layers: list[str] | None = None,
-        quantity: Quantity = "learning_rate",
-        source: SpectralMonitor | None = None,
-    ) -> None:
-        super().__init__(source)
-        check_flag("apply", apply)
-        self._apply = apply
+    def __post_init__(self) -> None:
+        FollowerCallback.__post_init__(self)
+        LayerwiseOptions.__post_init__(self)
         self._partners: dict[str, str] = {}  # known once the model is complete
-        self._signal = LayerRatios(
-            mapping=mapping,
-            low=low,
-            high=high,
-            blocks=blocks,
-            layers=layers,
-            until=until,
-            quantity=quantity,
-            partners=self._partners,
-        )
-        self._ramp_steps, self._ramp = ramp_steps, Ramp(ramp_steps)
+        self._signal = LayerRatios(**arguments_of(self, RatioOptions), partners=self._partners)
+        self._ramp = Ramp(self.ramp_steps)
         self._steering: Steering | None = None
         self._end_watch: Callable[[], None] = nothing_to_end
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Take hold of the optimizer."""
+        """Prepare the optimizer."""
         super().on_train_begin(logs)
-        self._ramp = Ramp(self._ramp_steps)
+        self._ramp = Ramp(self.ramp_steps)
         self._partners.clear()
         self._end()
-        if self._apply:
-            self._steering = Steering(self.model, self._signal.quantity)
+        if self.apply:
+            self._steering = Steering(self.model, self.quantity)
             self._end_watch = when_left(sys._getframe(2), self.model, self._steering.reset)
 
     def named_signal(self) -> tuple[str, LayerRatios]:
@@ -115,7 +82,7 @@ class LayerwiseLearningRate(FollowerCallback):
         _check_held(self.model, self._signal)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Let the ratios of this step be at work."""
+        """Set the ratios of this step."""
         if self._source is None:
             return
         self._source.arrive(batch)
@@ -129,15 +96,8 @@ class LayerwiseLearningRate(FollowerCallback):
                 self._steering.steer(self.model, ratios)  # on JAX `model` fetches the state
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Let go of the optimizer."""
+        """Reset the optimizer."""
         self._end()
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments as plain values; ``source`` is not among them."""
-        names = ("mapping", "low", "high", "blocks", "until", "quantity")
-        layers = None if self._signal.layers is None else list(self._signal.layers)
-        plain = {"apply": self._apply, "ramp_steps": self._ramp_steps, "layers": layers}
-        return plain | {name: getattr(self._signal, name) for name in names}
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies do not share the monitor and the optimizer."""
@@ -151,14 +111,14 @@ class LayerwiseLearningRate(FollowerCallback):
 
 
 class Steering:
-    """The ratios at work in the optimizer of one training.
+    """The current ratios in the optimizer of one training.
 
     Args:
-        model: in training.
+        model: the model in training.
         quantity: "learning_rate" or "weight_decay".
 
     Raises:
-        ValueError: its optimizer was not prepared by :func:`layerwise`.
+        ValueError: the optimizer of the model was not prepared by :func:`layerwise`.
     """
 
     def __init__(self, model: keras.Model, quantity: Quantity) -> None:
@@ -175,15 +135,15 @@ class Steering:
         self.reset()
 
     def differs(self, ratios: dict[str, float]) -> bool:
-        """Whether these are other ratios than those at work."""
+        """Whether these ratios differ from the current ones."""
         return _other_than_one(ratios) != self._at_work
 
     def steer(self, model: keras.Model, ratios: dict[str, float]) -> None:
-        """Let the next updates be made with other ratios.
+        """Use other ratios in the next updates.
 
         Args:
-            model: whose state is the one at work.
-            ratios: by name of layer; a layer without an entry has 1.
+            model: the model, with its current state.
+            ratios: ratio by layer name; a layer without an entry has ratio 1.
         """
         self._at_work = _other_than_one(ratios)
         owners = owners_of(model)
@@ -194,13 +154,13 @@ class Steering:
         self._is_unproven = not any(part.used for part in self._parts)
 
     def look(self) -> None:
-        """Tell once where the step after a change was made without the ratios."""
+        """Warn once if the step after a change did not use the ratios."""
         if self._is_unproven and not any(part.used for part in self._parts):
             warn("the ratios change nothing: the model was compiled before layerwise(optimizer); compile it again")
         self._is_unproven = False
 
     def reset(self) -> None:
-        """Every layer at the common rate."""
+        """Set every layer to the common rate."""
         for part in self._parts:
             part.reset(self._quantity)
 
@@ -210,7 +170,7 @@ def _other_than_one(ratios: dict[str, float]) -> dict[str, float]:
 
 
 def _check_held(model: keras.Model, signal: LayerRatios) -> None:
-    """Complain about patterns that match no layer, warn of layers that are not trained."""
+    """Check that the patterns match layers; warn about layers that are not trained."""
     found = find_layers(model)
     if any(layer.is_late for layer in found):
         return

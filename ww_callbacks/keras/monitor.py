@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
-from ww_callbacks.checks import check_flag
+from ww_callbacks.checks import arguments_of, check_flag
 from ww_callbacks.keras.bar import bar_of, show
 from ww_callbacks.keras.fit import batches_done, inner_optimizer, nothing_to_end, steps_done, when_left
 from ww_callbacks.monitor import Monitor, Published, crosses
@@ -187,11 +187,8 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """The arguments as plain values, without functions, outputs and external executors."""
-        config = self.as_arguments() | {"every_n_epochs": self.every_n_epochs, "prog_bar": self.prog_bar}
-        del config["on_result"], config["outputs"]
-        if not isinstance(config["executor"], str):
-            del config["executor"]
-        return {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in config.items()}
+        executor = [] if isinstance(self.executor, str) else ["executor"]
+        return plain_arguments(self, without=["on_result", "outputs", *executor])
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SpectralMonitor:
@@ -254,6 +251,23 @@ def source_of(follower: keras.callbacks.Callback, source: SpectralMonitor | None
         here = "source: the monitor" if source is not None else f"{who} needs a SpectralMonitor, which"
         raise ValueError(f"{here} is not among the callbacks of fit: callbacks=[SpectralMonitor(), {who}()]")
     return found
+
+
+def plain_arguments(callback: Any, *, without: Collection[str]) -> dict[str, Any]:
+    """The arguments of a callback as values for a configuration file.
+
+    Args:
+        callback: a callback that is a dataclass.
+        without: arguments to leave out.
+    """
+    arguments = arguments_of(callback)
+    return {name: _plain(value) for name, value in arguments.items() if name not in without}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def check_source(source: object) -> None:

@@ -257,3 +257,13 @@ def monitor_of(trainer: Trainer, asking: str, source: SpectralMonitor | None = N
     if not monitors:
         raise ValueError(f"{asking} needs a SpectralMonitor among the callbacks of the Trainer, there is none")
     return source or monitors[0]
+
+
+def check_source(source: object) -> None:
+    """Check that a source is None or a SpectralMonitor of Lightning.
+
+    Raises:
+        TypeError: it has another type.
+    """
+    if not isinstance(source, SpectralMonitor | None):
+        raise TypeError(f"source: expected a SpectralMonitor of ww_callbacks.lightning or None, got {source!r}")

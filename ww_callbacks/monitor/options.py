@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
 from ww_callbacks.checks import (
+    arguments_of,
     check_callable,
     check_choice,
     check_count,
@@ -133,7 +134,7 @@ class Options:
 
     def as_arguments(self) -> dict[str, Any]:
         """The shared options as keyword arguments of Monitor."""
-        return {field.name: getattr(self, field.name) for field in fields(Options)}
+        return arguments_of(self, Options)
 
     def _check_places(self) -> None:
         check_places(self.log_dir, self.jsonl)

@@ -21,8 +21,69 @@ VERDICTS: dict[str, str] = {"learning_rate": "lr_ratio", "weight_decay": "weight
 """Name of the verdict of each quantity, also used in the keys of the metrics."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerRatios:
+@dataclass(kw_only=True, eq=False)
+class RatioOptions:
+    """The arguments of the layer ratios.
+
+    :class:`LayerRatios` and the ``LayerwiseLearningRate`` of every framework inherit from this class, so each argument
+    is also an attribute.
+
+    Args:
+        mapping: mapping from alpha to ratio: "linear", "sqrt", "log2", "rank" or "sigmoid", see
+            :func:`~ww_callbacks.signals.mappings.ratios_of`.
+        low: smallest ratio.
+        high: largest ratio.
+        layers: patterns of the layers that take part, ``"!pattern"`` to exclude; None for all but the first, the last
+            and embeddings.
+        blocks: give all layers of a block the same ratio, from their mean alpha.
+        until: all ratios are 1 from this optimizer step on; None for never.
+        quantity: "learning_rate" or "weight_decay".
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: an argument has a value that is not allowed, such as ``low`` > ``high``.
+    """
+
+    mapping: MappingName = "linear"
+    low: float = 0.5
+    high: float = 1.5
+    layers: Sequence[str] | None = None
+    blocks: bool = False
+    until: int | None = None
+    quantity: Quantity = "learning_rate"
+
+    def __post_init__(self) -> None:
+        check_choice("mapping", self.mapping, MAPPINGS)
+        check_choice("quantity", self.quantity, QUANTITIES)
+        check_range("low", self.low, "high", self.high)
+        check_flag("blocks", self.blocks)
+        check_patterns("layers", self.layers)
+        if self.until is not None:
+            check_count("until", self.until)
+
+
+@dataclass(kw_only=True, eq=False)
+class LayerwiseOptions(RatioOptions):
+    """The arguments of a callback that sets the ratios.
+
+    Args:
+        apply: use the ratios instead of only logging them.
+        ramp_steps: number of optimizer steps over which the ratios move to new values.
+
+    All other arguments are those of :class:`RatioOptions`.
+    """
+
+    apply: bool = False
+    ramp_steps: int = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_flag("apply", self.apply)
+        check_count("ramp_steps", self.ramp_steps, least=0)
+
+
+@dataclass(kw_only=True)
+class LayerRatios(RatioOptions):
     """A signal: the ratio of each layer's learning rate, or weight decay, to the common one.
 
     The input is ``alpha_hill``, the Hill estimate from the upper half of the spectrum, which changes smoothly over
@@ -32,26 +93,16 @@ class LayerRatios:
     depends only on the shape of the layer.
 
     The verdict is ``{"step": the judged step, "layers": names, "ratios": numbers}`` with one entry per layer of the
-    report, in its order; the metrics are ``ww_layer/lr_ratio/<index>.<name>`` (``ww_layer/weight_decay_ratio/…``) of
+    report, in its order. The metrics are ``ww_layer/lr_ratio/<index>.<name>`` (``ww_layer/weight_decay_ratio/…``) of
     the layers that take part.
 
     Sources: Zhou et al., *Temperature Balancing, Layer-wise Weight Analysis, and Neural Network Training* (2023); for
     the weight decay AlphaDecay (2025), which uses the range 2/3 … 5; see :func:`ratios_of` for the mappings.
 
     Args:
-        mapping: "linear", "sqrt", "log2", "rank" or "sigmoid".
-        low: smallest ratio.
-        high: largest ratio.
-        blocks: whether all layers of a block get one ratio, from their mean alpha.
-        layers: patterns of the layers that take part, ``"!pattern"`` to exclude; None for all but the first, the last
-            and embeddings.
-        until: from this step on all ratios are 1; None for never.
-        quantity: "learning_rate" or "weight_decay".
         partners: name of a normalisation layer → name of the layer whose ratio it gets.
 
-    Raises:
-        TypeError: an argument is of the wrong kind.
-        ValueError: an argument has a value that is not allowed, such as ``low`` > ``high``.
+    All other arguments are those of :class:`RatioOptions`.
 
     Example:
         >>> from ww_callbacks import LayerReport, Report
@@ -63,27 +114,11 @@ class LayerRatios:
         [1.0, 0.5, 1.0, 1.5, 1.0]
     """
 
-    mapping: MappingName = "linear"
-    low: float = 0.5
-    high: float = 1.5
-    blocks: bool = False
-    layers: Sequence[str] | None = None
-    until: int | None = None
-    quantity: Quantity = "learning_rate"
     partners: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_choice("mapping", self.mapping, MAPPINGS)
-        check_choice("quantity", self.quantity, QUANTITIES)
-        check_range("low", self.low, "high", self.high)
-        check_flag("blocks", self.blocks)
-        check_patterns("layers", self.layers)
-        if self.until is not None:
-            check_count("until", self.until)
 
     @property
     def name(self) -> str:
-        """The name under which the signal is attached, also used in the keys of the metrics."""
+        """The name to attach the signal under, also part of the metric keys."""
         return VERDICTS[self.quantity]
 
     def judge(self, history: History) -> Judgement:
@@ -95,13 +130,13 @@ class LayerRatios:
         return Judgement(metrics, verdict)
 
     def verdict(self, report: Report) -> dict[str, Any]:
-        """The ratios after a report, as plain values."""
+        """The verdict after a report, as plain values."""
         over = self.until is not None and report.step is not None and report.step >= self.until
         ratios = [1.0] * len(report.layers) if over or report.step == 0 else self.ratios(report)
         return {"step": report.step, "layers": [layer.name for layer in report.layers], "ratios": ratios}
 
     def ratios(self, report: Report) -> list[float]:
-        """One ratio per layer of a report, in its order, for any step."""
+        """One ratio per layer of a report, in its order, regardless of its step."""
         members = self._members(report)
         alphas = [layer.alpha_hill if i in members else None for i, layer in enumerate(report.layers)]
         if self.blocks:
@@ -115,20 +150,20 @@ class LayerRatios:
         ]
 
     def choose(self, names: Sequence[str]) -> list[str]:
-        """The layers of a model that can take part: those that the patterns keep, without the first and the last.
+        """The layers of a model that can take part: selected by the patterns, without the first and the last.
 
         Args:
-            names: of the layers that hold a matrix, in model order.
+            names: names of the layers that hold a matrix, in model order.
 
         Raises:
-            ValueError: a pattern of ``layers`` matches none of them.
+            ValueError: a pattern of ``layers`` matches no layer.
         """
         kept = set(names) if self.layers is None else matching(names, self.layers, "layers")
         return [name for name in (names if self._asks else names[1:-1]) if name in kept]
 
     @property
     def _asks(self) -> bool:
-        """Whether ``layers`` names layers, instead of only excluding some."""
+        """Whether ``layers`` selects layers and does not only exclude some."""
         return self.layers is not None and any(not pattern.startswith("!") for pattern in self.layers)
 
     def _members(self, report: Report) -> set[int]:
@@ -154,10 +189,10 @@ def _holds_matrix(layer: LayerReport) -> bool:
 
 
 def ratios_by_name(verdict: Mapping[str, Any]) -> dict[str, float]:
-    """The ratios of a verdict by name; if layers share a name, the first one counts.
+    """The ratios of a verdict by layer name; if layers share a name, the first one counts.
 
     Args:
-        verdict: of a :class:`LayerRatios`; empty before the first.
+        verdict: verdict of a :class:`LayerRatios`; empty before the first.
 
     Example:
         >>> ratios_by_name({"step": 1, "layers": ["fc1", "fc2"], "ratios": [0.5, 1.5]})
@@ -172,13 +207,13 @@ def ratios_by_name(verdict: Mapping[str, Any]) -> dict[str, float]:
 def ratios_at(
     step: int, signal: LayerRatios, ramp: Ramp, verdicts: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, float]:
-    """The factor of the next update by layer name; a layer without an entry has 1.
+    """The ratios of the next update by layer name; a layer without an entry has ratio 1.
 
     Args:
-        step: finished optimizer steps.
-        signal: the signal that gave the verdict.
-        ramp: how the ratios change over time; it starts towards the ratios of a new verdict.
-        verdicts: the published verdicts by signal name.
+        step: number of finished optimizer steps.
+        signal: the signal.
+        ramp: the ramp of the ratios; a new verdict becomes its target.
+        verdicts: the published verdicts, by name of the signal.
 
     Example:
         >>> verdicts = {"lr_ratio": {"step": 8, "layers": ["fc"], "ratios": [1.5]}}

@@ -1,4 +1,4 @@
-"""The signal that ends a training: the rules, joined, and remembered once they have spoken."""
+"""The early-stopping signal: combines the rules and keeps the first verdict that stops."""
 
 from __future__ import annotations
 
@@ -26,30 +26,35 @@ from ww_callbacks.signals.stalled import MODES, Mode, is_stalled
 
 Action = Literal["stop", "warn"]
 ACTIONS: tuple[str, ...] = get_args(Action)
-"""What a callback does on a verdict: it ends the training, or only says that it would."""
+"""What a callback does when the verdict is to stop: stop training, or only warn."""
 
 VERDICT = "stop"
-"""Under what name the verdict is found, and in the keys of the metrics."""
+"""Name of the verdict, also part of the metric keys."""
 
 DEFAULT_RULES: tuple[RuleName, ...] = ("plateau", "traps")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class StopRules:
-    """When training should end, as a function of the reports so far.
+    """The arguments of early stopping, and the verdict on the reports so far.
+
+    :class:`ww_callbacks.EarlyStopping` and the ``SpectralEarlyStopping`` of every framework inherit from this class, so
+    each argument is also an attribute.
 
     Args:
-        rules: any of "plateau", "traps" and "overtrained", see :mod:`ww_callbacks.signals.rules`. "overtrained" stops
-            only together with traps that last as long, or with a stalled ``and_monitor``.
-        patience: results in a row that have to support a stop, and values of ``and_monitor`` without a new best.
-        min_delta: a fall of the mean alpha by less than this while the number of steps doubles counts as none.
-        start_after: results of this step and earlier ones support nothing.
-        layers: patterns of the layers that are looked at, ``"!pattern"`` to leave out; None for all.
-        and_monitor: name of a metric that must have stalled too; None for none.
-        and_mode: "min" where small values of that metric are good, "max" where large ones are.
+        rules: any of "plateau" (the mean alpha has fallen and no longer falls), "traps" (a layer has large, persistent
+            correlation traps) and "overtrained" (the alpha of a layer stays below 2). "overtrained" stops only together
+            with persistent traps or with a stalled ``and_monitor``. See :mod:`ww_callbacks.signals.rules`.
+        patience: number of consecutive results that must support a stop, and of values of ``and_monitor`` without a new
+            best.
+        and_monitor: name of a metric, such as "val_loss", that must have stalled too; None for none.
+        and_mode: "min" if small values of that metric are good, "max" if large ones are.
+        min_delta: alpha counts as no longer falling if it falls by less than this while the number of steps doubles.
+        start_after: results up to this optimizer step are ignored.
+        layers: patterns of the layers to check, ``"!pattern"`` to exclude; None for all.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument has the wrong type.
         ValueError: an argument has a value that is not allowed, such as an unknown rule.
 
     Example:
@@ -65,11 +70,11 @@ class StopRules:
 
     rules: Sequence[RuleName] = DEFAULT_RULES
     patience: int = PATIENCE
+    and_monitor: str | None = None
+    and_mode: Mode = "min"
     min_delta: float = MIN_DELTA
     start_after: int = 0
     layers: Sequence[str] | None = None
-    and_monitor: str | None = None
-    and_mode: Mode = "min"
 
     def __post_init__(self) -> None:
         if isinstance(self.rules, str) or not isinstance(self.rules, (list, tuple)):
@@ -89,27 +94,27 @@ class StopRules:
         check_choice("and_mode", self.and_mode, MODES)
 
     def check_layers(self, names: Sequence[str]) -> None:
-        """Complain about patterns that match none of a model's layers.
+        """Check that the patterns match layers of a model.
 
         Args:
-            names: of the layers that are analysed.
+            names: names of the analysed layers.
 
         Raises:
-            ValueError: a pattern of ``layers`` matches none of them.
+            ValueError: a pattern of ``layers`` matches no layer.
         """
         if self.layers is not None:
             matching(names, self.layers, "layers")
 
     def verdict(self, reports: Sequence[Any], monitored: Sequence[float] = ()) -> dict[str, Any]:
-        """What the rules say after the latest report.
+        """The verdict after the latest report.
 
         Args:
-            reports: in the order of their steps, such as a History.
+            reports: the reports in step order, such as a History.
             monitored: the values of ``and_monitor`` so far.
 
         Returns:
-            Plain values: "stop", the "rule" that stops, its "reason", the judged "step", and "scores" by rule. Where
-            nothing stops, rule is None, and the reason that of a rule at full score which has to wait for another
+            Plain values: "stop", the "rule" that stops, its "reason", the judged "step", and "scores" by rule. If
+            nothing stops, "rule" is None, and "reason" is that of a rule at full score that must wait for another
             signal, or empty.
         """
         options = RuleOptions(
@@ -141,23 +146,18 @@ def _check_metric(name: str, value: object) -> None:
         raise TypeError(f'{name}: expected the name of a metric such as "val_loss", or None, got {value!r}')
 
 
-class EarlyStopping:
-    """A signal: should training end? Attach it to a monitor as "stop", see :class:`StopRules` for the arguments.
+@dataclass(kw_only=True, eq=False)
+class EarlyStopping(StopRules):
+    """A signal that decides whether training should stop. Attach it to a monitor as "stop".
 
-    At every result the metrics are ``ww/stop/<rule>``, how far each rule is towards a stop (0 to 1). The verdict is
-    that of :meth:`StopRules.verdict`; the first one that stops stays for the rest of the run.
+    The metrics are ``ww/stop/<rule>``, the progress of each rule towards a stop (0 to 1). The verdict is that of
+    :meth:`StopRules.verdict`; the first verdict that stops is kept for the rest of the run. Values for ``and_monitor``
+    come from :meth:`ww_callbacks.Monitor.record`.
 
-    Args:
-        rules: any of "plateau", "traps" and "overtrained".
-        patience: results in a row that have to support a stop, and values of ``and_monitor`` without a new best.
-        min_delta: a fall of the mean alpha by less than this while the number of steps doubles counts as none.
-        start_after: results of this step and earlier ones support nothing.
-        layers: patterns of the layers that are looked at, ``"!pattern"`` to leave out; None for all.
-        and_monitor: name of a metric, handed in by :meth:`ww_callbacks.Monitor.record`, that must have stalled too.
-        and_mode: "min" where small values of that metric are good, "max" where large ones are.
+    All arguments are those of :class:`StopRules`.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument has the wrong type.
         ValueError: an argument has a value that is not allowed, such as an unknown rule.
 
     Example:
@@ -175,51 +175,33 @@ class EarlyStopping:
         30
     """
 
-    def __init__(
-        self,
-        *,
-        rules: Sequence[RuleName] = DEFAULT_RULES,
-        patience: int = PATIENCE,
-        min_delta: float = MIN_DELTA,
-        start_after: int = 0,
-        layers: Sequence[str] | None = None,
-        and_monitor: str | None = None,
-        and_mode: Mode = "min",
-    ) -> None:
-        self.rules = StopRules(
-            rules=rules,
-            patience=patience,
-            min_delta=min_delta,
-            start_after=start_after,
-            layers=layers,
-            and_monitor=and_monitor,
-            and_mode=and_mode,
-        )
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._history: weakref.ref[History] | None = None
         self._first_stop: dict[str, Any] | None = None
 
     def judge(self, history: History) -> Judgement:
-        """The scores after the latest report; the verdict is the first one of this history that stops, if there is."""
+        """The scores after the latest report, and the first verdict of this history that stops, or the latest one."""
         if self._history is None or self._history() is not history:  # another run
             self._history, self._first_stop = weakref.ref(history), None
-        monitored = [value for _, value in history.recorded(self.rules.and_monitor)] if self.rules.and_monitor else []
-        verdict = self.rules.verdict(history, monitored)
+        monitored = [value for _, value in history.recorded(self.and_monitor)] if self.and_monitor else []
+        verdict = self.verdict(history, monitored)
         if verdict["stop"] and self._first_stop is None:
             self._first_stop = verdict
         metrics = {f"{AGGREGATES}{VERDICT}/{rule}": score for rule, score in verdict["scores"].items()}
         return Judgement(metrics, self._first_stop or verdict)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A Trainer is pickled or copied before training by launchers: what was seen stays behind."""
+        """Launchers pickle or copy a Trainer before training: the state of a run is left out."""
         return self.__dict__ | {"_history": None, "_first_stop": None}
 
 
 def stop_message(verdict: Mapping[str, Any], reported_at_step: int | None) -> str:
-    """A verdict in a sentence that says which step was judged, and when the verdict came.
+    """A verdict as a sentence, with the judged step and the step at which the verdict arrived.
 
     Args:
-        verdict: of :class:`EarlyStopping`.
-        reported_at_step: the step at which it became known.
+        verdict: verdict of an :class:`EarlyStopping`.
+        reported_at_step: step at which it arrived.
 
     Example:
         >>> stop_message({"reason": "traps: fc has 1 correlation trap at step 200", "step": 200}, 400)

@@ -103,7 +103,7 @@ class Layerwise:
         return self._known[1]
 
 
-def layerwise(
+def layerwise(  # noqa: D417 - documented by RatioOptions
     optimizer: Optimizer,
     *,
     source: Monitor,
@@ -116,24 +116,17 @@ def layerwise(
     layers: Sequence[str] | None = None,
     quantity: Quantity = "learning_rate",
 ) -> Layerwise:
-    """Let an optimizer update each layer at its own learning rate, by the alphas that a monitor finds.
+    """Make an optimizer update each layer at its own learning rate, from the alphas of a monitor.
 
-    The rates are changed around the update only: ``optimizer.param_groups``, schedulers, checkpoints and the closure
-    see the common rate. Until the first result that follows a step, and wherever a layer does not take part, the ratio
-    is 1. Its parameters are those of :class:`~ww_callbacks.signals.learning_rate.LayerRatios`.
+    The rates are changed during the update only: ``optimizer.param_groups``, schedulers, checkpoints and the closure
+    see the common rate. The ratio is 1 until the first result after a step, and for layers that do not take part.
 
     Args:
-        optimizer: of torch; not LBFGS.
+        optimizer: an optimizer of torch other than LBFGS.
         source: the monitor of the model; call this before its first result, best before ``start``.
-        mapping: "linear", "sqrt", "log2", "rank" or "sigmoid".
-        low: smallest ratio.
-        high: largest ratio.
-        blocks: whether all layers of a block get one ratio, from their mean alpha.
-        ramp_steps: optimizer steps over which ratios move to new values.
-        until: from this optimizer step on all ratios are 1; None for never.
-        layers: patterns of the layers that take part, ``"!pattern"`` to leave out; None for all but the first, the last
-            and embeddings.
-        quantity: "learning_rate" or "weight_decay".
+        ramp_steps: number of optimizer steps over which the ratios move to new values.
+
+    All other arguments are those of :class:`~ww_callbacks.signals.learning_rate.RatioOptions`.
 
     Returns:
         A handle: ``remove()`` ends it, ``state_dict()`` goes into a checkpoint. It is a context manager as well.
