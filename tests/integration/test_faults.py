@@ -269,28 +269,37 @@ def test_worker_stopped(run: Session):
     assert finish_with_results(run, program) == ["no answer within 5 s"]
 
 
-@pytest.mark.parametrize("full", [True, False], ids=["device full", "path has become a directory"])
-def test_jsonl_that_cannot_be_written(run: Session, full):
-    run.run(
-        LIGHTNING
-        + f"""
+@pytest.fixture(scope="module")
+def unwritable(tmp_path_factory):
+    """One program with a training for each path that cannot be written, because Lightning takes seconds to start."""
+    with session(tmp_path_factory.mktemp("unwritable")) as run:
+        run.run(
+            LIGHTNING
+            + """
 import warnings
-path = "/dev/full" if {full} else "results"
-callback = SpectralMonitor(every_n_steps=5, deterministic=True, jsonl=path)
-if not {full}:
-    os.mkdir(path)
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    trainer = fit(callback, steps=20)
-assert trainer.global_step == 20
-save([str(each.message) for each in caught if "ww_callbacks" in str(each.message)], "warnings.json")
-save(outcome(callback.history))
+for path in ("/dev/full", "results"):
+    callback = SpectralMonitor(every_n_steps=5, deterministic=True, jsonl=path)
+    if path == "results":
+        os.mkdir(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer = fit(callback, steps=20)
+    assert trainer.global_step == 20
+    name = os.path.basename(path)
+    save([str(each.message) for each in caught if "ww_callbacks" in str(each.message)], f"{name}-warnings.json")
+    save(outcome(callback.history), f"{name}.json")
 """
-    )
-    messages = run.json("warnings.json")
+        )
+        yield run
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["device full", "path has become a directory"])
+def test_jsonl_that_cannot_be_written(unwritable: Session, full):
+    run, name = unwritable, "full" if full else "results"
+    messages = run.json(f"{name}-warnings.json")
     assert len(messages) == 1
     assert ("JsonlOutput" if full else "results are not written") in messages[0]
-    assert [step for step, _ in run.json()] == [0, 5, 10, 15, 20]
+    assert [step for step, _ in run.json(f"{name}.json")] == [0, 5, 10, 15, 20]
     run.assert_nothing_left(had_memory=False)
 
 
