@@ -34,7 +34,7 @@ def test_normal_end(run: Session):
     program = run.start(
         LIGHTNING
         + """
-callback = SpectralMonitor(every_n_steps=5, jsonl=True)
+callback = SpectralMonitor(every_n_steps=5, jsonl=True, figures=False)
 fit(callback, until="end", tensorboard=True)
 save(outcome(callback.history))
 reached("fitted")
@@ -142,7 +142,7 @@ def test_sigkill_while_the_worker_starts(run: Session, delay):
     (run.folder / "site" / "sitecustomize.py").write_text(
         f"import sys, time\nif 'ww_callbacks.worker' in sys.orig_argv: time.sleep({delay})\n"
     )
-    program = run.start(FOREVER, path=(run.folder / "site",))
+    program = run.start(PLAIN + "loop(2000)\n", path=(run.folder / "site",))
     program.worker()
     os.kill(program.pid, signal.SIGKILL)
     run.assert_nothing_left(had_memory=False)

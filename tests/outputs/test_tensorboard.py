@@ -251,7 +251,9 @@ def test_a_run_draws_in_the_worker_and_ends_with_the_pictures_of_its_last_snapsh
     script = f"""
 import sys
 sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}
+import ww_callbacks.monitor.monitor as monitor_module
 from test_tensorboard import run
+monitor_module.FIGURES_TIMEOUT = 50.0  # the worker imports matplotlib, which takes long on a busy machine
 monitor = run({str(tmp_path)!r})
 print("matplotlib" in sys.modules, len(monitor.history))
 """
@@ -273,7 +275,7 @@ print("matplotlib" in sys.modules, len(monitor.history))
 @pytest.mark.parametrize(("figures", "drawn"), [(False, None), (["fc1", "fc3"], ["001.fc1", "003.fc3"])])
 def test_the_user_chooses_what_is_drawn(tmp_path, figures, drawn):
     pytest.importorskip("matplotlib")
-    run(tmp_path, figures=figures)
+    run(tmp_path, figures=figures, executor="thread")
     tags = everything(tmp_path / "ww").Tags()
     if drawn is None:
         assert not tags["images"]
