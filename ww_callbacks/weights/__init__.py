@@ -1,4 +1,4 @@
-"""What of a model is a matrix: layers with their stored weights, found by framework knowledge."""
+"""Find the layers of a model and the matrices in their weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["MAX_ROWS", "Layer", "Split", "find_layers", "select_layers"]
 
 
 def find_layers(model: Any, max_rows: int = MAX_ROWS, split: Split | None = None) -> tuple[Layer, ...]:
-    """Every layer of a model that holds weights, in model order, those without a matrix too.
+    """Every layer of a model that holds weights, in model order, including those without a matrix.
 
     Args:
         model: a torch module, a Keras model, a mapping name → array (two-dimensional a matrix, four-dimensional a

@@ -17,7 +17,7 @@ from ww_callbacks.weights.layer import Layer, array_layer, dimensions_skip
 def layers_of_mapping(arrays: Mapping[str, Any]) -> tuple[Layer, ...]:
     """One layer per entry: a matrix (two-dimensional) or a kernel in torch's order (out, in, height, width).
 
-    Torch tensors are taken as they are stored; other values through ``numpy.asarray``.
+    Torch tensors are read as stored, other values through ``numpy.asarray``.
 
     Raises:
         TypeError: a name is not a string.

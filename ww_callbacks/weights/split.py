@@ -1,4 +1,4 @@
-"""Fused projections: a matrix whose outputs belong to several, taken apart by the sizes that somebody names."""
+"""Fused projections: split a matrix along its outputs into parts of given sizes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Split = Mapping[str, int | Sequence[int]]
 
 
 def divided(layer: Layer, parts: Mapping[str, int], axis: int | None = None) -> tuple[Layer, ...]:
-    """The parts of a layer, in the order in which they stand along one axis.
+    """The parts of a layer along one axis, in stored order.
 
     Args:
         layer: a layer that is analysed.
-        parts: suffix of the name → length along the axis; together the length of the axis.
-        axis: stored axis; None for that of the outputs.
+        parts: suffix of the name → length along the axis; the lengths add up to that of the axis.
+        axis: stored axis; None for the axis of the outputs.
     """
     spec, read = layer.spec, layer.read
     if spec is None or read is None:
@@ -40,7 +40,7 @@ def divided(layer: Layer, parts: Mapping[str, int], axis: int | None = None) -> 
 
 
 def _narrowed(read: Callable[[], NDArray[Any]], axis: int, start: int, size: int) -> Callable[[], NDArray[Any]]:
-    """Reads a part only, where the reader can do that."""
+    """A reader of one part; reads only that part if the given reader supports it."""
     narrow = getattr(read, "narrow", None)
     result: Callable[[], NDArray[Any]] = (
         narrow(axis, start, size) if narrow is not None else partial(_slice, read, axis, start, size)
@@ -53,10 +53,10 @@ def _slice(read: Callable[[], NDArray[Any]], axis: int, start: int, size: int) -
 
 
 def split_layers(layers: Sequence[Layer], rules: Split | None) -> tuple[Layer, ...]:
-    """The layers with those that a rule names taken apart along their outputs; the first rule that matches counts.
+    """Split the layers that match a rule along their outputs; the first matching rule counts.
 
-    In a file that does not tell its layer classes (kind "… (inferred)") the outputs of a fused matrix are the longer
-    side. Layers that are not analysed stay as they are.
+    If the layer class is inferred (kind "… (inferred)"), the longer side of a fused matrix is taken as its outputs.
+    Layers that are not analysed are returned unchanged.
 
     Args:
         layers: all layers of a model.
@@ -88,7 +88,7 @@ def _apart(layer: Layer, sizes: int | Sequence[int]) -> tuple[Layer, ...]:
     if layer.spec is None:
         return (layer,)
     if len(layer.spec.axes.outputs) != 1:
-        raise ValueError(f"split: the outputs of {layer.name!r} lie along several axes, it cannot be taken apart")
+        raise ValueError(f"split: the outputs of {layer.name!r} span several axes, it cannot be split")
     axis = _fused_axis(layer)
     length = layer.spec.shape[axis]
     each = [length // sizes] * sizes if isinstance(sizes, int) else list(sizes)

@@ -1,4 +1,4 @@
-"""Tensors that are named and measured before they are read, whatever holds them."""
+"""Tensors with name, shape and dtype that are read later."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ww_callbacks.report import Skip
 Stored = NDArray[np.generic]
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-"""What can be analysed as it is stored."""
+"""Dtypes that can be analysed as stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,10 @@ class StoredTensor:
     Attributes:
         name: as in the file.
         shape: as in the file.
-        dtype: numpy name, "bfloat16" (read as raw 16-bit words), or the format's name of what numpy does not have.
-        read: reads the numbers; None where they cannot be read.
-        skip: why not.
-        same_as: name of an earlier tensor that is the same memory.
+        dtype: numpy name, "bfloat16" (read as raw 16-bit words), or the name in the format if numpy has none.
+        read: reads the numbers; None if they cannot be read.
+        skip: why they cannot be read.
+        same_as: name of an earlier tensor with the same memory, "" without one.
     """
 
     name: str

@@ -189,7 +189,7 @@ def test_an_index_that_names_tensors_which_are_not_there(tmp_path):
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     index["weight_map"]["ghost.weight"] = "model-00001-of-00002.safetensors"
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ww.WeightsFileError, match=r"1 tensors are not in their files, as 'ghost\.weight'"):
+    with pytest.raises(ww.WeightsFileError, match=r"1 tensors are not in their files, such as 'ghost\.weight'"):
         find_layers(folder)
 
 

@@ -1,4 +1,4 @@
-"""Weights files and folders as layers: measured first, read layer by layer, nothing in them executed."""
+"""Weights files and folders as layers: checked first, then read layer by layer; nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _KNOWN = ".safetensors, torch's .pt, .pth, .ckpt and .bin, .npz, Keras's .keras,
 
 
 def layers_of_path(path: str | os.PathLike[str], max_rows: int) -> tuple[Layer, ...]:
-    """The layers of a weights file, of an index of several, or of a folder.
+    """The layers of a weights file, of an index of several files, or of a folder.
 
     Args:
-        path: the format is told from the content, safetensors and indexes from the name.
+        path: the content decides the format; for safetensors and indexes the name does.
         max_rows: embeddings with more rows are skipped.
 
     Raises:
-        WeightsFileError: no such file, of no known format, damaged, or not to be trusted.
+        WeightsFileError: no such file, an unknown format, a damaged or an unsafe file.
     """
     path = Path(path)
     with reading(path):
@@ -43,7 +43,7 @@ def layers_of_path(path: str | os.PathLike[str], max_rows: int) -> tuple[Layer, 
 
 
 def _tensors(path: Path) -> list[StoredTensor]:
-    """The tensors of a file of any format but Keras's, which knows more than tensors."""
+    """The tensors of a file; Keras's formats hold more than tensors and are read elsewhere."""
     name = path.name.lower()
     if name.endswith(".index.json"):
         return tensors_of_index(path, _tensors)
@@ -87,7 +87,7 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _members(path: Path) -> list[str]:
-    """Names in a zip archive; none where the file is not one."""
+    """Names in a zip archive; none if the file is not one."""
     with reading(path):
         if not zipfile.is_zipfile(path):
             return []

@@ -1,4 +1,4 @@
-"""Folders of weights, and the indexes of weights that lie in several files."""
+"""Folders of weights, and indexes of weights in several files."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ww_callbacks.weights.tensor import StoredTensor
 
 MAX_INDEX_BYTES = 64 * 2**20
 SINGLE = (".pt", ".pth", ".ckpt", ".bin", ".th", ".npz", ".keras", ".h5", ".hdf5")
-"""Names of weights files of which a folder holds one, after safetensors."""
+"""File name extensions of single weights files, used if a folder has no safetensors."""
 _SHARD = re.compile(r"-\d+-of-(\d+)$")
 
 Reader = Callable[[Path], list[StoredTensor]]
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """The file, index or shards that a folder holds as the weights of one model.
+    """The file, index or shards that hold the weights of one model in a folder.
 
-    Looked for in this order: an index of safetensors, safetensors, an index of ``.bin`` files, one other file.
+    The order of the search: an index of safetensors, safetensors, an index of ``.bin`` files, one other file.
 
     Raises:
-        WeightsFileError: there are none, or several that are not parts of one model.
+        WeightsFileError: no weights file, or several that are not parts of one model.
     """
     with reading(folder):
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
@@ -37,7 +37,7 @@ def weights_in(folder: Path) -> list[Path]:
 
 
 def _one_model(folder: Path, names: list[str]) -> list[str]:
-    """Those of the names that make one model: the only one, the one of the usual name, or all parts of it."""
+    """The names that make up one model: the only name, the usual name, or all its parts."""
     matches = [_SHARD.search(PurePath(name).stem) for name in names]
     totals = {int(match[1]) if match else None for match in matches}
     usual = [name for name in names if name.split(".")[0] in ("model", "pytorch_model")]
@@ -50,14 +50,14 @@ def _one_model(folder: Path, names: list[str]) -> list[str]:
 
 
 def tensors_of_index(path: Path, read: Reader) -> list[StoredTensor]:
-    """The tensors that an index spreads over the files beside it.
+    """The tensors of an index, read from the files beside it.
 
     Args:
         path: of the index, JSON with a ``weight_map``: tensor → file name.
         read: reads one file.
 
     Raises:
-        WeightsFileError: not such an index, a name that leads out of the folder, or a tensor that is not in its file.
+        WeightsFileError: not such an index, a name outside the folder, or a tensor that is not in its file.
     """
     where = _weight_map(path)
     tensors: dict[tuple[str, str], StoredTensor] = {}
@@ -65,7 +65,7 @@ def tensors_of_index(path: Path, read: Reader) -> list[StoredTensor]:
         tensors |= {(name, tensor.name): tensor for tensor in read(path.parent / name)}
     missing = [tensor for tensor, name in where.items() if (name, tensor) not in tensors]
     if missing:
-        raise WeightsFileError(path, f"{len(missing)} tensors are not in their files, as {missing[0]!r}")
+        raise WeightsFileError(path, f"{len(missing)} tensors are not in their files, such as {missing[0]!r}")
     return [tensors[name, tensor] for tensor, name in where.items()]
 
 

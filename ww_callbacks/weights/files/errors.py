@@ -1,4 +1,4 @@
-"""What every reader of weights files shares: one class of errors, and limits on what grows when it is read."""
+"""Shared by all readers of weights files: the error class, and limits on decompression."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_INFLATION, MAX_INFLATED_BYTES = 200, 2**28
-"""A compressed array may grow 200-fold, or to 256 MiB: trained weights stay far below, a bomb does not."""
+"""Largest growth of a compressed array: 200-fold, or to 256 MiB. Trained weights stay far below."""
 
 
 class WeightsFileError(ValueError):
@@ -31,7 +31,7 @@ class WeightsFileError(ValueError):
 
 @contextlib.contextmanager
 def reading(path: Path, what: str = "cannot be read") -> Iterator[None]:
-    """Turn whatever a foreign reader raises on a bad file into a :class:`WeightsFileError`."""
+    """Turn any exception of a third-party reader into a :class:`WeightsFileError`."""
     try:
         yield
     except WeightsFileError:
@@ -50,7 +50,7 @@ def _first_line(error: Exception) -> str:
 
 
 def check_inflation(path: Path, name: str, stored: int, inflated: int) -> None:
-    """Refuse what would grow out of proportion when it is read.
+    """Refuse data that would grow too much when it is decompressed.
 
     Raises:
         WeightsFileError: ``inflated`` bytes are too many for ``stored`` ones.

@@ -1,4 +1,4 @@
-"""Eight-bit floating-point numbers, which numpy does not have, as float16: every value is exact."""
+"""Eight-bit floating-point numbers as float16, which represents each value exactly; numpy has no such dtype."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TABLES = {"float8_e4m3fn": _e4m3fn(), "float8_e5m2": _e5m2()}
 
 
 def decode(codes: NDArray[np.uint8], dtype: str) -> NDArray[np.float16]:
-    """The numbers behind the codes (Micikevicius et al., "FP8 formats for deep learning", 2022).
+    """The values of the codes (Micikevicius et al., "FP8 formats for deep learning", 2022).
 
     Args:
         codes: any shape.

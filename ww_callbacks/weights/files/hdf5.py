@@ -1,4 +1,4 @@
-"""HDF5 files, also inside an archive: the datasets of the file itself, measured before they are read."""
+"""Datasets of HDF5 files, also inside a ``.keras`` archive; checked before they are read."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ww_callbacks.weights.files.errors import WeightsFileError, check_inflation,
 from ww_callbacks.weights.tensor import Stored, StoredTensor
 
 MEMBER = "model.weights.h5"
-"""Where a ``.keras`` archive keeps its weights."""
+"""The member of a ``.keras`` archive that holds the weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """What an HDF5 file holds.
+    """The content of an HDF5 file.
 
     Attributes:
         tensors: path in the file → dataset.
@@ -42,7 +42,7 @@ def tree_of(path: Path) -> Tree:
     """All datasets of an HDF5 file or of a ``.keras`` archive.
 
     Raises:
-        WeightsFileError: not such a file, damaged, or one that leads to other files: links and virtual datasets.
+        WeightsFileError: not such a file, damaged, or with references to other files (links, virtual datasets).
     """
     with reading(path):
         place = _place(path)
@@ -62,7 +62,7 @@ def tree_of(path: Path) -> Tree:
 
 
 def _place(path: Path) -> tuple[str, int, int]:
-    """The file, where the HDF5 file begins in it, and its bytes; 0 where it is the whole."""
+    """Path, offset and size in bytes of the HDF5 file; size 0 for the whole file."""
     if not zipfile.is_zipfile(path):
         return str(path), 0, 0
     with zips.opened(path) as archive, path.open("rb") as raw:
@@ -75,9 +75,9 @@ def _place(path: Path) -> tuple[str, int, int]:
 
 
 def try_alone(path: str, start: int, size: int) -> int:
-    """Take the way through a file in a process of its own; its exit status, negative for a signal.
+    """Walk through a file in a separate process and return its exit status, negative for a signal.
 
-    The child reads the program from its file: importing this package would take longer than the way.
+    The process runs the module as a script, because importing this package would take longer than the walk.
     """
     if not sys.executable:
         return 0

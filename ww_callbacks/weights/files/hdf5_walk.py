@@ -1,7 +1,6 @@
-"""The way through an HDF5 file. Needs h5py and nothing of this package: a process of its own takes it first.
+"""Walk through an HDF5 file. Needs only h5py, so that a separate process can run it as a script.
 
-On a damaged file the HDF5 library may loop without end or crash, and the interpreter with it. So a child goes all the
-way before the process of the user does.
+The HDF5 library may hang or crash on a damaged file. Therefore, a child process walks through the file first.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ LIMIT_SECONDS = 60
 
 
 class _Window(io.RawIOBase):
-    """A part of a file as a file."""
+    """A section of a file as a file object."""
 
     def __init__(self, raw: Any, start: int, size: int) -> None:
         self._raw, self._start, self._size, self._position = raw, start, size, 0
@@ -48,12 +47,12 @@ class _Window(io.RawIOBase):
 
 @contextlib.contextmanager
 def opened(path: str, start: int, size: int) -> Iterator[h5py.File]:
-    """The HDF5 file that lies in a file.
+    """Open an HDF5 file, or one that is embedded in another file.
 
     Args:
         path: of the file.
         start: where the HDF5 file begins.
-        size: its bytes; 0 where it is the whole file.
+        size: its size in bytes; 0 for the whole file.
     """
     if not size:
         with h5py.File(path, "r") as file:
@@ -64,7 +63,7 @@ def opened(path: str, start: int, size: int) -> Iterator[h5py.File]:
 
 
 def walk(group: h5py.Group, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """Groups and datasets, each once, by hard links only.
+    """Groups and datasets, each once; only hard links are followed.
 
     Raises:
         ValueError: a link that may lead to another file, or too many groups.
@@ -88,7 +87,7 @@ def walk(group: h5py.Group, prefix: str = "", seen: set[int] | None = None) -> I
 
 
 def visit(path: str, start: int, size: int) -> None:
-    """Everything that reading will ask of the library, but for the numbers."""
+    """Make every library call of a later read, except for reading the numbers."""
     with contextlib.suppress(Exception), opened(path, start, size) as file:
         file.attrs.get("model_config", "")
         for _, item in walk(file):
@@ -107,5 +106,5 @@ def _measure(item: Any) -> None:
 
 if __name__ == "__main__":
     if hasattr(signal, "alarm"):
-        signal.alarm(LIMIT_SECONDS)  # ends this process in the middle of the library too, and where nobody waits for it
+        signal.alarm(LIMIT_SECONDS)  # also ends a hang inside the library
     visit(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

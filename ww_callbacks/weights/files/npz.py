@@ -1,4 +1,4 @@
-"""Archives of ``numpy.savez``; arrays of objects, which are pickles, are refused."""
+"""Archives of ``numpy.savez``; arrays of objects are refused, because they are pickles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CHUNK = 2**20
 
 
 def tensors_of_npz(path: Path) -> list[StoredTensor]:
-    """The arrays in the order of the archive, each measured by its header.
+    """The arrays in archive order, each checked against its header.
 
     Raises:
         WeightsFileError: not such an archive, an array of objects, or a size that does not fit shape and dtype.
@@ -67,7 +67,7 @@ def _read(path: Path, member: str, shape: tuple[int, ...], fortran: bool, dtype:
 
 def _fill(path: Path, member: str, file: IO[bytes], target: memoryview) -> None:
     position = 0
-    while chunk := file.read(_CHUNK):  # the archive compares the checksum when the end is read
+    while chunk := file.read(_CHUNK):  # zipfile verifies the checksum at the end
         if position + len(chunk) > len(target):
             raise WeightsFileError(path, f"{member!r} holds more than its header says")
         target[position : position + len(chunk)] = chunk

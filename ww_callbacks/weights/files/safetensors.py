@@ -1,4 +1,4 @@
-"""Safetensors files: a length, a header in JSON, then the numbers. Nothing is believed before it is checked."""
+"""Safetensors files: a length, a JSON header, then the numbers. The whole header is validated first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.tensor import Stored, StoredTensor
 
 MAX_HEADER_BYTES = 32 * 2**20
-"""Room for some 200,000 tensors, and a bound on what a made-up header costs."""
+"""Largest header, enough for about 200,000 tensors."""
 
 _BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8}
 _BITS |= {"F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32}
@@ -26,11 +26,11 @@ _FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 
 
 def tensors_of_safetensors(path: Path) -> list[StoredTensor]:
-    """The tensors in the order in which they lie in the file.
+    """The tensors in file order.
 
     Raises:
-        WeightsFileError: the header is not what the format demands: too long, not JSON, names twice, an unknown dtype,
-            a size that does not fit shape and dtype, offsets that overlap, leave gaps or leave the file.
+        WeightsFileError: the header is invalid: too long, not JSON, duplicate names, an unknown dtype, a size that
+            does not fit shape and dtype, or offsets that overlap, leave gaps or exceed the file.
     """
     with reading(path):
         header, start, size = _header(path)
@@ -49,7 +49,7 @@ def tensors_of_safetensors(path: Path) -> list[StoredTensor]:
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int, int]:
-    """The header, where the numbers begin, and how many bytes of them there are."""
+    """The header, the offset of the numbers, and their size in bytes."""
     total = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -75,7 +75,7 @@ def _no_constant(constant: str) -> None:
 
 
 def _checked(path: Path, name: str, entry: Any) -> tuple[str, str, tuple[int, ...], int, int]:
-    """Name, dtype, shape, begin and end of an entry that holds together."""
+    """Name, dtype, shape, begin and end of a valid entry."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise WeightsFileError(path, f"tensor {name!r}: expected dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

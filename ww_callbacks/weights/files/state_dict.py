@@ -1,4 +1,4 @@
-"""What the tensors of a state dict are: inferred from their names and shapes, because no layer class is stored.
+"""Infer the layers of a state dict from names and shapes, because it does not store layer classes.
 
 The rules are those of docs/models.md; the first that applies counts.
 """
@@ -61,7 +61,7 @@ def layers_of_tensors(tensors: Sequence[StoredTensor], max_rows: int) -> tuple[L
 
 
 def _of_module(module: str, modules: Mapping[str, Group], max_rows: int, names: dict[str, str]) -> list[Layer]:
-    """Vectors are listed, once, where a module has nothing else: elsewhere they go with its matrix."""
+    """The layers of a module. Its vectors are listed, as one entry, only if it has nothing else."""
     group = modules[module]
     layers: list[Layer] = []
     for parameter, tensor in group.items():
@@ -82,7 +82,7 @@ def _vector(name: str) -> Layer:
 
 
 def _name(module: str, parameter: str, modules: Mapping[str, Group]) -> str:
-    """That of the module for its main weight, as a module itself would be listed."""
+    """The name of the layer: that of the module for its main weight, as for a module in memory."""
     full = f"{module}.{parameter}" if module else parameter
     if not module or module in modules.get("", {}):
         return full
@@ -138,7 +138,7 @@ def _kernel(module: str, parameter: str, shape: tuple[int, ...]) -> Kind:
 
 
 def _num_gates(parameter: str, rows: int, group: Group) -> int:
-    """How many gates a recurrent weight holds: its rows over the size of the hidden state."""
+    """Number of gates in a recurrent weight: its rows divided by the size of the hidden state."""
     found = _GATES.fullmatch(parameter)
     hidden = group.get(f"weight_hh{found[2]}") if found else None
     if found is None or hidden is None or len(hidden.shape) != 2:

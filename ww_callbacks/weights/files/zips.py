@@ -1,4 +1,4 @@
-"""Zip archives whose directory is checked before anything in them is believed."""
+"""Zip archives; their directory is checked before anything is read."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ww_callbacks.weights.files.errors import WeightsFileError, check_inflation,
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive, closed at the end. What goes wrong inside becomes a :class:`WeightsFileError`.
+    """Open an archive. Exceptions inside the block become a :class:`WeightsFileError`.
 
     Raises:
-        WeightsFileError: not a zip archive, or a member is encrypted, has a name that leads out of the archive, lies
-            beyond the end of the file or would grow out of proportion.
+        WeightsFileError: not a zip archive, or a member that is encrypted, has a path outside the archive, exceeds the
+            file or would grow too much when decompressed.
     """
     with reading(path), zipfile.ZipFile(path) as archive:
         size = path.stat().st_size
@@ -41,7 +41,7 @@ def _check(path: Path, member: zipfile.ZipInfo, size: int) -> None:
 
 
 def start_of(path: Path, raw: IO[bytes], member: zipfile.ZipInfo) -> int:
-    """Where the bytes of a member begin in the file: behind its local header, name and extra field.
+    """Offset of the data of a member in the file: after its local header, name and extra field.
 
     Raises:
         WeightsFileError: there is no such header.
@@ -49,7 +49,7 @@ def start_of(path: Path, raw: IO[bytes], member: zipfile.ZipInfo) -> int:
     raw.seek(member.header_offset)
     header = raw.read(30)
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
-        raise WeightsFileError(path, f"member {member.filename!r} has no header of its own")
+        raise WeightsFileError(path, f"member {member.filename!r} has no local header")
     name, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
     return member.header_offset + 30 + name + extra
 

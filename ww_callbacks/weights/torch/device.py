@@ -1,4 +1,4 @@
-"""Weights of torch on a CUDA device: their way into a snapshot without waiting for the device."""
+"""Asynchronous copies of torch weights from a CUDA device."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Read = Callable[[torch.Tensor], NDArray[np.generic]]
 
 
 class CudaDevice:
-    """What :class:`ww_callbacks.weights.torch.staging.Staging` asks of a CUDA device.
+    """A CUDA device for :class:`ww_callbacks.weights.torch.staging.Staging`.
 
     Args:
         device: with its index.
-        read: gives the numbers of a tensor in the memory of this machine.
+        read: returns the numbers of a tensor in host memory.
     """
 
     def __init__(self, device: torch.device, read: Read) -> None:
@@ -27,15 +27,15 @@ class CudaDevice:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def clone(self, weights: torch.Tensor) -> torch.Tensor:
-        """A copy, in the order of the work of training."""
+        """A copy on the device, in the stream of training."""
         return weights.clone(memory_format=torch.contiguous_format)
 
     def pinned(self, clone: torch.Tensor) -> torch.Tensor:
-        """Memory that the device writes to by itself."""
+        """Pinned host memory."""
         return torch.empty(clone.shape, dtype=clone.dtype, pin_memory=True)
 
     def begin(self, clone: torch.Tensor, pinned: torch.Tensor) -> Event:
-        """Copy on the stream of the transfers, once training's stream has made the clone."""
+        """Start to copy on the transfer stream, after the stream of training has made the clone."""
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             pinned.copy_(clone, non_blocking=True)
@@ -49,11 +49,11 @@ class CudaDevice:
 
 
 def send(tensor: torch.Tensor, read: Read) -> Staged | NDArray[np.generic]:
-    """Begin to copy a tensor to this machine; where the device has no memory for a clone, copy it now.
+    """Start to copy a tensor to host memory, or copy it now if the device has no memory for a clone.
 
     Args:
         tensor: on a CUDA device.
-        read: gives the numbers of a tensor.
+        read: returns the numbers of a tensor.
     """
     try:
         return _staging(tensor.device, read).send(tensor.detach())

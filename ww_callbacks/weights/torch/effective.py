@@ -1,4 +1,4 @@
-"""The weights of a module as the module uses them, whatever they are computed from. Reading changes nothing."""
+"""The weights of a module as its forward pass uses them, computed if necessary. Reading changes nothing."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Weight:
     """One weight of a module.
 
     Attributes:
-        shape: of the tensor that :attr:`compute` gives; empty where there is none yet.
-        dtype: of the same.
-        compute: gives the weight as it is now, which may share memory with the model.
-        identity: equal for weights that are the same memory.
-        skip: why it cannot be read, None if it can.
-        is_on_device: whether it can be sent from a device while training goes on.
+        shape: of the tensor that :attr:`compute` returns; empty if it does not exist yet.
+        dtype: of that tensor.
+        compute: returns the current weight, which may share memory with the model.
+        identity: equal for weights with the same memory.
+        skip: why it cannot be read; None if it can.
+        is_on_device: whether it can be copied from a device during training.
     """
 
     shape: tuple[int, ...]
@@ -55,10 +55,10 @@ class Weight:
 
 
 def weights_of(module: nn.Module) -> dict[str, Weight]:
-    """Name → weight, as the module's own code finds them under that name.
+    """Name → weight, as the module itself reads the attribute.
 
     Parametrised weights are computed, by ``torch.nn.utils.parametrize`` and by the hooks that came before it
-    (``weight_norm``, ``spectral_norm``, pruning); the tensors they are computed from are not listed.
+    (``weight_norm``, ``spectral_norm``, pruning); their source tensors are not listed.
     """
     computed: dict[str, Weight] = {}
     sources: set[str] = set()
@@ -76,7 +76,7 @@ def weights_of(module: nn.Module) -> dict[str, Weight]:
 
 
 def tensor_weight(tensor: Tensor) -> Weight:
-    """A weight that is stored as it is used, or that its own class knows how to dequantise."""
+    """A weight that is stored as it is used, or whose class has a ``dequantize`` method."""
     if nn.parameter.is_lazy(tensor):
         return Weight((), torch.float32, partial(_same, tensor), id(tensor), unreadable(tensor))
     shape = tuple(tensor.shape)
@@ -97,16 +97,16 @@ def _dequantised(tensor: Tensor) -> Tensor:
 
 
 _forms: WeakKeyDictionary[object, tuple[tuple[Form, ...], Form]] = WeakKeyDictionary()
-"""What a computed weight looks like, so that it has to be computed to be read only."""
+"""Shape and dtype of computed weights, so that they are computed only when they are read."""
 
 
 def computed_weight(owner: object, sources: Sequence[Tensor], compute: Compute) -> Weight:
     """A weight that is computed from tensors.
 
     Args:
-        owner: what computes it; one weight each.
+        owner: the object that computes it, one weight per object.
         sources: the tensors.
-        compute: gives the weight, without a gradient and without a side effect.
+        compute: returns the weight without side effects.
     """
     compute = partial(_without_gradient, compute)
     largest = max(sources, key=lambda source: 0 if nn.parameter.is_lazy(source) else source.ndim)
@@ -149,7 +149,7 @@ def _evaluated(module: nn.Module) -> Tensor:
 
 
 def _hooked(module: nn.Module, hook: object) -> tuple[str, tuple[str, ...], Compute] | None:
-    """Of a hook that computes a weight before each forward pass: name, what it is computed from, and how."""
+    """Name, sources and function of a hook that computes a weight before each forward pass; None for other hooks."""
     if isinstance(hook, WeightNorm):
         return hook.name, (f"{hook.name}_g", f"{hook.name}_v"), partial(hook.compute_weight, module)
     if isinstance(hook, SpectralNorm):
@@ -162,7 +162,7 @@ def _hooked(module: nn.Module, hook: object) -> tuple[str, tuple[str, ...], Comp
 
 @contextlib.contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Evaluate a module so that its state, its mode and the random numbers are the same afterwards."""
+    """Evaluate a module in eval mode without gradients; restore its buffers, mode and the random state at the end."""
     modes = [(inner, inner.training) for inner in module.modules()]
     buffers = [(buffer, buffer._version, buffer.detach().clone()) for buffer in module.buffers()]
     devices = {tensor.device for tensor in (*module.parameters(), *module.buffers())}

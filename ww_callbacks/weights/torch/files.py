@@ -1,4 +1,4 @@
-"""Files of ``torch.save``: state dicts, alone or inside a checkpoint. Never unpickled beyond plain tensors."""
+"""Files of ``torch.save``: state dicts, alone or in a checkpoint. Only tensors and plain values are unpickled."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ww_callbacks.weights.tensor import StoredTensor
 from ww_callbacks.weights.torch import DTYPES, plain_name, stored_array
 
 _INSIDE = ("state_dict", "model_state_dict", "model", "module", "net", "weights", "params")
-"""Where checkpoints keep the weights, the first of them that holds tensors."""
+"""Keys of the weights in checkpoints; the first with tensors counts."""
 _BESIDE = ("optim", "lr_sched", "scheduler", "loops", "callbacks", "rng", "hyper_parameters", "hparams")
-"""What begins the names of entries that are no weights, where none of the above is found."""
+"""Prefixes of entries that are not weights, used if none of these keys is found."""
 _DEPTH = 4
 
 
 def tensors_of_torch(path: Path) -> list[StoredTensor]:
-    """The tensors of a state dict, under names without the prefixes of wrappers.
+    """The tensors of a state dict, with names without the prefixes of wrappers.
 
-    Files in the format since torch 1.6 are mapped, not read; older ones are read as a whole.
+    Files in the format of torch 1.6 and later are memory-mapped; older files are read completely.
 
     Raises:
-        WeightsFileError: not such a file, damaged, without tensors, or one that holds more than tensors and plain
-            values (nothing of it is executed).
+        WeightsFileError: not such a file, damaged, without tensors, or with objects other than tensors and plain
+            values (nothing is executed).
     """
     zipped = _check_archive(path)
     with reading(path, "torch.load refuses it"):
@@ -44,7 +44,7 @@ def tensors_of_torch(path: Path) -> list[StoredTensor]:
 
 
 def _check_archive(path: Path) -> bool:
-    """Whether the file is a zip archive, which holds what its directory says; torch trusts that directory."""
+    """Whether the file is a zip archive. Checks its directory, which torch trusts."""
     with reading(path):
         if not zipfile.is_zipfile(path):
             return False
@@ -56,7 +56,7 @@ def _check_archive(path: Path) -> bool:
 
 
 def _check_places(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Refuse a file whose tensors are not the members of its archive: torch maps the sizes that the pickle claims."""
+    """Refuse a file whose tensors do not match the archive members: torch maps the sizes in the pickle unchecked."""
     plain = (tensor for tensor in tensors.values() if _is_plain(tensor) and not tensor.is_meta)
     mapped = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in plain)}
     mapped = {start: size for start, size in mapped.items() if size}
@@ -79,7 +79,7 @@ def _weights_in(content: Any) -> Any:
 
 
 def _flat(value: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors in mappings of mappings, each mapping once; numbered entries, as optimizers have them, are left out."""
+    """Tensors in nested mappings, each mapping once, without the numbered entries of optimizers."""
     seen = set() if seen is None else seen
     if isinstance(value, torch.Tensor):
         yield prefix or "tensor", value
@@ -97,7 +97,7 @@ def _what(content: Any) -> str:
 
 
 def _without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Without the parts that wrappers add, and without the ``module.`` of parallel ones where all names have it."""
+    """Remove the parts that wrappers add, and the prefix ``module.`` if all names have it."""
     plain = {plain_name(name): tensor for name, tensor in tensors.items()}
     if len(plain) < len(tensors):
         return tensors

@@ -1,4 +1,4 @@
-"""Low-rank additions as peft adds them: the weight that a layer uses is the sum."""
+"""Low-rank adapters of peft: the effective weight of a layer is the sum."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ww_callbacks.weights.torch.sharded import is_sharded
 
 
 def base_of(module: nn.Module) -> nn.Module | None:
-    """The layer to which a module adds, None where it is no such module.
+    """The base layer of a module with low-rank adapters; None for other modules.
 
-    Told by what peft documents for its layers: a ``base_layer``, the factors ``lora_A`` and ``lora_B`` by adapter, and
-    the ``scaling`` of each.
+    Recognised by the attributes that peft documents: ``base_layer``, the factors ``lora_A`` and ``lora_B`` of each
+    adapter, and their ``scaling``.
     """
     if "base_layer" not in module._modules:
         return None
@@ -30,7 +30,7 @@ def base_of(module: nn.Module) -> nn.Module | None:
 
 
 def merged(module: Any, weight: Weight) -> Weight:
-    """The base weight with the additions of the adapters that are at work."""
+    """The base weight plus the active adapters."""
     names = _active(module)
     if weight.skip or not names:
         return weight
@@ -63,7 +63,7 @@ def _delta(module: Any, name: str, dtype: torch.dtype) -> Tensor:
 
 
 def _active(module: Any) -> list[str]:
-    """The adapters that add at the moment: none where they are switched off or already in the base weight."""
+    """The active adapters: none if they are disabled or already merged into the base weight."""
     if getattr(module, "disable_adapters", False) or getattr(module, "merged", False):
         return []
     active = getattr(module, "active_adapters", getattr(module, "active_adapter", None))

@@ -31,13 +31,14 @@ Kinds = Mapping[str, tuple[str, Kind]]
 
 
 def layers_of_module(model: nn.Module, max_rows: int) -> tuple[Layer, ...]:
-    """The layers of every module with weights of its own, in the order of ``named_modules``.
+    """The layers of every module with its own weights, in the order of ``named_modules``.
 
-    What the rules know is analysed; every other weight of two or more dimensions is listed with the reason why not.
-    Parametrised weights are computed as the module would, low-rank additions added; nothing about the model changes.
+    Weights with a rule are analysed; all other weights of two or more dimensions are listed with the reason why not.
+    Parametrised weights are computed as the module computes them, with low-rank adapters added. The model is not
+    changed.
 
     Args:
-        model: any module; names do not depend on what wraps or compiles it.
+        model: any module; names are the same with and without wrappers and compilation.
         max_rows: embeddings with more rows are skipped.
     """
     seen: Seen = {}
@@ -54,7 +55,7 @@ def layers_of_module(model: nn.Module, max_rows: int) -> tuple[Layer, ...]:
 
 
 def _parts_of_a_weight(module: nn.Module) -> set[int]:
-    """Modules inside of one that only help to compute its weight."""
+    """Inner modules that only help to compute the weight of a module."""
     parts = []
     if parametrize.is_parametrized(module):
         parts.append(module.parametrizations)
@@ -101,7 +102,7 @@ def _class_name(module: nn.Module) -> str:
 
 
 def _entries(name: str, kind: str, weights: Mapping[str, Weight], kinds: Kinds, seen: Seen) -> Iterator[Layer]:
-    """A layer for each weight of two or more dimensions; one entry where a module has none."""
+    """A layer for each weight of two or more dimensions; one entry if a module has none."""
     listed = {key: weight for key, weight in weights.items() if len(weight.shape) >= 2}
     for key, weight in weights.items():
         if key in listed:

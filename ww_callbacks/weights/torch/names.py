@@ -1,4 +1,4 @@
-"""Names of modules, the same with and without what wraps them."""
+"""Names of modules that do not depend on wrappers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
 def plain_name(name: str) -> str:
-    """A module's name without the parts that wrappers add, so that it is the same with and without them.
+    """The name of a module without the parts that wrappers add.
 
     Example:
         >>> plain_name("_orig_mod.encoder._checkpoint_wrapped_module.fc")
@@ -29,7 +29,7 @@ def unwrapped(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _inside(model: nn.Module) -> nn.Module | None:
-    """The model inside a wrapper (data parallel, compiled, of Lightning Fabric), None where there is none."""
+    """The model inside a wrapper (data parallel, compiled, Lightning Fabric); None for other modules."""
     parallel = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
     inner = model.module if parallel else getattr(model, "_orig_mod", getattr(model, "_forward_module", None))
     return inner if isinstance(inner, nn.Module) else None

@@ -1,4 +1,4 @@
-"""Modules of ``torch.ao`` that keep their weights packed: dequantised by their own methods, or skipped."""
+"""Modules of ``torch.ao`` with packed weights: dequantised by their own methods, or skipped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RECURRENT = ("RNNBase", "RNNCellBase")
 
 
 def packed(word: str, module: nn.Module) -> tuple[Weight | None, Kind] | None:
-    """The weight of such a module and what it is, None for another module."""
+    """The weight of such a module and its kind; None for other modules."""
     cls: Any = type(module)
     if _is(cls, _AO, ("Linear",)):
         return _weight(module), Kind(word, OUT_IN)

@@ -1,7 +1,7 @@
-"""Weights of which each rank holds a part (DTensor: FSDP2, tensor parallelism): one whole matrix at a time.
+"""Sharded weights (DTensor of FSDP2 and tensor parallelism), gathered one matrix at a time.
 
-Whoever reads such a weight takes part in a message of all ranks. Where one rank alone decides what is read, it leads:
-it tells the others of each weight before it reads it, and they follow.
+Reading a sharded weight is a collective operation of all ranks. If one rank decides what is read, it leads: it
+announces each weight before it reads it, and the other ranks follow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def is_sharded(tensor: torch.Tensor) -> bool:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole of a weight; of a sharded one a copy, for which all its ranks have to call this.
+    """The full weight. A sharded weight is gathered into a copy, and all its ranks have to call this.
 
     Example:
         >>> whole(torch.ones(2, 2)).sum()
@@ -40,11 +40,11 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def leading(model: nn.Module, send: Callable[[int], object]) -> Iterator[None]:
-    """Inside, each read of a sharded weight is told first.
+    """Announce each read of a sharded weight inside the block.
 
     Args:
-        model: whose weights are read.
-        send: gets the number of the weight among ``model.parameters()`` to all other ranks.
+        model: the model that holds the weights.
+        send: sends the index of the weight in ``model.parameters()`` to all other ranks.
     """
     numbers = {id(parameter): number for number, parameter in enumerate(model.parameters())}
     token = _tell.set(lambda tensor: send(numbers[id(tensor)]))
@@ -55,22 +55,22 @@ def leading(model: nn.Module, send: Callable[[int], object]) -> Iterator[None]:
 
 
 def follow(model: nn.Module, number: int) -> None:
-    """Take part in the read of a weight by the rank that leads; nothing is kept.
+    """Take part in a read of the leading rank; the result is discarded.
 
     Args:
-        model: the same as there.
-        number: what was sent.
+        model: the same model as on the leading rank.
+        number: the index that was sent.
     """
     whole(list(model.parameters())[number])
 
 
 def reshard(model: nn.Module) -> None:
-    """Let FSDP2 show the weights that the optimizer updates.
+    """Make FSDP2 expose the sharded weights that the optimizer updates.
 
-    After a validation it shows the gathered ones of the forward pass, which may have a lower precision.
+    After a validation, it exposes the gathered weights of the forward pass, which may have a lower precision.
 
     Args:
-        model: may hold modules of ``fully_shard``.
+        model: may contain modules of ``fully_shard``.
     """
     for module in model.modules():
         if is_fully_sharded(module):

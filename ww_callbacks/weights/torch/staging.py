@@ -1,8 +1,8 @@
-"""Weights on their way from a device, while training goes on.
+"""Asynchronous copies of weights from a device during training.
 
-At the snapshot the device copies them to itself, in the order of its own work, so that the next update cannot change
-them. From there they travel over a stream of their own into memory that the device can write to directly; nobody waits
-for it. That memory is used again by later transfers.
+At a snapshot, the device first copies the weights to its own memory, on its current stream, so that the next update
+cannot change them. A separate stream then copies them to pinned host memory without blocking. Later transfers reuse
+the pinned memory.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from ww_callbacks.weights.tensor import Stored
 
 
 class Event(Protocol):
-    """Something that a device will have done."""
+    """An event on a device."""
 
     def query(self) -> bool:
-        """Whether it is done."""
+        """Whether it has happened."""
 
     def synchronize(self) -> None:
-        """Wait until it is."""
+        """Wait until it has happened."""
 
 
 class Device(Protocol):
-    """What a transfer asks of a device and its framework."""
+    """What a transfer needs from a device and its framework."""
 
     def clone(self, weights: Any) -> Any:
-        """A copy on the device, made when the device comes to it; returns at once."""
+        """A copy on the device, in stream order; returns immediately."""
 
     def pinned(self, clone: Any) -> Any:
-        """Memory of this machine that the device can write to, for such weights."""
+        """Pinned host memory for such weights."""
 
     def begin(self, clone: Any, pinned: Any) -> Event:
-        """Begin to copy, after what the device has to do before; returns at once."""
+        """Start to copy, after the pending work of the device; returns immediately."""
 
     def numbers(self, pinned: Any) -> Stored:
-        """What arrived in that memory, without a copy."""
+        """The content of the pinned memory, without a copy."""
 
 
 class Staging:
-    """The transfers of one device, and the memory they use again and again.
+    """The transfers of one device, and the pinned memory that they reuse.
 
     Args:
-        device: on which the weights are.
+        device: the device of the weights.
     """
 
     def __init__(self, device: Device) -> None:
@@ -53,7 +53,7 @@ class Staging:
         self._free: defaultdict[Any, list[Any]] = defaultdict(list)
 
     def send(self, weights: Any) -> Staged:
-        """Begin the transfer of weights as they are now. Returns at once.
+        """Start to transfer the current weights. Returns immediately.
 
         Args:
             weights: with ``shape`` and ``dtype``.
@@ -71,15 +71,15 @@ class Staged:
         self._device, self._clone, self._pinned, self._event, self._free = device, clone, pinned, event, free
 
     def arrived(self) -> bool:
-        """Whether the weights are in the memory of this machine."""
+        """Whether the weights are in host memory."""
         return self._event.query()
 
     def wait(self) -> None:
-        """Until they are."""
+        """Wait until the weights are in host memory."""
         self._event.synchronize()
 
     def copy_to(self, target: Stored) -> None:
-        """Copy them; clone and memory are free afterwards.
+        """Copy the weights, then release the clone and the pinned memory.
 
         Raises:
             ValueError: the target has another shape or dtype.

@@ -1,4 +1,4 @@
-"""Tensors of torch as stored numbers."""
+"""Tensors of torch as numpy arrays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DTYPES = {
     torch.float8_e4m3fn: "float16",
     torch.float8_e5m2: "float16",
 }
-"""What numbers of a tensor are read as; eight-bit ones become float16, which holds each of them exactly."""
+"""The numpy dtype of each torch dtype; eight-bit floats become float16, which represents them exactly."""
 
 
 def tensor_layer(name: str, kind: str, tensor: torch.Tensor) -> Layer:
@@ -43,12 +43,12 @@ def tensor_layer(name: str, kind: str, tensor: torch.Tensor) -> Layer:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads a tensor, or a part of it, whenever it is called.
+    """Reads a tensor, or a part of it, when called.
 
     Attributes:
-        compute: gives the tensor as it is now.
-        is_on_device: whether it can be sent from a device while training goes on.
-        changes: how to get from the whole tensor to what is read.
+        compute: returns the current tensor.
+        is_on_device: whether it can be copied from a device during training.
+        changes: operations that turn the whole tensor into what is read.
     """
 
     compute: Compute
@@ -61,15 +61,15 @@ class Reader:
 
     @property
     def send(self) -> Callable[[], Any] | None:
-        """Begins to copy the numbers to this machine; None where they are on it."""
+        """Starts to copy the numbers to host memory; None if they are already there."""
         return self._send if self.is_on_device else None
 
     def narrow(self, axis: int, start: int, size: int) -> Reader:
-        """Reads ``size`` entries along an axis only."""
+        """A reader of ``size`` entries along an axis."""
         return replace(self, changes=(*self.changes, lambda tensor: tensor.narrow(axis, start, size)))
 
     def reshaped(self, shape: tuple[int, ...]) -> Reader:
-        """Reads the same numbers in another shape."""
+        """A reader of the same numbers in another shape."""
         return replace(self, changes=(*self.changes, lambda tensor: tensor.reshape(shape)))
 
     def _send(self) -> Any:
@@ -88,12 +88,12 @@ def _same(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def is_on_device(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is whole and on a device that copies by itself."""
+    """Whether a tensor is on a GPU and not sharded, so that it can be copied asynchronously."""
     return tensor.is_cuda and not is_sharded(tensor)
 
 
 def stored_array(tensor: torch.Tensor) -> NDArray[np.generic]:
-    """The numbers of a tensor as stored; on the CPU without a copy. bfloat16 comes as raw 16-bit words."""
+    """The numbers of a tensor as stored, without a copy on the CPU. bfloat16 is returned as raw 16-bit words."""
     tensor = whole(tensor).detach()
     if DTYPES.get(tensor.dtype) == "float16":
         tensor = tensor.to(torch.float16)
@@ -104,7 +104,7 @@ def stored_array(tensor: torch.Tensor) -> NDArray[np.generic]:
 
 
 def unreadable(tensor: torch.Tensor) -> Skip | None:
-    """Why the numbers of a tensor cannot be read as they are, None if they can."""
+    """Why the numbers of a tensor cannot be read as stored; None if they can."""
     if nn.parameter.is_lazy(tensor):
         return Skip("not_built", "not initialised yet")
     if tensor.is_meta:
