@@ -13,7 +13,7 @@ from keras import layers
 
 import ww_callbacks as ww
 from ww_callbacks.analysis import as_matrices
-from ww_callbacks.weights import find_layers
+from ww_callbacks.weights import find_layers, select_layers
 
 Array = np.ndarray
 Matrices = dict[str, Array]
@@ -412,11 +412,14 @@ def test_what_holds_no_known_matrix_is_listed_with_the_reason(name: str) -> None
         assert reason in reasons[entry]
 
 
-def test_large_embeddings_are_skipped() -> None:
+def test_large_embeddings_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     model = built(keras.Sequential([layers.Embedding(30, 4, name="tokens"), layers.Dense(2, name="head")]), IDS)
-    assert list(matrices_of(model, max_rows=30)) == ["tokens", "head"]
-    assert list(matrices_of(model, max_rows=29)) == ["head"]
-    assert "30 rows, more than max_rows=29" in reasons_of(model, max_rows=29)["tokens"]
+    monkeypatch.setattr("ww_callbacks.weights.kinds.MAX_ROWS", 30)
+    assert list(matrices_of(model)) == ["tokens", "head"]
+    monkeypatch.setattr("ww_callbacks.weights.kinds.MAX_ROWS", 29)
+    assert list(matrices_of(model)) == ["head"]
+    assert "30 rows, more than 29;" in reasons_of(model)["tokens"]
+    assert [layer.spec is not None for layer in select_layers(find_layers(model), ["tokens"])] == [True, False]
 
 
 def test_a_layer_called_twice_is_one_layer() -> None:

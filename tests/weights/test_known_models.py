@@ -94,7 +94,7 @@ def test_every_weight_of_other_transformers(name):
     transformers = pytest.importorskip("transformers")
     size = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48}
     model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**size))
-    layers = find_layers(model, max_rows=10**6)
+    layers = [layer.on_request or layer for layer in find_layers(model)]
     listed = [layer for layer in layers if layer.spec is None and "two dimensions" not in layer.reason]
     extra = sum(p.numel() for n, p in model.named_parameters() if any(n == layer.name for layer in listed))
     assert elements(layers) + extra == held(model)

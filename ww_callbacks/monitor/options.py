@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,9 +26,9 @@ from ww_callbacks.engine.budget import parse_budget
 from ww_callbacks.outputs.output import Output
 from ww_callbacks.report import Report
 from ww_callbacks.spectra import Precision
+from ww_callbacks.weights import Split
 
 OnError = Literal["warn", "raise"]
-Split = Mapping[str, int | Sequence[int]]
 LogEveryLayer = bool | str | Sequence[str]
 Figures = bool | Sequence[str]
 
@@ -42,7 +42,8 @@ class Options:
     Args:
         every_n_steps: optimizer steps between snapshots; None for snapshots only at the start, at the end and when
             :meth:`ww_callbacks.Monitor.snapshot` is called.
-        layers: patterns of the layers to analyse, ``"!pattern"`` to exclude; None for all.
+        layers: patterns of the layers to analyse, ``"!pattern"`` to exclude; None for all. An embedding of more than
+            50,000 rows is skipped unless its full name is among them.
         log_dir: TensorBoard folder, written to ``<log_dir>/ww``; None for no TensorBoard.
         jsonl: JSON lines file for all results, or True for ``<log_dir>/ww_history.jsonl``.
         on_result: called with each :class:`~ww_callbacks.report.Report`.

@@ -18,6 +18,9 @@ IN_OUT = Axes((), (1,), (0,))
 
 NORM = Skip("no_matrix", "normalisation weights")
 
+MAX_ROWS = 50_000
+"""Larger embeddings are analysed only on request."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -50,6 +53,9 @@ class Kind:
 
 def layers_of_kind(name: str, kind: Kind, tensor: StoredTensor) -> tuple[Layer, ...]:
     """The layers of a tensor: one, one per part, or a skipped one."""
+    if kind.skip is not None and kind.skip.reason == "too_many_rows":
+        (layer,) = layers_of_kind(name, replace(kind, skip=None), tensor)
+        return (layer if layer.spec is None else layer.only_on_request(kind.skip),)
     skip = kind.skip or tensor.skip
     if skip is None and tensor.dtype not in FLOATS:
         skip = Skip("unsupported_dtype", tensor.dtype)
@@ -103,13 +109,13 @@ def named_role(word: str, other: Role) -> Role:
     return "embedding" if "Embedding" in word else other
 
 
-def embedding(word: str, shape: tuple[int, ...], max_rows: int) -> Kind:
+def embedding(word: str, shape: tuple[int, ...]) -> Kind:
     """A table with one vector per row."""
     if len(shape) != 2:
         return Kind(word, role="embedding", skip=Skip("bad_shape", f"an embedding of {len(shape)} dimensions"))
-    if shape[0] > max_rows:
-        skip = Skip("too_many_rows", f"{shape[0]} rows, more than max_rows={max_rows}")
-        return Kind(word, role="embedding", skip=skip)
+    if shape[0] > MAX_ROWS:
+        detail = f"{shape[0]} rows, more than {MAX_ROWS}; give its full name in layers= to analyse it"
+        return Kind(word, IN_OUT, "embedding", Skip("too_many_rows", detail))
     return Kind(word, IN_OUT, "embedding")
 
 

@@ -28,6 +28,7 @@ class Layer:
         send: for weights on a device: starts to copy them to host memory.
         role: what the weights are used for.
         is_inferred: whether the class of the layer is unknown and its kind a guess from name and shape.
+        on_request: for a layer that is skipped unless ``layers=`` contains its full name: the layer to analyse then.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Layer:
     send: Callable[[], Any] | None = None
     role: Role = "matrix"
     is_inferred: bool = False
+    on_request: Layer | None = None
 
     @property
     def source(self) -> Callable[[], Any] | None:
@@ -48,6 +50,10 @@ class Layer:
     def skipped(cls, name: str, kind: str, skip: Skip, role: Role = "other") -> Layer:
         """A layer that is listed but not analysed."""
         return cls(name, kind, skip=skip, role=role)
+
+    def only_on_request(self, skip: Skip) -> Layer:
+        """The layer, skipped unless ``layers=`` contains its full name."""
+        return replace(self, spec=None, read=None, send=None, skip=skip, on_request=self)
 
     @property
     def reason(self) -> str:
@@ -91,12 +97,16 @@ def dimensions_skip(ndim: int) -> Skip:
 def select_layers(layers: Sequence[Layer], patterns: Sequence[str] | None) -> tuple[Layer, ...]:
     """The same layers; those that the patterns exclude stay listed as skipped.
 
+    A layer that is analysed only on request is one if a pattern is its full name.
+
     Raises:
         ValueError: a pattern matches no layer.
     """
     if patterns is None:
         return tuple(layers)
     kept = matching([layer.name for layer in layers], patterns, "layers")
+    requested = [layer.on_request or layer if layer.name in patterns else layer for layer in layers]
     return tuple(
-        layer if layer.name in kept else replace(layer, spec=None, read=None, skip=Skip("excluded")) for layer in layers
+        layer if layer.name in kept else replace(layer, spec=None, read=None, skip=Skip("excluded"))
+        for layer in requested
     )

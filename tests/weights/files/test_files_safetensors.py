@@ -68,11 +68,18 @@ def test_every_tensor_is_accounted_for_with_the_kind_it_was_taken_for(tmp_path):
     np.testing.assert_array_equal(read["layers.0.conv"][5], weights()["layers.0.conv.weight"][:, :, 1, 2])
 
 
-def test_embeddings_above_max_rows_are_skipped_with_the_reason(tmp_path):
-    safetensors_numpy.save_file(weights(), tmp_path / "model.safetensors")
-    reasons = {layer.name: layer.reason for layer in find_layers(tmp_path / "model.safetensors", max_rows=69)}
-    assert reasons["embed_tokens"] == "embedding with 70 rows, more than max_rows=69"
-    assert reasons["lm_head"] == ""
+def test_large_embeddings_are_analysed_only_if_their_full_name_is_given(tmp_path, monkeypatch):
+    monkeypatch.setattr("ww_callbacks.weights.kinds.MAX_ROWS", 69)
+    path = tmp_path / "model.safetensors"
+    safetensors_numpy.save_file(weights(), path)
+    for layers in (None, ["*"], ["embed*", "lm_head"]):
+        report = ww.analyze(path, layers=layers, randomize=False)
+        assert report["embed_tokens"].reason == (
+            "embedding with 70 rows, more than 69; give its full name in layers= to analyse it"
+        )
+        assert report["lm_head"].status == "ok"
+    assert ww.analyze(path, layers=["embed_tokens"], randomize=False)["embed_tokens"].N == 70
+    assert ww.analyze(path, layers=["*", "embed_tokens"], randomize=False)["lm_head"].status == "ok"
 
 
 @pytest.mark.parametrize("how", ["folder", "index", "shards without their index"])

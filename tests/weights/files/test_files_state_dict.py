@@ -10,12 +10,11 @@ from ww_callbacks.weights.files.state_dict import layers_of_tensors
 from ww_callbacks.weights.tensor import StoredTensor
 
 
-def inferred(*tensors: tuple[str, tuple[int, ...]], max_rows: int = 1000) -> dict[str, str]:
+def inferred(*tensors: tuple[str, tuple[int, ...]]) -> dict[str, str]:
     """Name → matrix shape where analysed, else the reason."""
     stored = [StoredTensor(name, shape, "float32", lambda s=shape: np.zeros(s, "f4")) for name, shape in tensors]
     return {
-        layer.name: layer.reason or "×".join(map(str, layer.spec.matrix_shape))
-        for layer in layers_of_tensors(stored, max_rows)
+        layer.name: layer.reason or "×".join(map(str, layer.spec.matrix_shape)) for layer in layers_of_tensors(stored)
     }
 
 
@@ -52,7 +51,7 @@ def test_tensors_that_are_matrices(name, shape, expected):
         ("conv.weight", (16, 1, 3, 3), "one input channel"),
         ("experts.weight", (8, 16, 32), "no rule for a tensor of 3 dimensions in a file without layer classes"),
         ("x.weight", (2, 2, 2, 2, 2, 2), "6 dimensions"),
-        ("embed.weight", (1001, 8), "embedding with 1001 rows, more than max_rows=1000"),
+        ("embed.weight", (50_001, 8), "embedding with 50001 rows, more than 50000"),
         ("fc.lora_A.default.weight", (4, 64), "low-rank adapter"),
         ("fc.parametrizations.weight.original0", (10, 64), "computed weight: the file stores its parts"),
         ("fc.weight_orig", (10, 64), "computed weight: the file stores its parts"),

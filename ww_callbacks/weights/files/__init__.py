@@ -19,12 +19,11 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _KNOWN = ".safetensors, torch's .pt, .pth, .ckpt and .bin, .npz, Keras's .keras, .weights.h5, .h5 and .hdf5"
 
 
-def layers_of_path(path: str | os.PathLike[str], max_rows: int) -> tuple[Layer, ...]:
+def layers_of_path(path: str | os.PathLike[str]) -> tuple[Layer, ...]:
     """The layers of a weights file, of an index of several files, or of a folder.
 
     Args:
         path: the content decides the format; for safetensors and indexes the name does.
-        max_rows: embeddings with more rows are skipped.
 
     Raises:
         WeightsFileError: no such file, an unknown format, a damaged or an unsafe file.
@@ -38,8 +37,8 @@ def layers_of_path(path: str | os.PathLike[str], max_rows: int) -> tuple[Layer, 
         raise WeightsFileError(path, "neither a file nor a folder")
     files = weights_in(path) if is_folder else [path]
     if len(files) == 1 and _is_keras(files[0]):
-        return _keras(files[0], max_rows)
-    return layers_of_tensors([tensor for file in files for tensor in _tensors(file)], max_rows)
+        return _keras(files[0])
+    return layers_of_tensors([tensor for file in files for tensor in _tensors(file)])
 
 
 def _tensors(path: Path) -> list[StoredTensor]:
@@ -69,12 +68,12 @@ def _torch(path: Path) -> list[StoredTensor]:
     return tensors_of_torch(path)
 
 
-def _keras(path: Path, max_rows: int) -> tuple[Layer, ...]:
+def _keras(path: Path) -> tuple[Layer, ...]:
     try:
         from ww_callbacks.weights.keras.files import layers_of_keras_file
     except ModuleNotFoundError as error:
         raise WeightsFileError(path, "reading it needs h5py: pip install 'ww_callbacks[files]'") from error
-    return layers_of_keras_file(path, max_rows)
+    return layers_of_keras_file(path)
 
 
 def _is_keras(path: Path) -> bool:

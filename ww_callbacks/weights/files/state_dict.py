@@ -29,12 +29,11 @@ _GATES = re.compile(r"weight_(ih|hh)((_l\d+)?(_reverse)?)")
 _GATES_BY_NUMBER = {len(gates): gates for gates in GATES.values()}
 
 
-def layers_of_tensors(tensors: Sequence[StoredTensor], max_rows: int) -> tuple[Layer, ...]:
+def layers_of_tensors(tensors: Sequence[StoredTensor]) -> tuple[Layer, ...]:
     """Layers from the tensors of a state dict, module by module in their order.
 
     Args:
         tensors: named "module.parameter", as in a torch state dict.
-        max_rows: embeddings with more rows are skipped.
 
     Example:
         >>> import numpy as np
@@ -57,10 +56,10 @@ def layers_of_tensors(tensors: Sequence[StoredTensor], max_rows: int) -> tuple[L
         module, _, parameter = tensor.name.rpartition(".")
         modules.setdefault(module, {})[parameter] = tensor
     names: dict[str, str] = {}
-    return tuple(layer for module in modules for layer in _of_module(module, modules, max_rows, names))
+    return tuple(layer for module in modules for layer in _of_module(module, modules, names))
 
 
-def _of_module(module: str, modules: Mapping[str, Group], max_rows: int, names: dict[str, str]) -> list[Layer]:
+def _of_module(module: str, modules: Mapping[str, Group], names: dict[str, str]) -> list[Layer]:
     """The layers of a module. Its vectors are listed, as one entry, only if it has nothing else."""
     group = modules[module]
     layers: list[Layer] = []
@@ -70,7 +69,7 @@ def _of_module(module: str, modules: Mapping[str, Group], max_rows: int, names: 
                 layers.append(_vector(parameter))
             continue
         name = names[tensor.name] = _name(module, parameter, modules)
-        kind = _kind(module, parameter, group, max_rows)
+        kind = _kind(module, parameter, group)
         if tensor.same_as:
             kind = replace(kind, skip=Skip("tied", names.get(tensor.same_as, tensor.same_as)))
         layers += layers_of_kind(name, replace(kind, is_inferred=True), tensor)
@@ -91,7 +90,7 @@ def _name(module: str, parameter: str, modules: Mapping[str, Group]) -> str:
     return module if parameter in ("weight", *_LAST_CHANNELS) else full
 
 
-def _kind(module: str, parameter: str, group: Group, max_rows: int) -> Kind:
+def _kind(module: str, parameter: str, group: Group) -> Kind:
     """The first rule that applies."""
     tensor, shape = group[parameter], group[parameter].shape
     owner = module if parameter in ("weight", *_LAST_CHANNELS) else parameter
@@ -104,7 +103,7 @@ def _kind(module: str, parameter: str, group: Group, max_rows: int) -> Kind:
     if _NORM.search(owner):
         return norm("norm")
     if _EMBEDDING.search(owner):
-        return embedding("embedding", shape, max_rows)
+        return embedding("embedding", shape)
     rule = PARAMETERS.get(parameter)
     if rule is not None and rule.rank == len(shape):
         return _as_in_memory(rule, shape)

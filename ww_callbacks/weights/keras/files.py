@@ -38,12 +38,11 @@ class _Owner:
     config: Config
 
 
-def layers_of_keras_file(path: Path, max_rows: int) -> tuple[Layer, ...]:
+def layers_of_keras_file(path: Path) -> tuple[Layer, ...]:
     """The layers of a ``.keras``, ``.weights.h5``, ``.h5`` or ``.hdf5`` file.
 
     Args:
         path: of the file.
-        max_rows: embeddings with more rows are skipped.
 
     Raises:
         WeightsFileError: not such a file, damaged, without weights, or with links to other files.
@@ -60,7 +59,7 @@ def layers_of_keras_file(path: Path, max_rows: int) -> tuple[Layer, ...]:
         raise WeightsFileError(path, f"holds no weights of Keras, only {list(tree.tensors or tree.names)[:10]}")
     order = {name: index for index, name in enumerate(configs)}
     found = sorted(owners.items(), key=lambda item: order.get(item[0].names[0], len(order)))
-    return tuple(layer for place, group in found for layer in _layers(_owner(place, configs), group, max_rows))
+    return tuple(layer for place, group in found for layer in _layers(_owner(place, configs), group))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +116,14 @@ def _plain(word: str) -> str:
     return _NUMBER.sub("", word).removeprefix("_")
 
 
-def _layers(owner: _Owner, group: Mapping[str, StoredTensor], max_rows: int) -> Iterator[Layer]:
+def _layers(owner: _Owner, group: Mapping[str, StoredTensor]) -> Iterator[Layer]:
     word = owner.cls or "layer"
     large = {role: tensor for role, tensor in group.items() if len(tensor.shape) >= 2}
     if not large:
         kind = Kind(word, role="vector", skip=VECTOR, is_inferred=not owner.is_known)
         yield Layer(owner.name, kind.shown, skip=VECTOR, role="vector", is_inferred=kind.is_inferred)
     for role, tensor in large.items():
-        suffix, kind = kind_of(owner.cls, role, word, large, owner.config, max_rows)
+        suffix, kind = kind_of(owner.cls, role, word, large, owner.config)
         yield from layers_of_kind(owner.name + suffix, replace(kind, is_inferred=not owner.is_known), tensor)
 
 

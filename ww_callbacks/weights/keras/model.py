@@ -27,7 +27,7 @@ _COMPANIONS = ("lora_", "kernel_scale", "embeddings_scale")
 """Names of variables that belong to another weight: low-rank additions and quantisation scales."""
 
 
-def layers_of_keras(model: keras.layers.Layer, max_rows: int) -> tuple[Layer, ...]:
+def layers_of_keras(model: keras.layers.Layer) -> tuple[Layer, ...]:
     """Every layer with its own variables, nested layers included, in the order in which Keras tracks them.
 
     Rows of a matrix are the outputs of the layer, columns its inputs. A variable of two or more dimensions without a
@@ -35,14 +35,11 @@ def layers_of_keras(model: keras.layers.Layer, max_rows: int) -> tuple[Layer, ..
 
     Args:
         model: a Keras model or layer.
-        max_rows: embeddings with more rows are skipped.
     """
     seen: Seen = {}
     tree = [(name, layer, _variables(layer)) for name, layer in walk(model)]
     known = {id(variable) for _, _, variables in tree for variable in variables.values()}
-    return tuple(
-        entry for name, layer, variables in tree for entry in _entries(name, layer, variables, known, seen, max_rows)
-    )
+    return tuple(entry for name, layer, variables in tree for entry in _entries(name, layer, variables, known, seen))
 
 
 def walk(layer: Any, prefix: str = "", visited: set[int] | None = None) -> Iterator[tuple[str, Any]]:
@@ -85,9 +82,7 @@ def _is_late(layer: Any) -> bool:
     return not layer.built and not inner and type(layer).build is not layers.Layer.build
 
 
-def _entries(
-    name: str, layer: Any, variables: Variables, known: set[int], seen: Seen, max_rows: int
-) -> Iterator[Layer]:
+def _entries(name: str, layer: Any, variables: Variables, known: set[int], seen: Seen) -> Iterator[Layer]:
     kind = type(layer).__name__
     registered = registered_for(layer)
     if callable(registered):
@@ -97,21 +92,21 @@ def _entries(
             yield Layer.skipped(name, kind, Skip("not_built", "not built yet"), named_role(kind, "other"))
     else:
         yield from (Layer.skipped(name, kind, skip) for skip in missing(registered or {}, variables))
-        listed = [*_known(name, layer, variables, seen, max_rows), *_unknown(name, layer, variables, known)]
+        listed = [*_known(name, layer, variables, seen), *_unknown(name, layer, variables, known)]
         yield from listed or [Layer.skipped(name, kind, VECTOR, "vector")]
 
 
-def _known(name: str, layer: Any, variables: Variables, seen: Seen, max_rows: int) -> Iterator[Layer]:
+def _known(name: str, layer: Any, variables: Variables, seen: Seen) -> Iterator[Layer]:
     """What the rules say. The weight that is listed under the name of the layer comes first."""
     group = {role: _tensor(layer, variable) for role, variable in variables.items()}
-    kinds = _kinds(layer, group, max_rows)
+    kinds = _kinds(layer, group)
     for role, (suffix, what) in sorted(kinds.items(), key=lambda item: bool(item[1][0])):
         for entry in layers_of_kind(name + suffix, what, group[role]):
             key = id(variables[role]), entry.name.removeprefix(name)
             yield entry if what.skip else _once(entry, key, seen)
 
 
-def _kinds(layer: Any, group: Group, max_rows: int) -> dict[str, tuple[str, Kind]]:
+def _kinds(layer: Any, group: Group) -> dict[str, tuple[str, Kind]]:
     """Role → suffix of the name and kind, as registered or by the rules of Keras's classes."""
     word, registered = type(layer).__name__, registered_for(layer)
     if isinstance(registered, Mapping):
@@ -119,7 +114,7 @@ def _kinds(layer: Any, group: Group, max_rows: int) -> dict[str, tuple[str, Kind
             role: (registered[role].suffix_of(role), registered[role].kind(word, group[role].shape)) for role in group
         }
     cls, config = _class_of(layer), _config(layer)
-    return {role: kind_of(cls, role, word, group, config, max_rows) for role in group}
+    return {role: kind_of(cls, role, word, group, config) for role in group}
 
 
 def _once(entry: Layer, key: tuple[int, str], seen: Seen) -> Layer:

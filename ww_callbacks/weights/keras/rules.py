@@ -90,7 +90,7 @@ def roles_of(cls: str) -> tuple[str, ...]:
     return tuple(role for role in _ROLES.get(cls, ()) if role != "bias")
 
 
-def kind_of(cls: str, variable: str, word: str, group: Group, config: Config, max_rows: int) -> tuple[str, Kind]:
+def kind_of(cls: str, variable: str, word: str, group: Group, config: Config) -> tuple[str, Kind]:
     """Suffix of the name and kind of a variable with two or more dimensions.
 
     Args:
@@ -99,7 +99,6 @@ def kind_of(cls: str, variable: str, word: str, group: Group, config: Config, ma
         word: the kind that the report shows.
         group: all such variables of the layer.
         config: configuration of the layer.
-        max_rows: embeddings with more rows are skipped.
     """
     role = _role(cls, variable, group)
     shape = group[variable].shape
@@ -110,7 +109,7 @@ def kind_of(cls: str, variable: str, word: str, group: Group, config: Config, ma
     if role == "pointwise_kernel":
         return "", _convolution(word, shape, 1)
     if role == "embeddings":
-        return "", embedding(word, shape, max_rows)
+        return "", embedding(word, shape)
     gates = _gates(cls, group)
     if role in ("kernel", "recurrent_kernel") and gates is not None:
         return f".{role}", _recurrent(word, shape, gates)

@@ -30,7 +30,7 @@ Seen = dict[Hashable, str]
 Kinds = Mapping[str, tuple[str, Kind]]
 
 
-def layers_of_module(model: nn.Module, max_rows: int) -> tuple[Layer, ...]:
+def layers_of_module(model: nn.Module) -> tuple[Layer, ...]:
     """The layers of every module with its own weights, in the order of ``named_modules``.
 
     Weights with a rule are analysed; all other weights of two or more dimensions are listed with the reason why not.
@@ -39,7 +39,6 @@ def layers_of_module(model: nn.Module, max_rows: int) -> tuple[Layer, ...]:
 
     Args:
         model: any module; names are the same with and without wrappers and compilation.
-        max_rows: embeddings with more rows are skipped.
     """
     seen: Seen = {}
     inner: set[int] = set()
@@ -50,7 +49,7 @@ def layers_of_module(model: nn.Module, max_rows: int) -> tuple[Layer, ...]:
             continue
         inner.update(_parts_of_a_weight(module))
         fused |= fused_parts(module)
-        layers += _layers(name, module, max_rows, fused.get(id(module), ()), seen)
+        layers += _layers(name, module, fused.get(id(module), ()), seen)
     return tuple(layers)
 
 
@@ -64,7 +63,7 @@ def _parts_of_a_weight(module: nn.Module) -> set[int]:
     return {id(part) for child in parts for part in child.modules()}  # type: ignore[union-attr]
 
 
-def _layers(name: str, module: nn.Module, max_rows: int, parts: tuple[str, ...], seen: Seen) -> Iterator[Layer]:
+def _layers(name: str, module: nn.Module, parts: tuple[str, ...], seen: Seen) -> Iterator[Layer]:
     kind = _class_name(module)
     registered = registered_for(module)
     if callable(registered):
@@ -76,7 +75,7 @@ def _layers(name: str, module: nn.Module, max_rows: int, parts: tuple[str, ...],
     if base is not None and "weight" in weights:
         weights["weight"] = lora.merged(module, weights["weight"])
     if registered is None:
-        kinds = kinds_of(Holder(kind, holder, weights, max_rows))
+        kinds = kinds_of(Holder(kind, holder, weights))
     else:
         kinds = kinds_by_name(registered, kind, {key: weight.shape for key, weight in weights.items()})
     if (found := packed(kind, module)) is not None:

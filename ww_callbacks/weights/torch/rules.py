@@ -30,13 +30,11 @@ class Holder:
         word: the kind that the report shows.
         module: the module.
         weights: name → weight.
-        max_rows: embeddings with more rows are skipped.
     """
 
     word: str
     module: Any
     weights: Mapping[str, Weight]
-    max_rows: int
 
 
 def kinds_of(holder: Holder) -> Kinds:
@@ -62,7 +60,7 @@ def _rule_of_class(cls: type) -> Mapping[str, Rule] | Callable[[Holder], Kinds] 
 def _embedding(holder: Holder) -> Kinds:
     if "weight" not in holder.weights:
         return {}
-    return {"weight": ("", embedding(holder.word, holder.weights["weight"].shape, holder.max_rows))}
+    return {"weight": ("", embedding(holder.word, holder.weights["weight"].shape))}
 
 
 def _convolution(holder: Holder) -> Kinds:
