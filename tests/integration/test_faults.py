@@ -119,10 +119,10 @@ def test_sigterm(run: Session):
 
 def test_sigkill_in_the_eigensolver_with_forked_persistent_data_loader_workers(run: Session):
     program = run.start(
-        LIGHTNING + 'fit(SpectralMonitor(every_n_steps=5), until="never", big=5000, loader_workers=2)\n'
+        LIGHTNING + 'fit(SpectralMonitor(every_n_steps=5), until="never", big=3000, loader_workers=2)\n'
     )
     program.reaches("training")
-    worker = program.worker_in_eigensolver(5000)
+    worker = program.worker_in_eigensolver(3000)
     loaders = [pid for pid in run.processes() if pid not in (worker, program.pid)]
     assert len(loaders) == 2
     assert mappings(program.pid)
@@ -347,8 +347,8 @@ while not told("looked"):
 
 
 def test_plain_loop_sigkill_in_the_eigensolver(run: Session):
-    program = run.start(PLAIN + "loop(5000)\n")
-    program.worker_in_eigensolver(5000)
+    program = run.start(PLAIN + "loop(3000)\n")
+    program.worker_in_eigensolver(3000)
     os.kill(program.pid, signal.SIGKILL)
     run.assert_nothing_left()
 
@@ -414,13 +414,13 @@ def cycle(number):
         monitor.close()
 
 seen = []
-for number in range(22):
+for number in range(12):
     cycle(number)
     seen.append(counts())
 save(seen)
 """
     )
     seen = run.json()
-    assert seen[1:] == [seen[1]] * 21
+    assert seen[1:] == [seen[1]] * 11
     assert seen[1][2:] == [0, 0]
     run.assert_nothing_left(had_memory=False)

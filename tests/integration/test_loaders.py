@@ -10,11 +10,11 @@ pytest.importorskip("pytorch_lightning")
 pytestmark = pytest.mark.timeout(180)
 
 PROGRAM = """
-import sys
-from programs import fit, save
-from ww_callbacks.lightning import SpectralMonitor
+if __name__ == "__main__":  # a spawned DataLoader process imports this script again, so Lightning is imported here
+    import sys
+    from programs import fit, save
+    from ww_callbacks.lightning import SpectralMonitor
 
-if __name__ == "__main__":
     monitor = SpectralMonitor(every_n_steps=5, deterministic=True)
     fit(monitor, steps=12, loader_workers=1, loader_context=sys.argv[1])
     save(monitor.history.steps)
