@@ -622,7 +622,7 @@ def test_a_model_without_an_analysable_layer_trains_with_one_warning() -> None:
         history = model.fit(x, x[:, :5], batch_size=8, epochs=2, verbose=0, callbacks=[monitor])
     (message,) = our_warnings(caught)
     assert "nothing to analyse" in message
-    assert "depthwise: a depthwise kernel mixes no channels" in message
+    assert "depthwise: no matrix: a depthwise kernel does not mix channels" in message
     assert "scale: no matrix" in message
     assert iterations(model) == 8
     assert len(history.history["loss"]) == 2
