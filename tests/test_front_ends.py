@@ -9,6 +9,7 @@ import os
 import pytest
 
 import ww_callbacks as ww
+from ww_callbacks.analysis import Settings
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.signals.learning_rate import LayerRatios, LayerwiseOptions, RatioOptions
 from ww_callbacks.signals.stop import StopRules
@@ -74,3 +75,11 @@ def test_the_same_words_say_the_same_in_lightning_and_keras(front_end):
 def test_every_argument_is_documented_where_it_is_declared(declared):
     for name in declared.__annotations__:
         assert f"\n        {name}: " in declared.__doc__
+
+
+@pytest.mark.parametrize("function", [ww.analyze, ww.compare, Options])
+def test_the_arguments_of_the_analysis_have_the_same_defaults_everywhere(function):
+    ours, wanted = arguments(function), arguments(Settings)
+    shared = {"conv_scale", "randomize", "precision", "interval", "fit", "seed"}
+    assert shared <= ours.keys()
+    assert {name: ours[name] for name in ours.keys() & wanted.keys()}.items() <= wanted.items()

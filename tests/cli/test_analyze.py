@@ -52,6 +52,14 @@ def test_the_name_of_the_output_file_chooses_the_format(tmp_path, capsys):
         assert (tmp_path / name).read_text().startswith(beginning)
 
 
+def test_settings_reach_the_analysis(tmp_path, capsys):
+    file = saved(tmp_path)
+    words = ["--split", "enc.fc1=2", "--interval", "bootstrap", "--conv-scale", "paper", "--seed", 5]
+    assert here("analyze", file, *words, "--format", "json") == 0
+    read = ww.Report.from_dicts(json.loads(capsys.readouterr().out)["layers"])
+    assert read == ww.analyze(file, split={"enc.fc1": 2}, interval="bootstrap", conv_scale="paper", seed=5)
+
+
 def test_options_reach_the_analysis(tmp_path, capsys):
     file = saved(tmp_path)
     assert here("analyze", file, "--layers", "enc.*", "!*2", "--no-randomize", "--workers", 1, "--format", "json") == 0

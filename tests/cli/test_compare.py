@@ -38,6 +38,16 @@ def test_json_holds_what_the_table_shows(files, capsys):
     assert "n = 4 models" in read["conclusions"][0]
 
 
+def test_the_options_of_the_analysis_reach_it(files, capsys):
+    words = ["--split", "enc.fc1=2", "enc.fc2=60,40", "--fit", "TPL", "--seed", 3, "--precision", "float32"]
+    assert here("compare", *files[:2], *words, "--format", "json") == 0
+    rows = json.loads(capsys.readouterr().out)["models"]
+    split = {"enc.fc1": 2, "enc.fc2": [60, 40]}
+    expected = ww.compare({"m0": files[0], "m1": files[1]}, split=split, fit="TPL", seed=3, precision="float32")
+    assert rows == expected.to_dicts()
+    assert rows[0]["layers"] == 3  # the last part has too few eigenvalues to count
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -47,6 +57,10 @@ def test_json_holds_what_the_table_shows(files, capsys):
         (["m0.npz", "m1.npz", "--quality", "m7=1"], "there is no model 'm7'"),
         (["m0.npz", "m1.npz", "--quality", "m0=good"], "NAME=NUMBER"),
         (["m0.npz", "m1.npz", "--quality", "m0=nan"], "finite"),
+        (["m0.npz", "--split", "fc*=two"], "--split: expected PATTERN=NUMBER"),
+        (["m0.npz", "--split", "fc*"], "--split: expected PATTERN=NUMBER"),
+        (["m0.npz", "--split", "nothing=2"], "split: 'nothing' matches no layer"),
+        (["m0.npz", "--fit", "line"], "--fit: invalid choice: 'line'"),
         ([], "FILE"),
     ],
 )

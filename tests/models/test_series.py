@@ -55,6 +55,17 @@ def test_a_quality_that_follows_the_scale_is_put_down_to_scale():
     assert "says nothing about the shape" in str(comparison)
 
 
+def test_the_reports_are_those_of_analyze_with_the_same_arguments():
+    models = series(2)
+    options = {"split": {"fc": [80, 40]}, "interval": "bootstrap", "seed": 3, "layers": ["fc.*", "conv"]}
+    comparison = ww.compare(models, quality={"m0": 1.0}, **options)
+    for name, each in models.items():
+        assert comparison.reports[name] == ww.analyze(each, **options)
+    assert [layer.name for layer in comparison.shuffled["m0"]][:2] == ["fc.0", "fc.1"]
+    truncated = ww.compare(models, fit="TPL", randomize=False)
+    assert truncated.reports["m1"] == ww.analyze(models["m1"], fit="TPL", randomize=False)
+
+
 def test_the_shuffled_control_is_that_of_analyze():
     (name,) = models = {"a": model(0)}
     comparison = ww.compare(models, quality={name: 1.0})
@@ -110,6 +121,10 @@ def test_models_without_a_quality_are_left_out_of_the_correlations_only():
         ({"quality": {"m0": "good"}}, ValueError, "'good'"),
         ({"layers": ["zz"]}, ValueError, "layers"),
         ({"workers": -1}, ValueError, "workers"),
+        ({"split": {"zz": 2}}, ValueError, "split"),
+        ({"split": 2}, TypeError, "split"),
+        ({"interval": "exact"}, ValueError, "interval"),
+        ({"fit": "line"}, ValueError, "fit"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, error, says):

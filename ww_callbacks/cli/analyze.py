@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from ww_callbacks.cli.options import analysis_arguments
 from ww_callbacks.cli.output import Writers, chosen_format, show_progress, status_of, to_csv, write
 from ww_callbacks.cli.tables import can_show, show_report
 from ww_callbacks.models import analyze
@@ -19,10 +20,8 @@ def run(arguments: argparse.Namespace) -> int:
     report = analyze(
         arguments.file,
         baseline=arguments.baseline,
-        layers=arguments.layers,
-        randomize=arguments.randomize,
-        workers=arguments.workers,
         progress=show_progress(),
+        **analysis_arguments(arguments),
     )
     if kind == "table" and arguments.output is None and can_show():
         show_report(report)

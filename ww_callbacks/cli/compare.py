@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from ww_callbacks.cli.options import analysis_arguments
 from ww_callbacks.cli.output import Writers, chosen_format, show_progress, status_of, to_csv, write
 from ww_callbacks.models import compare
 from ww_callbacks.outputs.html import comparison_page
@@ -21,17 +22,15 @@ def run(arguments: argparse.Namespace) -> int:
     comparison = compare(
         models,
         quality=_quality(arguments.quality or (), models),
-        layers=arguments.layers,
-        randomize=arguments.randomize,
-        workers=arguments.workers,
         progress=show_progress(),
+        **analysis_arguments(arguments),
     )
     write(WRITERS[kind](comparison, ", ".join(models)), arguments.output)
     return status_of(comparison.reports.values())
 
 
 def _models(words: Sequence[str]) -> dict[str, str]:
-    """Name → file; a word that is a file as it stands is not taken apart at its "="."""
+    """Name → file; a word that is the path of a file is not split at its "="."""
     models: dict[str, str] = {}
     for word in words:
         name, equals, file = word.partition("=")
@@ -44,7 +43,7 @@ def _models(words: Sequence[str]) -> dict[str, str]:
 
 
 def _quality(words: Sequence[str], models: dict[str, str]) -> dict[str, float] | None:
-    """Name → number; plain numbers belong to the models in their order."""
+    """Name → number; numbers without names belong to the models in order."""
     if not words:
         return None
     if not any("=" in word for word in words):

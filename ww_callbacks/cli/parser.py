@@ -1,4 +1,4 @@
-"""What the command line may say."""
+"""The command-line parser."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 
 import ww_callbacks
 from ww_callbacks.cli import analyze, compare, watch
+from ww_callbacks.cli.options import add_analysis
 
 EXIT = "exit status: 0 all went well, 1 a layer failed or none could be analysed, 2 wrong usage or an unreadable file"
 FILES = "weights file (.safetensors, torch's .pt .pth .ckpt .bin, .npz, Keras's .keras .weights.h5 .h5) or folder"
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of the command; ``run`` of what it returns is the function that does the work."""
+    """The parser of the command; its result has the function to call as ``run``."""
     parser = argparse.ArgumentParser(
         prog="ww-callbacks",
         description="Spectra of the layers of finished and of training models.",
@@ -40,8 +41,8 @@ def _add_analyze(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.set_defaults(run=analyze.run)
     parser.add_argument("file", metavar="FILE|DIR", help=FILES)
-    parser.add_argument("--baseline", metavar="FILE", help="model that it is compared with, layer by layer")
-    _add_analysis(parser)
+    parser.add_argument("--baseline", metavar="FILE", help="model to compare with, layer by layer")
+    add_analysis(parser)
     _add_output(parser, analyze.WRITERS)
 
 
@@ -49,21 +50,23 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = _command(
         commands,
         "compare",
-        "put several models side by side",
+        "compare several models",
         """
   ww-callbacks compare small.pt medium.pt large.pt
   ww-callbacks compare r20=resnet20.th r32=resnet32.th r44=resnet44.th --quality r20=8.27 r32=7.37 r44=6.90""",
     )
     parser.set_defaults(run=compare.run)
-    parser.add_argument("models", metavar="[NAME=]FILE", nargs="+", help=f"{FILES}; without a name the file gives it")
+    parser.add_argument(
+        "models", metavar="[NAME=]FILE", nargs="+", help=f"{FILES}; the default name is that of the file"
+    )
     parser.add_argument(
         "--quality",
         metavar="NAME=NUMBER",
         nargs="+",
         action="extend",
-        help="accuracy or error of each model: correlated with the metrics, beside shuffled and rescaled weights",
+        help="accuracy or error of each model, to correlate with the metrics and their controls",
     )
-    _add_analysis(parser)
+    add_analysis(parser)
     _add_output(parser, compare.WRITERS)
 
 
@@ -71,15 +74,17 @@ def _add_watch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = _command(
         commands,
         "watch",
-        "follow a training while it runs, from its file of JSON lines (jsonl=True)",
+        "follow a running training from its JSON lines file (jsonl=True)",
         """
   ww-callbacks watch runs/a/ww_history.jsonl
   ww-callbacks watch runs/a --once""",
     )
     parser.set_defaults(run=watch.run)
-    parser.add_argument("file", metavar="RUN.jsonl", type=Path, help="file of a run, or the folder that holds it")
-    parser.add_argument("--once", action="store_true", help="show what is there and end")
-    parser.add_argument("--interval", type=_seconds, default=1.0, help="seconds between looks at the file (default: 1)")
+    parser.add_argument("file", metavar="RUN.jsonl", type=Path, help="file of a run, or its folder")
+    parser.add_argument("--once", action="store_true", help="show the current state and exit")
+    parser.add_argument(
+        "--interval", type=_seconds, default=1.0, help="seconds between two reads of the file (default: 1)"
+    )
 
 
 def _command(
@@ -94,25 +99,9 @@ def _command(
     )
 
 
-def _add_analysis(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--layers",
-        metavar="PATTERN",
-        nargs="+",
-        action="extend",
-        help="layers to keep, '!PATTERN' to leave out (after the file)",
-    )
-    parser.add_argument(
-        "--no-randomize", dest="randomize", action="store_false", help="no shuffled control: about half the time"
-    )
-    parser.add_argument(
-        "--workers", metavar="N", type=int, default=0, help="processes that analyse (default: 0, this one)"
-    )
-
-
 def _add_output(parser: argparse.ArgumentParser, writers: object) -> None:
     formats = list(writers)  # type: ignore[call-overload]
-    parser.add_argument("--format", choices=formats, help="default: that of the file of -o, else table")
+    parser.add_argument("--format", choices=formats, help="default: from the file name of -o, otherwise table")
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write to a file")
 
 

@@ -1,4 +1,4 @@
-"""Finished models: every layer analysed, here and now."""
+"""Analysis of a finished model."""
 
 from __future__ import annotations
 
@@ -35,38 +35,40 @@ def analyze(
 ) -> Report:
     """Analyse the weights of a model.
 
-    The model is only read. A layer that cannot be analysed is listed with the reason and stops nothing.
+    The model is only read. A layer that cannot be analysed is listed with the reason.
 
     Args:
-        model: a torch module, a Keras model, a mapping name → array (two-dimensional a matrix, four-dimensional a
+        model: a torch module, a Keras model, a mapping name → array (two-dimensional: a matrix, four-dimensional: a
             convolution kernel in torch's order), or the path of a weights file or of a folder with one.
-        layers: patterns of layers to keep, ``"!pattern"`` to leave out; None for all.
-        split: fused projections, pattern → number of equal parts or the size of each, such as ``{"*.qkv": 3}``.
-        conv_scale: factor on the eigenvalues of convolutions: "weightwatcher" (½), "paper" (number of kernel
-            positions / 2) or "none".
+        layers: patterns of the layers to analyse, ``"!pattern"`` to exclude; None for all. An embedding of more than
+            50,000 rows is skipped unless its full name is among them.
+        split: how to split fused projections: pattern → number of equal parts or list of sizes, such as
+            ``{"*.qkv": 3}``.
+        conv_scale: scale of convolution eigenvalues: "weightwatcher" (½), "paper" (number of kernel positions / 2) or
+            "none".
         randomize: compare each layer with a shuffled copy of itself (rand_alpha, num_traps and so on).
-        precision: "float64", or "float32" for two thirds of the time, the error of alpha in ``alpha_error``.
-        interval: 95 % interval of alpha: "asymptotic", or "bootstrap" with xmin chosen anew in 40 resampled spectra.
-        fit: "PL", a power law, or "TPL", a truncated one (alpha and Lambda).
-        seed: of the shuffle and of all resampling; the same seed gives the same report.
+        precision: "float64", or "float32", which takes two thirds of the time; ``alpha_error`` is the error of alpha.
+        interval: 95 % confidence interval of alpha: "asymptotic", or "bootstrap" (xmin is chosen anew in 40 resampled
+            spectra).
+        fit: "PL" (power law) or "TPL" (truncated power law; alpha and Lambda).
+        seed: seed of the shuffle and of all resampling; the same seed gives the same report.
         gof: compute the goodness of fit of the power law, ``gof_pvalue`` (200 fits per layer).
         compare: compare the power law with an exponential, a log-normal and a truncated power law.
-        spectrum: keep all eigenvalues of each layer, ``LayerReport.spectrum``.
-        workers: processes to analyse in, one thread and one layer in memory each; 0 for this process.
-        progress: show a bar with layer and remaining time on standard error, where that is a terminal or a notebook.
-        baseline: what the model is compared with, layer by layer: a second model or file, such as the base of a
-            fine-tuned model or the original of a compressed one. Each layer then tells how far it moved
-            (``delta_alpha``, ``delta_log_lambda_max``, ``distance``), whether its scale collapsed, and in words what
-            is noticeable (``change``). A :class:`~ww_callbacks.Report` will do where the weights are gone; it gives no
-            distance.
+        spectrum: keep all eigenvalues of each layer in ``LayerReport.spectrum``.
+        workers: number of worker processes, each with one thread and one layer in memory; 0 to analyse in this process.
+        progress: show a progress bar on standard error, in a terminal or a notebook.
+        baseline: a second model or file to compare the model with, layer by layer, such as the base of a fine-tuned
+            model or the original of a compressed one. Each layer then reports how far it moved (``delta_alpha``,
+            ``delta_log_lambda_max``, ``distance``), whether its scale collapsed, and the findings in words
+            (``change``). A :class:`~ww_callbacks.Report` works too, but without distances.
 
     Raises:
-        TypeError: the model or an argument is of the wrong kind.
-        WeightsFileError: a path that cannot be read as weights; a ValueError too.
+        TypeError: the model or an argument has the wrong type.
+        WeightsFileError: a path cannot be read as weights; this is a ValueError too.
         ValueError: a pattern matches no layer, an argument has a value that is not allowed, or no layer of the baseline
-            has the name of one of the model.
+            has the name of a layer of the model.
         MemoryError: there is not enough memory for ``workers`` copies of the largest layer.
-        ImportError: ``progress`` is wanted and rich is not installed.
+        ImportError: ``progress`` is True and rich is not installed.
 
     Example:
         >>> import numpy as np

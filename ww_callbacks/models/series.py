@@ -1,4 +1,4 @@
-"""A series of models side by side, with or without what is known of their quality."""
+"""Comparison of a series of models, with or without their quality."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import replace
 from numbers import Real
 from typing import Any
 
-from ww_callbacks.analysis import ConvScale, Settings
-from ww_callbacks.checks import check_count, check_flag, check_patterns
+from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
+from ww_callbacks.checks import check_count, check_flag, check_patterns, check_sizes
 from ww_callbacks.models.controls import rescaled, shuffled_layer
 from ww_callbacks.models.run import run_layers
 from ww_callbacks.report import Comparison, Report
 from ww_callbacks.spectra import Precision
-from ww_callbacks.weights import Layer, find_layers, select_layers
+from ww_callbacks.weights import Layer, Split, find_layers, select_layers
 
 
 def compare(
@@ -22,38 +22,45 @@ def compare(
     *,
     quality: Mapping[str, float] | None = None,
     layers: Sequence[str] | None = None,
+    split: Split | None = None,
     conv_scale: ConvScale = "weightwatcher",
     randomize: bool = True,
     precision: Precision = "float64",
+    interval: Interval = "asymptotic",
+    fit: Fit = "PL",
     seed: int = 0,
     workers: int = 0,
     progress: bool = False,
 ) -> Comparison:
-    """Analyse several models and put their means side by side.
+    """Analyse several models and compare their means.
 
-    With a quality, every metric is correlated with it, and beside each correlation stand two more: of the same models
-    with all weights of each matrix shuffled (scale and depth are left, nothing that was learned) and with each layer
-    scaled to root mean square 1 (shape and depth are left). A metric that follows the quality only as far as the
-    shuffled weights do says nothing about the shape of the spectra, and the printed conclusion says so.
+    With a quality, every metric is correlated with it. Two controls are shown beside each correlation: the same models
+    with the weights of each matrix shuffled (this keeps scale and depth, but nothing that was learned), and with each
+    layer scaled to a root mean square of 1 (this keeps shape and depth). A metric that follows the quality no better
+    than the shuffled weights do says nothing about the shape of the spectra, and the printed conclusion says so.
 
     Args:
-        models: name → torch module, Keras model, mapping name → array, or the path of a weights file.
+        models: name → torch module, Keras model, mapping name → array, or path of a weights file.
         quality: name → test accuracy, error or any other number; models without one are left out of the correlations.
-        layers: patterns of layers to keep, ``"!pattern"`` to leave out; each has to match in every model.
-        conv_scale: factor on the eigenvalues of convolutions, as in :func:`ww_callbacks.analyze`.
-        randomize: compare each layer with a shuffled copy of itself in the reports; the correlations of the shuffled
+        layers: patterns of the layers to analyse, as in :func:`ww_callbacks.analyze`; each must match in every model.
+        split: how to split fused projections, as in :func:`ww_callbacks.analyze`; each pattern must match in every
+            model.
+        conv_scale: scale of convolution eigenvalues, as in :func:`ww_callbacks.analyze`.
+        randomize: compare each layer with a shuffled copy of itself in the reports. The correlations of the shuffled
             weights do not depend on it.
-        precision: "float64", or "float32" for about two thirds of the time.
-        seed: of the shuffle.
-        workers: processes to analyse in; 0 for this process.
-        progress: show a bar for each model on standard error, where that is a terminal or a notebook.
+        precision: "float64" or "float32", as in :func:`ww_callbacks.analyze`.
+        interval: 95 % confidence interval of alpha in the reports: "asymptotic" or "bootstrap".
+        fit: "PL" (power law) or "TPL" (truncated power law).
+        seed: seed of the shuffle and of all resampling.
+        workers: number of worker processes; 0 to analyse in this process.
+        progress: show a progress bar for each model on standard error, in a terminal or a notebook.
 
     Raises:
-        TypeError: an argument, or a model, is of the wrong kind.
-        ValueError: a pattern matches no layer, an argument has a value that is not allowed, or ``quality`` names a
-            model that is not there.
+        TypeError: an argument, or a model, has the wrong type.
+        ValueError: a pattern matches no layer, an argument has a value that is not allowed, or ``quality`` names an
+            unknown model.
         MemoryError: there is not enough memory for ``workers`` copies of the largest layer.
-        ImportError: ``progress`` is wanted and rich is not installed.
+        ImportError: ``progress`` is True and rich is not installed.
 
     Example:
         >>> import numpy as np
@@ -69,15 +76,18 @@ def compare(
         raise ValueError("models: expected at least one model, got none")
     quality = {} if quality is None else _checked(quality, models)
     check_patterns("layers", layers)
+    check_sizes("split", split)
     check_count("workers", workers, least=0)
     check_flag("progress", progress)
-    settings = Settings(conv_scale=conv_scale, randomize=randomize, precision=precision, seed=seed)
+    settings = Settings(
+        conv_scale=conv_scale, randomize=randomize, precision=precision, interval=interval, fit=fit, seed=seed
+    )
     reports, shuffled, scaled = {}, {}, {}
     for name, model in models.items():
-        chosen = select_layers(find_layers(model), layers)
+        chosen = select_layers(find_layers(model, split=split), layers)
         reports[name] = Report.of(run_layers(chosen, settings, workers=workers, progress=progress, title=name))
         if name in quality:
-            alone = replace(settings, randomize=False)
+            alone = replace(settings, randomize=False, interval="asymptotic")
             bare: list[Layer] = [shuffled_layer(layer, seed) for layer in chosen]
             control = run_layers(bare, alone, workers=workers, progress=progress, title=f"{name}, shuffled")
             shuffled[name] = Report(tuple(control)).recount(reports[name].counted)

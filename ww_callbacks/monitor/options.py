@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
@@ -125,9 +125,9 @@ class Options:
         self.limits()
 
     def settings(self) -> Settings:
-        """How single layers are analysed."""
-        names = ("conv_scale", "randomize", "precision", "interval", "fit", "seed")
-        return Settings(**{name: getattr(self, name) for name in names})
+        """The settings of the analysis."""
+        names = {field.name for field in fields(Settings)}
+        return Settings(**{name: value for name, value in self.as_arguments().items() if name in names})
 
     def limits(self) -> Limits:
         """The resources that the analysis may use."""
