@@ -46,7 +46,7 @@ def layers_of_tensors(tensors: Sequence[StoredTensor]) -> tuple[Layer, ...]:
         ...         ("fc.bias", (10,)),
         ...     ]
         ... ]
-        >>> [(layer.name, layer.kind, layer.reason) for layer in layers_of_tensors(tensors, 1000)]
+        >>> [(layer.name, layer.kind, layer.reason) for layer in layers_of_tensors(tensors)]
         [('conv1', 'convolution (inferred)', ''),
          ('bn1', 'vector (inferred)', 'no matrix: fewer than two dimensions'),
          ('fc', 'matrix (inferred)', '')]
