@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ww_callbacks.report import MIN_COUNTED, History, LayerReport, Report
 from ww_callbacks.signals.learning_rate import LayerRatios
-from ww_callbacks.signals.rules import TRAP_LEVEL, Finding, RuleOptions, mean_alpha_trend, overtrained, plateau, traps
+from ww_callbacks.signals.rules import FUNCTIONS, TRAP_LEVEL, Finding, RuleOptions, mean_alpha_trend
 
 NOTHING = "Nothing to say: no layer stands out, which does not mean that the network is good."
 
@@ -128,7 +128,7 @@ def _uncertain(report: Report) -> list[str]:
 
 def _trend(history: History) -> list[str]:
     options = RuleOptions()
-    findings = [rule(history, options) for rule in (plateau, traps, overtrained)]
+    findings = [rule(history, options) for rule in FUNCTIONS.values()]
     said = [_sentence(finding) for finding in findings if finding.score >= 1]
     slope = mean_alpha_trend(history, options)
     if slope is None:

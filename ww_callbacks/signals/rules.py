@@ -218,6 +218,10 @@ FUNCTIONS: dict[str, Callable[[Sequence[Report], RuleOptions], Finding]] = {
     "traps": traps,
     "overtrained": overtrained,
 }
+"""The rules by name. A further rule needs a name in ``RuleName`` and an entry here."""
+
+NEEDS_SUPPORT: frozenset[RuleName] = frozenset({"overtrained"})
+"""Rules that stop a run only together with persistent traps or a stalled metric."""
 
 
 def has_traps(reports: Sequence[Report], options: RuleOptions) -> bool:

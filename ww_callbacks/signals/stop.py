@@ -14,6 +14,7 @@ from ww_callbacks.report.keys import AGGREGATES
 from ww_callbacks.signals.rules import (
     FUNCTIONS,
     MIN_DELTA,
+    NEEDS_SUPPORT,
     PATIENCE,
     RULES,
     Finding,
@@ -123,7 +124,7 @@ class StopRules:
         findings: dict[str, Finding] = {rule: FUNCTIONS[rule](reports, options) for rule in self.rules}
         stalled = self.and_monitor is not None and is_stalled(monitored, self.patience, self.and_mode)
         full = [rule for rule, finding in findings.items() if finding.score >= 1]
-        stops = [rule for rule in full if rule != "overtrained" or stalled or has_traps(reports, options)]
+        stops = [rule for rule in full if rule not in NEEDS_SUPPORT or stalled or has_traps(reports, options)]
         if self.and_monitor is not None and not stalled:
             stops = []
         return {
