@@ -65,7 +65,7 @@ def test_pruned_layers_and_other_sizes_are_named():
     report = ww.analyze(pruned, baseline=weights())
     assert report["fc1"].change == "all weights are zero, the baseline has values"
     assert report["fc1"].distance == 1
-    assert report["conv"].change.startswith("another size than in the baseline (20 x 16, 9 of them)")
+    assert report["conv"].change.startswith("size differs from the baseline (20 x 16, 9 of them)")
     assert report["conv"].distance is None
 
 

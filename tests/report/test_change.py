@@ -55,7 +55,7 @@ def test_layers_that_hardly_moved():
     columns = {name: {"alpha": 3.0} for name in "abcd"}
     found = changes(columns, columns, a=0.5, b=0.4, c=0.02, d=0.0)
     assert [name for name, each in found.items() if each.hardly_moved] == ["c", "d"]
-    assert found["c"].change == "hardly moved: by 2 % of its norm, the median layer by 21 %"
+    assert found["c"].change == "moved little: by 2 % of its norm, the median layer by 21 %"
     assert found["d"].change == "has not moved"
     assert found["a"].change == ""
 
@@ -81,9 +81,9 @@ def test_layers_that_hardly_moved():
         (
             {"reason": "8 non-zero eigenvalues"},
             {"alpha": 3.0},
-            "no fit any more: 8 non-zero eigenvalues",
+            "no fit: 8 non-zero eigenvalues",
         ),
-        ({"M": 40}, {}, "another size than in the baseline (100 x 60, 1 of them)"),
+        ({"M": 40}, {}, "size differs from the baseline (100 x 60, 1 of them)"),
         ({"alpha": 3.0, "alpha_low": 2.0, "alpha_high": 4.0}, {"alpha": 2.5, "alpha_low": 1.9, "alpha_high": 3.1}, ""),
     ],
 )

@@ -35,7 +35,7 @@ REPORTS = {
     ),
     "over-trained": (
         after(100, layer("fc", 1.5, warning="over-trained")),
-        ["fc (1.5, 95 %: 1.2 to 1.8) looks over-trained: alpha is below 2, interval and all."],
+        ["fc (1.5, 95 %: 1.2 to 1.8) looks over-trained: alpha is below 2, including its confidence interval."],
     ),
     "large traps": (
         after(100, layer("fc", 3.0, num_traps=2, ww_softrank=0.8)),
@@ -47,7 +47,7 @@ REPORTS = {
     ),
     "rates": (
         after(100, *(layer(f"fc{i}", 3.0, alpha_hill=2.0 + i) for i in range(5))),
-        ["By their alphas the hints would give the layers from 0.5 (fc1) to 1.5 (fc3) times the common learning rate."],
+        ["Suggested learning-rate multipliers range from 0.5 (fc1) to 1.5 (fc3)."],
     ),
     "failed": (
         after(
@@ -78,7 +78,7 @@ REPORTS = {
 
 HISTORIES = {
     "none": (History(), ["No results have come in, so there is nothing to say."]),
-    "short": (history(alpha=[3.0] * 4), ["Whether alpha still falls cannot be told from these 4 results."]),
+    "short": (history(alpha=[3.0] * 4), ["These 4 results do not show whether alpha is still falling."]),
     "constant": (history(alpha=[3.0] * 20), [NOTHING]),
     "still falling": (
         history(alpha=list(np.linspace(8, 3, 20))),

@@ -13,7 +13,7 @@ from ww_callbacks.report.layer import LayerReport
 LEAST_COLLAPSE = 0.1
 """Changes of log10 λ_max below this (a factor of 1.26) are never a scale collapse."""
 HARDLY = 0.1
-"""A layer hardly moved if its distance is at most this share of the median distance."""
+"""A layer moved little if its distance is at most this share of the median distance."""
 
 _GONE = {
     "over-trained": "no longer over-trained",
@@ -29,7 +29,7 @@ def against(
     """The layers with the columns about the baseline.
 
     A scale collapse is a change of log10 λ_max beyond 3.5 robust standard deviations of those of the other layers
-    (:func:`~ww_callbacks.report.flow.scale_collapse`) and of at least 0.1. A layer has hardly moved if its distance
+    (:func:`~ww_callbacks.report.flow.scale_collapse`) and of at least 0.1. A layer has moved little if its distance
     is at most a tenth of the median distance.
 
     Args:
@@ -74,7 +74,7 @@ def _sentences(layer: LayerReport, old: LayerReport | None, usual: float, median
     if layer.M is None or old.M is None:
         return []
     if (layer.N, layer.M, layer.rf) != (old.N, old.M, old.rf):
-        return [f"another size than in the baseline ({old.N} x {old.M}, {old.rf} of them)", *_tail(layer, old)]
+        return [f"size differs from the baseline ({old.N} x {old.M}, {old.rf} of them)", *_tail(layer, old)]
     if layer.norm is None and old.norm is not None:
         return [f"{layer.reason}, the baseline has values"]
     return [*_scale(layer, usual), *_rank(layer, old), *_tail(layer, old), *_distance(layer, median)]
@@ -103,7 +103,7 @@ def _tail(layer: LayerReport, old: LayerReport) -> list[str]:
     if layer.alpha is not None and old.alpha is not None and layer.warning != old.warning:
         found.append(f"now {layer.warning}" if layer.warning else _GONE[old.warning])
     if layer.alpha is None and old.alpha is not None and layer.norm is not None:
-        found.append(f"no fit any more: {layer.reason}")
+        found.append(f"no fit: {layer.reason}")
     if layer.new_traps:
         found.append(f"{trap_count(layer)}, the baseline has {old.num_traps or 'none'}")
     return found
@@ -131,7 +131,7 @@ def _distance(layer: LayerReport, median: float) -> list[str]:
         return []
     if layer.distance == 0:
         return ["has not moved"]
-    return [f"hardly moved: by {_percent(layer.distance)} of its norm, the median layer by {_percent(median)}"]
+    return [f"moved little: by {_percent(layer.distance)} of its norm, the median layer by {_percent(median)}"]
 
 
 def _beyond(high: float | None, low: float | None) -> bool:

@@ -58,7 +58,8 @@ def _untrained(report: Report) -> str:
         return ""
     return (
         f"{_names(found)} {_verb(found, 'looks', 'look')} untrained: no eigenvalue stands clearly above those of "
-        "random elements. So it is before training, with too small a learning rate, and in layers that are not needed."
+        "random elements. This is normal before training; otherwise the learning rate may be too small or the layer "
+        "unused."
     )
 
 
@@ -68,7 +69,7 @@ def _undertrained(report: Report) -> str:
         return ""
     return (
         f"{_names(found, _alpha)} {_verb(found, 'looks', 'look')} under-trained: alpha is above 6. More steps or a "
-        "larger learning rate for such layers may help; that it does has not been shown here."
+        "larger learning rate for these layers may help; our experiments have not shown that it does."
     )
 
 
@@ -77,8 +78,9 @@ def _overtrained(report: Report) -> str:
     if not found:
         return ""
     return (
-        f"{_names(found, _alpha)} {_verb(found, 'looks', 'look')} over-trained: alpha is below 2, interval and all. "
-        "It is so after fitting wrong labels, but in healthy networks too: only the loss on unseen data decides."
+        f"{_names(found, _alpha)} {_verb(found, 'looks', 'look')} over-trained: alpha is below 2, including its "
+        "confidence interval. This happens after fitting wrong labels, but in healthy networks too: only the "
+        "validation loss decides."
     )
 
 
@@ -88,12 +90,12 @@ def _trapped(report: Report) -> str:
     if large:
         return (
             f"{_names(large, _trap)} {_verb(large, 'has', 'have')} large correlation traps: single large weights or a "
-            "shifted mean make up much of the spectrum. Look at the learning rate and at the scale of the inputs."
+            "shifted mean make up much of the spectrum. Check the learning rate and the scale of the inputs."
         )
     if found:
         return (
-            f"{_names(found, _trap)} {_verb(found, 'has', 'have')} small correlation traps, as healthy networks "
-            "trained with Adam had: by themselves they ask for nothing."
+            f"{_names(found, _trap)} {_verb(found, 'has', 'have')} small correlation traps. Healthy networks trained "
+            "with Adam have them too; on their own they need no action."
         )
     return ""
 
@@ -104,10 +106,7 @@ def _rates(report: Report) -> str:
     if not pairs:
         return ""
     (low, slow), (high, fast) = min(pairs), max(pairs)
-    return (
-        f"By their alphas the hints would give the layers from {low:.2g} ({slow}) to {high:.2g} ({fast}) times the "
-        "common learning rate."
-    )
+    return f"Suggested learning-rate multipliers range from {low:.2g} ({slow}) to {high:.2g} ({fast})."
 
 
 _OF_LAYERS: tuple[Callable[[Report], str], ...] = (_failed, _untrained, _undertrained, _overtrained, _trapped, _rates)
@@ -132,11 +131,11 @@ def _trend(history: History) -> list[str]:
     said = [_sentence(finding) for finding in findings if finding.score >= 1]
     slope = mean_alpha_trend(history, options)
     if slope is None:
-        said.append(f"Whether alpha still falls cannot be told from these {len(history)} results.")
+        said.append(f"These {len(history)} results do not show whether alpha is still falling.")
     elif slope.slope + 2 * slope.slope_error < -options.min_delta:
         said.append(
-            f"The mean alpha was still falling at the end, by {-slope.slope:.2g} per doubling of the steps: the "
-            "spectra do not say that training was over."
+            f"The mean alpha was still falling at the end, by {-slope.slope:.2g} per doubling of the steps, so the "
+            "spectra do not suggest that training was finished."
         )
     return said
 
