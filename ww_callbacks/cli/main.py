@@ -1,4 +1,4 @@
-"""From the words of a command line to an exit status."""
+"""Entry point of the command."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        words: the command line without the name of the program; None for that of this process.
+        words: command-line arguments without the name of the program; None for those of this process.
 
     Returns:
-        0 where all went well; 1 where a layer failed or none could be analysed; 2 where the command line is wrong or
-        something cannot be read or written; 130 after Ctrl-C.
+        0 on success; 1 if a layer failed or none could be analysed; 2 if the command line is wrong or a
+        file cannot be read or written; 130 after Ctrl-C.
     """
     logging.basicConfig(format="ww-callbacks: %(message)s")
     arguments = make_parser().parse_args(words)
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read has seen enough
+    except BrokenPipeError:  # the reader of the pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Where results go: standard output or a file, in the format that was asked for."""
+"""Output of the results to standard output or a file, in the requested format."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Value = TypeVar("Value")
 
 
 def chosen_format(arguments: argparse.Namespace, formats: Iterable[str]) -> str:
-    """The format that was asked for, else the one that the name of the file tells, else a table.
+    """The requested format, otherwise that of the file name, otherwise a table.
 
     Raises:
-        OSError: the file cannot be written; said before anything is analysed.
+        OSError: the file cannot be written; raised before the analysis.
     """
     path: Path | None = arguments.output
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
@@ -30,7 +30,7 @@ def chosen_format(arguments: argparse.Namespace, formats: Iterable[str]) -> str:
 
 
 def write(text: str, path: Path | None) -> None:
-    """To the file, or to standard output."""
+    """Write to the file, or to standard output."""
     if path is None:
         print(text)
     else:
@@ -38,7 +38,7 @@ def write(text: str, path: Path | None) -> None:
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as CSV; what does not exist is empty.
+    """Rows as CSV; missing values are empty.
 
     Example:
         >>> print(to_csv(["name", "alpha"], [{"name": "fc, 1", "alpha": None}]))
@@ -53,12 +53,12 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def show_progress() -> bool:
-    """Whether a bar is of use: somebody looks, and rich is there."""
+    """Whether to show a progress bar: standard error is a terminal and rich is installed."""
     return sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
 
 
 def status_of(reports: Iterable[Report]) -> int:
-    """0, or 1 where a layer failed or a model has none that could be analysed; standard error says which."""
+    """0, or 1 if a layer failed or a model has no analysed layer; details go to standard error."""
     status = 0
     for report in reports:
         failed = [layer for layer in report if layer.status == "failed"]
@@ -72,4 +72,4 @@ def status_of(reports: Iterable[Report]) -> int:
 
 
 Writers = Mapping[str, Callable[[Value, str], str]]
-"""Format → function of a result and a title that gives the text."""
+"""Format → function that turns a result and a title into text."""

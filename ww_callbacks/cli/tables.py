@@ -1,4 +1,4 @@
-"""Tables for a terminal, in colour and as wide as it is."""
+"""Coloured tables in the width of the terminal."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 _COLOURS = {"over-trained": "yellow", "under-trained": "magenta", "no tail": "dim"}
 _LESS_NEEDED = ("kind", "stable rank", "log λmax", "tail", "D", "shuffled", "N x M", "95 % interval", "traps")
-"""Columns that a narrow terminal does without, the first to go first."""
+"""Columns to drop in a narrow terminal, in this order."""
 
 
 def can_show() -> bool:
-    """Whether standard output is a terminal and rich is there."""
+    """Whether standard output is a terminal and rich is installed."""
     return sys.stdout.isatty() and importlib.util.find_spec("rich") is not None
 
 
 def show_report(report: Report) -> None:
-    """Print the table and what it does not hold."""
+    """Print the table and the skipped and failed layers."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -33,7 +33,7 @@ def show_report(report: Report) -> None:
 
 
 def rich_table(report: Report, width: int) -> Table:
-    """The fitted layers; columns of less use are left out where the terminal is narrow."""
+    """The fitted layers; less useful columns are dropped in a narrow terminal."""
     from rich.table import Table
     from rich.text import Text
 
@@ -49,7 +49,7 @@ def rich_table(report: Report, width: int) -> Table:
 
 
 def fitting(lines: list[list[str]], width: int) -> list[list[str]]:
-    """The table without the columns that are one too many for the width.
+    """The table without the columns that do not fit the width.
 
     Example:
         >>> fitting([["layer", "kind", "alpha"], ["fc", "Linear", "2.10"]], 12)

@@ -1,4 +1,4 @@
-"""``ww-callbacks watch``: a training seen through the file that it writes."""
+"""``ww-callbacks watch``: shows a running training from its JSON lines file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN_STEPS = 6
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Follow the file until Ctrl-C, or once."""
+    """Follow the file until Ctrl-C, or show it once."""
     path = arguments.file / FILE_NAME if arguments.file.is_dir() else arguments.file
     follower = JsonlFollower(path)
     try:
@@ -32,13 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             for report in _reports(follower, arguments.interval):
                 print(summary_line(report), flush=True)
-    except KeyboardInterrupt:  # the way to end it
+    except KeyboardInterrupt:  # Ctrl-C ends the command
         print(file=sys.stderr)
     return 0
 
 
 def summary_line(report: Report) -> str:
-    """One report in a line.
+    """One report as a line.
 
     Example:
         >>> summary_line(Report((), step=200))
@@ -77,7 +77,7 @@ def _live(path: Path, follower: JsonlFollower, interval: float) -> None:
 
 
 def _screen(path: Path, history: History, width: int, height: int) -> Group:
-    """What is known now: the latest layers, worst first, and how the mean came here."""
+    """The current state: the latest layers, worst first, and the history of the mean."""
     from rich.console import Group
     from rich.text import Text
 

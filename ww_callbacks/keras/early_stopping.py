@@ -50,7 +50,7 @@ class SpectralEarlyStopping(FollowerCallback, StopRules):
     them), and those of :class:`ww_callbacks.signals.stop.StopRules`.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument has the wrong type.
         ValueError: an argument has a value that is not allowed, such as an unknown rule; at the start of training: no
             SpectralMonitor, or not ``source``, is among the callbacks, or a pattern matches no layer.
 

@@ -1,4 +1,4 @@
-"""Around the update of a Keras optimizer: each variable at its own learning rate and weight decay.
+"""Per-variable learning rates and weight decays in the updates of a Keras optimizer.
 
 The ratios are a variable of the optimizer that a compiled training step reads, so that they can change while it runs.
 The methods of the one optimizer are replaced, not its class: it is saved, loaded and configured as before.
@@ -28,13 +28,13 @@ def layerwise(optimizer: Any) -> Any:
     ``compile`` again.
 
     Args:
-        optimizer: of Keras, one that scales the loss or a ``MultiOptimizer`` included.
+        optimizer: an optimizer of Keras, including a ``MultiOptimizer`` and one that scales the loss.
 
     Returns:
         The same optimizer.
 
     Raises:
-        TypeError: ``optimizer`` is not an optimizer of Keras, or only the name of one.
+        TypeError: ``optimizer`` is not an optimizer of Keras but, for example, its name.
         ValueError: it is a ``MultiOptimizer`` that will find its optimizers later.
 
     Example:
@@ -57,7 +57,7 @@ def layerwise(optimizer: Any) -> Any:
 
 
 def inner_optimizers(optimizer: Any) -> list[Any]:
-    """Those that update: an optimizer itself, or the ones in it where it scales the loss or distributes variables."""
+    """The optimizers that update variables: the optimizer itself, or those that it wraps or distributes to."""
     if hasattr(optimizer, "inner_optimizer"):
         return inner_optimizers(optimizer.inner_optimizer)
     if hasattr(optimizer, "optimizers"):
@@ -66,12 +66,12 @@ def inner_optimizers(optimizer: Any) -> list[Any]:
 
 
 def ratios_in(optimizer: Any) -> list[OptimizerRatios]:
-    """The ratios of each optimizer that :func:`layerwise` was called for."""
+    """The ratios of each optimizer prepared by :func:`layerwise`."""
     return [getattr(each, _ATTRIBUTE) for each in inner_optimizers(optimizer) if hasattr(each, _ATTRIBUTE)]
 
 
 def save_plainly(optimizer: Any) -> None:
-    """Let an optimizer, or one around it, save and load its variables without the ratios."""
+    """Make an optimizer, or its wrapper, save and load its variables without the ratios."""
     if optimizer.__dict__.get("save_own_variables") is not None:
         return
     load = optimizer.load_own_variables
@@ -96,14 +96,14 @@ def save_plainly(optimizer: Any) -> None:
 
 
 class OptimizerRatios:
-    """The ratios of one optimizer, at work in its methods.
+    """The ratios of one optimizer, applied in its methods.
 
     Args:
-        optimizer: one that updates by itself.
+        optimizer: an optimizer that updates variables itself.
 
     Attributes:
         variable: rows are the quantities, columns the trainable variables; None until the optimizer is built.
-        used: whether a training step was made with the ratios in it, compiled or not.
+        used: whether a training step used the ratios, compiled or not.
     """
 
     def __init__(self, optimizer: Any) -> None:
@@ -124,11 +124,11 @@ class OptimizerRatios:
 
     @property
     def trained(self) -> list[Any]:
-        """The variables that the optimizer trains, in its order; none before it is built."""
+        """The variables that the optimizer trains, in its order; empty before it is built."""
         return self._optimizer._trainable_variables if self._optimizer.built else []
 
     def set(self, quantity: str, ratios: Sequence[float] | float) -> None:
-        """Change what the next updates multiply by; on JAX the state of the model must be the one at work.
+        """Set the ratios of the next updates; on JAX the model must hold its current state.
 
         Args:
             quantity: "learning_rate" or "weight_decay".
@@ -138,7 +138,7 @@ class OptimizerRatios:
         self.variable.assign(self._values)
 
     def reset(self, quantity: str) -> None:
-        """Every ratio of a quantity is 1 again."""
+        """Reset every ratio of a quantity to 1."""
         if not (self._values[QUANTITIES.index(quantity)] == 1).all():
             self.set(quantity, 1.0)
 
@@ -158,7 +158,7 @@ class OptimizerRatios:
         )
 
     def _ratio(self, quantity: str, index: int) -> Any:
-        """A number on torch, which runs each step anew; otherwise what the compiled step reads."""
+        """A number on torch, which does not compile the step; otherwise the variable that the compiled step reads."""
         row = QUANTITIES.index(quantity)
         return float(self._values[row, index]) if keras.backend.backend() == "torch" else self.variable[row, index]
 
@@ -168,9 +168,9 @@ class OptimizerRatios:
         self._update(gradient, variable, _times(learning_rate, ratio))
 
     def _updating_many(self, gradients: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
-        """Torch updates many variables at once: here those of each ratio.
+        """Torch updates many variables at once: here all variables with the same ratio.
 
-        What an optimizer counts for all variables together (a scalar) it counts once.
+        A scalar that the optimizer counts for all variables together is counted once.
         """
         self.used = True
         if self._is_plain:
@@ -186,7 +186,7 @@ class OptimizerRatios:
             self._update_many(*chosen, _times(learning_rate, ratio))  # type: ignore[misc]
 
     def _decaying(self, variables: Iterable[Any]) -> None:
-        """The decay is rate × weight decay × weight: both ratios act on it."""
+        """The decay is rate × weight decay × weight, so both ratios apply."""
         optimizer, on_torch = self._optimizer, keras.backend.backend() == "torch"
         if on_torch and self._is_plain:
             self._decay(variables)
@@ -220,5 +220,5 @@ class OptimizerRatios:
 
 
 def _times(rate: Any, ratio: Any) -> Any:
-    """The rate as it is where the ratio is known to be 1."""
+    """The rate times the ratio; the rate unchanged if the ratio is known to be 1."""
     return rate if isinstance(ratio, float) and ratio == 1 else keras.ops.multiply(rate, ratio)

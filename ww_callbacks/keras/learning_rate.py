@@ -37,7 +37,7 @@ class LayerwiseLearningRate(FollowerCallback, LayerwiseOptions):
     and those of :class:`ww_callbacks.signals.learning_rate.LayerwiseOptions`.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument has the wrong type.
         ValueError: an argument has a value that is not allowed; at the start of training: no SpectralMonitor is among
             the callbacks, ``apply`` without :func:`layerwise`, or a pattern matches no layer.
 

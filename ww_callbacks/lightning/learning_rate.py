@@ -33,7 +33,7 @@ class LayerwiseLearningRate(LayerwiseOptions, Callback):
     All other arguments are those of :class:`ww_callbacks.signals.learning_rate.LayerwiseOptions`.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument has the wrong type.
         ValueError: an argument has a value that is not allowed; at the start of training: no SpectralMonitor, or not
             ``source``, is among the callbacks, no optimizer holds a layer of the model, or a pattern matches no layer.
 

@@ -1,4 +1,4 @@
-"""A model against another: reading the two side by side, one layer at a time."""
+"""A model and its baseline, read one layer at a time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _log = logging.getLogger("ww_callbacks")
 
 
 def layers_in_both(layers: Sequence[Layer], baseline: Sequence[Layer]) -> tuple[Layer, ...]:
-    """The layers of the baseline that stand beside analysed layers of the same name, in the baseline's order.
+    """The layers of the baseline with the name of an analysed layer, in the baseline's order.
 
-    A layer of the baseline that the model does not have is named in a log message.
+    Layers of the baseline that the model does not have are named in a log message.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are none.
     """
     names = {layer.name for layer in layers}
     analysed = {layer.name for layer in layers if layer.spec is not None}
@@ -35,7 +35,7 @@ def layers_in_both(layers: Sequence[Layer], baseline: Sequence[Layer]) -> tuple[
 
 
 def distances(layers: Sequence[Layer], baseline: Sequence[Layer]) -> dict[str, float | None]:
-    """How far each layer moved, by name; only of layers that are analysed and have the same matrices in both.
+    """The distance of each layer from the baseline, by name, for layers with matrices of the same shape in both.
 
     Two layers are in memory at a time.
     """

@@ -1,4 +1,4 @@
-"""The controls of a model: the same layers with shuffled weights, and at equal scale."""
+"""The controls of a model: layers with shuffled weights, and layers at equal scale."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ww_callbacks.weights import Layer
 
 
 def shuffled_layer(layer: Layer, seed: int) -> Layer:
-    """A layer that reads as the shuffled control of another one; one that is not analysed as it is.
+    """A layer with the shuffled weights of another layer; a skipped layer is returned unchanged.
 
     Args:
-        layer: of a model.
-        seed: chooses the permutation, as in ``analyze``.
+        layer: a layer of a model.
+        seed: seed of the permutation, as in ``analyze``.
     """
     spec, read = layer.spec, layer.read
     if spec is None or read is None:
@@ -45,9 +45,9 @@ def rescaled(layer: LayerReport, spec: LayerSpec | None, settings: Settings) -> 
     Exact: the eigenvalues are divided by the mean square of the weights, and each column follows its declared scaling.
 
     Args:
-        layer: the report as it is.
-        spec: what was analysed; None for a layer that was not.
-        settings: of the analysis.
+        layer: the report of the layer.
+        spec: description of the analysed weights; None for a skipped layer.
+        settings: settings of the analysis.
     """
     if spec is None or not layer.norm:
         return layer

@@ -1,4 +1,4 @@
-"""Layers through the analysis: here, or in worker processes, with memory for a few layers at a time."""
+"""Analysis of layers in this process or in worker processes, with few layers in memory at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer
 from ww_callbacks.worker.task import make_task, read_answer, run_task
 
 Running = dict[Future[Message], tuple[int, int]]
-"""What runs: its position among the layers, and the slot its weights lie in."""
+"""Running tasks: the position of each among the layers, and the slot of its weights."""
 
 
 def run_layers(
@@ -32,27 +32,27 @@ def run_layers(
     progress: bool = False,
     title: str = "analysing",
 ) -> list[LayerReport]:
-    """Analyse layers, reading each when its turn comes.
+    """Analyse layers. Each is read just before its analysis.
 
     Args:
-        layers: analysed or not; the latter are reported as skipped.
-        settings: how to analyse.
-        workers: processes to analyse in; 0 for this one.
-        progress: show a bar where there is a terminal.
-        title: what the bar says.
+        layers: the layers; those without a matrix are reported as skipped.
+        settings: settings of the analysis.
+        workers: number of worker processes; 0 to analyse in this process.
+        progress: show a progress bar in a terminal.
+        title: title of the bar.
 
     Returns:
-        One report per layer, in their order.
+        One report per layer, in the order of the layers.
 
     Raises:
         MemoryError: there is not enough memory for ``workers`` copies of the largest layer.
-        ImportError: ``progress`` is wanted and rich is not installed.
+        ImportError: ``progress`` is True and rich is not installed.
     """
     reports = {position: layer.skip_report(None) for position, layer in enumerate(layers) if layer.spec is None}
     specs = {position: layer.spec for position, layer in enumerate(layers) if layer.spec is not None}
     with progress_bar(title, sum(spec.work for spec in specs.values()), shown=progress) as bar:
         if workers and specs:
-            # the largest first, so that no worker is left alone with one of them at the end
+            # the largest first, so that no worker starts one when the others have finished
             order = sorted(specs, key=lambda position: specs[position].work, reverse=True)
             reports |= _in_workers(layers, order, settings, min(workers, len(order)), bar)
         else:
@@ -66,7 +66,7 @@ def run_layers(
 def _in_workers(
     layers: Sequence[Layer], order: Sequence[int], settings: Settings, workers: int, bar: Bar
 ) -> dict[int, LayerReport]:
-    """One slot per worker; a layer is read when a worker is free."""
+    """One slot per worker; a layer is read when a slot is free."""
     arrays = {position: (_spec(layers[position]).shape, _spec(layers[position]).storage_dtype) for position in order}
     index = {position: number for number, position in enumerate(arrays)}
     largest = max(SnapshotBuffer.nbytes_of([array]) for array in arrays.values())

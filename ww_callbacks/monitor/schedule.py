@@ -8,7 +8,7 @@ DEFAULT_EVERY_N_STEPS = 200
 
 
 def schedule(every_n_steps: int | None, every_n_epochs: int | None) -> int | None:
-    """The steps between snapshots: 200 where neither steps nor epochs are given, None where epochs are.
+    """The steps between snapshots: 200 if neither steps nor epochs are given, None if epochs are.
 
     Raises:
         TypeError: ``every_n_epochs`` is not a whole number.
@@ -23,7 +23,7 @@ def schedule(every_n_steps: int | None, every_n_epochs: int | None) -> int | Non
 
 
 def crosses(last: int, step: int, every: int) -> bool:
-    """Whether a multiple of ``every`` was reached or passed on the way from ``last`` to ``step``.
+    """Whether a multiple of ``every`` lies after ``last``, up to and including ``step``.
 
     Example:
         >>> [crosses(last, step, 10) for last, step in [(8, 9), (9, 10), (10, 10), (8, 12)]]

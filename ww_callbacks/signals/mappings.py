@@ -1,4 +1,4 @@
-"""From alphas to ratios: how far the learning rate of each layer is to stand above or below the common one.
+"""Mappings from the alphas of the layers to the ratios of their learning rates to the common one.
 
 Every published rule raises the rate with alpha: a larger alpha is a lighter tail, a layer that has learned less.
 """
@@ -36,13 +36,13 @@ def ratios_of(alphas: Sequence[float | None], mapping: MappingName, low: float, 
     writes 10^(s (σ_i - ½)): low = 10^(-s/2), high = 10^(s/2).
 
     Args:
-        alphas: one per layer; what is None or not finite gets ratio 1 and does not count.
-        mapping: one of those above.
+        alphas: one per layer; None and values that are not finite are ignored and get ratio 1.
+        mapping: one of the mappings above.
         low: smallest ratio, > 0.
         high: largest ratio.
 
     Returns:
-        The ratios; 1 for all where the alphas are equal (to 1 in 10⁹) or fewer than two.
+        The ratios; all are 1 if the alphas are equal (within 1 in 10⁹) or fewer than two.
 
     Example:
         >>> ratios_of([2.0, 3.0, None, 4.0], "linear", 0.5, 1.5)
@@ -56,9 +56,9 @@ def ratios_of(alphas: Sequence[float | None], mapping: MappingName, low: float, 
 
 
 def block_means(names: Sequence[str], alphas: Sequence[float | None]) -> list[float | None]:
-    """The mean alpha of the block that each layer belongs to, over the layers of the block that have a finite one.
+    """The mean alpha of the block of each layer, over the layers of the block with a finite alpha.
 
-    Source: Model Balancing (2024), which gives all layers of a transformer block one rate.
+    Source: Model Balancing (2024), which gives all layers of a transformer block the same rate.
 
     Args:
         names: full dotted names of the layers, see :func:`block_of`.
@@ -77,9 +77,9 @@ def block_means(names: Sequence[str], alphas: Sequence[float | None]) -> list[fl
 
 
 def block_of(name: str) -> str:
-    """The block of a layer: its name up to the first number that has something below it.
+    """The block of a layer: its name up to the first number that is not the last part.
 
-    Where no part of the name is a number, the first that ends in one counts; without any the layer is its own block.
+    If no part of the name is a number, the first part that ends in one counts. Otherwise the layer is its own block.
 
     Example:
         >>> [block_of(name) for name in ("h.3.attn.q", "block_2.mlp.up", "features.0", "head")]

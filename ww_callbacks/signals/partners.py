@@ -1,4 +1,4 @@
-"""Which parameters get which ratio: those of a layer, of a module that holds several, of a normalisation layer."""
+"""The ratio of each module's parameters: of layers, of modules that hold several layers, of normalisation layers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 
 
 def find_partners(names: Sequence[str], norms: Collection[str]) -> dict[str, str]:
-    """The layer that each normalisation layer goes with.
+    """The layer whose ratio each normalisation layer gets.
 
     Of the layers that share the longest beginning of their dotted name with it, the nearest before it, and where none
     stands before it the nearest after. In a residual block that is the convolution of each batch normalisation; in a
@@ -15,11 +15,11 @@ def find_partners(names: Sequence[str], norms: Collection[str]) -> dict[str, str
     batch normalisations with the convolution before them.
 
     Args:
-        names: of the layers that hold a matrix and of the normalisation layers, in model order.
-        norms: which of them normalise.
+        names: names of the layers with a matrix and of the normalisation layers, in model order.
+        norms: the names of the normalisation layers among them.
 
     Returns:
-        Name of a normalisation layer → name of its partner; without an entry where there is no layer at all.
+        Name of a normalisation layer → name of its partner; empty if there is no layer.
 
     Example:
         >>> find_partners(["0.conv", "0.norm", "1.norm", "1.fc", "head"], {"0.norm", "1.norm"})
@@ -36,7 +36,7 @@ def find_partners(names: Sequence[str], norms: Collection[str]) -> dict[str, str
 
 
 def holder_of(name: str, modules: Collection[str]) -> str:
-    """The module that holds a layer: the longest beginning of its dotted name that is one, "" where none is.
+    """The module that holds a layer: the longest prefix of its dotted name that is a module, "" if there is none.
 
     Example:
         >>> holder_of("encoder.lstm.kernel.i", {"encoder", "encoder.lstm"})
@@ -48,13 +48,13 @@ def holder_of(name: str, modules: Collection[str]) -> str:
 
 
 def module_ratios(modules: Collection[str], ratios: Mapping[str, float]) -> dict[str, float]:
-    """The ratio of each module that has one: that of the layer of its name, else the mean of the layers in it.
+    """The ratio of each module: that of the layer of the same name, otherwise the mean over the layers in it.
 
-    The layers in a module are its gates or projections: parts of one parameter.
+    The layers in a module are the gates or projections of one parameter.
 
     Args:
         modules: names of the modules that hold parameters.
-        ratios: by name of layer.
+        ratios: ratio by layer name.
 
     Example:
         >>> module_ratios({"fc", "attention"}, {"fc": 0.5, "attention.q": 1.0, "attention.k": 1.5})
@@ -67,12 +67,12 @@ def module_ratios(modules: Collection[str], ratios: Mapping[str, float]) -> dict
 
 
 def _distance(norm: tuple[int, str], layer: tuple[int, str]) -> tuple[int, bool, int]:
-    """The smallest is the nearest."""
+    """The distance as a sort key; the smallest is the nearest."""
     return -_shared(norm[1], layer[1]), layer[0] > norm[0], abs(layer[0] - norm[0])
 
 
 def _shared(first: str, second: str) -> int:
-    """How many parts of their path two names have in common, their own names left out."""
+    """Number of leading path parts that two names share, without their last parts."""
     count = 0
     for one, other in zip(first.split(".")[:-1], second.split(".")[:-1], strict=False):
         if one != other:

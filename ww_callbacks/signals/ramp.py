@@ -1,4 +1,4 @@
-"""Ratios that move to their new value over some steps, so that no layer's rate jumps."""
+"""Ratios that change gradually over several steps, so that learning rates do not jump."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ww_callbacks.checks import check_count
 
 
 class Ramp:
-    """The way of each layer's ratio from where it is to where it shall be, linear in the optimizer steps.
+    """Moves each layer's ratio linearly in the optimizer steps from its current value to a target.
 
-    Source: LLR (2026), which moves the learning rates over 50 steps.
+    Source: LLR (2026), which changes the learning rates over 50 steps.
 
     Args:
-        steps: how many the way takes; 0 for none.
+        steps: number of steps to reach the target; 0 to jump there.
 
     Raises:
         TypeError: ``steps`` is not a whole number.
@@ -35,17 +35,17 @@ class Ramp:
         self._since = 0
 
     def aim(self, target: Mapping[str, float], step: int) -> None:
-        """Set out for new ratios, from those of this step; nothing where they are the old ones.
+        """Set new target ratios, starting from the ratios of this step. Nothing happens if the target is unchanged.
 
         Args:
-            target: ratio by layer; a layer without one has 1.
-            step: finished optimizer steps.
+            target: ratio by layer name; a layer without an entry has ratio 1.
+            step: number of finished optimizer steps.
         """
         if dict(target) != self._target:
             self._start, self._target, self._since = self.at(step), dict(target), step
 
     def at(self, step: int) -> dict[str, float]:
-        """The ratios after so many finished optimizer steps."""
+        """The ratios after ``step`` finished optimizer steps."""
         done = step - self._since
         if done >= self._steps:
             return dict(self._target)
@@ -60,5 +60,5 @@ class Ramp:
         return {"start": dict(self._start), "target": dict(self._target), "since": self._since}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the state of a checkpoint."""
         self._start, self._target, self._since = dict(state["start"]), dict(state["target"]), state["since"]

@@ -1,4 +1,4 @@
-"""Whether a metric that the user measures, such as the validation loss, has stopped improving."""
+"""Test whether a metric of the user, such as the validation loss, has stopped improving."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ MODES: tuple[str, ...] = get_args(Mode)
 
 
 def is_stalled(values: Sequence[float], patience: int, mode: Mode = "min") -> bool:
-    """Whether the last ``patience`` values brought nothing better than what was there before.
+    """Whether none of the last ``patience`` values is better than all values before.
 
     Args:
-        values: in the order of time; one that is not finite is never the best.
+        values: values in order of time; a value that is not finite is never the best.
         patience: a positive number of values.
-        mode: "min" where small values are good, "max" where large ones are.
+        mode: "min" if small values are good, "max" if large ones are.
 
     Returns:
-        False while there are not more than ``patience`` values.
+        The result; False for ``patience`` values or fewer.
 
     Example:
         >>> is_stalled([2.0, 1.0, 1.1, 1.2], patience=2), is_stalled([2.0, 1.0, 1.1, 0.9], patience=2)

@@ -1,8 +1,8 @@
-"""Has a series of measurements fallen, and does it still fall? Slopes and change points against the scatter in time.
+"""Slopes and change points of a series of measurements, tested against its scatter over time.
 
 One value tells nothing about a trend, and the interval of a single alpha overstates how far successive ones scatter
 (the eigenvalues of a matrix repel each other). So everything here is judged by the residuals of the series itself.
-How often each test errs where nothing happens is simulated in ``benchmarks/trend_error_rates.py``.
+The false-alarm rate of each test is simulated in ``benchmarks/trend_error_rates.py``.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 MIN_LINE = 4
-"""A line through fewer values has no scatter to speak of."""
+"""Least number of values for a line with residual scatter."""
 
 MIN_HINGE = 8
-"""A change point in fewer values is not looked for."""
+"""Least number of values for a change point."""
 
 MAX_HINGES = 64
-"""Places at which a change point is tried."""
+"""Number of positions at which a change point is tried."""
 
 GROUPS = 12
-"""In how many groups values are taken together for :func:`middle_slope`."""
+"""Number of groups of values for :func:`middle_slope`."""
 
 FALL_QUANTILES: dict[int, float] = {8: 27.6, 10: 17.5, 15: 11.7, 20: 9.86, 30: 8.5, 50: 7.84, 100: 7.49, 200: 7.37}
-"""Number of values → what :attr:`ChangePoint.statistic` exceeds once in 1,000 series of independent noise."""
+"""Number of values → 99.9 % quantile of :attr:`ChangePoint.statistic` for independent noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class Line:
     """A straight line through values.
 
     Attributes:
-        slope: change per unit of what they are plotted against.
-        slope_error: its standard error, from the residuals.
+        slope: change per unit of the position.
+        slope_error: standard error of the slope, from the residuals.
         size: number of values.
     """
 
@@ -46,10 +46,10 @@ class Line:
     size: int
 
     def slope_bound(self, level: float) -> float:
-        """The slope below which the true one lies with probability ``level`` only (Student's t, size - 2 degrees).
+        """Lower confidence bound of the slope at probability ``level`` (Student's t, size - 2 degrees of freedom).
 
         Args:
-            level: such as 0.05.
+            level: probability that the true slope is lower, such as 0.05.
         """
         return self.slope + float(stdtrit(self.size - 2, level)) * self.slope_error
 
@@ -59,10 +59,10 @@ def fit_line(values: Sequence[float], at: Sequence[float] | None = None) -> Line
 
     Args:
         values: at least 4, finite.
-        at: where each was measured, in ascending order; None for equal distances of 1.
+        at: ascending positions of the values; None for 0, 1, 2, …
 
     Raises:
-        ValueError: there are fewer values, or all were measured at the same place.
+        ValueError: there are fewer values, or all positions are equal.
 
     Example:
         >>> line = fit_line([4.0, 3.0, 2.0, 1.0])
@@ -83,14 +83,14 @@ def fit_line(values: Sequence[float], at: Sequence[float] | None = None) -> Line
 
 
 def middle_slope(values: Sequence[float], at: Sequence[float]) -> float:
-    """The median of the slopes from each value to the next: a few jumps do not move it.
+    """The median of the slopes between neighbouring values, which is robust against a few jumps.
 
     The choice of xmin makes alpha jump now and then, up or down, between stretches on which it moves smoothly. More
     than 12 values are taken together in 12 groups by their medians, for else the scatter of close ones would decide.
 
     Args:
         values: at least 2, finite.
-        at: where each was measured, ascending.
+        at: ascending positions of the values.
 
     Example:
         >>> middle_slope([3.0, 2.5, 2.0, 2.75, 2.25], at=[0, 1, 2, 3, 4])
@@ -103,14 +103,14 @@ def middle_slope(values: Sequence[float], at: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ChangePoint:
-    """Where a series that fell has become flat.
+    """The position at which a falling series became flat.
 
     Attributes:
-        position: of the last value of the fall.
-        fall: how far it has fallen on the way there; negative where it has risen.
-        statistic: squared fall over its residual scatter (an F statistic with 2 and n - 3 degrees, largest over all
-            positions).
-        is_fall: whether it fell, and further than scatter alone does once in 1,000 series of independent noise.
+        position: index of the last value of the fall.
+        fall: how far the series fell up to there; negative if it rose.
+        statistic: squared fall divided by the residual scatter (an F statistic with 2 and n - 3 degrees of freedom,
+            maximised over all positions).
+        is_fall: whether it fell, by more than independent noise does in 99.9 % of all series.
     """
 
     position: int
@@ -120,7 +120,7 @@ class ChangePoint:
 
 
 def find_change(values: Sequence[float]) -> ChangePoint:
-    """Compare a constant with a line that becomes flat, at the best of all places (the last one: it still falls).
+    """Compare a constant with a line that becomes flat at the best position; at the last position it still falls.
 
     Args:
         values: at least 8, finite.
@@ -153,7 +153,7 @@ def find_change(values: Sequence[float]) -> ChangePoint:
 
 
 def fall_quantile(size: int) -> float:
-    """What the statistic of a change point exceeds once in 1,000 series of ``size`` independent values.
+    """99.9 % quantile of the statistic of a change point for ``size`` independent values.
 
     Example:
         >>> fall_quantile(20) < fall_quantile(12) < fall_quantile(8)
@@ -163,14 +163,14 @@ def fall_quantile(size: int) -> float:
 
 
 def _hinges(size: int, positions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """One row per position: falls by 1 per value down to 0 at the position, then stays; centred."""
+    """One centred row per position: falls by 1 per value down to 0 at the position, then is constant."""
     rows = np.maximum(positions[:, None] - np.arange(size), 0).astype(float)
     centred: NDArray[np.float64] = rows - rows.mean(axis=1, keepdims=True)
     return centred
 
 
 def _ratio(explained: float, residual: float, scale: float) -> float:
-    """Their ratio, where differences within the rounding error of the values count as none."""
+    """The ratio of two differences; differences within the rounding error of the values count as 0."""
     rounding = 1e-24 * scale
     if explained <= rounding:
         return 0.0

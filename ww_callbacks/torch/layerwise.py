@@ -1,4 +1,4 @@
-"""Each layer at its own learning rate, or weight decay, in a loop written by hand."""
+"""Per-layer learning rates or weight decays in your own training loop."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ KEYS = {"learning_rate": "lr", "weight_decay": "weight_decay"}
 
 
 class Source(Protocol):
-    """What publishes verdicts: a Monitor or a SpectralMonitor."""
+    """A publisher of verdicts: a Monitor or a SpectralMonitor."""
 
     @property
     def published(self) -> Published:
-        """What is known at the last snapshot step."""
+        """The metrics and verdicts as of the last snapshot step."""
 
 
 class Layerwise:
-    """The ratios at work in one or several optimizers; made by :func:`layerwise`.
+    """The current ratios of one or several optimizers, created by :func:`layerwise`.
 
     Args:
         model: the module that the optimizers train.
-        optimizers: at least one of them has to hold a layer of ``model``.
-        signal: what judges; attached to the source already.
-        source: where its verdict is found.
-        ramp: how ratios move.
-        clock: gives the number of finished optimizer steps; None to count those of the optimizers.
+        optimizers: the optimizers; at least one must hold a layer of ``model``.
+        signal: the signal, already attached to the source.
+        source: the publisher of its verdict.
+        ramp: the ramp of the ratios.
+        clock: returns the number of finished optimizer steps; None to count the steps of the optimizers.
 
     Raises:
         TypeError: an optimizer is not one of torch.
@@ -66,22 +66,22 @@ class Layerwise:
         self._ends += [each.register_step_post_hook(self._count).remove for each in optimizers]
 
     def ratios(self) -> dict[str, float]:
-        """By name of layer, what the next update multiplies by; a layer without an entry has 1."""
+        """The ratios of the next update by layer name; a layer without an entry has ratio 1."""
         return ratios_at(self._clock(), self._signal, self._ramp, self._source.published.verdicts)
 
     def remove(self) -> None:
-        """End it: every layer at the common rate again."""
+        """Remove the hooks: every layer is at the common rate again."""
         ends, self._ends = self._ends, []
         for end in reversed(ends):
             end()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint: the ratios at work and where they are to go."""
+        """Plain values for a checkpoint: the current ratios and their targets."""
         self.ratios()
         return {"ramp": self._ramp.state_dict(), "steps": self._steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the state of a checkpoint."""
         self._ramp.load_state_dict(state["ramp"])
         self._steps = state["steps"]
 
@@ -129,10 +129,10 @@ def layerwise(  # noqa: D417 - documented by RatioOptions
     All other arguments are those of :class:`~ww_callbacks.signals.learning_rate.RatioOptions`.
 
     Returns:
-        A handle: ``remove()`` ends it, ``state_dict()`` goes into a checkpoint. It is a context manager as well.
+        A handle with ``remove()``, and ``state_dict()`` for checkpoints; also a context manager.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument has the wrong type.
         ValueError: an argument has a value that is not allowed, a pattern matches no layer, or the optimizer holds no
             layer of the monitor's model.
 
@@ -171,7 +171,7 @@ def layerwise(  # noqa: D417 - documented by RatioOptions
 
 
 def _check_held(model: nn.Module, optimizers: Sequence[Optimizer], signal: LayerRatios) -> None:
-    """Complain about optimizers that train none of the layers that take part, warn where they lack some."""
+    """Check that the optimizers train the layers that take part; warn if some are missing."""
     held = {parameter for each in optimizers for group in each.param_groups for parameter in group["params"]}
     owners = owners_of(model)
     names = signal.choose([layer.name for layer in find_layers(model) if layer.spec is not None])
