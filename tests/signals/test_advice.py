@@ -43,7 +43,7 @@ REPORTS = {
     ),
     "small traps": (
         after(100, layer("fc", 3.0, num_traps=1, ww_softrank=0.2)),
-        ["fc (1, 0.2 of its largest eigenvalue) has small correlation traps, as healthy networks trained"],
+        ["fc (1, 0.2 of its largest eigenvalue) has small correlation traps. Healthy networks trained"],
     ),
     "rates": (
         after(100, *(layer(f"fc{i}", 3.0, alpha_hill=2.0 + i) for i in range(5))),
