@@ -1,9 +1,9 @@
 """The callbacks for Keras 3, on the torch, JAX and TensorFlow backends."""
 
 try:
-    import keras  # noqa: F401 - the message below stands for the traceback of whoever has no Keras
+    import keras  # noqa: F401 - the message below replaces the traceback if Keras is missing
 except ModuleNotFoundError as error:
-    if error.name != "keras":  # Keras is there, and says itself what its backend lacks
+    if error.name != "keras":  # Keras is installed and reports what its backend lacks
         raise
     raise ImportError("ww_callbacks.keras needs Keras: pip install ww_callbacks[keras]") from error
 

@@ -1,4 +1,4 @@
-"""What Keras does not tell a callback: the number of optimizer steps, and that ``fit`` raised."""
+"""What Keras does not report to callbacks: the number of optimizer steps, and that ``fit`` raised."""
 
 from __future__ import annotations
 

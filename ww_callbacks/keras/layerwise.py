@@ -24,7 +24,7 @@ def layerwise(optimizer: Any) -> Any:
     The ratios are 1, and training is the same to the last bit, until a
     :class:`~ww_callbacks.keras.LayerwiseLearningRate` with ``apply=True`` changes them. ``optimizer.learning_rate``,
     schedules and callbacks see the common rate. What is saved is what the optimizer saves by itself, so a saved model
-    can be loaded without this package; after loading, or where the model has trained before, call this and
+    can be loaded without this package; after loading, or if the model has been trained before, call this and
     ``compile`` again.
 
     Args:

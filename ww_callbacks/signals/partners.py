@@ -9,10 +9,10 @@ from functools import partial
 def find_partners(names: Sequence[str], norms: Collection[str]) -> dict[str, str]:
     """The layer whose ratio each normalisation layer gets.
 
-    Of the layers that share the longest beginning of their dotted name with it, the nearest before it, and where none
-    stands before it the nearest after. In a residual block that is the convolution of each batch normalisation; in a
-    transformer block that normalises first, the first projection of the block. TempBalance (Zhou et al. 2023) pairs
-    batch normalisations with the convolution before them.
+    Among the layers that share the longest prefix of their dotted name with it, this is the nearest layer before it, or
+    the nearest one after it if there is none before. In a residual block this is the convolution of each batch
+    normalisation; in a pre-norm transformer block, the first projection of the block. TempBalance (Zhou et al. 2023)
+    pairs batch normalisations with the convolution before them.
 
     Args:
         names: names of the layers with a matrix and of the normalisation layers, in model order.

@@ -1,7 +1,7 @@
 """Slopes and change points of a series of measurements, tested against its scatter over time.
 
-One value tells nothing about a trend, and the interval of a single alpha overstates how far successive ones scatter
-(the eigenvalues of a matrix repel each other). So everything here is judged by the residuals of the series itself.
+A single value says nothing about a trend, and the interval of a single alpha overstates the scatter of successive
+values (the eigenvalues of a matrix repel each other). All tests here therefore use the residuals of the series.
 The false-alarm rate of each test is simulated in ``benchmarks/trend_error_rates.py``.
 """
 
@@ -85,8 +85,8 @@ def fit_line(values: Sequence[float], at: Sequence[float] | None = None) -> Line
 def middle_slope(values: Sequence[float], at: Sequence[float]) -> float:
     """The median of the slopes between neighbouring values, which is robust against a few jumps.
 
-    The choice of xmin makes alpha jump now and then, up or down, between stretches on which it moves smoothly. More
-    than 12 values are taken together in 12 groups by their medians, for else the scatter of close ones would decide.
+    The choice of xmin makes alpha jump occasionally, up or down; between jumps it moves smoothly. More than 12 values
+    are reduced to the medians of 12 groups, because otherwise the scatter of neighbouring values would dominate.
 
     Args:
         values: at least 2, finite.

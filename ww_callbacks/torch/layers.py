@@ -1,4 +1,4 @@
-"""Which parameters belong to a layer, and which layer a normalisation goes with."""
+"""The layer of each parameter, and the layer whose ratio a normalisation gets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Owners = dict[nn.Parameter, str]
 
 
 def owners_of(model: nn.Module) -> Owners:
-    """The module of each parameter, biases and the parts of parametrised weights too."""
+    """The module of each parameter, including biases and the parts of parametrised weights."""
     owners: Owners = {}
     for name, module in unwrapped(model):
         for key, parameter in module._parameters.items():
@@ -26,7 +26,7 @@ def owners_of(model: nn.Module) -> Owners:
 def partners_of(model: nn.Module) -> dict[str, str]:
     """Normalisation layer → the layer whose rate it gets, see :func:`find_partners`.
 
-    A module normalises where its class says so and it holds vectors only.
+    A module is a normalisation if the name of its class says so and it holds only vectors.
     """
     names, norms = [], set()
     for name, module in unwrapped(model):
@@ -40,7 +40,7 @@ def partners_of(model: nn.Module) -> dict[str, str]:
 
 
 def parameter_ratios(owners: Mapping[nn.Parameter, str], ratios: Mapping[str, float]) -> dict[Tensor, float]:
-    """The ratio of each parameter; where a module holds several matrices (gates, projections), their mean.
+    """The ratio of each parameter. A module with several matrices (gates, projections) gets the mean of their ratios.
 
     Args:
         owners: of the parameters.
@@ -57,7 +57,7 @@ def parameter_ratios(owners: Mapping[nn.Parameter, str], ratios: Mapping[str, fl
 
 
 def holds(owners: Mapping[nn.Parameter, str], name: str) -> str:
-    """The module that holds a layer, "" where none does."""
+    """The module that holds a layer; empty if there is none."""
     return holder_of(name, set(owners.values()))
 
 

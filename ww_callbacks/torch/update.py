@@ -1,8 +1,8 @@
-"""Around the update of an optimizer: each parameter at its own learning rate, and nobody else sees it.
+"""Update each parameter at its own learning rate, invisibly to everything else.
 
-While the update runs, and only then, ``optimizer.param_groups`` is another list: a user's group whose parameters have
-different ratios stands in it once per ratio. The user's list and groups are set aside untouched, so the closure
-(in Lightning the whole ``training_step``), schedulers, checkpoints and loggers see what the user wrote.
+Only while the update runs, ``optimizer.param_groups`` is a different list: each group is split into one group per
+ratio. The user's list and groups are kept unchanged, so the closure (in Lightning the whole ``training_step``),
+schedulers, checkpoints and loggers see what the user wrote.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _aside: WeakKeyDictionary[Optimizer, _Aside] = WeakKeyDictionary()
 
 
 class _Aside:
-    """The user's groups, and from which of them each group of the update comes."""
+    """The user's groups, and the origin of each group of the update."""
 
     def __init__(self, groups: list[Group]) -> None:
         self.groups = groups
@@ -45,7 +45,7 @@ class _Aside:
         return parts
 
     def keep_changes(self) -> None:
-        """What the optimizer itself wrote into its groups (counters of some) goes into the user's."""
+        """Copy what the optimizer wrote into its groups, such as step counters, to the user's groups."""
         for part, origin in reversed(self.parts):
             for key, value in part.items():
                 if key != "params" and key not in SCALED and value is not origin.get(key):
@@ -128,11 +128,11 @@ def _restore(optimizer: Optimizer) -> None:
 
 
 class _Guard:
-    """Around ``step``: our hooks come last, and an update that is interrupted is followed by no post-hook."""
+    """Wraps ``step``: our hooks run last, and the groups are restored if the update raises (no post-hook runs then)."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.hooks: set[int] = set()
-        self._before = optimizer.__dict__.get("step")  # a scheduler's, or none
+        self._before = optimizer.__dict__.get("step")  # that of a scheduler, or None
         inner = optimizer.step
 
         @functools.wraps(inner)
@@ -153,7 +153,7 @@ class _Guard:
     def remove(self, optimizer: Optimizer, hook: int) -> None:
         self.hooks.discard(hook)
         if self.hooks or optimizer.__dict__.get("step") is not self._step:
-            return  # a scheduler made since then stands around it
+            return  # a scheduler has wrapped step since
         if self._before is None:
             del optimizer.step
         else:
@@ -161,7 +161,7 @@ class _Guard:
 
 
 def _guard(optimizer: Optimizer, hook: int) -> Callable[[], None]:
-    """One guard per optimizer, also where both rate and decay are scaled."""
+    """One guard per optimizer, even if both rate and decay are scaled."""
     guard: _Guard = getattr(optimizer.step, "_ww_guard", None) or _Guard(optimizer)
     guard.hooks.add(hook)
     return functools.partial(guard.remove, optimizer, hook)

@@ -66,7 +66,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int, int]:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("a name stands twice in the header")
+        raise ValueError("a name occurs twice in the header")
     return result
 
 
