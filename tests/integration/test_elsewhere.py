@@ -68,10 +68,11 @@ def test_a_trainer_that_is_killed_takes_its_worker_along_in_the_middle_of_an_eig
 @pytest.mark.timeout(1200)
 def test_the_same_tests_pass():
     files = [
-        "test_snapshot.py",
-        "test_monitor.py",
-        "test_forking.py",
-        "worker/test_process.py",
+        "worker/test_snapshot_buffer.py",
+        "worker/test_memory.py",
+        "monitor/test_monitor.py",
+        "worker/test_forking.py",
+        "worker/test_process_pool.py",
         "engine/test_engine.py",
     ]
     command = [sys.executable, "-m", "pytest", "-q", "--elsewhere", "-p", "no:cacheprovider", *files]

@@ -7,13 +7,14 @@ import ww_callbacks as ww
 from ww_callbacks.engine import Missed
 from ww_callbacks.monitor.publishing import drawn_layers, logged_layers
 from ww_callbacks.weights import find_layers
+from ww_callbacks.weights.kinds import NORM
 from ww_callbacks.weights.layer import Layer
 
 
 @pytest.fixture
 def layers():
-    found = find_layers({f"fc{i}": np.ones((80, 60)) for i in range(100)}, 10**6, None)
-    return (*(Layer.skipped(f"norm{i}", "norm", "no matrix") for i in range(9)), *found)
+    found = find_layers({f"fc{i}": np.ones((80, 60)) for i in range(100)})
+    return (*(Layer.skipped(f"norm{i}", "LayerNorm", NORM, "norm") for i in range(9)), *found)
 
 
 def test_by_default_only_analysed_layers_are_logged_and_drawn(layers):
