@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,15 @@ def test_layers_left_out_stay_listed_in_model_order_with_the_reason():
     assert [layer.spec is None for layer in chosen] == [True, False, True]
     assert chosen[0].read is None
     assert chosen[0].reason == "excluded by layers="
+
+
+def test_an_excluded_layer_on_a_device_is_not_copied():
+    layers = [
+        replace(layer, send=layer.read) for layer in find_layers({"a": np.ones((80, 60)), "b": np.ones((70, 60))})
+    ]
+    excluded, kept = select_layers(layers, ["b"])
+    assert excluded.source is None
+    assert kept.source is layers[1].send
 
 
 def test_without_patterns_every_layer_stays_as_it_is():

@@ -51,9 +51,13 @@ class Layer:
         """A layer that is listed but not analysed."""
         return cls(name, kind, skip=skip, role=role)
 
+    def without_weights(self, skip: Skip) -> Layer:
+        """The layer, listed but not analysed."""
+        return replace(self, spec=None, read=None, send=None, skip=skip)
+
     def only_on_request(self, skip: Skip) -> Layer:
         """The layer, skipped unless ``layers=`` contains its full name."""
-        return replace(self, spec=None, read=None, send=None, skip=skip, on_request=self)
+        return replace(self.without_weights(skip), on_request=self)
 
     @property
     def reason(self) -> str:
@@ -106,7 +110,4 @@ def select_layers(layers: Sequence[Layer], patterns: Sequence[str] | None) -> tu
         return tuple(layers)
     kept = matching([layer.name for layer in layers], patterns, "layers")
     requested = [layer.on_request or layer if layer.name in patterns else layer for layer in layers]
-    return tuple(
-        layer if layer.name in kept else replace(layer, spec=None, read=None, skip=Skip("excluded"))
-        for layer in requested
-    )
+    return tuple(layer if layer.name in kept else layer.without_weights(Skip("excluded")) for layer in requested)

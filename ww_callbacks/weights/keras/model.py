@@ -16,6 +16,7 @@ from ww_callbacks.weights.keras.rules import Group, kind_of, known_class, roles_
 from ww_callbacks.weights.kinds import Kind, bias, layers_of_kind, named_role, unknown
 from ww_callbacks.weights.layer import VECTOR, Layer
 from ww_callbacks.weights.registered import array_layers, missing, registered_for
+from ww_callbacks.weights.rule import kinds_by_name
 from ww_callbacks.weights.tensor import FLOATS, Stored, StoredTensor
 
 Variables = Mapping[str, Any]
@@ -110,9 +111,7 @@ def _kinds(layer: Any, group: Group) -> dict[str, tuple[str, Kind]]:
     """Role → suffix of the name and kind, as registered or by the rules of Keras's classes."""
     word, registered = type(layer).__name__, registered_for(layer)
     if isinstance(registered, Mapping):
-        return {
-            role: (registered[role].suffix_of(role), registered[role].kind(word, group[role].shape)) for role in group
-        }
+        return kinds_by_name(registered, word, {role: tensor.shape for role, tensor in group.items()})
     cls, config = _class_of(layer), _config(layer)
     return {role: kind_of(cls, role, word, group, config) for role in group}
 
