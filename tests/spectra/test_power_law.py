@@ -36,7 +36,9 @@ def assert_equals_weightwatcher(values: np.ndarray) -> None:
     with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
         peer = WWFit(values)
     fit = fit_power_law(values)
-    assert (fit.alpha, fit.D, fit.xmin, fit.sigma) == (peer.alpha, peer.D, peer.xmin, peer.sigma)
+    assert (fit.alpha, fit.D, fit.xmin, fit.num_pl_spikes) == (peer.alpha, peer.D, peer.xmin, len(peer.data))
+    if np.count_nonzero(values == fit.xmin) == 1:
+        assert fit.sigma == peer.sigma
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -63,6 +65,15 @@ def test_pruned_search_equals_full_search(values):
     full = min((_evaluate(x, log_x, i)[1], i) for i in range(len(x) - 1))
     fit = fit_power_law(values)
     assert (fit.D, fit.xmin) == (full[0], x[full[1]])
+
+
+@given(with_ties)
+def test_sigma_uses_the_size_of_the_tail_with_ties(values):
+    assume(values.min() < values.max())
+    fit = fit_power_law(values)
+    assume(np.isfinite(fit.alpha))
+    assert fit.num_pl_spikes == np.count_nonzero(values >= fit.xmin)
+    assert fit.sigma == (fit.alpha - 1) / np.sqrt(fit.num_pl_spikes)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1e-200, 1e-20, 3e-7, 1e15, 1e200]))

@@ -24,10 +24,11 @@ class PowerLawFit:
 
     Attributes:
         alpha: exponent of the density.
-        sigma: asymptotic standard error (alpha - 1)/√k at a known xmin.
+        sigma: asymptotic standard error (alpha - 1)/√k at a known xmin, with k = ``num_pl_spikes``.
         xmin: smallest value of the tail.
         xmax: largest value of the tail.
-        D: Kolmogorov-Smirnov distance between tail and fit.
+        D: Kolmogorov-Smirnov distance between tail and fit, from the lower side of each step of the empirical
+            distribution only.
         num_pl_spikes: number k of values ≥ xmin.
     """
 
@@ -42,7 +43,8 @@ class PowerLawFit:
 def fit_power_law(values: NDArray[np.floating]) -> PowerLawFit:
     """Fit a power law to the upper tail. xmin minimises the Kolmogorov-Smirnov distance.
 
-    Every value except the largest is a candidate x_i for xmin. For the k values x_j ≥ x_i
+    Every value except the largest is a candidate x_i for xmin. For the k = n - i values x_j, j ≥ i, of the sorted
+    sample
 
     - ``alpha_i = 1 + k / Σ ln(x_j/x_i)``
     - ``D_i = max_j |1 - (x_j/x_i)^(1 - alpha_i) - (j - i)/k|``
@@ -51,8 +53,10 @@ def fit_power_law(values: NDArray[np.floating]) -> PowerLawFit:
     few ranks decide which candidates are evaluated in full.
 
     Sources: Clauset, Shalizi and Newman, *Power-law distributions in empirical data* (2009), eq. 3.1 and 3.9. The
-    conventions (empirical distribution 0, 1/k, …; ties) are WeightWatcher's; alpha, D and xmin are identical to its
-    results to the last bit.
+    conventions are WeightWatcher's, and alpha, D and xmin are identical to its results to the last bit: D uses the
+    empirical distribution 0, 1/k, …, (k - 1)/k and not its upper side 1/k, …, 1, and of several values equal to xmin
+    only those from the chosen candidate on count in alpha and D. ``num_pl_spikes`` counts all values ≥ xmin, as in
+    WeightWatcher. ``sigma`` uses that number; WeightWatcher's uses n - i, which is smaller if values equal xmin.
 
     Args:
         values: positive numbers, shape (n,), n ≥ 2, in any order.
@@ -73,7 +77,7 @@ def fit_power_law(values: NDArray[np.floating]) -> PowerLawFit:
     k = int(np.count_nonzero(x >= x[start]))
     return PowerLawFit(
         alpha=alpha,
-        sigma=(alpha - 1) / math.sqrt(len(x) - start),
+        sigma=(alpha - 1) / math.sqrt(k),
         xmin=float(x[start]),
         xmax=float(x[-1]),
         D=distance,
