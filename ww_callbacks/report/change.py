@@ -7,11 +7,9 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ww_callbacks.report.flow import OUTLYING, scale_collapse
+from ww_callbacks.report.flow import scale_collapse
 from ww_callbacks.report.layer import LayerReport
 
-LEAST_COLLAPSE = 0.1
-"""Changes of log10 λ_max below this (a factor of 1.26) are never a scale collapse."""
 HARDLY = 0.1
 """A layer moved little if its distance is at most this share of the median distance."""
 
@@ -28,9 +26,9 @@ def against(
 ) -> tuple[LayerReport, ...]:
     """The layers with the columns about the baseline.
 
-    A scale collapse is a change of log10 λ_max beyond 3.5 robust standard deviations of those of the other layers
-    (:func:`~ww_callbacks.report.flow.scale_collapse`) and of at least 0.1. A layer has moved little if its distance
-    is at most a tenth of the median distance.
+    A scale collapse is a change of log10 λ_max unlike those of the other layers, see
+    :func:`~ww_callbacks.report.flow.scale_collapse`. A layer has moved little if its distance is at most a tenth of the
+    median distance.
 
     Args:
         layers: the model now, in model order.
@@ -46,7 +44,6 @@ def against(
     """
     layers, before = list(layers), {layer.name: layer for layer in baseline}
     scores = {change.name: change for change in scale_collapse(layers, before.values())}
-    collapsed = {name for name, each in scores.items() if abs(each.z) > OUTLYING and abs(each.change) >= LEAST_COLLAPSE}
     usual = statistics.median(change.change for change in scores.values()) if scores else 0.0
     known = [distance for distance in distances.values() if distance is not None]
     median = statistics.median(known) if known else 0.0
@@ -59,7 +56,7 @@ def against(
             delta_alpha=_difference(layer.alpha, old.alpha if old else None),
             delta_log_lambda_max=score.change if score else None,
             distance=distance,
-            scale_collapse=layer.name in collapsed if score else None,
+            scale_collapse=score.collapsed if score else None,
             hardly_moved=distance <= HARDLY * median if distance is not None else None,
             new_traps=_has_new_traps(layer, old),
         )
