@@ -35,8 +35,8 @@ _CRITICAL = (
     (200, 7.7),
     (math.inf, 9.2),
 )
-"""(up to this many values, critical |z|). The largest |z| of noise is beyond it with a probability of at most 5 % if the
-noise is Gaussian and 10 % if it is Student-t with 5 degrees of freedom. Simulated, 5,000 to 60,000 samples per size."""
+"""(up to this many values, critical |z|). The largest |z| is beyond it with a probability of at most 5 % for Gaussian
+noise and about 10 % for Student-t noise (5 degrees of freedom). Simulated with 5,000 to 60,000 samples per size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +110,9 @@ def scale_collapse(layers: Iterable[LayerReport], baseline: Iterable[LayerReport
 
     ``z = (Δ - median Δ)/(1.4826 · median |Δ - median Δ|)`` with Δ the change of log10 λ_max. Layers beyond ±3.5 are
     excluded from both medians, which are computed again as long as layers are excluded and eight remain, so that many
-    collapsed layers do not mask each other. A layer is collapsed if ``|z|`` is beyond a critical value and Δ is at least
-    0.1 away from the median. The critical value depends on the number of layers. On Gaussian noise, it is exceeded by
-    any layer of a model in at most 5 % of the models. Published scale collapses have both signs.
+    collapsed layers do not mask each other. A layer is collapsed if ``|z|`` is beyond a critical value and Δ is at
+    least 0.1 away from the median. The critical value depends on the number of layers. On Gaussian noise, at most 5 %
+    of the models have a layer beyond it. Published scale collapses have both signs.
 
     Layers with the same λ_max as before were not trained. They do not count if at least three layers changed. If one or
     two of at least five layers changed, the mean absolute deviation over all replaces the median one, which is zero,
