@@ -40,7 +40,7 @@ def kernel(seed: int = 0) -> np.ndarray:
 
 
 def test_trained_layer_has_all_columns():
-    layer = analyze(trained())
+    layer = analyze(trained(seed=1))
     on_request = {"Lambda", "alpha_error", "gof_pvalue", "vs_exponential", "vs_lognormal", "vs_truncated"}
     missing = {key for key, value in layer.to_dict().items() if value is None}
     assert missing == on_request | {"step", "skip_reason"}
@@ -259,11 +259,11 @@ def test_float32_error_is_within_its_estimate():
 
 
 def test_bootstrap_and_truncated_fit_change_their_columns_only():
-    plain, boot = analyze(trained()), analyze(trained(), interval="bootstrap")
+    plain, boot = analyze(trained(seed=1)), analyze(trained(seed=1), interval="bootstrap")
     assert (boot.alpha, boot.D) == (plain.alpha, plain.D)
     assert boot.alpha_low < boot.alpha < boot.alpha_high
     assert (boot.alpha_low, boot.alpha_high) != (plain.alpha_low, plain.alpha_high)
-    cut = analyze(trained(), fit="TPL")
+    cut = analyze(trained(seed=1), fit="TPL")
     assert cut.Lambda >= 0
     assert cut.alpha <= plain.alpha
     assert (cut.xmin, cut.num_pl_spikes, cut.warning) == (plain.xmin, plain.num_pl_spikes, plain.warning)

@@ -30,7 +30,8 @@ def tail_columns(positive: Floats, values: Floats, formed: bool, side: int, sett
     if not math.isfinite(power.alpha):
         return Skip("equal_eigenvalues", "almost all eigenvalues are equal").columns
     fit = asdict(power) | _truncated_columns(positive, power, settings)
-    sure = _interval(positive, power, settings)
+    candidates = spectra.xmin_candidates(positive, power)
+    sure = _interval(positive, power, candidates, settings)
     low, high = sure if settings.fit == "PL" else _truncated_interval(fit, power)
     reliable = formed and len(values) >= MIN_RELIABLE_EVALS and power.num_pl_spikes >= MIN_RELIABLE_TAIL
     detX_num = spectra.det_x_size(values)
@@ -62,15 +63,16 @@ def _truncated_columns(positive: Floats, power: spectra.PowerLawFit, settings: S
     return {"alpha": fit.alpha, "Lambda": fit.Lambda, "sigma": fit.sigma, "D": fit.D}
 
 
-def _interval(positive: Floats, power: spectra.PowerLawFit, settings: Settings) -> tuple[float | None, float | None]:
+def _interval(
+    positive: Floats, power: spectra.PowerLawFit, candidates: spectra.XminCandidates, settings: Settings
+) -> tuple[float | None, float | None]:
     """Confidence interval of the power law's alpha. The warnings are defined by it."""
     if settings.interval == "bootstrap":
         try:
             return spectra.bootstrap_interval(positive, power, seed=settings.seed)
         except ValueError:
             return None, None
-    low, high = spectra.asymptotic_interval(power.alpha, power.sigma, power.num_pl_spikes)
-    return max(low, 1.0), high
+    return spectra.near_tied_interval(power, candidates)
 
 
 def _truncated_interval(fit: dict[str, Any], power: spectra.PowerLawFit) -> tuple[float | None, float | None]:

@@ -6,12 +6,13 @@ All functions are pure and depend on numpy and scipy only. None reads or changes
 from ww_callbacks.spectra.alternatives import LikelihoodRatioTest, compare_alternatives
 from ww_callbacks.spectra.bulk import edge_threshold, element_variance, marchenko_pastur_edge, tail_formed
 from ww_callbacks.spectra.bulk_fit import MarchenkoPasturFit, marchenko_pastur
+from ww_callbacks.spectra.candidates import XminCandidates, xmin_candidates
 from ww_callbacks.spectra.control import ShuffledControl, shuffle_matrix, shuffled_control, spectral_distance
 from ww_callbacks.spectra.effective_rank import det_x_size
 from ww_callbacks.spectra.eigen import Precision, eigenvalues, float32_error, magnitude, numerical_rank, rank_tolerance
 from ww_callbacks.spectra.goodness import goodness_of_fit
 from ww_callbacks.spectra.histogram import log_histogram
-from ww_callbacks.spectra.interval import asymptotic_interval, bootstrap_interval, rounding_shift
+from ww_callbacks.spectra.interval import asymptotic_interval, bootstrap_interval, near_tied_interval, rounding_shift
 from ww_callbacks.spectra.norms import Norms, log_alpha_norm, norm_metrics, relative_distance
 from ww_callbacks.spectra.power_law import PowerLawFit, fit_power_law, hill_alpha
 from ww_callbacks.spectra.tracy_widom import tracy_widom_isf, tracy_widom_sf
@@ -25,6 +26,7 @@ __all__ = [
     "Precision",
     "ShuffledControl",
     "TruncatedPowerLawFit",
+    "XminCandidates",
     "asymptotic_interval",
     "bootstrap_interval",
     "compare_alternatives",
@@ -42,6 +44,7 @@ __all__ = [
     "magnitude",
     "marchenko_pastur",
     "marchenko_pastur_edge",
+    "near_tied_interval",
     "norm_metrics",
     "numerical_rank",
     "rank_tolerance",
@@ -53,4 +56,5 @@ __all__ = [
     "tail_formed",
     "tracy_widom_isf",
     "tracy_widom_sf",
+    "xmin_candidates",
 ]

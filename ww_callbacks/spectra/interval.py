@@ -6,11 +6,21 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
+from ww_callbacks.spectra.candidates import XminCandidates, xmin_candidates
 from ww_callbacks.spectra.power_law import PowerLawFit, fit_power_law
+from ww_callbacks.spectra.types import Floats
 
 INFLATION = ((30, 1.45), (60, 1.25), (math.inf, 1.15))
 """(upper limit of the tail size, factor on the asymptotic error); measured by ``benchmarks/interval_inflation.py``."""
+
+NEAR_TIE = 0.03
+"""Excess of √k·D that reduces the weight of a candidate for xmin to 1/e in :func:`near_tied_interval`."""
+
+CANDIDATE_INFLATION = 1.15
+"""Factor on the asymptotic error of each candidate in :func:`near_tied_interval`. Like :data:`NEAR_TIE`, it is chosen
+and judged by ``benchmarks/interval_stability.py``."""
 
 REPLICATES = 40
 _NORMAL = 1.96
@@ -23,7 +33,8 @@ def asymptotic_interval(alpha: float, sigma: float, tail_size: int) -> tuple[flo
     The factor ranges from 1.15 for long tails to 1.45 for short tails and depends only on the tail size. It comes
     from simulated samples with a power-law tail, with and without a log-normal body. On independent values 90 to 99 %
     of the intervals contain the true alpha. Eigenvalues of a random matrix are not independent. For them the interval
-    describes the uncertainty of the fit, not the variation from step to step, which is smaller.
+    describes the uncertainty of the fit, not the variation from step to step, which is smaller unless xmin jumps: see
+    :func:`near_tied_interval`.
 
     Args:
         alpha: fitted exponent.
@@ -43,13 +54,61 @@ def asymptotic_interval(alpha: float, sigma: float, tail_size: int) -> tuple[flo
     return alpha - half, alpha + half
 
 
+def near_tied_interval(fit: PowerLawFit, candidates: XminCandidates) -> tuple[float, float]:
+    """95 % confidence interval of alpha that takes all nearly equal choices of xmin into account.
+
+    If several xmin fit almost equally well, a small change of the values decides which of them is chosen, and alpha
+    jumps. The interval is from the 2.5 % to the 97.5 % quantile of a mixture of normal distributions, one for each
+    candidate i, with mean alpha_i and standard deviation 1.15·(alpha_i - 1)/√k_i. The weights are proportional to
+    ``exp(-√k·(D_i - D)/0.03)/k_i``, where k and D belong to the fit. The factor 1/k_i makes them uniform in ln k_i.
+    With a single candidate the interval is alpha ± 1.96·1.15·sigma.
+
+    Source: averaging over models as in Hoeting et al., *Bayesian Model Averaging* (1999), with weights and a factor
+    from simulated samples and from networks with 1 % of noise on the weights.
+
+    Args:
+        fit: the fitted power law. Its alpha is finite.
+        candidates: the candidates for its xmin.
+
+    Returns:
+        (low, high), with 1 ≤ low ≤ ``fit.alpha`` ≤ high.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.random.default_rng(0).pareto(2.0, 500) + 1.0
+        >>> fit = fit_power_law(x)
+        >>> low, high = near_tied_interval(fit, xmin_candidates(x, fit))
+        >>> low < 3 < high
+        True
+    """
+    excess = np.maximum(candidates.D - fit.D, 0) * math.sqrt(fit.num_pl_spikes) / NEAR_TIE
+    weight = np.exp(-excess) * candidates.spacing / candidates.tail_size
+    error = CANDIDATE_INFLATION * (candidates.alpha - 1) / np.sqrt(candidates.tail_size)
+    low, high = (_mixture_quantile(weight / weight.sum(), candidates.alpha, error, p) for p in (0.025, 0.975))
+    return max(min(low, fit.alpha), 1.0), max(high, fit.alpha)
+
+
+def _mixture_quantile(weight: Floats, mean: Floats, error: Floats, probability: float) -> float:
+    """Quantile of a mixture of normal distributions, by bisection."""
+    relevant = weight > 1e-9
+    weight, mean, error = weight[relevant], mean[relevant], error[relevant]
+    low, high = float((mean - 8 * error).min()), float((mean + 8 * error).max())
+    for _ in range(50):
+        middle = (low + high) / 2
+        if float(weight @ ndtr((middle - mean) / error)) < probability:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
 def bootstrap_interval(
     values: NDArray[np.floating], fit: PowerLawFit, *, seed: int = 0, replicates: int = REPLICATES
 ) -> tuple[float, float]:
     """95 % confidence interval of alpha from resampled spectra, each refitted including xmin.
 
-    1 + (alpha - 1)·exp(±2.02 s), where s is the standard deviation of ln(alpha - 1) over the replicates. Quantiles
-    would need many more replicates.
+    1 + (alpha - 1)·exp(±2.02 s), where s is the standard deviation of ln(alpha - 1) over the replicates, extended to
+    contain :func:`near_tied_interval`. Quantiles would need many more replicates.
 
     Source: Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), §13.3; Clauset, Shalizi and Newman (2009),
     §3.3, for resampling with xmin.
@@ -61,7 +120,7 @@ def bootstrap_interval(
         replicates: number of resampled spectra, at least 2.
 
     Returns:
-        (low, high), both above 1.
+        (low, high), both at least 1.
 
     Raises:
         ValueError: ``replicates`` is smaller than 2, or ``values`` is not positive and finite, or is constant or
@@ -91,7 +150,8 @@ def bootstrap_interval(
     if len(alphas) < replicates:
         raise ValueError("values: almost no resampled spectrum has a tail to fit")
     factor = math.exp(_STUDENT * float(np.std(np.log(np.subtract(alphas, 1)), ddof=1)))
-    return 1 + (fit.alpha - 1) / factor, 1 + (fit.alpha - 1) * factor
+    low, high = near_tied_interval(fit, xmin_candidates(values, fit))
+    return min(low, 1 + (fit.alpha - 1) / factor), max(high, 1 + (fit.alpha - 1) * factor)
 
 
 def rounding_shift(values: NDArray[np.floating], fit: PowerLawFit, bound: float, *, seed: int = 0) -> float:

@@ -1,0 +1,93 @@
+"""Candidates for xmin and how well each fits, to measure how much alpha depends on the choice of xmin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ww_callbacks.spectra.power_law import PowerLawFit
+from ww_callbacks.spectra.types import Floats
+
+RESOLUTION = 64
+"""Tails larger than twice this differ from the next larger one by a fraction of 1/64."""
+
+_BLOCK = 32
+
+
+@dataclass(frozen=True, slots=True)
+class XminCandidates:
+    """Power laws with different xmin, fitted to the same values. All arrays have the shape (candidates,).
+
+    Attributes:
+        alpha: exponent of each candidate.
+        D: Kolmogorov-Smirnov distance of each candidate.
+        tail_size: number k of values in the tail of each candidate, ascending.
+        spacing: number of tail sizes that each candidate stands for: 1 if all sizes are candidates.
+    """
+
+    alpha: Floats
+    D: Floats
+    tail_size: NDArray[np.intp]
+    spacing: Floats
+
+
+def xmin_candidates(values: NDArray[np.floating], fit: PowerLawFit) -> XminCandidates:
+    """Alpha and D for many values of xmin.
+
+    Alpha and D have the formulas of :func:`fit_power_law`. All tails of up to 128 values are candidates, and so are
+    all values ≥ ``fit.xmin``. Larger tails are thinned, because their neighbours hardly differ: the cost grows with n
+    instead of n².
+
+    Args:
+        values: positive numbers, shape (n,), n ≥ 2, in any order.
+        fit: the power law fitted to ``values``.
+
+    Returns:
+        The candidates with a finite alpha.
+
+    Example:
+        >>> import numpy as np
+        >>> from ww_callbacks.spectra import fit_power_law
+        >>> x = np.random.default_rng(0).pareto(2.0, 500) + 1.0
+        >>> fit = fit_power_law(x)
+        >>> candidates = xmin_candidates(x, fit)
+        >>> best = np.argmin(candidates.D)
+        >>> int(candidates.tail_size[best]) == fit.num_pl_spikes, round(candidates.alpha[best] - fit.alpha, 9)
+        (True, np.float64(0.0))
+    """
+    x = np.sort(np.asarray(values, dtype=np.float64))
+    sizes = _tail_sizes(len(x), len(x) - int(np.searchsorted(x, fit.xmin)))
+    log_x = np.log(x)
+    # A sum of non-negative gaps keeps the relative precision of Σ (ln x_j - ln x_i).
+    log_sums = np.cumsum(np.diff(log_x)[::-1] * np.arange(1, len(x)))[sizes - 2]
+    with np.errstate(divide="ignore", over="ignore"):
+        slope = sizes / log_sums
+    kept = np.isfinite(slope)
+    spacing = np.gradient(sizes.astype(np.float64)) if len(sizes) > 1 else np.ones(1)
+    sizes, slope = sizes[kept], slope[kept]
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(sizes), _BLOCK)]
+    distance = [_distances(log_x, sizes[block], slope[block]) for block in blocks]
+    return XminCandidates(1 + slope, np.concatenate([*distance, np.empty(0)]), sizes, spacing[kept])
+
+
+def _tail_sizes(n: int, best: int) -> NDArray[np.intp]:
+    sizes = [2]
+    while sizes[-1] < n:
+        sizes.append(min(sizes[-1] + max(1, sizes[-1] // RESOLUTION), n))
+    return np.unique([*sizes, best]).astype(np.intp)
+
+
+def _distances(log_x: Floats, sizes: NDArray[np.intp], slope: Floats) -> Floats:
+    """D of each candidate, from a matrix with one row per candidate and one column per value of the largest tail."""
+    log_x = log_x[-sizes[-1] :]
+    start = len(log_x) - sizes
+    rank = np.arange(len(log_x)) - start[:, None]
+    # Values below xmin have an excess of 0, and count 0 in the empirical distribution: their deviation is 0.
+    excess = np.maximum(log_x - log_x[start][:, None], 0)
+    deviation = np.exp(-slope[:, None] * excess)
+    deviation += np.maximum(rank, 0) / sizes[:, None]
+    deviation -= 1
+    distances: Floats = np.abs(deviation, out=deviation).max(axis=1)
+    return distances
