@@ -199,9 +199,9 @@ FLOAT32_FAMILIES: dict[str, Callable[[np.random.Generator, int, int], np.ndarray
 
 def float32() -> None:
     """Real errors of single precision and the estimate, for 24 matrices of each family."""
-    head = ("family", "median error of alpha", "largest", "largest with the same xmin", "different xmin")
-    print("\n| " + " | ".join((*head, "above alpha_error", "time")) + " |")
-    print("|---|---|---|---|---|---|---|")
+    head = ("family", "in double precision", "median error of alpha", "largest", "largest with the same xmin")
+    print("\n| " + " | ".join((*head, "different xmin", "above alpha_error", "alpha_hill", "no rank", "time")) + " |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name, make in FLOAT32_FAMILIES.items():
         rng = np.random.default_rng(0)
         pairs, times = [], [0.0, 0.0]
@@ -216,10 +216,15 @@ def float32() -> None:
             pairs.append(layers)
         errors = np.array([abs(exact.alpha - fast.alpha) for exact, fast in pairs])
         other = np.array([exact.num_pl_spikes != fast.num_pl_spikes for exact, fast in pairs])
-        low = sum(error > fast.alpha_error for error, (_, fast) in zip(errors, pairs, strict=True))
-        cells = [f"{np.median(errors):.0e}", f"{errors.max():.0e}", f"{errors[~other].max():.0e}"]
-        counts = [f"{other.sum()} of {len(pairs)}", f"{low} of {len(pairs)}", f"{times[1] / times[0]:.2f}"]
-        print("| " + " | ".join([name, *cells, *counts]) + " |", flush=True)
+        low = sum(error > (fast.alpha_error or 0) for error, (_, fast) in zip(errors, pairs, strict=True))
+        wide = sum(fast.alpha_error is None for _, fast in pairs)
+        hill = max(abs(exact.alpha_hill - fast.alpha_hill) for exact, fast in pairs)
+        rankless = sum(fast.matrix_rank is None for _, fast in pairs)
+        assert all(fast.matrix_rank in (None, exact.matrix_rank) for exact, fast in pairs)
+        sizes = [np.median(errors), errors.max(), errors[~other].max()]
+        cells = [f"{wide} of {len(pairs)}", *(f"{size:.0e}" for size in sizes), f"{other.sum()} of {len(pairs)}"]
+        cells += [f"{low} of {len(pairs)}", f"{hill:.0e}", f"{rankless} of {len(pairs)}", f"{times[1] / times[0]:.2f}"]
+        print("| " + " | ".join([name, *cells]) + " |", flush=True)
 
 
 def bootstrap() -> None:

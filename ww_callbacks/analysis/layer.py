@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,14 @@ from ww_callbacks.analysis.spec import LayerSpec, arranged, as_numbers
 from ww_callbacks.analysis.tail import tail_columns
 from ww_callbacks.report import Histogram, LayerReport, Skip
 from ww_callbacks.spectra import Precision
-from ww_callbacks.spectra.eigen import contiguous
+from ww_callbacks.spectra.eigen import MAX_UNRESOLVED, contiguous
 from ww_callbacks.spectra.types import Floats
 
 MIN_EVALS = 20
 """Minimum number of eigenvalues for a power-law fit."""
-MAX_SVD_SIDE = 512
-"""Up to this size, the rank of a layer that appears rank-deficient is computed from singular values."""
+MAX_SVD_SIZE = 2**21
+"""Up to this number of elements per matrix, eigenvalues that the Gram matrix does not resolve are computed from
+singular values, which needs a float64 copy of the matrix."""
 
 
 def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, step: int | None = None) -> LayerReport:
@@ -85,9 +86,21 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
         return Skip("out_of_range").columns
     values = np.sort(np.concatenate(by_position)) * factor
     tolerance = _tolerance(float(values[-1]), rows, columns, settings.precision)
-    deficient = values[0] <= tolerance and min(rows, columns) <= MAX_SVD_SIDE and settings.precision == "float64"
-    rank = spectra.numerical_rank(matrices) if deficient else None
+    unresolved = int(np.count_nonzero(values <= tolerance))
+    if settings.precision == "float32" and unresolved > MAX_UNRESOLVED * len(values):
+        return _spectral_columns(spec, matrices, largest, replace(settings, precision="float64"))
+    rank = None
+    if unresolved and settings.precision == "float64" and rows * columns <= MAX_SVD_SIZE:
+        singular = spectra.singular_values(matrices)
+        rank = spectra.numerical_rank(singular, rows, columns)
+        by_position = list(singular**2)
+        values = np.sort(np.concatenate(by_position)) * factor
+        stored = spectra.storage_error(largest, rows, columns, _precision(spec.dtype, settings)) * factor
+        exact = _tolerance(math.sqrt(float(values[-1])), rows, columns, "float64") ** 2
+        tolerance = max(exact, min(stored, tolerance))
     result: dict[str, Any] = asdict(spectra.norm_metrics(values, tolerance, rank))
+    if unresolved and settings.precision == "float32":
+        result |= dict.fromkeys(("matrix_rank", "rank_loss", "entropy"))
     if settings.spectrum:
         result["spectrum"] = tuple(values.tolist())
     result |= _bulk_columns(values, rows, columns)
@@ -163,10 +176,10 @@ def _histogram(positive: Floats, shuffled: Floats | None, tolerance: float) -> H
 def _no_fit(positive: Floats, total: int, precision: float) -> Skip | None:
     """Why no power law can be fitted."""
     if len(positive) < MIN_EVALS:
-        zero = f" ({total} with the zero ones)" if total > len(positive) else ""
-        return Skip(
-            "too_few_eigenvalues", f"{len(positive)} non-zero eigenvalues{zero}, a power-law fit needs {MIN_EVALS}"
-        )
+        found = "non-zero eigenvalues"
+        if total > len(positive):
+            found = f"of {total} eigenvalues above the rounding error"
+        return Skip("too_few_eigenvalues", f"{len(positive)} {found}, a power-law fit needs {MIN_EVALS}")
     if positive[-1] - positive[0] <= 64 * precision * positive[-1]:
         return Skip("equal_eigenvalues", "all eigenvalues are equal within the precision of the weights")
     return None

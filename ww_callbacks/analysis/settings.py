@@ -21,8 +21,8 @@ class Settings:
         conv_scale: factor on the eigenvalues of a convolution with rf kernel positions: "weightwatcher" (½, its current
             default), "paper" (rf/2, as in the published figures) or "none". Alpha does not depend on it.
         randomize: compare each layer with a shuffled copy of itself to detect correlation traps.
-        precision: "float64", or "float32", which takes two thirds of the time and adds a small error to alpha. The
-            error is estimated.
+        precision: "float64", or "float32", which takes about three quarters of the time and adds a small error to
+            alpha. The error is estimated.
         interval: confidence interval of alpha: "asymptotic", or "bootstrap", which refits xmin in each replicate.
         fit: "PL" for a power law, or "TPL" for a truncated power law (alpha and Lambda) on the tail of the power law.
         seed: seed ≥ 0 of the shuffle and of all resampling.

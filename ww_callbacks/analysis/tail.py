@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from ww_callbacks import spectra
 from ww_callbacks.analysis.settings import Settings
 from ww_callbacks.report import Skip, TailWarning
@@ -20,7 +22,8 @@ def tail_columns(positive: Floats, values: Floats, formed: bool, side: int, sett
     """All metrics derived from the power law fitted to a layer's spectrum.
 
     Args:
-        positive: eigenvalues above the rounding error, ascending.
+        positive: eigenvalues above the rounding error, ascending. In single precision the few below it may be
+            non-zero, so they count in the size of the upper half, from which alpha_hill is computed.
         values: all eigenvalues.
         formed: whether a tail has formed.
         side: larger side of the matrices.
@@ -40,7 +43,7 @@ def tail_columns(positive: Floats, values: Floats, formed: bool, side: int, sett
         | {
             "alpha_low": low,
             "alpha_high": high,
-            "alpha_hill": _hill(positive),
+            "alpha_hill": _hill(positive if settings.precision == "float64" else np.maximum(values, positive[0])),
             "alpha_weighted": fit["alpha"] * math.log10(positive[-1]),
             "log_alpha_norm": spectra.log_alpha_norm(positive, fit["alpha"]),
             "finger_shift": _finger_shift(positive, power),

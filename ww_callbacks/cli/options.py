@@ -34,7 +34,7 @@ def add_analysis(parser: argparse.ArgumentParser) -> None:
         "--no-randomize", dest="randomize", action="store_false", help="no shuffled control: about half the time"
     )
     _add_choice(parser, "conv_scale", ConvScale, "scale of convolution eigenvalues")
-    _add_choice(parser, "precision", Precision, "float32 takes two thirds of the time, with a small error of alpha")
+    _add_choice(parser, "precision", Precision, "float32 takes three quarters of the time, with a small error of alpha")
     _add_choice(parser, "interval", Interval, "95 %% confidence interval of alpha")
     _add_choice(parser, "fit", Fit, "power law or truncated power law")
     parser.add_argument(

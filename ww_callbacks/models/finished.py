@@ -47,7 +47,8 @@ def analyze(
         conv_scale: scale of convolution eigenvalues: "weightwatcher" (½), "paper" (number of kernel positions / 2) or
             "none".
         randomize: compare each layer with a shuffled copy of itself (rand_alpha, num_traps and so on).
-        precision: "float64", or "float32", which takes two thirds of the time; ``alpha_error`` is the error of alpha.
+        precision: "float64", or "float32", which takes about three quarters of the time; ``alpha_error`` is the error
+            of alpha.
         interval: 95 % confidence interval of alpha: "asymptotic", or "bootstrap" (xmin is chosen anew in 40 resampled
             spectra).
         fit: "PL" (power law) or "TPL" (truncated power law; alpha and Lambda).

@@ -66,7 +66,8 @@ class Options:
             ``{"*.qkv": 3}``.
         conv_scale: scale of convolution eigenvalues, see :class:`ww_callbacks.analysis.Settings`.
         randomize: compare each layer with a shuffled copy of itself to find correlation traps.
-        precision: "float64", or "float32", which takes two thirds of the time with a small, estimated error of alpha.
+        precision: "float64", or "float32", which takes about three quarters of the time with a small, estimated error
+            of alpha.
         interval: 95 % confidence interval of alpha: "asymptotic", or "bootstrap" (xmin is chosen anew in 40 resampled
             spectra).
         fit: "PL" (power law) or "TPL" (truncated power law).

@@ -99,7 +99,7 @@ class LayerReport:
         "log10 Σ λ^alpha", label="log_alpha_norm (log10 Σ λ^alpha)", scaling="alpha log", compared=True
     )
     stable_rank: float | None = column("Σλ/λ_max", label="stable rank", mean=True, logged=True)
-    matrix_rank: int | None = column("number of eigenvalues above the rounding error")
+    matrix_rank: int | None = column("number of eigenvalues above the rounding error; None if it is undecided")
     rank_loss: int | None = column("number of eigenvalues that are numerically zero")
     entropy: float | None = column("entropy of λ/Σλ relative to its maximum")
     sigma_mp: float | None = column("σ of the Marchenko-Pastur law fitted to the bulk, at a mean eigenvalue of 1")

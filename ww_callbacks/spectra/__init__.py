@@ -9,7 +9,16 @@ from ww_callbacks.spectra.bulk_fit import MarchenkoPasturFit, marchenko_pastur
 from ww_callbacks.spectra.candidates import XminCandidates, xmin_candidates
 from ww_callbacks.spectra.control import ShuffledControl, shuffle_matrix, shuffled_control, spectral_distance
 from ww_callbacks.spectra.effective_rank import det_x_size
-from ww_callbacks.spectra.eigen import Precision, eigenvalues, float32_error, magnitude, numerical_rank, rank_tolerance
+from ww_callbacks.spectra.eigen import (
+    Precision,
+    eigenvalues,
+    float32_error,
+    magnitude,
+    numerical_rank,
+    rank_tolerance,
+    singular_values,
+    storage_error,
+)
 from ww_callbacks.spectra.goodness import goodness_of_fit
 from ww_callbacks.spectra.histogram import log_histogram
 from ww_callbacks.spectra.interval import asymptotic_interval, bootstrap_interval, near_tied_interval, rounding_shift
@@ -52,7 +61,9 @@ __all__ = [
     "rounding_shift",
     "shuffle_matrix",
     "shuffled_control",
+    "singular_values",
     "spectral_distance",
+    "storage_error",
     "tail_formed",
     "tracy_widom_isf",
     "tracy_widom_sf",

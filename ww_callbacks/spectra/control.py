@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks.spectra.bulk import LEVEL, edge_threshold, element_variance, marchenko_pastur_edge
-from ww_callbacks.spectra.eigen import Precision, block_rows, checked, rank_tolerance, scaled_eigenvalues
+from ww_callbacks.spectra.eigen import (
+    MAX_UNRESOLVED,
+    Precision,
+    block_rows,
+    checked,
+    float32_error,
+    rank_tolerance,
+    scaled_eigenvalues,
+)
 from ww_callbacks.spectra.tracy_widom import tracy_widom_sf
 from ww_callbacks.spectra.types import Floats
 
@@ -27,7 +35,7 @@ class ShuffledControl:
     """Results of the shuffled matrices of a layer.
 
     Attributes:
-        values: eigenvalues of all shuffled matrices together, ascending, shape (n,).
+        values: eigenvalues of all shuffled matrices together, ascending, shape (n,); 0 if below the rounding error.
         max_rand_eval: the largest eigenvalue.
         num_traps: number of correlation traps: eigenvalues above the random edge at the given level.
         trap_pvalue: probability of a max_rand_eval at least this large without traps; an upper bound for very small
@@ -56,8 +64,9 @@ def shuffled_control(
 
     The permutation depends on (seed, N, M, position) only and applies to the matrix with N ≥ M rows (a square matrix
     as given: out × in). The result therefore changes only if the weights change. Eigenvalues are computed in single
-    precision, and again in double precision if one of them is closer to the threshold than the rounding error. The
-    count equals that from the float64 singular values of :func:`shuffle_matrix`.
+    precision, and again in double precision if one of them is closer to the threshold than the rounding error, or if
+    more than 1 % of them are below it. The count equals that from the float64 singular values of
+    :func:`shuffle_matrix`.
 
     Sources: Martin and Mahoney, *Implicit self-regularization in deep neural networks* (2021), for the shuffle;
     Prakash and Martin, *Grokking and generalization collapse* (2025), for the trap; Johnstone (2001) for the edge.
@@ -165,8 +174,11 @@ def _one(
     values = _eigenvalues(tall, largest, seed, position, "float32")
     threshold = max(edge_threshold(variance, rows, columns, level), rank_tolerance(float(values[-1]), rows, columns))
     rounding = float(values[-1]) * rows * float(np.finfo(np.float32).eps)
-    if np.abs(values - threshold).min() <= rounding:  # single precision cannot decide
+    noise = float32_error(float(values[-1]), rows, columns)
+    if np.abs(values - threshold).min() <= rounding or (values <= noise).mean() > MAX_UNRESOLVED:
         values = _eigenvalues(tall, largest, seed, position, "float64")
+        noise = rank_tolerance(float(values[-1]), rows, columns)
+    values = np.where(values > noise, values, 0.0)
     edge, width = marchenko_pastur_edge(variance, rows, columns)
     excess = float(values[-1]) - edge
     score = excess / width if width > 0 else (math.inf if excess > 0 else -math.inf)

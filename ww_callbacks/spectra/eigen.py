@@ -13,6 +13,9 @@ from ww_callbacks.spectra.lapack import add_gram, symmetric_eigenvalues
 
 Precision = Literal["float64", "float32"]
 
+MAX_UNRESOLVED = 0.01
+"""Share of the eigenvalues that single precision may leave unresolved. Beyond it, double precision is used."""
+
 _BLOCK_BYTES = 2**20
 # Outside these ranges the squares of the weights are close to overflow or underflow.
 _SAFE_MAGNITUDE = {"float64": (1e-120, 1e120), "float32": (1e-8, 1e8)}
@@ -25,8 +28,8 @@ def eigenvalues(
 
     The Gram matrix of the shorter side is accumulated in row blocks, so memory beyond the weights is limited to about
     three M × M float64 matrices. Compared with a singular value decomposition, the relative error in float64 is about
-    1e-13 for large eigenvalues; eigenvalues below :func:`rank_tolerance` are noise. In float32 the absolute error is
-    about :func:`float32_error`, which is relative to the largest eigenvalue.
+    1e-13 for large eigenvalues; eigenvalues below :func:`rank_tolerance` are noise, see :func:`singular_values`. In
+    float32 the absolute error is about :func:`float32_error`, which is relative to the largest eigenvalue.
 
     Args:
         matrix: weights, shape (rows, columns), any real dtype. Either orientation.
@@ -75,23 +78,61 @@ def rank_tolerance(largest: float, rows: int, columns: int) -> float:
     return largest * max(rows, columns) * float(np.finfo(np.float64).eps)
 
 
-def numerical_rank(matrices: NDArray[Any]) -> int:
-    """Total rank of all matrices of a layer, from their singular values: #{s > s_max · max(rows, columns) · ε}.
+def singular_values(matrices: NDArray[Any]) -> NDArray[np.float64]:
+    """Singular values of each matrix of a layer, ascending.
 
-    Singular values resolve ranks that the Gram matrix cannot, at several times the cost. The Gram matrix loses
-    singular values below 1e-8 of the largest.
+    Their squares resolve small eigenvalues that the Gram matrix loses: its rounding error is relative to λ_max, which
+    hides singular values below about 1e-7 of the largest. They take about twice the time.
 
     Args:
         matrices: weights, shape (positions, rows, columns), finite.
 
+    Returns:
+        float64, shape (positions, M).
+
     Example:
         >>> import numpy as np
-        >>> numerical_rank(np.diag([1.0, 1e-10, 0.0])[None])
+        >>> singular_values(np.diag([1.0, 1e-10, 0.0])[None])
+        array([[0.e+00, 1.e-10, 1.e+00]])
+    """
+    return np.stack([np.linalg.svd(matrix.astype(np.float64), compute_uv=False)[::-1] for matrix in matrices])
+
+
+def numerical_rank(singular: NDArray[np.float64], rows: int, columns: int) -> int:
+    """Total rank of all matrices of a layer: #{s > s_max · max(rows, columns) · ε}.
+
+    Args:
+        singular: singular values of all matrices, any shape.
+        rows: number of rows of each matrix.
+        columns: number of columns of each matrix.
+
+    Example:
+        >>> import numpy as np
+        >>> numerical_rank(singular_values(np.diag([1.0, 1e-10, 0.0])[None]), 3, 3)
         2
     """
-    singular = np.linalg.svd(matrices.astype(np.float64), compute_uv=False)
-    bound = singular.max() * max(matrices.shape[1:]) * float(np.finfo(np.float64).eps)
+    bound = singular.max() * max(rows, columns) * float(np.finfo(np.float64).eps)
     return int(np.count_nonzero(singular > bound))
+
+
+def storage_error(largest: float, rows: int, columns: int, precision: float) -> float:
+    """Largest eigenvalue of the rounding errors of stored weights: (√rows + √columns)² (w · ε/2)².
+
+    Independent errors of at most w · ε/2 per element have no larger eigenvalue, up to the fluctuation of the
+    Marchenko-Pastur edge. Smaller eigenvalues of the weights say nothing about the weights before they were rounded.
+
+    Args:
+        largest: w, the largest absolute element.
+        rows: number of rows of W.
+        columns: number of columns of W.
+        precision: ε of the stored dtype.
+
+    Example:
+        >>> storage_error(1.0, 1000, 100, 2.0**-23) < 1e-10
+        True
+    """
+    norm = (math.sqrt(rows) + math.sqrt(columns)) * largest * precision / 2
+    return norm * norm
 
 
 def float32_error(largest: float, rows: int, columns: int) -> float:
