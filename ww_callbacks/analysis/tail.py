@@ -43,6 +43,7 @@ def tail_columns(positive: Floats, values: Floats, formed: bool, side: int, sett
         | {
             "alpha_low": low,
             "alpha_high": high,
+            "alpha_stable": spectra.stable_alpha(candidates) if settings.fit == "PL" else None,
             "alpha_hill": _hill(positive if settings.precision == "float64" else np.maximum(values, positive[0])),
             "alpha_weighted": fit["alpha"] * math.log10(positive[-1]),
             "log_alpha_norm": spectra.log_alpha_norm(positive, fit["alpha"]),

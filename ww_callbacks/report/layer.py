@@ -69,6 +69,12 @@ class LayerReport:
     sigma: float | None = column("asymptotic standard error of alpha")
     alpha_low: float | None = column("lower bound of the 95 % interval of alpha")
     alpha_high: float | None = column("upper bound of the 95 % interval of alpha")
+    alpha_stable: float | None = column(
+        'mean of alpha over the xmin that fit well, which does not jump (fit "PL")',
+        label="alpha_stable (mean over xmin)",
+        mean=True,
+        logged=True,
+    )
     alpha_hill: float | None = column(
         "Hill estimate of the exponent from the upper half of the spectrum; not comparable with alpha",
         label="alpha_hill (Hill estimate)",

@@ -6,7 +6,7 @@ All functions are pure and depend on numpy and scipy only. None reads or changes
 from ww_callbacks.spectra.alternatives import LikelihoodRatioTest, compare_alternatives
 from ww_callbacks.spectra.bulk import edge_threshold, element_variance, marchenko_pastur_edge, tail_formed
 from ww_callbacks.spectra.bulk_fit import MarchenkoPasturFit, marchenko_pastur
-from ww_callbacks.spectra.candidates import XminCandidates, xmin_candidates
+from ww_callbacks.spectra.candidates import XminCandidates, stable_alpha, xmin_candidates
 from ww_callbacks.spectra.control import ShuffledControl, shuffle_matrix, shuffled_control, spectral_distance
 from ww_callbacks.spectra.effective_rank import det_x_size
 from ww_callbacks.spectra.eigen import (
@@ -63,6 +63,7 @@ __all__ = [
     "shuffled_control",
     "singular_values",
     "spectral_distance",
+    "stable_alpha",
     "storage_error",
     "tail_formed",
     "tracy_widom_isf",

@@ -13,6 +13,9 @@ from ww_callbacks.spectra.types import Floats
 RESOLUTION = 64
 """Tails larger than twice this differ from the next larger one by a fraction of 1/64."""
 
+STABLE_SCALE = 0.15
+"""Excess of √k·D that reduces the weight of a candidate to 1/e in :func:`stable_alpha`."""
+
 _BLOCK = 32
 
 
@@ -70,6 +73,36 @@ def xmin_candidates(values: NDArray[np.floating], fit: PowerLawFit) -> XminCandi
     blocks = [slice(start, start + _BLOCK) for start in range(0, len(sizes), _BLOCK)]
     distance = [_distances(log_x, sizes[block], slope[block]) for block in blocks]
     return XminCandidates(1 + slope, np.concatenate([*distance, np.empty(0)]), sizes, spacing[kept])
+
+
+def stable_alpha(candidates: XminCandidates) -> float:
+    """Mean of alpha over the candidates for xmin, weighted by how well they fit.
+
+    ``1 + 1 / Σ w_i/(alpha_i - 1)``, with one term for each tail size k_i and weights w_i proportional to
+    ``exp(-√k_i·(D_i - min D)/0.15)``. It does not jump when another xmin becomes the best, as alpha does. The mean is
+    taken of 1/(alpha_i - 1), which is the mean of ln(x_j/xmin) over the tail, because that is unbiased at a known xmin,
+    and because short tails with a very large alpha then have little effect.
+
+    Source: own definition. ``benchmarks/interval_stability.py`` compares bias and scatter with those of alpha.
+
+    Args:
+        candidates: the candidates for xmin, at least one.
+
+    Raises:
+        ValueError: there is no candidate.
+
+    Example:
+        >>> import numpy as np
+        >>> from ww_callbacks.spectra import fit_power_law
+        >>> x = np.random.default_rng(0).pareto(2.0, 2000) + 1.0  # alpha = 3
+        >>> 2.8 < stable_alpha(xmin_candidates(x, fit_power_law(x))) < 3.2
+        True
+    """
+    if not len(candidates.D):
+        raise ValueError("candidates: expected at least one, got none; all values may be equal")
+    excess = (candidates.D - candidates.D.min()) * np.sqrt(candidates.tail_size) / STABLE_SCALE
+    weight = candidates.spacing * np.exp(-excess)
+    return float(1 + weight.sum() / (weight / (candidates.alpha - 1)).sum())
 
 
 def _tail_sizes(n: int, best: int) -> NDArray[np.intp]:
