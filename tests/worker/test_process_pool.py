@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import CancelledError
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,22 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals and /proc"),
 ]
 
-SHAPES = {"small": (90, 60), "other": (60, 70), "middle": (900, 900), "slow": (2600, 2600)}
+SHAPES = {
+    "small": (90, 60),
+    "other": (60, 70),
+    "not finite": (60, 50),
+    "middle": (700, 700),
+    "slow": (1200, 1200),
+    "slowest": (2000, 2000),
+}
+
+
+@lru_cache
+def weights_of(name):
+    made = np.random.default_rng(0).standard_normal(SHAPES[name])
+    if name == "not finite":
+        made[3, 4] = math.nan
+    return made
 
 
 def gone(pid):
@@ -66,18 +82,17 @@ class PendingReport:
 class Bench:
     """Weights in shared memory, and a worker for them."""
 
-    def __init__(self, **arguments):
-        rng = np.random.default_rng(0)
-        self.weights = {name: rng.standard_normal(shape) for name, shape in SHAPES.items()}
-        self.buffer = SnapshotBuffer([(shape, np.dtype("f8")) for shape in SHAPES.values()], slots=1)
-        self.slot = self.buffer.take([lambda array=array: array for array in self.weights.values()])
+    def __init__(self, *names, **arguments):
+        self.names = names or ("small", "other", "not finite")
+        self.buffer = SnapshotBuffer([(SHAPES[name], np.dtype("f8")) for name in self.names], slots=1)
+        self.slot = self.buffer.take([partial(weights_of, name) for name in self.names])
         self.worker = ProcessPool(self.buffer, **arguments)
 
     def spec(self, name):
         return LayerSpec(name, "Linear", SHAPES[name], "float64", ((), (0,), (1,)))
 
     def stored(self, name):
-        return self.buffer.array(self.slot, list(SHAPES).index(name))
+        return self.buffer.array(self.slot, self.names.index(name))
 
     def submit(self, name="small", step=5):
         task = make_task(self.spec(name), Settings(), step)
@@ -91,11 +106,11 @@ class Bench:
     def run(self, name="small"):
         return self.submit(name).result(timeout=100)
 
-    def start_slow(self):
-        """A running task that takes seconds, and the id of its process."""
+    def start_slow(self, name="slowest"):
+        """A running task that takes a second, and the id of its process."""
         assert self.run().status == "ok"
         before = cpu_seconds(self.pid)
-        pending = self.submit("slow")
+        pending = self.submit(name)
         assert eventually(lambda: cpu_seconds(self.pid) > before + 0.05, 60.0)
         return pending, self.pid
 
@@ -111,29 +126,61 @@ def bench():
     made.close()
 
 
-def test_results_equal_those_of_this_process_in_submission_order(bench):
+@pytest.fixture
+def slow_bench():
+    made = Bench("small", "slowest")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def started():
+    """A bench whose worker is running, for tests that leave it as it is."""
+    made = Bench("small", "other", "not finite", "slow")
+    assert made.run().status == "ok"
+    yield made
+    made.close()
+
+
+def test_results_equal_those_of_this_process_in_submission_order(started):
     names = ["small", "other", "small", "other"]
-    futures = [bench.submit(name, step) for step, name in enumerate(names)]
+    futures = [started.submit(name, step) for step, name in enumerate(names)]
     for step, (name, future) in enumerate(zip(names, futures, strict=True)):
-        expected = analyze_layer(bench.spec(name), bench.weights[name], Settings(), step)
+        expected = analyze_layer(started.spec(name), weights_of(name), Settings(), step)
         assert future.result(timeout=100).to_dict() == expected.to_dict()
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_results_are_the_same_for_all_dtypes_and_convolutions(dtype):
+DTYPES = ("float16", "bfloat16", "float32")
+
+
+def convolution(dtype):
     spec = LayerSpec("conv", "Conv2d", (40, 30, 2, 2), dtype, ((2, 3), (0,), (1,)), True)
     stored = np.random.default_rng(0).integers(15000, 16500, spec.shape).astype("u2")
-    if dtype != "bfloat16":
-        stored = (stored / 1000).astype(dtype)
-    buffer = SnapshotBuffer([(spec.shape, spec.storage_dtype)], slots=1)
-    slot = buffer.take([lambda: stored])
+    return spec, stored if dtype == "bfloat16" else (stored / 1000).astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def convolutions():
+    """The buffer and the started worker of a convolution in each dtype."""
+    specs, arrays = zip(*map(convolution, DTYPES), strict=True)
+    buffer = SnapshotBuffer([(spec.shape, spec.storage_dtype) for spec in specs], slots=1)
+    slot = buffer.take([lambda stored=stored: stored for stored in arrays])
     worker = ProcessPool(buffer)
-    future = worker.submit(run_task, make_task(spec, Settings("paper"), None), buffer.array(slot, 0))
+    worker.submit(run_task, make_task(specs[0], Settings(), None), buffer.array(slot, 0)).result(timeout=100)
+    yield buffer, slot, worker
+    worker.shutdown()
+    buffer.close()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_results_are_the_same_for_all_dtypes_and_convolutions(convolutions, dtype):
+    buffer, slot, worker = convolutions
+    spec, stored = convolution(dtype)
+    task = make_task(spec, Settings("paper"), None)
+    future = worker.submit(run_task, task, buffer.array(slot, DTYPES.index(dtype)))
     report = read_answer(future.result(timeout=100), spec, None)
     assert report == analyze_layer(spec, stored, Settings("paper"))
     assert report.alpha is not None
-    worker.shutdown()
-    buffer.close()
 
 
 def test_process_starts_with_the_first_task_and_is_reused(bench):
@@ -145,22 +192,20 @@ def test_process_starts_with_the_first_task_and_is_reused(bench):
     assert bench.pid == pid
 
 
-def test_non_finite_weights_fail_and_the_next_layer_is_analysed(bench):
-    bench.stored("small")[3, 4] = math.nan
-    bench.stored("other")[0, 0] = 1.0
-    report = bench.run("small")
+def test_non_finite_weights_fail_and_the_next_layer_is_analysed(started):
+    report = started.run("not finite")
     assert (report.status, report.reason) == ("failed", "non-finite weights")
-    assert bench.run("other").status == "ok"
+    assert started.run("other").status == "ok"
 
 
-def test_killed_worker_fails_its_layer_and_is_restarted(bench):
-    future, pid = bench.start_slow()
+def test_killed_worker_fails_its_layer_and_is_restarted(slow_bench):
+    future, pid = slow_bench.start_slow()
     os.kill(pid, signal.SIGKILL)
     report = future.result(timeout=20)
-    assert (report.name, report.status, report.step) == ("slow", "failed", 5)
+    assert (report.name, report.status, report.step) == ("slowest", "failed", 5)
     assert "the worker process ended with status -9" in report.reason
-    assert bench.run().status == "ok"
-    assert bench.pid != pid
+    assert slow_bench.run().status == "ok"
+    assert slow_bench.pid != pid
     assert gone(pid)
 
 
@@ -195,7 +240,8 @@ def test_hanging_worker_fails_its_layer_and_is_restarted():
     bench.close()
 
 
-def test_slow_worker_is_not_considered_hanging(bench):
+def test_slow_worker_is_not_considered_hanging():
+    bench = Bench("middle")
     assert bench.run("middle").status == "ok"
     before = cpu_seconds(bench.pid)
     assert bench.run("middle").status == "ok"
@@ -213,6 +259,7 @@ def test_slow_worker_is_not_considered_hanging(bench):
     assert pending.result().status == "ok"
     assert bench.pid == pid
     assert time.monotonic() - start > limit
+    bench.close()
 
 
 @pytest.mark.parametrize("seconds", [1e10, math.inf])
@@ -224,9 +271,9 @@ def test_huge_timeouts_work(seconds):
         bench.close()
 
 
-def test_numpy_integer_step_is_accepted_or_refused(bench):
+def test_numpy_integer_step_is_accepted_or_refused(started):
     try:
-        future = bench.submit(step=np.int64(7))
+        future = started.submit(step=np.int64(7))
     except TypeError:
         return
     assert future.result(timeout=5).step == 7
@@ -288,21 +335,21 @@ def test_wrong_hello_is_refused(tmp_path, monkeypatch):
     bench.close()
 
 
-def test_shutdown_stops_a_running_task_and_its_future(bench):
-    running, pid = bench.start_slow()
-    waiting = bench.submit()
-    bench.worker.shutdown()
+def test_shutdown_stops_a_running_task_and_its_future(slow_bench):
+    running, pid = slow_bench.start_slow()
+    waiting = slow_bench.submit()
+    slow_bench.worker.shutdown()
     assert gone(pid)
-    assert bench.pid is None
+    assert slow_bench.pid is None
     with contextlib.suppress(CancelledError):
         assert running.result(timeout=2).status == "failed"
     with pytest.raises(CancelledError):
         waiting.result(timeout=2)
 
 
-def test_shutdown_without_wait_stops_everything(bench):
-    running, pid = bench.start_slow()
-    bench.worker.shutdown(wait=False)
+def test_shutdown_without_wait_stops_everything(slow_bench):
+    running, pid = slow_bench.start_slow()
+    slow_bench.worker.shutdown(wait=False)
     assert eventually(lambda: gone(pid), 2.0)
     assert eventually(running.done, 2.0)
 
@@ -332,7 +379,7 @@ def test_with_block_stops_the_process(bench):
 
 def test_garbage_collected_executor_stops_its_process_and_thread():
     threads = set(threading.enumerate())
-    bench = Bench()
+    bench = Bench("small", "slowest")
     _future, pid = bench.start_slow()
     bench.buffer.close()
     del bench
@@ -347,10 +394,10 @@ def test_other_functions_are_refused(bench):
     assert bench.pid is None
 
 
-def test_weights_outside_the_shared_memory_are_refused(bench):
+def test_weights_outside_the_shared_memory_are_refused(started):
     with pytest.raises(ValueError, match="not a view of this buffer"):
-        bench.worker.submit(run_task, make_task(bench.spec("small"), Settings(), 5), bench.weights["small"])
-    assert bench.run().status == "ok"
+        started.worker.submit(run_task, make_task(started.spec("small"), Settings(), 5), weights_of("small"))
+    assert started.run().status == "ok"
 
 
 @pytest.mark.linux_way
@@ -373,12 +420,12 @@ def test_process_has_one_thread_low_priority_and_no_ranks_or_devices(bench, monk
     assert os.environ["OMP_NUM_THREADS"] == "16"  # unchanged in this process
 
 
-def test_worker_ignores_ctrl_c(bench):
-    future, pid = bench.start_slow()
+def test_worker_ignores_ctrl_c(started):
+    future, pid = started.start_slow("slow")
     os.kill(pid, signal.SIGINT)
-    assert bench.run().status == "ok"
+    assert started.run().status == "ok"
     assert future.result(timeout=100).status == "ok"
-    assert bench.pid == pid
+    assert started.pid == pid
 
 
 @pytest.mark.linux_way
@@ -394,10 +441,10 @@ def test_process_maps_weights_read_only_and_inherits_no_other_descriptor(bench, 
     assert all(line.split()[1].startswith("r-") for line in mapped)
 
 
-def test_process_imports_numpy_and_scipy_but_no_framework(bench):
-    bench.run()
+def test_process_imports_numpy_and_scipy_but_no_framework(started):
+    started.run()
     homes = {}
-    for line in open(f"/proc/{bench.pid}/maps"):  # noqa: SIM115
+    for line in open(f"/proc/{started.pid}/maps"):  # noqa: SIM115
         if "/site-packages/" in line:
             package = line.split("/site-packages/")[1].split("/")[0].strip()
             homes[package.removesuffix(".libs")] = line
@@ -430,8 +477,8 @@ def test_output_of_usercustomize_does_not_disturb_the_protocol(tmp_path, monkeyp
     bench.close()
 
 
-def test_report_is_plain_json(bench):
-    assert json.loads(json.dumps(bench.run().to_dict()))["status"] == "ok"
+def test_report_is_plain_json(started):
+    assert json.loads(json.dumps(started.run().to_dict()))["status"] == "ok"
 
 
 def test_both_lifeline_methods_work():
