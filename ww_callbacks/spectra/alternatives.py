@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import erfc, log_ndtr
 
 from ww_callbacks.spectra.power_law import PowerLawFit
@@ -96,6 +95,8 @@ def _exponential(u: Floats) -> Floats:
 
 def _log_normal(u: Floats) -> Floats:
     """Log density of the best-fitting log-normal truncated to u ≥ 1; it approaches a power law as μ → -∞."""
+    from scipy.optimize import minimize  # slow to import, and not needed by default
+
     log_u = np.log(u)
     mean, mean_square = float(log_u.mean()), float(np.square(log_u).mean())
 

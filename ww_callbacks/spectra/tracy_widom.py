@@ -6,7 +6,6 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import airy
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
@@ -64,4 +63,8 @@ def tracy_widom_isf(level: float) -> float:
     """
     if not 1e-10 <= level <= 0.999:
         raise ValueError(f"level: expected a probability from 1e-10 to 0.999, got {level}")
-    return float(brentq(lambda x: math.log(tracy_widom_sf(x) / level), -6.0, 13.0, xtol=1e-9))
+    low, high = -6.0, 13.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if tracy_widom_sf(middle) > level else (low, middle)
+    return (low + high) / 2

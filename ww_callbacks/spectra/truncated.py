@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from ww_callbacks.spectra.types import Floats
 
@@ -61,6 +60,8 @@ def fit_truncated_power_law(values: NDArray[np.floating], xmin: float) -> Trunca
         >>> 2.1 < fit.alpha < 2.8, 0.05 < fit.Lambda < 0.2
         (True, True)
     """
+    from scipy.optimize import minimize  # slow to import, and not needed by default
+
     if not (math.isfinite(xmin) and xmin > 0):
         raise ValueError(f"xmin: expected a finite number > 0, got {xmin}")
     tail = np.sort(np.asarray(values, dtype=np.float64))
