@@ -1,8 +1,8 @@
 """What the integration tests share: programs run as real processes, and the proof that nothing of them stays.
 
-Every program gets a mark in its environment, which its children inherit: by it the tests find all processes of a
-program, whoever started them. Shared memory is followed by its inode, over the whole machine. What other
-programs do meanwhile does not matter, so that these tests may run beside others.
+Every program gets a mark in its environment, which its children inherit, and a session of its own: by them the tests
+find all processes of a program, whoever started them. Shared memory is followed by its inode, over the whole machine.
+What other programs do meanwhile does not matter, so that these tests may run beside others.
 
 The programs import this module for the training they run; it loads no framework before it is told to.
 """
@@ -24,11 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fork_server import ForkedProcess, ForkServer
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 MARK = "WW_TEST_ID"
 MEMORY = "memfd:ww_callbacks"
+
+# Threads that wait for each other in a busy loop take minutes where other programs want the processors too.
+SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 
 PATIENCE = 60.0
 """Seconds for anything that has to happen but may take long on a busy machine."""
@@ -43,11 +47,12 @@ LOADER_POLL = 20.0
 
 def wait_until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
     """The first true value of ``condition``; an AssertionError where there is none in time."""
-    deadline = time.monotonic() + timeout
+    start = time.monotonic()
     while not (value := condition()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - start
+        if waited > timeout:
             raise AssertionError(f"not within {timeout:g} s: {what}")
-        time.sleep(0.01)
+        time.sleep(min(max(0.01, waited / 20), 0.1))  # to look through all processes takes processor time
     return value
 
 
@@ -77,7 +82,7 @@ def named_memory(pid: int) -> set[str]:
 
 
 def cpu_seconds(pid: int) -> float:
-    fields = proc_file(pid, "stat").rpartition(")")[2].split()
+    fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
@@ -94,8 +99,17 @@ def proc_file(pid: int, name: str) -> str:
         return ""
 
 
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on; empty where the process is gone."""
+    return proc_file(pid, "stat").rpartition(")")[2].split()
+
+
 def _is_zombie(pid: int) -> bool:
-    return proc_file(pid, "stat").rpartition(")")[2].split()[:1] in ([], ["Z"], ["X"])
+    return _stat(pid)[:1] in ([], ["Z"], ["X"])
+
+
+def _session_of(pid: int) -> int:
+    return int((_stat(pid)[3:4] or ["-1"])[0])
 
 
 def _all_pids() -> list[int]:
@@ -105,7 +119,7 @@ def _all_pids() -> list[int]:
 class Program:
     """A running script, in a process group of its own."""
 
-    def __init__(self, session: Session, popen: subprocess.Popen[bytes], output: Path) -> None:
+    def __init__(self, session: Session, popen: subprocess.Popen[bytes] | ForkedProcess, output: Path) -> None:
         self._session, self.popen, self._output = session, popen, output
         self.pid = popen.pid
 
@@ -189,6 +203,7 @@ class Session:
         path: tuple[Path, ...] = (),
         environment: dict[str, str] | None = None,
         shell: str = "",
+        server: ForkServer | None = None,
     ) -> Program:
         """Run ``code`` as a script of its own file.
 
@@ -198,8 +213,10 @@ class Session:
             folder: where the script lies and runs.
             stdin: feed the script to ``python -`` instead.
             path: folders that come first in PYTHONPATH.
-            environment: more variables.
+            environment: more variables. Those that libraries read at import do not reach a forked program.
             shell: redirections that the script is started with, such as ``>&-``.
+            server: forks the program, with Lightning imported already, instead of a new interpreter. Not with
+                ``stdin``, ``path`` or ``shell``.
         """
         folder = folder or self.folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -209,22 +226,24 @@ class Session:
         if shell:
             command = ["sh", "-c", f'exec "$0" "$@" {shell}', *command]
         output = self.folder / f"output-{len(self._programs)}.txt"
-        variables = os.environ | {
-            MARK: self.id,
-            "WW_TEST_FOLDER": str(self.folder),
-            "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT, HERE])),
-            "PYTHONUNBUFFERED": "1",
-        }
+        variables = program_environment(*path) | {MARK: self.id, "WW_TEST_FOLDER": str(self.folder)}
+        variables |= environment or {}
+        if server is not None:
+            assert not any((stdin, path, shell)), "a forked program has them from its server"
+            return self._started(ForkedProcess(server, command[1:], folder, variables, output), output)
         with script.open() as source, output.open("wb") as log:
             popen = subprocess.Popen(
                 command,
                 cwd=folder,
-                env=variables | (environment or {}),
+                env=variables,
                 stdin=source if stdin else subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        return self._started(popen, output)
+
+    def _started(self, popen: subprocess.Popen[bytes] | ForkedProcess, output: Path) -> Program:
         program = Program(self, popen, output)
         self._programs.append(program)
         return program
@@ -235,11 +254,15 @@ class Session:
 
     def processes(self) -> list[int]:
         """All living processes that these programs started, directly or not; their memory is noted."""
-        pids = [pid for pid in _all_pids() if f"{MARK}={self.id}" in proc_file(pid, "environ") and not _is_zombie(pid)]
+        pids = [pid for pid in _all_pids() if self._owns(pid) and not _is_zombie(pid)]
         for pid in pids:
             self._seen_memory |= mappings(pid)
             self._seen_named |= named_memory(pid)
         return pids
+
+    def _owns(self, pid: int) -> bool:
+        """By the mark; forked programs and what they fork have the environment of their server, but a session."""
+        return f"{MARK}={self.id}" in proc_file(pid, "environ") or _session_of(pid) in {p.pid for p in self._programs}
 
     def workers(self) -> list[int]:
         return [pid for pid in self.processes() if is_worker(pid)]
@@ -273,6 +296,12 @@ class Session:
 
     def json(self, name: str = "history.json") -> Any:
         return json.loads((self.folder / name).read_text())
+
+
+def program_environment(*path: Path) -> dict[str, str]:
+    """Environment of the programs, with folders that come first in PYTHONPATH."""
+    variables = {"PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT, HERE])), "PYTHONUNBUFFERED": "1"}
+    return os.environ | variables | SLEEPING_THREADS
 
 
 @contextlib.contextmanager

@@ -152,8 +152,8 @@ fit(SpectralMonitor(every_n_steps=10**6 if phase == "idle" else 2), until="never
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
-def test_a_trainer_that_ends_takes_its_worker_along_though_forked_loaders_live_on(run: Session, phase, sent):
-    program = run.start(FIT, phase)
+def test_a_trainer_that_ends_takes_its_worker_along_though_forked_loaders_live_on(run: Session, lightning, phase, sent):
+    program = run.start(FIT, phase, server=lightning)
     worker = enter(run, program, phase)
     wait_until(lambda: MEMORY in proc_file(worker, "maps"), "the worker maps the memory")
     loaders = [pid for pid in run.processes() if pid not in (worker, program.pid)]

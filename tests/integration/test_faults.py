@@ -30,7 +30,7 @@ def run(tmp_path):
 # --- Lightning: ends of the trainer ----------------------------------------------------------------------------------
 
 
-def test_normal_end(run: Session):
+def test_normal_end(run: Session, lightning):
     program = run.start(
         LIGHTNING
         + """
@@ -40,7 +40,8 @@ save(outcome(callback.history))
 reached("fitted")
 while not told("looked"):
     time.sleep(0.01)
-"""
+""",
+        server=lightning,
     )
     program.reaches("training")
     program.worker()
@@ -56,7 +57,7 @@ while not told("looked"):
     run.assert_nothing_left()
 
 
-def test_exception_in_training_step(run: Session):
+def test_exception_in_training_step(run: Session, lightning):
     """It reaches the user unchanged, and a program that goes on afterwards has nothing left of the monitor."""
     program = run.start(
         LIGHTNING
@@ -79,7 +80,8 @@ except Mine as caught:
     reached("caught")
 while not told("looked"):
     time.sleep(0.01)
-"""
+""",
+        server=lightning,
     )
     program.busy_worker(0.1)
     run.memory()
@@ -96,8 +98,8 @@ while not told("looked"):
     "to_group",
     [pytest.param(True, id="whole process group"), pytest.param(False, id="trainer only", marks=pytest.mark.slow)],
 )
-def test_ctrl_c(run: Session, to_group):
-    program = run.start(FOREVER)
+def test_ctrl_c(run: Session, lightning, to_group):
+    program = run.start(FOREVER, server=lightning)
     program.reaches("training")
     program.busy_worker(0.1)
     (os.killpg if to_group else os.kill)(program.pid, signal.SIGINT)
@@ -108,8 +110,8 @@ def test_ctrl_c(run: Session, to_group):
 
 
 @pytest.mark.slow
-def test_sigterm(run: Session):
-    program = run.start(FOREVER)
+def test_sigterm(run: Session, lightning):
+    program = run.start(FOREVER, server=lightning)
     program.reaches("training")
     program.busy_worker(0.1)
     os.kill(program.pid, signal.SIGTERM)
@@ -117,9 +119,10 @@ def test_sigterm(run: Session):
     run.assert_nothing_left()
 
 
-def test_sigkill_in_the_eigensolver_with_forked_persistent_data_loader_workers(run: Session):
+def test_sigkill_in_the_eigensolver_with_forked_persistent_data_loader_workers(run: Session, lightning):
     program = run.start(
-        LIGHTNING + 'fit(SpectralMonitor(every_n_steps=5), until="never", big=3000, loader_workers=2)\n'
+        LIGHTNING + 'fit(SpectralMonitor(every_n_steps=5), until="never", big=3000, loader_workers=2)\n',
+        server=lightning,
     )
     program.reaches("training")
     worker = program.worker_in_eigensolver(3000)
@@ -149,7 +152,7 @@ def test_sigkill_while_the_worker_starts(run: Session, delay):
 
 
 @pytest.mark.slow
-def test_os_exit_in_training_step(run: Session):
+def test_os_exit_in_training_step(run: Session, lightning):
     program = run.start(
         LIGHTNING
         + """
@@ -158,7 +161,8 @@ def leave(number):
         os._exit(7)
 
 fit(SpectralMonitor(every_n_steps=1), until="never", big=2000, in_step=leave)
-"""
+""",
+        server=lightning,
     )
     program.busy_worker(0.1)
     (run.folder / "leave").touch()
@@ -167,7 +171,7 @@ fit(SpectralMonitor(every_n_steps=1), until="never", big=2000, in_step=leave)
 
 
 @pytest.mark.slow
-def test_interpreter_exit_without_close(run: Session):
+def test_interpreter_exit_without_close(run: Session, lightning):
     """Another callback fails in ``on_exception``, before ours is told that training has ended."""
     program = run.start(
         LIGHTNING
@@ -183,7 +187,8 @@ def fail(number):
         raise ValueError("broken step")
 
 fit(Broken(), SpectralMonitor(every_n_steps=1), until="never", big=2000, in_step=fail)
-"""
+""",
+        server=lightning,
     )
     program.busy_worker(0.1)
     (run.folder / "fail").touch()
@@ -220,8 +225,8 @@ def finish_with_results(run: Session, program) -> list[str]:
     return [layer["reason"] for report in reports for layer in report if layer["status"] == "failed"]
 
 
-def test_worker_killed_at_work(run: Session):
-    program = run.start(WATCHED.format(deterministic=False, timeout=60, big=1500))
+def test_worker_killed_at_work(run: Session, lightning):
+    program = run.start(WATCHED.format(deterministic=False, timeout=60, big=1500), server=lightning)
     program.reaches("training")
     worker = program.busy_worker(0.5)
     os.kill(worker, signal.SIGKILL)
@@ -260,8 +265,8 @@ save([[each.to_dict() for each in report] for report in monitor.history])
 
 
 @pytest.mark.slow
-def test_worker_stopped(run: Session):
-    program = run.start(WATCHED.format(deterministic=False, timeout=5, big=0))
+def test_worker_stopped(run: Session, lightning):
+    program = run.start(WATCHED.format(deterministic=False, timeout=5, big=0), server=lightning)
     program.reaches("training")
     worker = program.busy_worker(0.05)
     os.kill(worker, signal.SIGSTOP)
@@ -270,7 +275,7 @@ def test_worker_stopped(run: Session):
 
 
 @pytest.fixture(scope="module")
-def unwritable(tmp_path_factory):
+def unwritable(tmp_path_factory, lightning):
     """One program with a training for each path that cannot be written, because Lightning takes seconds to start."""
     with session(tmp_path_factory.mktemp("unwritable")) as run:
         run.run(
@@ -288,7 +293,8 @@ for path in ("/dev/full", "results"):
     name = os.path.basename(path)
     save([str(each.message) for each in caught if "ww_callbacks" in str(each.message)], f"{name}-warnings.json")
     save(outcome(callback.history), f"{name}.json")
-"""
+""",
+            server=lightning,
         )
         yield run
 

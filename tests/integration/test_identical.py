@@ -9,8 +9,6 @@ pytestmark = pytest.mark.timeout(600)
 
 STEPS = 500
 
-# Threads that wait for each other in a busy loop take minutes where other programs want the processors too.
-SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
 
 MODEL = """
@@ -132,11 +130,11 @@ def run(tmp_path):
         pytest.param(PLAIN, id="plain loop", marks=pytest.mark.slow),
     ],
 )
-def test_weights_losses_and_random_states(run: Session, loop):
+def test_weights_losses_and_random_states(run: Session, lightning, loop):
     torch = pytest.importorskip("torch")
     states = []
     for kind in ("alone", "watched"):
-        program = run.start(MODEL + loop, kind, f"{kind}.pt", environment=SLEEPING_THREADS | LOOPBACK)
+        program = run.start(MODEL + loop, kind, f"{kind}.pt", environment=LOOPBACK, server=lightning)
         program.succeed(timeout=280)
         states.append(torch.load(run.folder / f"{kind}.pt"))
     alone, watched = states

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 from programs import LOADER_POLL, session
 
-pytest.importorskip("pytorch_lightning")
-
 pytestmark = pytest.mark.timeout(180)
 
 PROGRAM = """
@@ -22,8 +20,8 @@ if __name__ == "__main__":  # a spawned DataLoader process imports this script a
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_snapshots_are_those_of_any_training_and_no_process_stays(tmp_path, context):
+def test_snapshots_are_those_of_any_training_and_no_process_stays(tmp_path, lightning, context):
     with session(tmp_path) as run:
-        run.start(PROGRAM, context).succeed(timeout=120)
+        run.start(PROGRAM, context, server=lightning).succeed(timeout=120)
         assert run.json() == [0, 5, 10, 12]
         run.assert_nothing_left(timeout=LOADER_POLL, had_memory=False)

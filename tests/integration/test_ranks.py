@@ -6,10 +6,8 @@ import socket
 from typing import Any
 
 import pytest
+from fork_server import ForkServer
 from programs import Session, session, wait_until
-
-pytest.importorskip("torch")
-pytest.importorskip("pytorch_lightning")
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -106,18 +104,18 @@ def run(tmp_path):
         yield started
 
 
-def run_ranks(run: Session, code: str, *arguments: str) -> list[Any]:
+def run_ranks(run: Session, lightning: ForkServer, code: str, *arguments: str) -> list[Any]:
     """What each rank saved, of a script that Lightning itself starts again for the other rank."""
     environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    run.start(code, *arguments, environment=environment).succeed(timeout=200)
+    run.start(code, *arguments, environment=environment, server=lightning).succeed(timeout=200)
     files = [run.folder / f"rank{rank}.json" for rank in range(RANKS)]
     wait_until(lambda: all(file.exists() for file in files), "every rank has saved")
     run.assert_nothing_left(timeout=20, had_memory=False)
     return [run.json(file.name) for file in files]
 
 
-def test_every_rank_knows_the_same_and_only_snapshots_send_messages(run: Session) -> None:
-    first, second = run_ranks(run, TRAINING + WATCHED)
+def test_every_rank_knows_the_same_and_only_snapshots_send_messages(run: Session, lightning: ForkServer) -> None:
+    first, second = run_ranks(run, lightning, TRAINING + WATCHED)
 
     # One rank watches.
     assert (first["has_monitor"], second["has_monitor"]) == (True, False)
@@ -156,8 +154,8 @@ except Exception as error:
 
 
 @pytest.mark.slow
-def test_an_error_of_the_first_rank_ends_all_of_them(run: Session) -> None:
-    first, second = run_ranks(run, TRAINING + FAILING)
+def test_an_error_of_the_first_rank_ends_all_of_them(run: Session, lightning: ForkServer) -> None:
+    first, second = run_ranks(run, lightning, TRAINING + FAILING)
     assert first.startswith("ValueError: layers: 'nett.*' matches no layer")
     assert second.startswith("RuntimeError: ww_callbacks failed on the first rank: ValueError: layers: 'nett.*'")
 
@@ -218,8 +216,10 @@ save({
 
 
 @pytest.mark.slow
-def test_sharded_weights_are_gathered_layer_by_layer_and_kept_by_the_first_rank(run: Session) -> None:
-    first, second = run_ranks(run, TRAINING + SHARDED)
+def test_sharded_weights_are_gathered_layer_by_layer_and_kept_by_the_first_rank(
+    run: Session, lightning: ForkServer
+) -> None:
+    first, second = run_ranks(run, lightning, TRAINING + SHARDED)
     assert first["shards"][0] == [31, 60]
     assert second["shards"][0] == [30, 60]  # uneven
     assert first["expected"] == second["expected"]
@@ -264,8 +264,8 @@ save([trainer.global_step, stopping.state_dict()], f"rank{trainer.global_rank}.j
 
 
 @pytest.mark.slow
-def test_every_rank_is_ended_at_the_same_step_for_the_same_reason(run: Session) -> None:
-    first, second = run_ranks(run, TRAINING + STOPPED)
+def test_every_rank_is_ended_at_the_same_step_for_the_same_reason(run: Session, lightning: ForkServer) -> None:
+    first, second = run_ranks(run, lightning, TRAINING + STOPPED)
     assert first == second
     step, state = first
     assert (step, state["stopped_step"]) == (26, 25)  # the callback stands before the monitor: it hears a step later
@@ -310,9 +310,9 @@ save({"seen": seen, "steps": monitor.history.steps, "last": dict(monitor.metrics
 
 
 @pytest.mark.slow
-def test_a_loop_of_fabric_ends_on_all_ranks_at_one_step(run: Session) -> None:
+def test_a_loop_of_fabric_ends_on_all_ranks_at_one_step(run: Session, lightning: ForkServer) -> None:
     pytest.importorskip("lightning.fabric")
-    first, second = run_ranks(run, LOOP)
+    first, second = run_ranks(run, lightning, LOOP)
     assert first["seen"] == second["seen"]
     assert [row[0] for row in first["seen"] if row[1]] == [5, 10, 15]
     assert first["seen"][-1][0] == 15
@@ -339,11 +339,11 @@ save([monitor.history.steps, Begin.known, dict(monitor.published.metrics)], f"ra
 
 
 @pytest.mark.slow
-def test_a_resumed_training_begins_on_all_ranks_with_what_was_known(run: Session) -> None:
-    before = run_ranks(run, TRAINING + RESUMED, "first")
+def test_a_resumed_training_begins_on_all_ranks_with_what_was_known(run: Session, lightning: ForkServer) -> None:
+    before = run_ranks(run, lightning, TRAINING + RESUMED, "first")
     for rank in range(RANKS):
         (run.folder / f"rank{rank}.json").unlink()
-    first, second = run_ranks(run, TRAINING + RESUMED, "second")
+    first, second = run_ranks(run, lightning, TRAINING + RESUMED, "second")
     assert (first[0], second[0]) == ([0, 5, 10, 12, 15, 20, 24], [])
     assert first[1] == second[1] == pytest.approx(before[0][2], rel=1e-6)  # single precision
     assert before[0][2] == before[1][2]

@@ -1,0 +1,18 @@
+"""A process in which Lightning is imported, for the tests that start programs with it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+from fork_server import ForkServer, fork_server
+from programs import program_environment
+
+
+@pytest.fixture(scope="session")
+def lightning() -> Iterator[ForkServer]:
+    if importlib.util.find_spec("pytorch_lightning") is None:
+        pytest.skip("needs pytorch_lightning")
+    with fork_server(program_environment()) as server:
+        yield server

@@ -1,0 +1,110 @@
+"""Start programs in which Lightning is imported already.
+
+To import Lightning takes longer than most programs run. This process imports it once and forks for each program. The
+child is a session of its own, runs the script as ``__main__`` and ends as every interpreter does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class ForkServer:
+    """The process that forks, seen by the tests."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, __file__],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def ask(self, **request: Any) -> Any:
+        assert self.popen.stdin is not None
+        assert self.popen.stdout is not None
+        self.popen.stdin.write(json.dumps(request).encode() + b"\n")
+        self.popen.stdin.flush()
+        answer = self.popen.stdout.readline()
+        assert answer, f"the fork server ended with status {self.popen.wait()}"
+        return json.loads(answer)
+
+
+class ForkedProcess:
+    """A program of a fork server, with the methods of :class:`subprocess.Popen` that the tests use."""
+
+    def __init__(self, server: ForkServer, command: list[str], folder: Path, environment: dict[str, str], log: Path):
+        self._server, self._command, self._status = server, command, None
+        self.pid = server.ask(command=command, folder=str(folder), environment=environment, log=str(log))
+
+    def poll(self) -> int | None:
+        if self._status is None:
+            self._status = self._server.ask(wait=self.pid)
+        return self._status
+
+    def wait(self, timeout: float = 60.0) -> int:
+        deadline = time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(self._command, timeout)
+            time.sleep(0.01)
+        return status
+
+
+@contextlib.contextmanager
+def fork_server(environment: dict[str, str]) -> Iterator[ForkServer]:
+    """A fork server that ends with the block."""
+    server = ForkServer(environment)
+    with server.popen:
+        yield server
+
+
+# --- in the process that forks ---------------------------------------------------------------------------------------
+
+
+def next_program() -> dict[str, Any] | None:
+    """Answer requests. Returns the program to run in each child, and None in the server when the tests end."""
+    for line in iter(sys.stdin.readline, ""):
+        request = json.loads(line)
+        if "wait" in request:
+            pid, status = os.waitpid(request["wait"], os.WNOHANG)
+            print(json.dumps(os.waitstatus_to_exitcode(status) if pid else None), flush=True)
+        elif pid := os.fork():
+            print(pid, flush=True)
+        else:
+            return request
+    return None
+
+
+def become(program: dict[str, Any]) -> None:
+    """Give this process what a new one has: a session, standard streams, environment, directory and arguments."""
+    os.setsid()
+    with open(os.devnull) as nothing, open(program["log"], "wb") as log:
+        for target, source in enumerate((nothing, log, log)):
+            os.dup2(source.fileno(), target)
+    os.environ.clear()
+    os.environ.update(program["environment"])
+    os.chdir(program["folder"])
+    sys.argv = program["command"]
+    sys.path[0] = program["folder"]
+
+
+if __name__ == "__main__":
+    import gc
+
+    import ww_callbacks.lightning  # noqa: F401
+
+    gc.freeze()
+    if program := next_program():
+        become(program)
+        __file__ = sys.argv[0]
+        exec(compile(Path(__file__).read_text(), __file__, "exec"))
