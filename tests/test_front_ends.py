@@ -66,7 +66,15 @@ def test_ramp_steps_of_a_loop():
 
 @pytest.mark.parametrize("front_end", ["lightning", "keras"])
 def test_the_same_words_say_the_same_in_lightning_and_keras(front_end):
-    asked = {"mapping": "sigmoid", "low": 0.25, "high": 4.0, "blocks": True, "layers": ["a.*"], "until": 7}
+    asked = {
+        "mapping": "sigmoid",
+        "low": 0.25,
+        "high": 4.0,
+        "blocks": True,
+        "shrink": False,
+        "layers": ["a.*"],
+        "until": 7,
+    }
     signal = load(front_end).LayerwiseLearningRate(**asked)._signal
     assert signal == LayerRatios(**asked)
 

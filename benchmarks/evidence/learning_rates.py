@@ -6,7 +6,8 @@ that it was not trained on). The common rate is tuned once, without per-layer ra
 Then, for each seed:
 
     plain                    the common rate
-    linear, sigmoid          ratios of the mapping, 0.5 to 1.5; for the transformer, sigmoid gives one ratio per block
+    linear, sigmoid          ratios of the mapping, 0.5 to 1.5, as published (shrink=False); for the transformer,
+                             sigmoid gives one ratio per block
     same mean as ...         every layer at the mean rate, over all parameters, of the previous arm at that step
 
 Runs already in the table are not repeated. Takes twenty minutes on one core:
@@ -199,7 +200,8 @@ def run(
     if mapping is not None:
         watching = monitor = ww.Monitor(model, every_n_steps=task.every, executor="sync", randomize=False)
         blocks = task.blocks and mapping == "sigmoid"
-        handle = layerwise(optimizer, source=monitor, mapping=mapping, blocks=blocks, ramp_steps=RAMP)
+        options = {"mapping": mapping, "blocks": blocks, "shrink": False, "ramp_steps": RAMP}
+        handle = layerwise(optimizer, source=monitor, **options)
     used: list[float] = []
     with watching:
         for step in range(1, task.steps + 1):

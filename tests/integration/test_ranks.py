@@ -81,7 +81,7 @@ def data():
 
 WATCHED = """
 monitor = SpectralMonitor(every_n_steps=5, deterministic=True)
-layerwise = LayerwiseLearningRate(apply=True, ramp_steps=1)
+layerwise = LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=1)
 stopping = EarlyStopping(monitor="ww/alpha", mode="min", patience=1, min_delta=100.0, check_on_train_epoch_end=True)
 trainer = pl.Trainer(
     strategy="ddp", devices=2, accelerator="cpu", max_epochs=9, logger=False, enable_progress_bar=False,
@@ -330,7 +330,7 @@ monitor = SpectralMonitor(every_n_steps=5, deterministic=True)
 trainer = pl.Trainer(
     strategy="ddp", devices=2, accelerator="cpu", max_epochs=-1, max_steps=12 if first else 24, logger=False,
     enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-    callbacks=[monitor, LayerwiseLearningRate(apply=True), Begin()],
+    callbacks=[monitor, LayerwiseLearningRate(shrink=False, apply=True), Begin()],
 )
 trainer.fit(Module(), data(), ckpt_path=None if first else "first.ckpt")
 trainer.save_checkpoint("first.ckpt" if first else "second.ckpt", weights_only=False)

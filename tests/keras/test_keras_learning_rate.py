@@ -210,7 +210,7 @@ def test_a_compiled_step_reads_the_ratios_while_it_runs(
     try:
         model = side_by_side(layerwise(keras.optimizers.SGD(1e-4, **options)), **compiling)
         start = weights(model)
-        monitor, rates = watching(every_n_steps=2), LayerwiseLearningRate(apply=True, ramp_steps=0)
+        monitor, rates = watching(every_n_steps=2), LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=0)
         probe, callbacks = Probe(monitor), [monitor, rates]
         same_batch = np.repeat(x[:1], 96, axis=0)
         model.fit(
@@ -253,16 +253,16 @@ def test_hints_and_ratio_one_change_no_bit(make: Any) -> None:
     fit(told, LayerwiseLearningRate(), watching())
     assert same(plain, told)
     ones = network(layerwise(make()))
-    fit(ones, watching(), LayerwiseLearningRate(apply=True, low=1, high=1))
+    fit(ones, watching(), LayerwiseLearningRate(shrink=False, apply=True, low=1, high=1))
     assert same(plain, ones)
     steered = network(layerwise(make()))
-    fit(steered, watching(), LayerwiseLearningRate(apply=True, ramp_steps=0))
+    fit(steered, watching(), LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=0))
     assert not same(plain, steered)
 
 
 def test_what_is_said_is_in_tensorboard_and_norms_follow(tmp_path: Path) -> None:
     monitor = watching(log_dir=str(tmp_path))
-    fit(network("sgd"), LayerwiseLearningRate(), monitor)
+    fit(network("sgd"), LayerwiseLearningRate(shrink=False), monitor)
     assert monitor.monitor.lr_ratios() == {"fc0": 1, "fc1": 0.5, "norm": 0.5, "fc2": 1.5, "head": 1} or (
         monitor.monitor.lr_ratios() == {"fc0": 1, "fc1": 1.5, "norm": 1.5, "fc2": 0.5, "head": 1}
     )
@@ -283,7 +283,12 @@ def test_ratios_move_over_the_ramp_and_end_with_until() -> None:
     reading = Reading()
     reading.seen = []
     model = network(layerwise(keras.optimizers.SGD(0.0)))  # alphas stay what they are
-    fit(model, watching(every_n_steps=2), LayerwiseLearningRate(apply=True, ramp_steps=4, until=10), reading)
+    fit(
+        model,
+        watching(every_n_steps=2),
+        LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=4, until=10),
+        reading,
+    )
     assert reading.seen == [0, 0, 0, 0, 0, 0.125, 0.25, 0.375, 0.5, 0.5, 0, 0]
 
 
@@ -308,7 +313,7 @@ def test_a_saved_model_is_that_of_the_plain_optimizer(policy: str, tmp_path: Pat
     keras.config.set_dtype_policy(policy)
     try:
         model, plain = network(layerwise(keras.optimizers.Adam(0.01))), network(keras.optimizers.Adam(0.01))
-        fit(model, watching(), LayerwiseLearningRate(apply=True, ramp_steps=0))
+        fit(model, watching(), LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=0))
         fit(plain)
         model.save(tmp_path / "model.keras")
         with warnings.catch_warnings():
@@ -328,7 +333,7 @@ def test_a_saved_model_is_that_of_the_plain_optimizer(policy: str, tmp_path: Pat
     for seen, wanted in zip(loaded.optimizer.variables, own, strict=True):
         np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (seen, wanted)))
     loaded.compile(layerwise(loaded.optimizer), loaded.loss)  # and goes on with ratios
-    fit(loaded, watching(), LayerwiseLearningRate(apply=True, ramp_steps=0), epochs=2, initial_epoch=1)
+    fit(loaded, watching(), LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=0), epochs=2, initial_epoch=1)
     assert int(loaded.optimizer.iterations) == 24
 
 
@@ -356,7 +361,7 @@ def test_after_an_exception_in_fit_the_ratios_are_one() -> None:
 
     model, fail = network(layerwise(keras.optimizers.SGD(0.05))), Fail()
     with pytest.raises(KeyError, match="mine"):
-        fit(model, watching(), LayerwiseLearningRate(apply=True, ramp_steps=0), fail)
+        fit(model, watching(), LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=0), fail)
     assert fail.moved
     end = time.monotonic() + 5
     while (ratios_of(model) != 1).any():
@@ -381,7 +386,7 @@ def test_without_a_monitor_training_does_not_begin() -> None:
 def test_an_optimizer_that_was_not_prepared_is_told_before_the_first_step() -> None:
     model = network("sgd")
     with pytest.raises(ValueError, match=r"apply: the optimizer does not know of ratios; .*layerwise\(keras\.optim"):
-        fit(model, watching(), LayerwiseLearningRate(apply=True))
+        fit(model, watching(), LayerwiseLearningRate(shrink=False, apply=True))
     assert int(model.optimizer.iterations) == 0
 
 
@@ -391,7 +396,7 @@ def test_a_step_that_was_compiled_before_is_told() -> None:
     fit(model)
     layerwise(model.optimizer)
     with pytest.warns(RuntimeWarning, match="compile it again"):
-        fit(model, watching(), LayerwiseLearningRate(apply=True, ramp_steps=0))
+        fit(model, watching(), LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=0))
 
 
 def test_frozen_layers_are_told_once() -> None:
@@ -399,7 +404,7 @@ def test_frozen_layers_are_told_once() -> None:
     model.get_layer("fc1").trainable = False
     model.compile(model.optimizer, model.loss)
     with pytest.warns(RuntimeWarning, match=r"the layers \['fc1'\] are not trained") as caught:
-        fit(model, watching(), LayerwiseLearningRate(apply=True, ramp_steps=0))
+        fit(model, watching(), LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=0))
     assert len([each for each in caught if "not trained" in str(each.message)]) == 1
 
 
@@ -429,6 +434,7 @@ def test_a_callback_survives_as_a_value_in_a_configuration_file() -> None:
         "low": 0.25,
         "high": 4.0,
         "blocks": True,
+        "shrink": False,
         "ramp_steps": 7,
         "until": 90,
         "layers": ["fc*"],
@@ -458,6 +464,6 @@ def test_the_state_is_fetched_only_where_ratios_move() -> None:
     model = Counting([keras.Input((60,)), *(layers.Dense(60) for _ in range(4))])
     model.compile(layerwise(keras.optimizers.SGD(0.0)), "mse")
     x, _ = data()
-    callbacks = [Where(), watching(every_n_steps=4), LayerwiseLearningRate(apply=True, ramp_steps=2)]
+    callbacks = [Where(), watching(every_n_steps=4), LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=2)]
     model.fit(x, x, batch_size=8, verbose=0, callbacks=callbacks)
     assert fetched[:-1] == [4, 8, 9, 10]  # at 8 the result of step 4 is known

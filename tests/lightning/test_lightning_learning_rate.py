@@ -137,8 +137,8 @@ def test_applied_rates_are_at_work_and_unseen_and_without_apply_nothing_changes(
 
     plain = trained()
     assert same(plain, trained(LayerwiseLearningRate(), monitor()))
-    assert same(plain, trained(monitor(), LayerwiseLearningRate(apply=True, low=1, high=1)))
-    callback, watching = LayerwiseLearningRate(apply=True, ramp_steps=0), monitor()
+    assert same(plain, trained(monitor(), LayerwiseLearningRate(shrink=False, apply=True, low=1, high=1)))
+    callback, watching = LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=0), monitor()
     steered = trained(callback, watching)
     assert not same(plain, steered)
     ratios = watching.monitor.lr_ratios()
@@ -181,7 +181,7 @@ def test_every_update_uses_the_published_ratios(pl, tmp_path, how):
         options = {"precision": "bf16-mixed"} if how == "bf16-mixed" else {}
     model, watching = network(pl, manual=how == "manual with two"), monitor()
     meters = meter(pl, watching)
-    fit(pl, tmp_path, model, LayerwiseLearningRate(apply=True, ramp_steps=0), watching, meters, **options)
+    fit(pl, tmp_path, model, LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=0), watching, meters, **options)
     assert len(meters.found) == STEPS
     for found, told in zip(meters.found, meters.told, strict=True):
         assert found == pytest.approx(told, rel=1e-3)
@@ -194,7 +194,10 @@ def test_every_update_uses_the_published_ratios(pl, tmp_path, how):
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_loggers_and_schedulers_see_the_users_rate(pl, tmp_path, scheduler):
     runs = []
-    for folder, callbacks in [("plain", []), ("ours", [monitor(), LayerwiseLearningRate(apply=True, ramp_steps=0)])]:
+    for folder, callbacks in [
+        ("plain", []),
+        ("ours", [monitor(), LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=0)]),
+    ]:
         logger = importlib.import_module(f"{pl.__name__}.loggers").CSVLogger(tmp_path / folder)
         rate = importlib.import_module(f"{pl.__name__}.callbacks").LearningRateMonitor("step")
         model = network(pl, scheduler=scheduler)
@@ -217,7 +220,7 @@ def test_loggers_and_schedulers_see_the_users_rate(pl, tmp_path, scheduler):
 def test_after_an_exception_in_training_step_the_rate_is_the_users(pl, tmp_path, failure):
     model = network(pl, failure=failure)
     with pytest.raises((RuntimeError, KeyboardInterrupt, SystemExit)):
-        fit(pl, tmp_path, model, monitor(), LayerwiseLearningRate(apply=True, ramp_steps=0))
+        fit(pl, tmp_path, model, monitor(), LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=0))
     assert len(model.rates) == STEPS - 2
     optimizer = model.trainer.optimizers[0]
     assert [(group["lr"], len(group["params"])) for group in optimizer.param_groups] == [(RATE, 10)]
@@ -233,7 +236,7 @@ def test_a_run_that_is_resumed_goes_on_bit_for_bit(pl, tmp_path):
         model = network(pl, momentum=0.9)
         saving = checkpoints(tmp_path, save_last=True, filename=f"{epochs}", every_n_epochs=1, save_top_k=-1)
         watching = monitor(executor="process")  # which knows the result of a snapshot at the next one
-        callbacks = [LayerwiseLearningRate(apply=True, ramp_steps=5), watching, saving]
+        callbacks = [LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=5), watching, saving]
         fit(pl, tmp_path, model, *callbacks, max_epochs=epochs, checkpoint=checkpoint)
         return model, saving.best_model_path
 
@@ -250,11 +253,17 @@ def test_a_run_that_is_resumed_goes_on_bit_for_bit(pl, tmp_path):
 
 def test_lightning_and_a_loop_give_the_same_weights(tmp_path):
     model = network(pytorch_lightning)
-    fit(pytorch_lightning, tmp_path, model, monitor(), LayerwiseLearningRate(apply=True, mapping="sqrt", ramp_steps=3))
+    fit(
+        pytorch_lightning,
+        tmp_path,
+        model,
+        monitor(),
+        LayerwiseLearningRate(shrink=False, apply=True, mapping="sqrt", ramp_steps=3),
+    )
     net = network(pytorch_lightning)
     optimizer = torch.optim.SGD(net.net.parameters(), lr=RATE)
     watching = ww.Monitor(net, every_n_steps=2, randomize=False, executor="sync")
-    with watching, layerwise(optimizer, source=watching, mapping="sqrt", ramp_steps=3):
+    with watching, layerwise(optimizer, source=watching, mapping="sqrt", ramp_steps=3, shrink=False):
         for step, (images, labels) in enumerate(data(), start=1):
             optimizer.zero_grad()
             nn.functional.cross_entropy(net.net(images), labels).backward()
@@ -267,8 +276,8 @@ def test_rate_and_decay_together_are_logged_and_kept_apart(tmp_path):
     pl = pytorch_lightning
     callbacks = importlib.import_module(f"{pl.__name__}.callbacks")
     logger = importlib.import_module(f"{pl.__name__}.loggers").CSVLogger(tmp_path)
-    rate = LayerwiseLearningRate(apply=True, ramp_steps=0)
-    decay = LayerwiseLearningRate(apply=True, quantity="weight_decay", low=2 / 3, high=5.0)
+    rate = LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=0)
+    decay = LayerwiseLearningRate(shrink=False, apply=True, quantity="weight_decay", low=2 / 3, high=5.0)
     saving = callbacks.ModelCheckpoint(tmp_path, save_last=True)
     model = network(pl)
     trainer = fit(pl, tmp_path, model, decay, rate, monitor(), saving, logger=logger)
@@ -298,7 +307,10 @@ def test_without_a_monitor_training_does_not_begin(tmp_path):
 def test_source_says_which_monitor_counts(tmp_path):
     late, early = monitor(every_n_steps=1000), monitor()
     for source, expected in ((None, {1.0}), (late, {1.0}), (early, {0.5, 1.0, 1.5})):
-        callback, model = LayerwiseLearningRate(apply=True, ramp_steps=0, source=source), network(pytorch_lightning)
+        callback, model = (
+            LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=0, source=source),
+            network(pytorch_lightning),
+        )
         fit(pytorch_lightning, tmp_path, model, late, early, callback)
         ratios = set(callback.state_dict()["target"].values()) or {1.0}
         assert {min(ratios), 1.0, max(ratios)} == expected
@@ -313,11 +325,11 @@ def test_source_says_which_monitor_counts(tmp_path):
 def test_an_optimizer_without_the_layers_is_an_error_and_one_without_some_a_warning(tmp_path):
     model = network(pytorch_lightning, parameters=lambda module: nn.Linear(60, 4).parameters())
     with pytest.raises(ValueError, match=r"optimizer: it holds none of the layers \['net.1'"):
-        fit(pytorch_lightning, tmp_path, model, monitor(), LayerwiseLearningRate(apply=True))
+        fit(pytorch_lightning, tmp_path, model, monitor(), LayerwiseLearningRate(shrink=False, apply=True))
     assert not model.rates
     model = network(pytorch_lightning, parameters=lambda module: module.net[2:].parameters())
     with pytest.warns(RuntimeWarning, match=r"the layers \['net.1'\] are in no optimizer here"):
-        fit(pytorch_lightning, tmp_path, model, monitor(), LayerwiseLearningRate(apply=True))
+        fit(pytorch_lightning, tmp_path, model, monitor(), LayerwiseLearningRate(shrink=False, apply=True))
     assert len(model.rates) == STEPS
 
 
@@ -331,7 +343,13 @@ def test_wrong_arguments_are_told_at_construction():
 def test_a_pattern_that_matches_nothing_ends_before_the_first_step(tmp_path):
     model = network(pytorch_lightning)
     with pytest.raises(ValueError, match=r"layers: 'nett\.\*' matches no layer"):
-        fit(pytorch_lightning, tmp_path, model, monitor(), LayerwiseLearningRate(apply=True, layers=["nett.*"]))
+        fit(
+            pytorch_lightning,
+            tmp_path,
+            model,
+            monitor(),
+            LayerwiseLearningRate(shrink=False, apply=True, layers=["nett.*"]),
+        )
     assert not model.rates
 
 
@@ -344,7 +362,8 @@ trainer:
   enable_checkpointing: false
   callbacks:
     - class_path: ww_callbacks.lightning.LayerwiseLearningRate
-      init_args: {apply: true, mapping: sigmoid, low: 0.25, high: 4, until: 100, layers: ["!other"], ramp_steps: 0}
+      init_args: {apply: true, mapping: sigmoid, low: 0.25, high: 4, until: 100, layers: ["!other"], ramp_steps: 0,
+        shrink: false}
     - class_path: ww_callbacks.lightning.SpectralMonitor
       init_args: {every_n_steps: 2, deterministic: true, randomize: false}
 """

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import ww_callbacks as ww
 from ww_callbacks.report import History, LayerReport, Report
-from ww_callbacks.signals.learning_rate import LayerRatios, ratios_by_name
+from ww_callbacks.signals.learning_rate import LayerRatios, chance_error, ratios_by_name
 from ww_callbacks.signals.mappings import MAPPINGS
 
 
@@ -86,10 +86,11 @@ def test_a_module_and_its_file_get_the_same_ratios(tmp_path):
     assert [(layer.name, layer.role, layer.skip_reason) for layer in there] == [
         (layer.name, layer.role, layer.skip_reason) for layer in here
     ]
-    ratios = LayerRatios().ratios(here)
+    signal = LayerRatios(shrink=False)
+    ratios = signal.ratios(here)
     assert ratios[0] == ratios[-1] == 1.0
     assert min(ratios) == 0.5
-    assert LayerRatios().ratios(there) == ratios
+    assert signal.ratios(there) == ratios
 
 
 def test_patterns_choose_who_takes_part():
@@ -155,6 +156,64 @@ def test_permuting_the_layers_permutes_the_ratios_whatever_their_alphas(alphas, 
     assert all(0.5 <= ratio <= 1.5 for ratio in before.values())
 
 
+def fresh(rng, shape, layers):
+    """A report of random matrices, or of kernels, of one shape."""
+    return ww.analyze({f"h.{i}": rng.standard_normal(shape) for i in range(layers)}, randomize=False)
+
+
+@pytest.mark.parametrize(("shape", "models"), [((64, 64), 100), ((256, 64), 60), ((16, 16, 3, 3), 60)])
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_layers_that_differ_by_chance_keep_one(shape, models, mapping):
+    rng = np.random.default_rng(0)
+    moved = 0
+    for _ in range(models):
+        found = fresh(rng, shape, 10)
+        assert max(LayerRatios(mapping=mapping, layers=["*"], shrink=False).ratios(found)) != 1
+        moved += any(ratio != 1 for ratio in LayerRatios(mapping=mapping, layers=["*"]).ratios(found))
+    assert moved / models <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / models)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_chance_error_is_that_of_random_matrices(capsys):
+    rng = np.random.default_rng(0)
+    dense = [(32, 32), (64, 64), (256, 64), (512, 64), (128, 128), (256, 128), (256, 256), (512, 512)]
+    for shape in [*dense, (16, 16, 3, 3)]:
+        found = fresh(rng, shape, 200)
+        alphas = [layer.alpha_hill for layer in found]
+        error = float(np.mean([chance_error(layer) for layer in found]))
+        models = [Report(found.layers[start : start + 10], 1) for start in range(0, 200, 10)]
+        moved = sum(max(LayerRatios(layers=["*"]).ratios(model)) != 1 for model in models)
+        with capsys.disabled():
+            print(
+                f"\n{shape}: sd {np.std(alphas):.4f}, estimated {error:.4f}, not 1 in {moved} of {len(models)}", end=""
+            )
+        assert 0.6 < np.std(alphas) / error < 1.1
+
+
+def test_the_mapping_applies_in_full_where_layers_differ_and_grows_with_the_difference():
+    alphas = np.array([2.01, 2.02, 2.05, 1.95])
+    shares = []
+    for factor in (0.1, 1.0, 3.0, 5.0, 30.0):
+        values = 2 + factor * (alphas - 2)
+        exact, shrunk = (LayerRatios(shrink=each).ratios(report(*inner(*values)))[1:-1] for each in (False, True))
+        distance = [(ratio - 1) / (full - 1) for ratio, full in zip(shrunk, exact, strict=True) if full != 1]
+        assert distance == pytest.approx([distance[0]] * len(distance))
+        shares.append(distance[0])
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert 0 < shares[-2] < 1
+    assert shares[-1] == 1
+
+
+def test_blocks_are_compared_by_the_error_of_their_mean():
+    names = [f"h.{block}.{part}" for block in range(3) for part in range(16)]
+    alphas = [2.0 + 0.06 * block + 0.05 * (-1) ** part for block in range(3) for part in range(16)]
+    found = report(*(layer(*each) for each in zip(names, alphas, strict=True)))
+    assert set(LayerRatios(layers=["*"]).ratios(found)) == {1.0}
+    assert max(LayerRatios(layers=["*"], blocks=True).ratios(found)) > 1.2
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.floats(1e-6, 1e6), st.sampled_from(MAPPINGS))
 def test_scaling_all_weights_changes_nothing(scale, mapping):
@@ -182,6 +241,7 @@ def test_scaling_all_weights_changes_nothing(scale, mapping):
         ({"layers": []}, ValueError, "layers"),
         ({"until": 0}, ValueError, "until"),
         ({"blocks": 1}, TypeError, "blocks"),
+        ({"shrink": 1}, TypeError, "shrink"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, error, message):

@@ -345,7 +345,7 @@ def test_a_run_with_a_monitor():
     model = nn.Sequential(*(nn.Linear(60, 60) for _ in range(4)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     monitor = ww.Monitor(model, every_n_steps=3, deterministic=True, randomize=False)
-    handle = layerwise(optimizer, source=monitor, ramp_steps=0)
+    handle = layerwise(optimizer, source=monitor, ramp_steps=0, shrink=False)
     used = []
     with monitor, handle:
         for step in range(1, 10):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -10,12 +12,21 @@ from ww_callbacks.checks import check_choice, check_count, check_flag, check_pat
 from ww_callbacks.patterns import keeps, matching
 from ww_callbacks.report import MIN_COUNTED, History, LayerReport, Report
 from ww_callbacks.report.keys import layer_key
-from ww_callbacks.signals.mappings import MAPPINGS, MappingName, block_means, ratios_of
+from ww_callbacks.signals.mappings import (
+    MAPPINGS,
+    MappingName,
+    block_means,
+    block_of,
+    ratios_of,
+    share_beyond_noise,
+)
 from ww_callbacks.signals.ramp import Ramp
 from ww_callbacks.signals.signal import Judgement
 
 Quantity = Literal["learning_rate", "weight_decay"]
 QUANTITIES: tuple[str, ...] = get_args(Quantity)
+
+_CHANCE = 4.0
 
 VERDICTS: dict[str, str] = {"learning_rate": "lr_ratio", "weight_decay": "weight_decay_ratio"}
 """Name of the verdict of each quantity, also used in the keys of the metrics."""
@@ -36,6 +47,8 @@ class RatioOptions:
         layers: patterns of the layers that take part, ``"!pattern"`` to exclude; None for all but the first, the last
             and embeddings.
         blocks: give all layers of a block the same ratio, from their mean alpha.
+        shrink: move the ratios towards 1 as far as the alphas differ by chance, see
+            :func:`~ww_callbacks.signals.mappings.share_beyond_noise`. False for the mapping as published.
         until: all ratios are 1 from this optimizer step on; None for never.
         quantity: "learning_rate" or "weight_decay".
 
@@ -49,6 +62,7 @@ class RatioOptions:
     high: float = 1.5
     layers: Sequence[str] | None = None
     blocks: bool = False
+    shrink: bool = True
     until: int | None = None
     quantity: Quantity = "learning_rate"
 
@@ -57,6 +71,7 @@ class RatioOptions:
         check_choice("quantity", self.quantity, QUANTITIES)
         check_range("low", self.low, "high", self.high)
         check_flag("blocks", self.blocks)
+        check_flag("shrink", self.shrink)
         check_patterns("layers", self.layers)
         if self.until is not None:
             check_count("until", self.until)
@@ -89,15 +104,16 @@ class LayerRatios(RatioOptions):
     The input is ``alpha_hill``, the Hill estimate from the upper half of the spectrum, which changes smoothly over
     time. A larger alpha gives a larger ratio. The ratio is 1 for the first and the last layer and for embeddings
     (unless ``layers`` names them), for layers with fewer than 50 eigenvalues or without a finite alpha, and for all
-    layers if the alphas are equal. Before the first optimizer step all ratios are 1, because an untrained spectrum
-    depends only on the shape of the layer.
+    layers if the alphas are equal, or if they differ by chance only and ``shrink`` is True. Before the first optimizer
+    step all ratios are 1, because an untrained spectrum depends only on the shape of the layer.
 
     The verdict is ``{"step": the judged step, "layers": names, "ratios": numbers}`` with one entry per layer of the
     report, in its order. The metrics are ``ww_layer/lr_ratio/<index>.<name>`` (``ww_layer/weight_decay_ratio/…``) of
     the layers that take part.
 
     Sources: Zhou et al., *Temperature Balancing, Layer-wise Weight Analysis, and Neural Network Training* (2023); for
-    the weight decay AlphaDecay (2025), which uses the range 2/3 … 5; see :func:`ratios_of` for the mappings.
+    the weight decay AlphaDecay (2025), which uses the range 2/3 … 5; see :func:`ratios_of` for the mappings. ``shrink``
+    is ours.
 
     Args:
         partners: name of a normalisation layer → name of the layer whose ratio it gets.
@@ -143,11 +159,25 @@ class LayerRatios(RatioOptions):
             means = block_means([layer.name for layer in report.layers], alphas)
             alphas = [mean if i in members else None for i, mean in enumerate(means)]
         ratios = ratios_of(alphas, self.mapping, self.low, self.high)
+        share = self._share([report.layers[i] for i in sorted(members)]) if self.shrink else 1.0
+        if share < 1:
+            ratios = [1 + share * (ratio - 1) for ratio in ratios]
         first = ratios_by_name({"layers": [layer.name for layer in report.layers], "ratios": ratios})
         leaders = (self.partners.get(layer.name) for layer in report.layers)
         return [
             ratio if leader is None else first.get(leader, 1.0) for ratio, leader in zip(ratios, leaders, strict=True)
         ]
+
+    def _share(self, members: Sequence[LayerReport]) -> float:
+        """How much the alphas of the layers, or of the blocks, differ beyond noise."""
+        blocks: dict[object, list[tuple[float, float]]] = {}
+        for i, layer in enumerate(members):
+            if layer.alpha_hill is not None and math.isfinite(layer.alpha_hill):
+                pair = layer.alpha_hill, chance_error(layer)
+                blocks.setdefault(block_of(layer.name) if self.blocks else i, []).append(pair)
+        means = [statistics.fmean(alpha for alpha, _ in pairs) for pairs in blocks.values()]
+        errors = [math.hypot(*(error for _, error in pairs)) / len(pairs) for pairs in blocks.values()]
+        return share_beyond_noise(means, errors)
 
     def choose(self, names: Sequence[str]) -> list[str]:
         """The layers of a model that can take part: selected by the patterns, without the first and the last.
@@ -175,6 +205,23 @@ class LayerRatios(RatioOptions):
             if (report.layers[i].num_evals or 0) >= MIN_COUNTED
             and (self.layers is None or keeps(self.layers, report.layers[i].name))
         }
+
+
+def chance_error(layer: LayerReport) -> float:
+    """Standard deviation of alpha_hill over random matrices of the shape of a layer: 4 (alpha_hill - 1)/(M √rf).
+
+    Eigenvalues of one matrix repel each other, so it falls as 1/M, not as 1/√M. On Gaussian matrices the
+    factor is 2.6 to 3.6 for M from 32 to 256, Q from 1 to 8 and 3 x 3 kernels of 16 channels, and 4.1 for 512 x 512
+    (``pytest -m slow -s tests/signals/test_learning_rate.py``).
+
+    Args:
+        layer: with num_evals = M·rf and alpha_hill.
+
+    Example:
+        >>> chance_error(LayerReport(name="fc", kind="Linear", rf=1, num_evals=80, alpha_hill=3.0))
+        0.1
+    """
+    return _CHANCE * abs((layer.alpha_hill or 1.0) - 1) * math.sqrt(layer.rf or 1) / (layer.num_evals or 1)
 
 
 def _inner(report: Report) -> list[int]:

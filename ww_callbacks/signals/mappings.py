@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
@@ -17,7 +18,11 @@ MAPPINGS: tuple[str, ...] = get_args(MappingName)
 TEMPERATURE = 10.0
 """τ of Model Balancing's sigmoid."""
 
+CERTAIN = 4.0
+"""The mapping applies in full if the variance of the alphas is this many times what noise can reach."""
+
 _EQUAL = 1e-9
+_NORMAL = 1.645  # 95 % quantile
 
 
 def ratios_of(alphas: Sequence[float | None], mapping: MappingName, low: float, high: float) -> list[float]:
@@ -53,6 +58,38 @@ def ratios_of(alphas: Sequence[float | None], mapping: MappingName, low: float, 
         return [1.0] * len(alphas)
     mapped = iter(min(max(ratio, low), high) for ratio in _MAPPINGS[mapping](known, low, high))
     return [next(mapped) if alpha is not None and math.isfinite(alpha) else 1.0 for alpha in alphas]
+
+
+def share_beyond_noise(alphas: Sequence[float], errors: Sequence[float]) -> float:
+    """How much the alphas of the layers differ beyond their errors, from 0 (not at all) to 1.
+
+    If the layers differ by chance only, the variance V of L alphas, divided by the mean S of their squared errors, is a
+    χ² variable divided by its L - 1 degrees of freedom. With q its 95 % quantile, the share is 0 up to V = q S, 1 from
+    V = 4 q S on, and linear in V between them. So layers that differ by chance have a share of 0 in 95 % of cases.
+
+    The quantile is that of Wilson and Hilferty, *The distribution of chi-square* (1931). The rest is ours.
+
+    Args:
+        alphas: finite.
+        errors: standard deviation of each alpha, > 0.
+
+    Returns:
+        The share; 0 for fewer than two alphas.
+
+    Example:
+        >>> share_beyond_noise([2.0, 2.05, 1.95], [0.05, 0.05, 0.05])
+        0.0
+        >>> share_beyond_noise([2.0, 3.0, 4.0], [0.05, 0.05, 0.05])
+        1.0
+    """
+    if len(alphas) < 2:
+        return 0.0
+    unit = max(*alphas, *errors)
+    variance = statistics.variance([alpha / unit for alpha in alphas])
+    noise = statistics.fmean([(error / unit) ** 2 for error in errors])
+    ninth = 2 / (9 * (len(alphas) - 1))
+    excess = variance / (noise * (1 - ninth + _NORMAL * math.sqrt(ninth)) ** 3) - 1 if noise else math.inf
+    return min(max(excess / (CERTAIN - 1), 0.0), 1.0)
 
 
 def block_means(names: Sequence[str], alphas: Sequence[float | None]) -> list[float | None]:
