@@ -101,7 +101,9 @@ def become(program: dict[str, Any]) -> None:
 if __name__ == "__main__":
     import gc
 
-    import ww_callbacks.lightning  # noqa: F401
+    import pytorch_lightning  # noqa: F401
+
+    import ww_callbacks.torch  # noqa: F401
 
     gc.freeze()
     if program := next_program():

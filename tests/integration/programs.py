@@ -38,8 +38,10 @@ PATIENCE = 60.0
 """Seconds for anything that has to happen but may take long on a busy machine."""
 AT_ONCE = 2.0
 """Seconds in which a worker must be gone once its trainer is."""
+LOADER_CHECK = 0.5
+"""Seconds after which forked DataLoader workers look whether their trainer lives; 5 by default."""
 LOADER_POLL = 20.0
-"""Forked DataLoader workers look every 5 s whether their trainer lives, and need some time to end."""
+"""Seconds in which they have noticed and ended."""
 
 
 # --- seen from outside: processes and memory -------------------------------------------------------------------------
@@ -190,6 +192,7 @@ class Session:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.id = f"ww-{uuid.uuid4().hex}"
+        self._others = set(_all_pids())  # older than the programs; to look at each of them takes processor time
         self._programs: list[Program] = []
         self._seen_memory: set[int] = set()
         self._seen_named: set[str] = set()
@@ -254,7 +257,8 @@ class Session:
 
     def processes(self) -> list[int]:
         """All living processes that these programs started, directly or not; their memory is noted."""
-        pids = [pid for pid in _all_pids() if self._owns(pid) and not _is_zombie(pid)]
+        new = set(_all_pids()) - self._others
+        pids = sorted(pid for pid in new if self._owns(pid) and not _is_zombie(pid))
         for pid in pids:
             self._seen_memory |= mappings(pid)
             self._seen_named |= named_memory(pid)
@@ -425,6 +429,7 @@ def fit(
     options = {"num_workers": loader_workers, "persistent_workers": loader_workers > 0}
     if loader_workers:
         options["multiprocessing_context"] = loader_context
+        torch.utils.data._utils.worker.MP_STATUS_CHECK_INTERVAL = LOADER_CHECK
     loader = torch.utils.data.DataLoader(data, batch_size=8, **options)
     logger: Any = False
     if tensorboard:

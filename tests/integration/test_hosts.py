@@ -94,7 +94,7 @@ def test_daemonic_process(host):
     host.assert_nothing_left(had_memory=False)
 
 
-def test_beside_data_loaders_forked_before_and_after(host):
+def test_beside_data_loaders_forked_before_and_after(host, lightning):
     program = host.start(
         """
         import torch
@@ -123,7 +123,8 @@ def test_beside_data_loaders_forked_before_and_after(host):
                         time.sleep(0.01)
         assert seen == [28.0] * 7
         save(outcome(monitor.history))
-        """
+        """,
+        server=lightning,
     )
     program.reaches("both")
     worker = program.worker()
@@ -249,7 +250,7 @@ def test_spawned_by_torch_multiprocessing(host):
     host.assert_nothing_left(had_memory=False)
 
 
-def test_the_same_class_in_trainers_of_both_distributions(host):
+def test_the_same_class_in_trainers_of_both_distributions(host, lightning):
     host.run(
         """
         import lightning.pytorch
@@ -267,7 +268,8 @@ def test_the_same_class_in_trainers_of_both_distributions(host):
             name = distribution.partition(".")[0]
             save([outcome(callback.history), {layer.name: layer.alpha for layer in final}], f"{name}.json")
             assert abs(float(trainer.callback_metrics["ww/alpha"]) - final.summary()["alpha"]) < 1e-4
-        """
+        """,
+        server=lightning,
     )
     for name in ("lightning", "pytorch_lightning"):
         history, final = host.json(f"{name}.json")
