@@ -156,4 +156,4 @@ def test_weights_losses_and_random_states(run: Session, lightning, loop):
     assert skipped > 20
     # Each was analysed or skipped; the last one may be both: skipped when it was due, and taken at the end.
     assert len(layers) + skipped - (STEPS // 5 + 1) in (0, 1)
-    run.assert_nothing_left(had_memory=False)
+    run.assert_nothing_left(timeout=20, had_memory=False)

@@ -27,7 +27,7 @@ REPORTS = {
     ),
     "untrained": (
         after(None, layer("fc1", 9.0, **NO_TAIL), layer("fc2", 9.0, **NO_TAIL)),
-        ["fc1 and fc2 look untrained: no eigenvalue stands clearly above"],
+        ["fc1 and fc2 look untrained: random signs of their elements could give"],
     ),
     "under-trained": (
         after(100, layer("fc", 7.0, warning="under-trained")),

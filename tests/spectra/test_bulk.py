@@ -12,7 +12,6 @@ from ww_callbacks.spectra import (
     element_variance,
     marchenko_pastur,
     marchenko_pastur_edge,
-    tail_formed,
     tracy_widom_isf,
     tracy_widom_sf,
 )
@@ -67,38 +66,6 @@ def test_element_variance_with_and_without_sum_of_squares(mean):
     W = np.random.default_rng(0).standard_normal((50, 40)) + mean
     assert element_variance(W) == pytest.approx(W.var(), rel=1e-12)
     assert element_variance(W, float((W**2).sum())) == pytest.approx(W.var(), rel=1e-9)
-
-
-def test_tail_formed_tests_each_position_against_its_own_variance():
-    rng = np.random.default_rng(0)
-    stack = rng.standard_normal((9, 60, 40)) * np.arange(1, 10)[:, None, None]
-    spectra, variances = [eigenvalues(W) for W in stack], [W.var() for W in stack]
-    assert not tail_formed(spectra, variances, 60, 40)
-    stack[0, 0] += 3 * rng.standard_normal(40)  # plants a direction in the position of the smallest variance
-    assert tail_formed([eigenvalues(W) for W in stack], [W.var() for W in stack], 60, 40)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("kind", ["xavier", "kaiming", "uniform", "orthogonal"])
-def test_fresh_initialisations_rarely_have_a_tail(kind):
-    torch = pytest.importorskip("torch")
-    torch.manual_seed(1)
-    formed, count = 0, 0
-    for rows, columns, positions in [(300, 100, 1), (784, 300, 1), (256, 256, 1), (64, 32, 9), (128, 64, 9)] * 400:
-        weight = torch.empty(rows, columns, *([3, 3] if positions > 1 else []))
-        init = {
-            "xavier": torch.nn.init.xavier_normal_,
-            "kaiming": torch.nn.init.kaiming_normal_,
-            "uniform": torch.nn.init.kaiming_uniform_,
-            "orthogonal": torch.nn.init.orthogonal_,
-        }[kind]
-        init(weight)
-        stack = weight.numpy().reshape(rows, columns, -1).transpose(2, 0, 1)
-        formed += tail_formed([eigenvalues(W) for W in stack], [float(W.var()) for W in stack], rows, columns)
-        count += 1
-    print(f"\n{kind}: {formed} of {count} fresh layers have a tail")
-    assert formed <= 0.005 * count
 
 
 @pytest.mark.parametrize(("rows", "columns", "seed"), [(300, 100, 0), (200, 80, 1), (201, 200, 3)])

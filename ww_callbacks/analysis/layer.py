@@ -104,6 +104,7 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
     if settings.spectrum:
         result["spectrum"] = tuple(values.tolist())
     result |= _bulk_columns(values, rows, columns)
+    result |= _null_columns(matrices, by_position)
     control = None
     if settings.randomize:
         control = spectra.shuffled_control(matrices, seed=settings.seed, variances=variances, largest=largest)
@@ -113,7 +114,7 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
     skip = _no_fit(positive, len(values), _precision(spec.dtype, settings))
     if skip is not None:
         return _plain(result | skip.columns)
-    formed = spectra.tail_formed(by_position, variances, rows, columns)
+    formed = result.get("null") == "arranged"
     return _plain(result | tail_columns(positive, values, formed, max(rows, columns), settings))
 
 
@@ -142,6 +143,15 @@ def _bulk_columns(values: Floats, rows: int, columns: int) -> dict[str, Any]:
         return asdict(spectra.marchenko_pastur(values, rows, columns))
     except ValueError:  # there is no Marchenko-Pastur bulk
         return {}
+
+
+def _null_columns(matrices: NDArray[Any], by_position: list[Floats]) -> dict[str, Any]:
+    try:
+        test = spectra.null_test(matrices if len(matrices) > 1 else matrices[0], by_position[0])
+    except ValueError:  # the signs of the elements have no effect
+        return {}
+    verdict = "arranged" if test.pvalue <= spectra.LEVEL else "scales" if test.uneven else "random"
+    return {"null": verdict, "null_pvalue": test.pvalue}
 
 
 def _control_columns(

@@ -108,11 +108,11 @@ def _finger_shift(positive: Floats, power: spectra.PowerLawFit) -> float | None:
 
 
 def _warning(low: float | None, high: float | None, reliable: bool, formed: bool, total: int) -> TailWarning:
+    if not formed:
+        return "no tail"
     if reliable and high is not None and high < OVER_TRAINED:
         return "over-trained"
-    if low is not None and low > UNDER_TRAINED and total >= MIN_RELIABLE_EVALS:
-        return "under-trained"
-    return "" if formed else "no tail"
+    return "under-trained" if low is not None and low > UNDER_TRAINED and total >= MIN_RELIABLE_EVALS else ""
 
 
 def _hill(positive: Floats) -> float | None:

@@ -72,7 +72,7 @@ def layer_text(report: Report) -> str:
         >>> print(layer_text(Report((LayerReport(name="a|b", kind="Linear", alpha=2.5, warning="no tail"),))))
         | layer | alpha | 95 % interval | shuffled | traps | findings |
         |---|---|---|---|---|---|
-        | a\|b | 2.50 | - | - | - | no eigenvalue above the random edge: indistinguishable from random weights... |
+        | a\|b | 2.50 | - | - | - | no tail: random signs could give this spectrum, so alpha is noise |
     """
     layers = [layer for layer in worst_first(report.layers) if layer.status == "failed" or layer.M is not None]
     layers = layers or [layer for layer in report.layers if layer.alpha is not None]

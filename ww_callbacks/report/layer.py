@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 TailWarning = Literal["", "over-trained", "under-trained", "no tail"]
 
+NullVerdict = Literal["random", "scales", "arranged"]
+
 BetterFit = Literal["power law", "exponential", "log-normal", "truncated power law", "undecided"]
 
 
@@ -88,6 +90,11 @@ class LayerReport:
     xmax: float | None = column("largest eigenvalue", scaling="proportional")
     num_pl_spikes: int | None = column("number of eigenvalues in the tail")
     finger_shift: float | None = column("change of alpha when the largest eigenvalue is left out")
+    null: NullVerdict | None = column(
+        'what the spectrum shows: "arranged" (not possible with random signs); "scales" (only the sizes of rows or '
+        'columns are uneven); "random"; None if it cannot be told'
+    )
+    null_pvalue: float | None = column("p-value of the spectrum if the signs of the weights are random")
     reliable: bool | None = column("whether a tail has formed, with at least 50 eigenvalues and 10 of them in the tail")
     norm: float | None = column("squared Frobenius norm, Σλ", scaling="proportional")
     log_norm: float | None = column(

@@ -9,7 +9,7 @@ _WARNINGS: dict[TailWarning, str] = {
     "": "",
     "over-trained": "alpha and its whole interval are below 2 (over-trained, but also seen in healthy networks)",
     "under-trained": "alpha and its whole interval are above 6 (under-trained: almost no tail)",
-    "no tail": "no eigenvalue above the random edge: indistinguishable from random weights, so alpha is noise",
+    "no tail": "no tail: random signs could give this spectrum, so alpha is noise",
 }
 
 

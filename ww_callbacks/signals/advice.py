@@ -57,8 +57,8 @@ def _untrained(report: Report) -> str:
     if not found:
         return ""
     return (
-        f"{_names(found)} {_verb(found, 'looks', 'look')} untrained: no eigenvalue stands clearly above those of "
-        "random elements. This is normal before training; otherwise the learning rate may be too small or the layer "
+        f"{_names(found)} {_verb(found, 'looks', 'look')} untrained: random signs of their elements could give "
+        "the same spectrum. This is normal before training; otherwise the learning rate may be too small or the layer "
         "unused."
     )
 

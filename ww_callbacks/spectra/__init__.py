@@ -4,7 +4,7 @@ All functions are pure and depend on numpy and scipy only. None reads or changes
 """
 
 from ww_callbacks.spectra.alternatives import LikelihoodRatioTest, compare_alternatives
-from ww_callbacks.spectra.bulk import edge_threshold, element_variance, marchenko_pastur_edge, tail_formed
+from ww_callbacks.spectra.bulk import LEVEL, edge_threshold, element_variance, marchenko_pastur_edge
 from ww_callbacks.spectra.bulk_fit import MarchenkoPasturFit, marchenko_pastur
 from ww_callbacks.spectra.candidates import XminCandidates, stable_alpha, xmin_candidates
 from ww_callbacks.spectra.control import ShuffledControl, shuffle_matrix, shuffled_control, spectral_distance
@@ -23,14 +23,17 @@ from ww_callbacks.spectra.goodness import goodness_of_fit
 from ww_callbacks.spectra.histogram import log_histogram
 from ww_callbacks.spectra.interval import asymptotic_interval, bootstrap_interval, near_tied_interval, rounding_shift
 from ww_callbacks.spectra.norms import Norms, log_alpha_norm, norm_metrics, relative_distance
+from ww_callbacks.spectra.null import NullTest, null_test, separable_edge, unfolded
 from ww_callbacks.spectra.power_law import PowerLawFit, fit_power_law, hill_alpha
 from ww_callbacks.spectra.tracy_widom import tracy_widom_isf, tracy_widom_sf
 from ww_callbacks.spectra.truncated import TruncatedPowerLawFit, fit_truncated_power_law
 
 __all__ = [
+    "LEVEL",
     "LikelihoodRatioTest",
     "MarchenkoPasturFit",
     "Norms",
+    "NullTest",
     "PowerLawFit",
     "Precision",
     "ShuffledControl",
@@ -55,18 +58,20 @@ __all__ = [
     "marchenko_pastur_edge",
     "near_tied_interval",
     "norm_metrics",
+    "null_test",
     "numerical_rank",
     "rank_tolerance",
     "relative_distance",
     "rounding_shift",
+    "separable_edge",
     "shuffle_matrix",
     "shuffled_control",
     "singular_values",
     "spectral_distance",
     "stable_alpha",
     "storage_error",
-    "tail_formed",
     "tracy_widom_isf",
     "tracy_widom_sf",
+    "unfolded",
     "xmin_candidates",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -88,35 +87,3 @@ def edge_threshold(variance: float, rows: int, columns: int, level: float = LEVE
     """
     edge, width = marchenko_pastur_edge(variance, rows, columns)
     return edge + tracy_widom_isf(level) * width
-
-
-def tail_formed(
-    spectra: Sequence[NDArray[np.float64]],
-    variances: Sequence[float],
-    rows: int,
-    columns: int,
-    level: float = LEVEL,
-) -> bool:
-    """Whether at least one eigenvalue lies outside the bulk of independent elements of the same variance.
-
-    Each kernel position is tested against its own element variance at ``level`` divided by the number of positions
-    (Bonferroni correction), so ``level`` holds for the whole layer.
-
-    Args:
-        spectra: eigenvalues of each kernel position, arrays of shape (M,), ascending.
-        variances: element variance of each position, on the same scale.
-        rows: rows of each matrix.
-        columns: columns of each matrix.
-        level: significance level per layer.
-
-    Example:
-        >>> import numpy as np
-        >>> W = np.random.default_rng(0).standard_normal((60, 30))
-        >>> tail_formed([np.linalg.eigvalsh(W.T @ W)], [float(W.var())], 60, 30)
-        False
-    """
-    each = level / len(spectra)
-    return any(
-        float(values[-1]) > edge_threshold(variance, rows, columns, each)
-        for values, variance in zip(spectra, variances, strict=True)
-    )

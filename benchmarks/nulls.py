@@ -1,0 +1,179 @@
+"""The null hypothesis for trained layers (``ww_callbacks.spectra.null_test``) on fresh, planted and trained layers.
+
+python benchmarks/nulls.py fresh     share of 300 fresh layers of each kind and shape that is called "arranged"
+python benchmarks/nulls.py planted   share of 200 layers with planted structure
+python benchmarks/nulls.py networks FOLDER   trained ResNets on CIFAR-10 (state dicts); lists the layers not arranged
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import ww_callbacks as ww
+from ww_callbacks.spectra import eigenvalues, null_test
+
+SHAPES = ((64, 32), (128, 128), (256, 128), (512, 64))
+LEVEL = 0.001
+Matrix = NDArray[np.float64]
+Rng = np.random.Generator
+
+
+def normal(rng: Rng, n: int, m: int) -> Matrix:
+    return rng.standard_normal((n, m))
+
+
+def truncated(rng: Rng, n: int, m: int) -> Matrix:
+    return np.where(np.abs(W := normal(rng, n, m)) < 2, W, rng.uniform(-1, 1, (n, m)))
+
+
+def scales(rng: Rng, *shape: int, spread: float = 0.5) -> Matrix:
+    return np.exp(spread * rng.standard_normal(shape))
+
+
+def orthogonal(rng: Rng, n: int, m: int) -> Matrix:
+    return np.linalg.qr(normal(rng, n, m))[0]
+
+
+def sparse_columns(rng: Rng, n: int, m: int) -> Matrix:
+    """As ``torch.nn.init.sparse_``: nine tenths of each column are zero."""
+    kept = rng.permuted(np.tile(np.arange(n) < n // 10, (m, 1)), axis=1).T
+    return normal(rng, n, m) * kept
+
+
+def causal(rng: Rng, n: int, m: int) -> Matrix:
+    return normal(rng, n, m) * (np.arange(n)[:, None] * m >= np.arange(m) * n)
+
+
+def block_diagonal(rng: Rng, n: int, m: int) -> Matrix:
+    return normal(rng, n, m) * (np.arange(n)[:, None] * 4 // n == np.arange(m) * 4 // m)
+
+
+def fused(rng: Rng, n: int, m: int) -> Matrix:
+    return normal(rng, n, m) * np.where(np.arange(n) < 2 * n // 3, 1.0, 0.25)[:, None]
+
+
+def pruned(rng: Rng, n: int, m: int) -> Matrix:
+    W = normal(rng, n, m)
+    return W * (np.abs(W) > np.quantile(np.abs(W), 0.9))
+
+
+def huge_element(rng: Rng, n: int, m: int) -> Matrix:
+    W = normal(rng, n, m)
+    W.flat[rng.integers(W.size)] = 50
+    return W
+
+
+def quantised(rng: Rng, n: int, m: int, bits: int = 4) -> Matrix:
+    W = normal(rng, n, m)
+    step = np.abs(W).max(axis=1, keepdims=True) / (2 ** (bits - 1) - 1)
+    return np.round(W / step) * step
+
+
+def tied_columns(rng: Rng, n: int, m: int) -> Matrix:
+    return np.repeat(normal(rng, n, m // 2), 2, axis=1)
+
+
+FRESH: dict[str, Callable[[Rng, int, int], Matrix]] = {
+    "normal (Xavier, Kaiming, LeCun)": normal,
+    "uniform (Xavier, Kaiming, LeCun)": lambda rng, n, m: rng.uniform(-1, 1, (n, m)),
+    "truncated normal": truncated,
+    "orthogonal": orthogonal,
+    "identity": lambda rng, n, m: np.eye(n, m),
+    "identity + 1 % noise": lambda rng, n, m: np.eye(n, m) + 0.01 * normal(rng, n, m),
+    "constant mean + noise": lambda rng, n, m: 0.5 + normal(rng, n, m),
+    "uniform (0, 1)": lambda rng, n, m: rng.random((n, m)),
+    "absolute normal": lambda rng, n, m: np.abs(normal(rng, n, m)),
+    "Laplace": lambda rng, n, m: rng.laplace(size=(n, m)),
+    "Student-t, 5 degrees": lambda rng, n, m: rng.standard_t(5, (n, m)),
+    "Student-t, 3 degrees": lambda rng, n, m: rng.standard_t(3, (n, m)),
+    "log-normal with signs": lambda rng, n, m: np.sign(normal(rng, n, m)) * scales(rng, n, m, spread=1.5),
+    "one huge element": huge_element,
+    "50 % masked at random": lambda rng, n, m: normal(rng, n, m) * (rng.random((n, m)) < 0.5),
+    "90 % masked at random": lambda rng, n, m: normal(rng, n, m) * (rng.random((n, m)) < 0.1),
+    "90 % of each column zero": sparse_columns,
+    "90 % pruned by magnitude": pruned,
+    "causal mask": causal,
+    "block-diagonal mask": block_diagonal,
+    "row scales 0.5": lambda rng, n, m: normal(rng, n, m) * scales(rng, n, 1),
+    "row scales 1": lambda rng, n, m: normal(rng, n, m) * scales(rng, n, 1, spread=1),
+    "column scales 0.5": lambda rng, n, m: normal(rng, n, m) * scales(rng, m),
+    "row and column scales 0.5": lambda rng, n, m: normal(rng, n, m) * scales(rng, n, 1) * scales(rng, m),
+    "fused blocks, ratio 1/4": fused,
+    "4 bits, a scale per row": quantised,
+    "bfloat16": lambda rng, n, m: (normal(rng, n, m).astype("f4").view("u4") & 0xFFFF0000).view("f4").astype("f8"),
+    "tied columns": tied_columns,
+}
+
+
+def direction(rng: Rng, n: int, m: int, strength: float) -> Matrix:
+    u, v = rng.standard_normal(n), rng.standard_normal(m)
+    return strength * (n * m) ** 0.25 * np.outer(u / np.linalg.norm(u), v / np.linalg.norm(v))
+
+
+def correlated(rng: Rng, n: int, m: int) -> Matrix:
+    W = normal(rng, n, m)
+    return W + 0.15 * np.roll(W, 1, axis=1)
+
+
+PLANTED: dict[str, Callable[[Rng, int, int], Matrix]] = {
+    "rank 1 at 1.2 x the onset": lambda rng, n, m: normal(rng, n, m) + direction(rng, n, m, 1.2),
+    "rank 1 at 1.5 x": lambda rng, n, m: normal(rng, n, m) + direction(rng, n, m, 1.5),
+    "rank 1 at 2 x": lambda rng, n, m: normal(rng, n, m) + direction(rng, n, m, 2),
+    "rank 20 at 0.8 x": lambda rng, n, m: normal(rng, n, m) + sum(direction(rng, n, m, 0.8) for _ in range(20)),
+    "neighbouring columns, 0.15": correlated,
+}
+
+
+def share(draw: Callable[[Rng, int, int], Matrix], rows: int, columns: int, count: int, seed: int) -> float:
+    """Share of layers with a p-value of at most 0.001."""
+    rng = np.random.default_rng([seed, rows, columns])
+    found = 0
+    for _ in range(count):
+        W = draw(rng, rows, columns)
+        try:
+            found += null_test(W, eigenvalues(W)).pvalue <= LEVEL
+        except ValueError:  # cannot be told
+            continue
+    return found / count
+
+
+def table(kinds: dict[str, Callable[[Rng, int, int], Matrix]], count: int) -> None:
+    print("| kind | " + " | ".join(f"{rows} x {columns}" for rows, columns in SHAPES) + " |")
+    print("|---" * (len(SHAPES) + 1) + "|")
+    for seed, (name, draw) in enumerate(kinds.items()):
+        shares = (share(draw, rows, columns, count, seed) for rows, columns in SHAPES)
+        print(f"| {name} | " + " | ".join(f"{100 * each:.3g} %" for each in shares) + " |", flush=True)
+
+
+def networks(folder: Path) -> None:
+    import torch
+
+    for path in sorted(path for path in folder.iterdir() if path.suffix in (".th", ".tar")):
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        layers = [layer for layer in ww.analyze(state.get("state_dict", state)).layers if layer.alpha is not None]
+        missing = [
+            f"{layer.name} ({layer.null}, p = {layer.null_pvalue:.2g})" for layer in layers if layer.null != "arranged"
+        ]
+        print(f"{path.name}: {len(layers) - len(missing)} of {len(layers)} arranged", *missing, sep="\n  ")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["fresh", "planted", "networks"])
+    parser.add_argument("folder", nargs="?", type=Path)
+    arguments = parser.parse_args()
+    if arguments.what == "networks":
+        if arguments.folder is None:
+            parser.error("networks needs a folder with state dicts")
+        networks(arguments.folder)
+    else:
+        table(FRESH if arguments.what == "fresh" else PLANTED, 300 if arguments.what == "fresh" else 200)
+
+
+if __name__ == "__main__":
+    main()
