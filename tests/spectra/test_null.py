@@ -161,6 +161,18 @@ def test_unfolded_has_the_shorter_side_as_columns():
     assert unfolded(W).shape == (8, 3)
 
 
+def test_equal_sizes_are_even():
+    signs = np.random.default_rng(10).choice([-0.3, 0.3], (100, 60))
+    assert not null_test(signs).uneven
+
+
+@pytest.mark.parametrize("columns", [2, 12, 13, 40])
+def test_columns_of_zeros_do_not_matter(columns):
+    W = np.random.default_rng(11).standard_normal((100, 60))
+    W[:, columns:] = 0
+    assert null_test(W).score == pytest.approx(null_test(W[:, :columns]).score, abs=0.02)
+
+
 @pytest.mark.parametrize(
     "W", [np.zeros((30, 30)), np.ones((30, 30)), np.ones((30, 1)), np.zeros((0, 3)), np.full((3, 3), np.nan)]
 )

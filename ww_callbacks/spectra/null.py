@@ -258,14 +258,16 @@ def _is_uneven(totals: Floats, sums: _Sums) -> bool:
     size = len(sums.r) * len(sums.c)
     expected = (len(totals) - 1) * (size / len(totals)) * (sums.fourth / size - 1)
     scatter = float(np.square(totals - totals.mean()).sum())
-    return bool(scatter > expected * (1 + _NORMAL_QUANTILE * math.sqrt(2 / len(totals))))
+    rounding = 1e-10 * float(totals @ totals)
+    return bool(scatter > expected * (1 + _NORMAL_QUANTILE * math.sqrt(2 / len(totals))) + rounding)
 
 
 def _sampled(c: Floats) -> NDArray[np.intp]:
-    """The columns with the largest sums of squares, and others at random."""
-    order = np.argsort(-c)
+    """The columns with the largest sums of squares, and others evenly spaced in the order of these sums."""
+    order = np.argsort(-c, kind="stable")
     half = SAMPLED_COLUMNS // 2
-    return np.concatenate([order[:half], np.random.default_rng(0).permutation(order[half:])[:half]])
+    rest = order[half:]
+    return np.concatenate([order[:half], rest[np.linspace(0, len(rest) - 1, min(half, len(rest))).astype(np.intp)]])
 
 
 def _extrapolated(values: Floats, sampled: NDArray[np.intp], c: Floats) -> float:
@@ -273,8 +275,10 @@ def _extrapolated(values: Floats, sampled: NDArray[np.intp], c: Floats) -> float
     half = SAMPLED_COLUMNS // 2
     total = float(values.sum())
     if len(sampled) < len(c):
-        known, squares = float(values[half:].sum()), np.square(c)
-        total += known * (float(squares.sum() - squares[sampled].sum()) / float(squares[sampled[half:]].sum()))
+        squares = np.square(c)
+        known = float(squares[sampled[half:]].sum())
+        others = float(squares.sum() - squares[sampled].sum())
+        total += float(values[half:].sum()) * others / known if known else 0.0
     return total
 
 
