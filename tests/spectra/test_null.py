@@ -48,17 +48,17 @@ FRESH = {
 def test_weights_without_arrangement_are_rarely_significant(kind):
     rng = np.random.default_rng(0)
     pvalues = []
-    for rows, columns in [(64, 32), (96, 96)] * 100:
+    for rows, columns in [(64, 32), (80, 80)] * 60:
         W = FRESH[kind](rng, rows, columns)
         pvalues.append(null_test(W, eigenvalues(W)).pvalue)
-    assert np.mean(np.array(pvalues) <= 0.01) <= 0.04
+    assert np.mean(np.array(pvalues) <= 0.01) <= 0.05
     assert min(pvalues) > 1e-4
 
 
 def test_score_has_mean_0_and_variance_1_under_random_signs():
     rng = np.random.default_rng(0)
     sizes = np.tril(np.abs(rng.standard_t(3, (40, 30)))) * scales(rng, (40, 1))
-    scores = [null_test(sizes * rng.choice([-1, 1], sizes.shape)).score for _ in range(2000)]
+    scores = [null_test(sizes * rng.choice([-1, 1], sizes.shape)).score for _ in range(1000)]
     assert np.mean(scores) == pytest.approx(0, abs=0.1)
     assert np.std(scores) == pytest.approx(1, abs=0.1)
 
