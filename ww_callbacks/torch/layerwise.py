@@ -144,7 +144,8 @@ def layerwise(  # noqa: D417 - documented by RatioOptions
         >>> model = nn.Sequential(*(nn.Linear(60, 60) for _ in range(4)))
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> monitor = ww.Monitor(model, every_n_steps=5, deterministic=True)
-        >>> handle = layerwise(optimizer, source=monitor)
+        >>> # These layers are random: without shrink=False their ratios are 1.
+        >>> handle = layerwise(optimizer, source=monitor, shrink=False)
         >>> with monitor:
         ...     for step in range(1, 16):
         ...         model(torch.randn(8, 60)).square().mean().backward()
