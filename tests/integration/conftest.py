@@ -14,5 +14,5 @@ from programs import program_environment
 def lightning() -> Iterator[ForkServer]:
     if importlib.util.find_spec("pytorch_lightning") is None:
         pytest.skip("needs pytorch_lightning")
-    with fork_server(program_environment()) as server:
+    with fork_server("pytorch_lightning", "ww_callbacks.torch", environment=program_environment()) as server:
         yield server

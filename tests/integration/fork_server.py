@@ -1,7 +1,7 @@
-"""Start programs in which Lightning is imported already.
+"""Start programs in which a framework is already imported.
 
-To import Lightning takes longer than most programs run. This process imports it once and forks for each program. The
-child is a session of its own, runs the script as ``__main__`` and ends as every interpreter does.
+Importing Lightning or Keras takes longer than most programs run. This process imports it once and forks for each
+program. The child starts a new session, runs the script as ``__main__`` and exits as any interpreter does.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 class ForkServer:
     """The process that forks, seen by the tests."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, modules: tuple[str, ...], environment: dict[str, str]) -> None:
         self.popen = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, *modules],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -61,9 +61,9 @@ class ForkedProcess:
 
 
 @contextlib.contextmanager
-def fork_server(environment: dict[str, str]) -> Iterator[ForkServer]:
-    """A fork server that ends with the block."""
-    server = ForkServer(environment)
+def fork_server(*modules: str, environment: dict[str, str]) -> Iterator[ForkServer]:
+    """A fork server that has imported ``modules``; it ends with the block."""
+    server = ForkServer(modules, environment)
     with server.popen:
         yield server
 
@@ -100,11 +100,10 @@ def become(program: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     import gc
+    import importlib
 
-    import pytorch_lightning  # noqa: F401
-
-    import ww_callbacks.torch  # noqa: F401
-
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
     gc.freeze()
     if program := next_program():
         become(program)

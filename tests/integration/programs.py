@@ -218,7 +218,7 @@ class Session:
             path: folders that come first in PYTHONPATH.
             environment: more variables. Those that libraries read at import do not reach a forked program.
             shell: redirections that the script is started with, such as ``>&-``.
-            server: forks the program, with Lightning imported already, instead of a new interpreter. Not with
+            server: forks the program, with a framework already imported, instead of a new interpreter. Not with
                 ``stdin``, ``path`` or ``shell``.
         """
         folder = folder or self.folder

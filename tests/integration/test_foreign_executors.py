@@ -108,8 +108,8 @@ from concurrent.futures import ProcessPoolExecutor
 import sys
 pool = ProcessPoolExecutor(1, mp_context={SPAWN})
 dies(pool, lambda: [os.kill(process.pid, signal.SIGKILL) for process in list(pool._processes.values())])
-if sys.version_info < (3, 11):
-    os._exit(0)  # there a broken pool waits for ever for its own pipe (CPython gh-94777)
+if sys.version_info < (3, 11, 5):
+    os._exit(0)  # before, a broken pool waits for its own pipe forever (CPython gh-94777)
 pool.shutdown()
 """,
     )

@@ -1,16 +1,20 @@
-"""Who dies when, with Keras: nothing stays of a monitor, and training goes on without its worker."""
+"""Processes that die, with Keras: nothing stays of a monitor, and training goes on without its worker."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import keras
 import pytest
-from programs import Program, Session, session
+from fork_server import ForkServer, fork_server
+from programs import Program, Session, program_environment, session
 
 pytestmark = pytest.mark.timeout(120)
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 TRAINING = """
 import sys, time, warnings
@@ -37,22 +41,40 @@ def fit(monitor, size):
 """
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer | None]:
+    """A process in which Keras is imported; None for JAX and TensorFlow, whose threads do not survive a fork."""
+    if keras.backend.backend() != "torch":
+        yield None
+        return
+    with fork_server("ww_callbacks.keras", environment=program_environment() | ONE_THREAD) as started:
+        yield started
+
+
+Start = Callable[[str], Program]
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Session]:
     with session(tmp_path) as started:
         yield started
 
 
-def start(run: Session, code: str) -> Program:
-    program = run.start(TRAINING + code, environment={"OMP_NUM_THREADS": "1"})
-    program.reaches("training")
-    return program
+@pytest.fixture
+def start(run: Session, server: ForkServer | None) -> Start:
+    """Starts a program and waits until it trains."""
+
+    def started(code: str) -> Program:
+        program = run.start(TRAINING + code, environment=ONE_THREAD, server=server)
+        program.reaches("training")
+        return program
+
+    return started
 
 
-def test_exception_in_fit(run: Session) -> None:
+def test_exception_in_fit(run: Session, start: Start) -> None:
     """It reaches the user unchanged, and a program that goes on afterwards has nothing left of the monitor."""
     program = start(
-        run,
         """
 monitor = SpectralMonitor(every_n_steps=1)
 try:
@@ -75,8 +97,8 @@ while not told("looked"):
     run.assert_nothing_left()
 
 
-def test_ctrl_c(run: Session) -> None:
-    program = start(run, "fit(SpectralMonitor(every_n_steps=1), 2000)\n")
+def test_ctrl_c(run: Session, start: Start) -> None:
+    program = start("fit(SpectralMonitor(every_n_steps=1), 2000)\n")
     program.busy_worker(0.1)
     os.killpg(program.pid, signal.SIGINT)
     assert program.wait(20) != 0
@@ -85,10 +107,9 @@ def test_ctrl_c(run: Session) -> None:
     run.assert_nothing_left()
 
 
-def test_worker_killed_at_work(run: Session) -> None:
+def test_worker_killed_at_work(run: Session, start: Start) -> None:
     """Training ends normally, and later snapshots have their results."""
     program = start(
-        run,
         """
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
@@ -111,8 +132,8 @@ save([[each.to_dict() for each in report] for report in monitor.history])
     run.assert_nothing_left()
 
 
-def test_sigkill_of_the_trainer_in_the_eigensolver(run: Session) -> None:
-    program = start(run, "fit(SpectralMonitor(every_n_steps=5), 3000)\n")
+def test_sigkill_of_the_trainer_in_the_eigensolver(run: Session, start: Start) -> None:
+    program = start("fit(SpectralMonitor(every_n_steps=5), 3000)\n")
     program.worker_in_eigensolver(3000)
     os.kill(program.pid, signal.SIGKILL)
     run.assert_nothing_left()
