@@ -40,6 +40,12 @@ FRESH = {
     "identity with noise": lambda rng, n, m: np.eye(n, m) + 0.01 * gaussian(rng, n, m),
     "orthogonal": lambda rng, n, m: np.linalg.qr(gaussian(rng, n, m))[0],
     "rounded": lambda rng, n, m: np.round(2 * gaussian(rng, n, m)),
+    "tied columns": lambda rng, n, m: np.repeat(gaussian(rng, n, m // 2), 2, axis=1),
+    "rows and their negatives": lambda rng, n, m: np.concatenate([W := gaussian(rng, n // 2, m), -W]),
+    "equal unused rows": lambda rng, n, m: np.concatenate(
+        [gaussian(rng, n - n // 4, m), np.repeat(gaussian(rng, 1, m), n // 4, axis=0)]
+    ),
+    "dead columns beside a mean": lambda rng, n, m: (0.5 + gaussian(rng, n, m)) * (np.arange(m) > m // 4),
     "one huge element": lambda rng, n, m: gaussian(rng, n, m) + 1e4 * ((np.arange(n * m) == 7).reshape(n, m)),
 }
 
@@ -159,6 +165,14 @@ def test_unfolded_has_the_shorter_side_as_columns():
     W = np.arange(24.0).reshape(2, 3, 4)
     np.testing.assert_array_equal(unfolded(W)[:4], W[0].T)
     assert unfolded(W).shape == (8, 3)
+
+
+@pytest.mark.parametrize("shape", [(80, 50), (50, 80)])
+def test_structure_is_found_beside_equal_rows(shape):
+    rng = np.random.default_rng(12)
+    W = gaussian(rng, *shape) + 0.5 * gaussian(rng, shape[0], 4) @ gaussian(rng, 4, shape[1])
+    copied = np.concatenate([W, np.repeat(W[:1], 20, axis=0)]).astype("f4")
+    assert null_test(copied, eigenvalues(copied)).score == pytest.approx(null_test(W).score, rel=1e-3)
 
 
 def test_equal_sizes_are_even():

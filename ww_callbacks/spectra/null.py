@@ -25,6 +25,7 @@ _TRACY_WIDOM_QUANTILE = 0.9793  # level 0.05
 _NORMAL_QUANTILE = 3.09  # level 0.001
 _CERTAIN = 1e-6
 """p-value of the first test below which the second is left out, because it costs more."""
+_GRID, _REFINEMENTS, _NEWTON_STEPS = 24, 4, 6
 _SAFE = 1e9
 """Largest absolute element, and its inverse, up to which fourth powers stay in the range of single precision."""
 
@@ -72,16 +73,22 @@ def null_test(matrices: NDArray[Any], values: NDArray[np.float64] | None = None)
     (:func:`separable_edge`), times 1 + κ/√(NM) with κ ≥ 0 the excess kurtosis beyond these variances. If the mean was
     removed, the second largest eigenvalue is tested instead, which is not larger than the largest without the mean.
 
+    Equal rows or columns are large eigenvalues without being learned: weights can be tied, pruned to zero, or rows of a
+    vocabulary unused. Of rows that are equal up to sign only one is tested, and the same for columns. Then only Σλ² is
+    tested, because ``values`` belong to the whole matrix.
+
     Source: own derivation. The difference from the mean is the U-statistic of Chen, Zhang and Zhong, *Tests for
     high-dimensional covariance matrices* (2010).
 
     Args:
         matrices: weights, shape (rows, columns) or (positions, rows, columns), any real dtype.
-        values: eigenvalues of WᵀW, ascending. Without them, and for several positions, only Σλ² is tested.
+        values: eigenvalues of WᵀW, ascending. Without them, for several positions, and for matrices with equal rows or
+            columns, only Σλ² is tested.
 
     Raises:
-        ValueError: ``matrices`` is empty, not real or not finite; the unfolded matrix has fewer than two columns; the
-            elements are nearly equal; or the large elements share no rectangle with others, as in a diagonal matrix.
+        ValueError: ``matrices`` is empty, not real or not finite; the unfolded matrix has fewer than two distinct
+            columns; the elements are nearly equal; or the large elements share no rectangle with others, as in a
+            diagonal matrix.
 
     Example:
         >>> import numpy as np
@@ -99,7 +106,7 @@ def null_test(matrices: NDArray[Any], values: NDArray[np.float64] | None = None)
     tall: NDArray[Any] = oriented
     rows, columns = tall.shape
     if columns < 2:
-        raise ValueError(f"matrices: expected at least two rows and columns, got {rows} x {columns}")
+        raise ValueError(f"matrices: expected at least two distinct rows and columns, got {rows} x {columns}")
     if largest == 0:
         raise ValueError("matrices: all elements are zero")
     if stack.ndim == 3 and len(stack) > 1:
@@ -112,6 +119,9 @@ def null_test(matrices: NDArray[Any], values: NDArray[np.float64] | None = None)
     if not deviation > abs(mean) / MAX_MEAN:
         raise ValueError(f"matrices: their standard deviation {deviation:g} is too small for their mean {mean:g}")
     sums = _sums(tall, mean, deviation, "float32", gram=values is None or mean != 0)
+    distinct_rows, distinct_columns = _distinct(tall, sums.r), _distinct(tall.T, sums.c)
+    if distinct_rows.sum() < rows or distinct_columns.sum() < columns:
+        return null_test(tall[distinct_rows][:, distinct_columns])
     peak = (largest + abs(mean)) / deviation
     if not _is_accurate(sums, peak, "float32"):
         sums = _sums(tall, mean, deviation, "float64", gram=True)
@@ -151,22 +161,29 @@ def separable_edge(r: NDArray[np.floating], c: NDArray[np.floating]) -> float:
     """
     scale = math.sqrt(float(np.sum(r)))
     r, c = r[r > 0] / scale, c[c > 0] / scale
-    top_r, top_c = float(r.max()), float(c.max())
-
-    def value(share: float) -> float:
-        a = share / top_r
-        right = float((r / (1 - r * a)).sum())
-        low, high = 0.0, 1 / top_c
-        for _ in range(30):
-            b = (low + high) / 2
-            low, high = (low, b) if b * float((c / (1 - c * b)).sum()) > a * right else (b, high)
-        return right / low if low else math.inf
-
+    top = float(r.max())
     low, high = 0.0, 1.0
-    for _ in range(25):
-        third = (high - low) / 3
-        low, high = (low, high - third) if value(low + third) < value(high - third) else (low + third, high)
-    return value((low + high) / 2)
+    for _ in range(_REFINEMENTS):  # there is one minimum
+        shares = np.linspace(low, high, _GRID + 2)[1:-1]
+        right = (r / (top / shares[:, None] - r)).sum(axis=1)
+        edges = right / shares * top * _secular_root(c, right)
+        best = int(np.argmin(edges))
+        low, high = shares[max(best - 1, 0)], shares[min(best + 1, _GRID - 1)]
+    return float(edges[best])
+
+
+def _secular_root(c: Floats, targets: Floats) -> Floats:
+    """Solution u > max c of Σ c_i/(u - c_i) = target, for each target.
+
+    The inverse of the sum is concave in u, so that Newton's method on it converges from below.
+    """
+    u = c.max() * (1 + 1 / targets)
+    for _ in range(_NEWTON_STEPS):
+        gaps = u[:, None] - c
+        ratios = c / gaps
+        total = ratios.sum(axis=1)
+        u = u + (total / targets - 1) * total / (ratios / gaps).sum(axis=1)
+    return u
 
 
 def unfolded(matrices: NDArray[Any]) -> NDArray[Any]:
@@ -227,6 +244,22 @@ def _sums(tall: NDArray[Any], mean: float, deviation: float, precision: Precisio
     each[np.arange(len(sampled)), sampled] = 0
     squares = 2 * float(np.square(np.triu(total, 1)).sum(dtype=np.float64)) if gram else None
     return _Sums(np.concatenate(r), c, fourth, squares, 4 * _extrapolated(each.sum(axis=1), sampled, c))
+
+
+def _distinct(matrix: NDArray[Any], squares: Floats) -> NDArray[np.bool_]:
+    """True for rows that equal no earlier row up to sign. Only rows with equal sums of squares are compared."""
+    order = np.argsort(squares, kind="stable")
+    ordered = squares[order]
+    near = np.diff(ordered) <= 1e-9 * ordered[1:]
+    suspects = order[np.append(near, False) | np.append(False, near)]
+    distinct = np.ones(len(squares), dtype=bool)
+    seen = set()
+    for index in np.sort(suspects):
+        row = matrix[index]
+        key = (row * np.sign(row[np.argmax(row != 0)]) + 0).tobytes()  # + 0 turns -0 into 0
+        distinct[index] = key not in seen
+        seen.add(key)
+    return distinct
 
 
 def _is_accurate(sums: _Sums, peak: float, precision: Precision) -> bool:
