@@ -67,6 +67,18 @@ def test_summary_counts_traps_over_all_layers():
     assert "num_traps" not in Report.of([layer("a")]).summary()
 
 
+def test_counts_control_the_false_discovery_rate_over_layers():
+    """A layer at p = 0.0009 is one of a thousand random layers, but counts beside layers that are certain."""
+    fitted = {"alpha": 3.0, "reliable": True, "null": "arranged", "num_traps": 1}
+    certain = [layer(f"c{i}", **fitted, null_pvalue=1e-9, trap_pvalue=1e-9) for i in range(9)]
+    weak = layer("weak", **fitted, null_pvalue=0.0009, trap_pvalue=0.0009)
+    random = [layer(f"r{i}", alpha=6.0, warning="no tail", null_pvalue=0.5, trap_pvalue=0.5) for i in range(9)]
+    keys = ("num_reliable", "num_no_tail", "num_trap_layers")
+    for layers, counts in [((*random, weak), (0, 10, 0)), ((*certain, weak), (10, 0, 10)), ((weak,), (1, 0, 1))]:
+        summary = Report.of(layers).summary()
+        assert tuple(summary[key] for key in keys) == counts
+
+
 def test_means_run_over_the_counted_layers():
     layers = [layer("big", alpha=3.0, num_evals=100), layer("small", alpha=9.0, num_evals=30), layer("none")]
     report = Report.of(layers)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.report.change import against
+from ww_callbacks.report.discovery import discoveries
 from ww_callbacks.report.flow import CorrelationFlow, ScaleChange, correlation_flow, scale_collapse
 from ww_callbacks.report.frame import to_frame
 from ww_callbacks.report.layer import SCHEMA, LayerReport
@@ -91,6 +92,10 @@ class Report:
         The keys are those of the logged metrics without the prefix: the columns declared with ``mean=True``, such as
         alpha and stable_rank; alpha_median, alpha_min, alpha_max; num_overtrained, num_undertrained, num_no_tail,
         num_reliable, failed; with a shuffled control num_traps and num_trap_layers. A mean without values is left out.
+
+        A layer counts as one with a tail, or with traps, only if its p-value is a discovery among all layers (see
+        :func:`ww_callbacks.report.discovery.discoveries`). Each count is therefore at most that of the layers for which
+        it is said, except for num_no_tail, which is at least that.
         """
         result: dict[str, float] = {}
         for name in _MEANS:
@@ -100,13 +105,19 @@ class Report:
             if name == "alpha" and (values := self._counted_values(name)):
                 result["alpha_median"] = statistics.median(values)
                 result["alpha_min"], result["alpha_max"] = min(values), max(values)
-        result["num_overtrained"] = self._count("warning", "over-trained")
-        result["num_undertrained"] = self._count("warning", "under-trained")
-        result["num_no_tail"] = self._count("warning", "no tail")
-        result["num_reliable"] = self._count("reliable", True)
-        result["failed"] = self._count("status", "failed")
-        traps = [layer.num_traps for layer in self.layers if layer.num_traps is not None]
-        if traps:
+        significant = self._significant("null_pvalue")
+        tails = [layer for index, layer in enumerate(self.layers) if index in significant]
+        others = [
+            layer for index, layer in enumerate(self.layers) if index not in significant and layer.alpha is not None
+        ]
+        result["num_overtrained"] = _count(tails, "warning", "over-trained")
+        result["num_undertrained"] = _count(tails, "warning", "under-trained")
+        result["num_no_tail"] = _count(tails, "warning", "no tail") + len(others)
+        result["num_reliable"] = _count(tails, "reliable", True)
+        result["failed"] = _count(self.layers, "status", "failed")
+        if any(layer.num_traps is not None for layer in self.layers):
+            significant = self._significant("trap_pvalue")
+            traps = [layer.num_traps or 0 for index, layer in enumerate(self.layers) if index in significant]
             result["num_traps"] = float(sum(traps))
             result["num_trap_layers"] = float(sum(number > 0 for number in traps))
         return result
@@ -209,8 +220,15 @@ class Report:
         values = (getattr(layer, name) for layer in self.layers if layer.counted)
         return [value for value in values if value is not None and math.isfinite(value)]
 
-    def _count(self, name: str, value: object) -> float:
-        return float(sum(getattr(layer, name) == value for layer in self.layers))
+    def _significant(self, name: str) -> frozenset[int]:
+        """Indices of the layers whose p-value is a discovery among all layers, or None."""
+        pvalues = {index: getattr(layer, name) for index, layer in enumerate(self.layers)}
+        unknown = frozenset(index for index, value in pvalues.items() if value is None)
+        return unknown | discoveries({index: value for index, value in pvalues.items() if value is not None})
+
+
+def _count(layers: Iterable[LayerReport], name: str, value: object) -> float:
+    return float(sum(getattr(layer, name) == value for layer in layers))
 
 
 def choose_counted(layers: Iterable[LayerReport]) -> frozenset[str]:

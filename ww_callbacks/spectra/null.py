@@ -160,7 +160,7 @@ def separable_edge(r: NDArray[np.floating], c: NDArray[np.floating]) -> float:
         900
     """
     scale = math.sqrt(float(np.sum(r)))
-    r, c = r[r > 0] / scale, c[c > 0] / scale
+    r, c = np.asarray(r[r > 0], np.float64) / scale, np.asarray(c[c > 0], np.float64) / scale
     top = float(r.max())
     low, high = 0.0, 1.0
     for _ in range(_REFINEMENTS):  # there is one minimum
@@ -177,7 +177,7 @@ def _secular_root(c: Floats, targets: Floats) -> Floats:
 
     The inverse of the sum is concave in u, so that Newton's method on it converges from below.
     """
-    u = c.max() * (1 + 1 / targets)
+    u: Floats = c.max() * (1 + 1 / targets)
     for _ in range(_NEWTON_STEPS):
         gaps = u[:, None] - c
         ratios = c / gaps
