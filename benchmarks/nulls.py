@@ -2,12 +2,16 @@
 
 python benchmarks/nulls.py fresh     share of 300 fresh layers of each kind and shape that is called "arranged"
 python benchmarks/nulls.py planted   share of 200 layers with planted structure
+python benchmarks/nulls.py cost      time of the test as a share of the analysis of a layer, with control
 python benchmarks/nulls.py networks FOLDER   trained ResNets on CIFAR-10 (state dicts); lists the layers not arranged
 """
 
 from __future__ import annotations
 
 import argparse
+import platform
+import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +154,25 @@ def table(kinds: dict[str, Callable[[Rng, int, int], Matrix]], count: int) -> No
         print(f"| {name} | " + " | ".join(f"{100 * each:.3g} %" for each in shares) + " |", flush=True)
 
 
+def cost(repeats: int = 7) -> None:
+    """Median over repeats of the time of the test divided by the time of an analysis right after it."""
+    rng = np.random.default_rng(0)
+    print(f"on {platform.processor() or platform.machine()}, float32 weights")
+    for shape in ((64, 64), (256, 128), (768, 768), (3072, 768), (64, 64, 3, 3), (256, 256, 3, 3)):
+        for kind, scale in (("even", 1.0), ("uneven rows", scales(rng, shape[0], *[1] * (len(shape) - 1)))):
+            W = (rng.standard_normal(shape) * scale).astype("f4")
+            matrices = W.reshape(*shape[:2], -1).transpose(2, 0, 1)
+            values = [eigenvalues(np.ascontiguousarray(matrix)) for matrix in matrices]
+            tested, parts = matrices if len(matrices) > 1 else matrices[0], []
+            for _ in range(repeats):
+                start = time.perf_counter()
+                null_test(tested, values[0])
+                between = time.perf_counter()
+                ww.analyze({"layer": W})
+                parts.append((between - start) / (time.perf_counter() - between))
+            print(f"{' x '.join(map(str, shape)):>18}, {kind}: {100 * statistics.median(parts):.1f} %", flush=True)
+
+
 def networks(folder: Path) -> None:
     import torch
 
@@ -164,13 +187,15 @@ def networks(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["fresh", "planted", "networks"])
+    parser.add_argument("what", choices=["fresh", "planted", "cost", "networks"])
     parser.add_argument("folder", nargs="?", type=Path)
     arguments = parser.parse_args()
     if arguments.what == "networks":
         if arguments.folder is None:
             parser.error("networks needs a folder with state dicts")
         networks(arguments.folder)
+    elif arguments.what == "cost":
+        cost()
     else:
         table(FRESH if arguments.what == "fresh" else PLANTED, 300 if arguments.what == "fresh" else 200)
 

@@ -25,7 +25,7 @@ _TRACY_WIDOM_QUANTILE = 0.9793  # level 0.05
 _NORMAL_QUANTILE = 3.09  # level 0.001
 _CERTAIN = 1e-6
 """p-value of the first test below which the second is left out, because it costs more."""
-_GRID, _REFINEMENTS, _NEWTON_STEPS = 24, 4, 6
+_GRID, _REFINEMENTS, _NEWTON_STEPS = 12, 3, 5
 _SAFE = 1e9
 """Largest absolute element, and its inverse, up to which fourth powers stay in the range of single precision."""
 
@@ -164,11 +164,12 @@ def separable_edge(r: NDArray[np.floating], c: NDArray[np.floating]) -> float:
     top = float(r.max())
     low, high = 0.0, 1.0
     for _ in range(_REFINEMENTS):  # there is one minimum
-        shares = np.linspace(low, high, _GRID + 2)[1:-1]
+        bounds = np.linspace(low, high, _GRID + 2)
+        shares = bounds[1:-1]
         right = (r / (top / shares[:, None] - r)).sum(axis=1)
         edges = right / shares * top * _secular_root(c, right)
         best = int(np.argmin(edges))
-        low, high = shares[max(best - 1, 0)], shares[min(best + 1, _GRID - 1)]
+        low, high = bounds[best], bounds[best + 2]
     return float(edges[best])
 
 
@@ -269,7 +270,7 @@ def _is_accurate(sums: _Sums, peak: float, precision: Precision) -> bool:
 
 
 def _edge_pvalue(largest: float, sums: _Sums) -> float:
-    """p-value of the largest eigenvalue of Y, or 1 if it is above 0.05 for equal variances, which have a lower edge."""
+    """p-value of the largest eigenvalue of Y, or 1 if it is above 0.05. Equal variances have the lowest edge."""
     rows, columns = len(sums.r), len(sums.c)
     edge, width = marchenko_pastur_edge(1.0, rows, columns)
     if largest < edge + _TRACY_WIDOM_QUANTILE * width:
@@ -278,7 +279,8 @@ def _edge_pvalue(largest: float, sums: _Sums) -> float:
     within = float(np.square(sums.r).sum() * np.square(sums.c).sum()) / (rows * columns) ** 2
     kurtosis = max(sums.fourth / within - 3, 0.0)
     factor = separable * (1 + kurtosis / math.sqrt(rows * columns))
-    return tracy_widom_sf((largest - edge * factor) / (width * factor))
+    units = (largest - edge * factor) / (width * factor)
+    return tracy_widom_sf(units) if units >= _TRACY_WIDOM_QUANTILE else 1.0
 
 
 def _inverse_size(totals: Floats) -> float:
