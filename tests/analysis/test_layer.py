@@ -60,8 +60,8 @@ def test_optional_columns():
 
 def test_no_control_columns_without_control():
     layer = analyze(trained(), randomize=False)
-    control = ("rand_alpha", "max_rand_eval", "ww_softrank", "rand_distance", "num_traps", "trap_pvalue")
-    assert [getattr(layer, name) for name in control] == [None] * 6
+    control = ("rand_alpha", "max_rand_eval", "ww_softrank", "rand_distance", "num_traps", "trap_pvalue", "trap_size")
+    assert [getattr(layer, name) for name in control] == [None] * 7
     assert layer.histogram.rand_counts is None
     assert layer.alpha == analyze(trained()).alpha
 

@@ -89,7 +89,12 @@ def test_the_docstring_describes_every_field():
 
 def test_lists_follow_from_the_fields():
     assert {name for name in SCHEMA if SCHEMA[name].mean} == set(METRICS) - {"log_alpha_norm"}
-    assert set(LAYER_METRICS) == set(METRICS) - {"log_alpha_norm"} | {"rand_alpha", "num_traps", "ww_softrank"}
+    assert set(LAYER_METRICS) == set(METRICS) - {"log_alpha_norm"} | {
+        "rand_alpha",
+        "num_traps",
+        "ww_softrank",
+        "trap_size",
+    }
     assert set(LAYER_METRICS) | set(METRICS) <= set(NUMBERS)
 
 

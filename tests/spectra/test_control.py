@@ -1,3 +1,4 @@
+import math
 import warnings
 
 import numpy as np
@@ -128,6 +129,27 @@ def test_pvalue_is_large_without_trap_and_tiny_with_trap():
     assert 0.1 < np.median(pvalues) <= 1
     W[5, 5] = 60
     assert shuffled_control(W).trap_pvalue < 1e-10
+
+
+@pytest.mark.parametrize("planted", ["element", "mean"])
+@pytest.mark.parametrize("strength", [1.5, 3.0, 10.0])
+def test_trap_size_is_that_of_a_planted_singular_value(planted, strength):
+    """λ_max = (θ² + N)(θ² + M)/θ² for a singular value θ in Gaussian noise (Benaych-Georges and Nadakuditi, 2012)."""
+    rows, columns = 400, 200
+    theta = strength * (rows * columns) ** 0.25
+    W = np.random.default_rng(3).standard_normal((rows, columns))
+    if planted == "element":
+        W[5, 6] = theta
+    else:
+        W += theta / math.sqrt(rows * columns)
+    expected = (theta**2 + rows) * (theta**2 + columns) / theta**2 / (math.sqrt(rows) + math.sqrt(columns)) ** 2
+    assert shuffled_control(W).trap_size == pytest.approx(expected / max(1.0, W.var()), rel=0.05)
+
+
+def test_trap_size_is_about_1_without_traps():
+    W = np.random.default_rng(4).standard_normal((3, 300, 100)) * np.array([1.0, 10.0, 0.1])[:, None, None]
+    assert shuffled_control(W).trap_size == pytest.approx(1, abs=0.1)
+    assert shuffled_control(np.ones((30, 20))).trap_size == math.inf
 
 
 def test_level_holds_for_the_whole_layer():

@@ -168,6 +168,7 @@ def _control_columns(
         "rand_distance": spectra.spectral_distance(values, shuffled),
         "num_traps": control.num_traps,
         "trap_pvalue": control.trap_pvalue,
+        "trap_size": control.trap_size,
     }
 
 

@@ -136,6 +136,11 @@ class LayerReport:
     trap_pvalue: float | None = column(
         "p-value of max_rand_eval without traps; an upper bound for small or thin layers"
     )
+    trap_size: float | None = column(
+        "largest eigenvalue of the shuffled weights divided by the random edge; about 1 without traps",
+        label="trap size (largest shuffled λ / random edge)",
+        logged=True,
+    )
     detX_num: int | None = column("number of the largest eigenvalues whose product is 1 at mean 1")
     ERG_gap: int | None = column("detX_num - num_pl_spikes")
     Lambda: float | None = column('rate of the exponential cut-off (fit "TPL")', scaling="inverse")

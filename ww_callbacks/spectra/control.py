@@ -40,12 +40,15 @@ class ShuffledControl:
         num_traps: number of correlation traps: eigenvalues above the random edge at the given level.
         trap_pvalue: probability of a max_rand_eval at least this large without traps; an upper bound for very small
             or thin matrices.
+        trap_size: the largest eigenvalue of a shuffled matrix divided by the Marchenko-Pastur edge λ₊ of its variance;
+            the maximum over kernel positions. About 1 without traps; infinite if all elements are equal.
     """
 
     values: Floats
     max_rand_eval: float
     num_traps: int
     trap_pvalue: float
+    trap_size: float
 
 
 def shuffled_control(
@@ -87,8 +90,9 @@ def shuffled_control(
         >>> shuffled_control(W).num_traps
         0
         >>> W[3, 4] = 40.0
-        >>> shuffled_control(W).num_traps
-        1
+        >>> control = shuffled_control(W)
+        >>> control.num_traps, round(control.trap_size, 1)
+        (1, 3.1)
     """
     matrices = np.asarray(matrices)
     if matrices.ndim == 2:
@@ -108,6 +112,7 @@ def shuffled_control(
         max_rand_eval=float(values[-1]),
         num_traps=sum(part[1] for part in parts),
         trap_pvalue=min(1.0, len(parts) * tracy_widom_sf(max(part[2] for part in parts))),
+        trap_size=max(part[3] for part in parts),
     )
 
 
@@ -168,8 +173,8 @@ def _relative_entropy(p: Floats, m: Floats) -> float:
 
 def _one(
     tall: NDArray[np.generic], largest: float, seed: int, position: int, variance: float, level: float
-) -> tuple[Floats, int, float]:
-    """Eigenvalues of one kernel position, the number above the threshold, and λ_max in Tracy-Widom units."""
+) -> tuple[Floats, int, float, float]:
+    """Eigenvalues of a kernel position, the number above the threshold, λ_max in Tracy-Widom units and by its edge."""
     rows, columns = tall.shape
     values = _eigenvalues(tall, largest, seed, position, "float32")
     threshold = max(edge_threshold(variance, rows, columns, level), rank_tolerance(float(values[-1]), rows, columns))
@@ -180,9 +185,11 @@ def _one(
         noise = rank_tolerance(float(values[-1]), rows, columns)
     values = np.where(values > noise, values, 0.0)
     edge, width = marchenko_pastur_edge(variance, rows, columns)
-    excess = float(values[-1]) - edge
-    score = excess / width if width > 0 else (math.inf if excess > 0 else -math.inf)
-    return values, int(np.count_nonzero(values > threshold)), score
+    if width > 0:
+        score, size = (float(values[-1]) - edge) / width, float(values[-1]) / edge
+    else:
+        score, size = (math.inf, math.inf) if values[-1] > 0 else (-math.inf, 0.0)
+    return values, int(np.count_nonzero(values > threshold)), score, size
 
 
 def _eigenvalues(tall: NDArray[np.generic], largest: float, seed: int, position: int, precision: Precision) -> Floats:
