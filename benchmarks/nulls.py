@@ -1,6 +1,7 @@
 """The null hypothesis for trained layers (``ww_callbacks.spectra.null_test``) on fresh, planted and trained layers.
 
 python benchmarks/nulls.py fresh     share of 300 fresh layers of each kind and shape that is called "arranged"
+python benchmarks/nulls.py words     what ``ww.analyze`` says of 100 fresh layers of each kind and shape
 python benchmarks/nulls.py planted   share of 200 layers with planted structure
 python benchmarks/nulls.py cost      time of the test as a share of the analysis of a layer, with control
 python benchmarks/nulls.py networks FOLDER   trained ResNets on CIFAR-10 (state dicts); lists the layers not arranged
@@ -154,6 +155,32 @@ def table(kinds: dict[str, Callable[[Rng, int, int], Matrix]], count: int) -> No
         print(f"| {name} | " + " | ".join(f"{100 * each:.3g} %" for each in shares) + " |", flush=True)
 
 
+def said(layer: ww.LayerReport) -> dict[str, bool]:
+    """The words for a layer that has learned something or is in trouble."""
+    return {
+        "arranged": layer.null == "arranged",
+        "reliable": bool(layer.reliable),
+        "trapped": bool(layer.num_traps),
+        "under-trained": layer.warning == "under-trained",
+        "over-trained": layer.warning == "over-trained",
+    }
+
+
+def words(count: int = 100) -> None:
+    names = list(said(ww.LayerReport(name="", kind="")))
+    print(f"% of {count} layers of " + ", ".join(f"{rows} x {columns}" for rows, columns in SHAPES))
+    print("| kind | " + " | ".join(names) + " |")
+    print("|---" * (len(names) + 1) + "|")
+    for seed, (kind, draw) in enumerate(FRESH.items()):
+        cells: dict[str, list[str]] = {name: [] for name in names}
+        for rows, columns in SHAPES:
+            rng = np.random.default_rng([seed, rows, columns])
+            layers = [said(ww.analyze({"layer": draw(rng, rows, columns)})["layer"]) for _ in range(count)]
+            for name in names:
+                cells[name].append(f"{100 * sum(each[name] for each in layers) / count:.3g}")
+        print(f"| {kind} | " + " | ".join(" / ".join(cells[name]) for name in names) + " |", flush=True)
+
+
 def cost(repeats: int = 7) -> None:
     """Median over repeats of the time of the test divided by the time of an analysis right after it."""
     rng = np.random.default_rng(0)
@@ -187,7 +214,7 @@ def networks(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["fresh", "planted", "cost", "networks"])
+    parser.add_argument("what", choices=["fresh", "words", "planted", "cost", "networks"])
     parser.add_argument("folder", nargs="?", type=Path)
     arguments = parser.parse_args()
     if arguments.what == "networks":
@@ -196,6 +223,8 @@ def main() -> None:
         networks(arguments.folder)
     elif arguments.what == "cost":
         cost()
+    elif arguments.what == "words":
+        words()
     else:
         table(FRESH if arguments.what == "fresh" else PLANTED, 300 if arguments.what == "fresh" else 200)
 
