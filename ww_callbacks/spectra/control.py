@@ -92,7 +92,7 @@ def shuffled_control(
         >>> W[3, 4] = 40.0
         >>> control = shuffled_control(W)
         >>> control.num_traps, round(control.trap_size, 1)
-        (1, 3.1)
+        (1, 3.0)
     """
     matrices = np.asarray(matrices)
     if matrices.ndim == 2:
