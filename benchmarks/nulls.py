@@ -20,10 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ww_callbacks as ww
-from ww_callbacks.spectra import eigenvalues, null_test
+from ww_callbacks.spectra import LEVEL, eigenvalues, null_test
 
 SHAPES = ((64, 32), (128, 128), (256, 128), (512, 64))
-LEVEL = 0.001
 Matrix = NDArray[np.float64]
 Rng = np.random.Generator
 
@@ -156,7 +155,7 @@ def table(kinds: dict[str, Callable[[Rng, int, int], Matrix]], count: int) -> No
 
 
 def said(layer: ww.LayerReport) -> dict[str, bool]:
-    """The words for a layer that has learned something or is in trouble."""
+    """Whether each word is said of the layer. None of them should be said of a fresh layer."""
     return {
         "arranged": layer.null == "arranged",
         "reliable": bool(layer.reliable),
@@ -167,6 +166,7 @@ def said(layer: ww.LayerReport) -> dict[str, bool]:
 
 
 def words(count: int = 100) -> None:
+    """Print the share of layers of which each word is said, for all shapes in one cell."""
     names = list(said(ww.LayerReport(name="", kind="")))
     print(f"% of {count} layers of " + ", ".join(f"{rows} x {columns}" for rows, columns in SHAPES))
     print("| kind | " + " | ".join(names) + " |")

@@ -2,6 +2,7 @@ import contextlib
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq, minimize_scalar
 
 from ww_callbacks.spectra import edge_threshold, eigenvalues, null_test, separable_edge, unfolded
 
@@ -159,6 +160,23 @@ def test_separable_edge():
     variances = np.sqrt(np.outer(r, c) / r.sum())
     largest = [eigenvalues(variances * gaussian(rng, 400, 300))[-1] for _ in range(5)]
     assert np.mean(largest) == pytest.approx(separable_edge(r, c), rel=0.03)
+
+
+@pytest.mark.parametrize("dominant", [1, 30, 1e5])
+def test_separable_edge_beside_a_dominant_column(dominant):
+    """Against general solvers; one large column moves the minimum to the end of its interval."""
+    r, c = np.ones(400), np.ones(20)
+    c[0] = dominant
+    c *= r.sum() / c.sum()
+    x, y = r / np.sqrt(r.sum()), c / np.sqrt(r.sum())
+
+    def edge(share):
+        a = share / x.max()
+        right = (x / (1 - x * a)).sum()
+        return right / brentq(lambda b: b * (y / (1 - y * b)).sum() - a * right, 0, (1 - 1e-14) / y.max(), xtol=1e-15)
+
+    expected = minimize_scalar(edge, bounds=(1e-9, 1 - 1e-9), method="bounded", options={"xatol": 1e-12}).fun
+    assert separable_edge(r, c) == pytest.approx(expected, rel=1e-4)
 
 
 def test_unfolded_has_the_shorter_side_as_columns():

@@ -17,8 +17,8 @@ def discoveries(pvalues: Mapping[Name, float], level: float = 0.001) -> frozense
     Source: Benjamini and Hochberg, *Controlling the false discovery rate* (1995), for independent tests.
 
     Args:
-        pvalues: p-value of each test, by its name.
-        level: expected share of wrong discoveries.
+        pvalues: p-value of each test, by its name. May be empty.
+        level: upper bound of the expected share of wrong discoveries.
 
     Example:
         >>> sorted(discoveries({"fc1": 1e-9, "fc2": 0.0009, "fc3": 0.4}))

@@ -94,8 +94,8 @@ class Report:
         num_reliable, failed; with a shuffled control num_traps and num_trap_layers. A mean without values is left out.
 
         A layer counts as one with a tail, or with traps, only if its p-value is a discovery among all layers (see
-        :func:`ww_callbacks.report.discovery.discoveries`). Each count is therefore at most that of the layers for which
-        it is said, except for num_no_tail, which is at least that.
+        :func:`ww_callbacks.report.discovery.discoveries`). In a large model, a layer that is "arranged" can therefore
+        be counted under num_no_tail.
         """
         result: dict[str, float] = {}
         for name in _MEANS:
@@ -221,7 +221,7 @@ class Report:
         return [value for value in values if value is not None and math.isfinite(value)]
 
     def _significant(self, name: str) -> frozenset[int]:
-        """Indices of the layers whose p-value is a discovery among all layers, or None."""
+        """Indices of the layers whose p-value is a discovery among all layers, and of those without a p-value."""
         pvalues = {index: getattr(layer, name) for index, layer in enumerate(self.layers)}
         unknown = frozenset(index for index, value in pvalues.items() if value is None)
         return unknown | discoveries({index: value for index, value in pvalues.items() if value is not None})

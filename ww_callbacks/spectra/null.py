@@ -73,9 +73,9 @@ def null_test(matrices: NDArray[Any], values: NDArray[np.float64] | None = None)
     (:func:`separable_edge`), times 1 + κ/√(NM) with κ ≥ 0 the excess kurtosis beyond these variances. If the mean was
     removed, the second largest eigenvalue is tested instead, which is not larger than the largest without the mean.
 
-    Equal rows or columns are large eigenvalues without being learned: weights can be tied, pruned to zero, or rows of a
-    vocabulary unused. Of rows that are equal up to sign only one is tested, and the same for columns. Then only Σλ² is
-    tested, because ``values`` belong to the whole matrix.
+    Equal rows or columns give large eigenvalues although nothing was learned, for example tied weights or unused rows
+    of an embedding. Of rows that are equal up to sign, only one is tested, and the same for columns. The largest
+    eigenvalue is not tested then, because ``values`` belong to the whole matrix.
 
     Source: own derivation. The difference from the mean is the U-statistic of Chen, Zhang and Zhong, *Tests for
     high-dimensional covariance matrices* (2010).
