@@ -70,8 +70,8 @@ def fit(model: Any, *callbacks: Any, epochs: int = 2, **arguments: Any) -> Any:
 
 
 def watching(**options: Any) -> SpectralMonitor:
-    """In threads of this process, where it does not matter where: a process takes a second to start."""
-    return SpectralMonitor(**{"executor": "thread"} | options)
+    """Analyse in a thread and draw nothing, unless a test is about the worker process or the figures."""
+    return SpectralMonitor(**{"executor": "thread", "figures": False} | options)
 
 
 def iterations(model: Any) -> int:
@@ -363,7 +363,7 @@ import ww_callbacks as ww
 from ww_callbacks.keras import SpectralMonitor
 model = keras.Sequential([keras.Input((60,)), keras.layers.Dense(50), keras.layers.Dense(1)])
 model.compile(loss="mse")
-monitor = SpectralMonitor(every_n_steps=2, log_dir=sys.argv[1])
+monitor = SpectralMonitor(every_n_steps=2, log_dir=sys.argv[1], figures=False)
 model.fit(np.ones((32, 60)), np.ones((32, 1)), batch_size=8, callbacks=[monitor], verbose=0)
 ww.analyze(model)
 assert monitor.history.steps[-1] == 4

@@ -83,14 +83,14 @@ def test_validations_inside_and_around_a_training_change_nothing(tmp_path: Path)
 
 
 def test_two_trainings_in_one_process_do_not_meet(tmp_path: Path) -> None:
-    inner = SpectralMonitor(every_n_steps=4, deterministic=True)
+    inner = SpectralMonitor(every_n_steps=4, deterministic=True, figures=False)
 
     class Inside(pl.Callback):  # type: ignore[misc, name-defined]
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             if trainer.global_step == 7:
                 trainer_of(tmp_path, inner).fit(Network(), data())
 
-    outer = SpectralMonitor(every_n_steps=5, deterministic=True)
+    outer = SpectralMonitor(every_n_steps=5, deterministic=True, figures=False)
     trainer_of(tmp_path, outer, Inside()).fit(Network(), data())
     assert (outer.history.steps, inner.history.steps) == ([0, 5, 10, 12], [0, 4, 8, 12])
     assert outer.history[-1].summary() == pytest.approx(inner.history[-1].summary())

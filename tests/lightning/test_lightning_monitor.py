@@ -150,7 +150,7 @@ def test_the_last_report_is_that_of_the_trained_weights(pl: Any, tmp_path: Path)
 @both_distributions
 def test_tensorboard_gets_one_event_per_snapshot_in_the_run_of_the_logger(pl: Any, tmp_path: Path) -> None:
     loggers = importlib.import_module(f"{pl.__name__}.loggers")
-    monitor = SpectralMonitor(every_n_steps=5, deterministic=True)
+    monitor = SpectralMonitor(every_n_steps=5, deterministic=True, figures=False)
     trainer = trainer_of(pl, tmp_path, monitor, logger=loggers.TensorBoardLogger(tmp_path), log_every_n_steps=1)
     trainer.fit(network(pl), data(), data())
 

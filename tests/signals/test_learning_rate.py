@@ -14,10 +14,11 @@ import ww_callbacks as ww
 from ww_callbacks.report import History, LayerReport, Report
 from ww_callbacks.signals.learning_rate import LayerRatios, chance_error, ratios_by_name
 from ww_callbacks.signals.mappings import MAPPINGS
+from ww_callbacks.spectra import eigenvalues, hill_alpha
 
 
 def layer(name, alpha, *, kind="Linear", num_evals=60, **columns):
-    return LayerReport(name=name, kind=kind, N=90, num_evals=num_evals, alpha_hill=alpha, **columns)
+    return LayerReport(**{"name": name, "kind": kind, "N": 90, "num_evals": num_evals, "alpha_hill": alpha} | columns)
 
 
 def report(*layers, step=10):
@@ -157,8 +158,24 @@ def test_permuting_the_layers_permutes_the_ratios_whatever_their_alphas(alphas, 
 
 
 def fresh(rng, shape, layers):
-    """A report of random matrices, or of kernels, of one shape."""
-    return ww.analyze({f"h.{i}": rng.standard_normal(shape) for i in range(layers)}, randomize=False)
+    """A report of random matrices, or of kernels, of one shape, with alpha_hill only."""
+    n, m, *kernel = shape
+    positions = math.prod(kernel)
+    found = []
+    for i in range(layers):
+        matrices = rng.standard_normal((positions, n, m))
+        values = np.concatenate([eigenvalues(matrix) for matrix in matrices])
+        found.append(layer(f"h.{i}", hill_alpha(values), N=n, num_evals=m * positions, rf=positions))
+    return report(*found)
+
+
+def test_fresh_layers_are_those_of_an_analysis():
+    rng = np.random.default_rng(0)
+    kernels = rng.standard_normal((9, 16, 16)).reshape(3, 3, 16, 16).transpose(2, 3, 0, 1)
+    [found] = ww.analyze({"w": kernels}, randomize=False)
+    [same] = fresh(np.random.default_rng(0), (16, 16, 3, 3), 1)
+    assert same.alpha_hill == pytest.approx(found.alpha_hill)
+    assert chance_error(same) == pytest.approx(chance_error(found))
 
 
 @pytest.mark.parametrize(("shape", "models"), [((64, 64), 100), ((256, 64), 60), ((16, 16, 3, 3), 60)])
