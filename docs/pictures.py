@@ -87,7 +87,8 @@ def three_spectra() -> None:
         print(
             f"{name}: accuracy {accuracy:.3f}, alpha {layer.alpha:.2f}"
             f" ({layer.alpha_low:.2f} to {layer.alpha_high:.2f}), shuffled {layer.rand_alpha:.2f},"
-            f" reliable {layer.reliable}, traps {layer.num_traps}, ww_softrank {layer.ww_softrank:.2f}"
+            f" reliable {layer.reliable}, traps {layer.num_traps} ({layer.trap_kind}, size {layer.trap_size:.2f}),"
+            f" ww_softrank {layer.ww_softrank:.2f}, warning {layer.warning!r}"
         )
 
     def titled(name: str, ax: object) -> None:

@@ -43,7 +43,7 @@ def test_trained_layer_has_all_columns():
     layer = analyze(trained(seed=1))
     on_request = {"Lambda", "alpha_error", "gof_pvalue", "vs_exponential", "vs_lognormal", "vs_truncated"}
     missing = {key for key, value in layer.to_dict().items() if value is None}
-    assert missing == on_request | {"step", "skip_reason"}
+    assert missing == on_request | {"step", "skip_reason", "trap_kind"}
     assert (layer.status, layer.reliable, layer.warning) == ("ok", True, "over-trained")
 
 
@@ -365,3 +365,17 @@ def test_axes_keep_their_names_in_a_message_to_the_worker() -> None:
     received = LayerSpec(**json.loads(json.dumps(asdict(spec))))
     assert received.axes == spec.axes
     assert received.axes.outputs == (0,)
+
+
+def test_diagonal_matrix_cannot_be_told_from_noise():
+    """No element shares a rectangle with others, so every choice of signs gives the same spectrum."""
+    layer = analyze(np.diag(np.linspace(1, 2, 80) * (-1.0) ** np.arange(80)))
+    assert (layer.null, layer.null_pvalue, layer.warning) == ("cannot be told", None, "cannot be told")
+    assert not layer.reliable
+    assert layer.num_traps == 0
+
+
+@pytest.mark.parametrize("shape", [(128, 64), (80, 80)])
+def test_identity_is_no_tail(shape):
+    layer = analyze(np.eye(*shape) + 0.01 * np.random.default_rng(0).standard_normal(shape))
+    assert (layer.null, layer.warning, layer.num_traps) == ("random", "no tail", 0)

@@ -71,7 +71,7 @@ def test_layers_that_hardly_moved():
         ({"alpha": 2.1}, {"alpha": 4.1, "warning": "no tail"}, "a tail has formed"),
         ({"alpha": 2.1, "warning": "no tail"}, {"alpha": 4.1}, "now no tail"),
         ({"alpha": 3.1}, {"alpha": 9.0, "warning": "under-trained"}, "no longer under-trained"),
-        ({"num_traps": 2}, {"num_traps": 0}, "2 correlation traps, the baseline has none"),
+        ({"num_traps": 2}, {"num_traps": 0}, "2 correlation traps; the baseline has none"),
         ({"matrix_rank": 8}, {"matrix_rank": 60}, "rank 8, was 60"),
         (
             {"norm": None, "status": "skipped", "reason": "all weights are zero"},

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from scipy.stats import beta, norm
 
 from ww_callbacks.spectra import control as module
-from ww_callbacks.spectra import edge_threshold, shuffle_matrix, shuffled_control, spectral_distance
+from ww_callbacks.spectra import (
+    edge_threshold,
+    separable_edge,
+    shuffle_matrix,
+    shuffled_control,
+    spectral_distance,
+    trap_cause,
+)
 from ww_callbacks.spectra.bulk import LEVEL
 
 DENSE = [(64, 32), (128, 128), (300, 100), (784, 300)]
@@ -20,10 +27,21 @@ def upper_limit(hits: int, trials: int) -> float:
     return float(beta.ppf(0.95, hits + 1, trials - hits))
 
 
-def svd_count(matrix: np.ndarray, seed: int, position: int, positions: int) -> int:
-    shuffled = shuffle_matrix(matrix, seed=seed, position=position).astype(np.float64)
+def beyond_chance(sums: np.ndarray, count: int) -> np.ndarray:
+    share = max(0.0, 1 - 2 * count / sums.var())
+    return sums.mean() + (sums - sums.mean()) * math.sqrt(share)
+
+
+def svd_count(matrix: np.ndarray, seed: int) -> int:
+    """Eigenvalues beyond both edges, from singular values; the second edge from the definition in the docstring."""
+    shuffled = shuffle_matrix(matrix, seed=seed).astype(np.float64)
+    (rows, columns), size = shuffled.shape, shuffled.size
+    s = (shuffled - shuffled.mean()) ** 2 / shuffled.var()
+    s[s > math.sqrt(size)] = 1
+    uneven = separable_edge(beyond_chance(s.sum(1), columns), beyond_chance(s.sum(0), rows))
+    factor = max(1.0, uneven / (s.mean() * (math.sqrt(rows) + math.sqrt(columns)) ** 2))
     squares = np.linalg.svd(shuffled, compute_uv=False) ** 2
-    return int((squares > edge_threshold(shuffled.var(), *shuffled.shape, LEVEL / positions)).sum())
+    return int((squares > factor * edge_threshold(shuffled.var(), rows, columns, LEVEL)).sum())
 
 
 def flagged(shape: tuple[int, ...], count: int) -> int:
@@ -60,8 +78,10 @@ def test_counts_equal_those_of_float64_singular_values(kind, count):
             spots = rng.choice(W.size, trial % 5, replace=False)
             W.reshape(-1)[spots] += np.sqrt(max(shape)) * rng.uniform(1.0, 2.5, len(spots))
         W = W.astype(np.float32)
-        counts.append(shuffled_control(W, seed=trial).num_traps)
-        assert counts[-1] == svd_count(W, trial, 0, 1)
+        control = shuffled_control(W, seed=trial)
+        counts.append(control.num_traps)
+        explained = control.trap_kind is not None and trap_cause(W).is_structure
+        assert counts[-1] == (0 if explained else svd_count(W, trial))
     assert len(set(counts)) > 2  # not only zeros were compared
 
 
@@ -72,6 +92,7 @@ def test_count_near_the_threshold_is_decided_in_float64(monkeypatch):
     largest = np.linalg.svd(shuffle_matrix(W), compute_uv=False)[0] ** 2
     for side, expected in ((1 - 1e-9, 1), (1 + 1e-9, 0)):
         monkeypatch.setattr(module, "edge_threshold", lambda *_, side=side: largest * side)
+        monkeypatch.setattr(module, "_edge_factor", lambda *_: 1.0)
         assert shuffled_control(W).num_traps == expected
 
 

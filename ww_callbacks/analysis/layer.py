@@ -114,8 +114,7 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
     skip = _no_fit(positive, len(values), _precision(spec.dtype, settings))
     if skip is not None:
         return _plain(result | skip.columns)
-    formed = result.get("null") == "arranged"
-    return _plain(result | tail_columns(positive, values, formed, max(rows, columns), settings))
+    return _plain(result | tail_columns(positive, values, result["null"], max(rows, columns), settings))
 
 
 def _positions(matrices: NDArray[Any], largest: float, precision: Precision) -> tuple[list[Floats], list[float]]:
@@ -149,7 +148,7 @@ def _null_columns(matrices: NDArray[Any], by_position: list[Floats]) -> dict[str
     try:
         test = spectra.null_test(matrices if len(matrices) > 1 else matrices[0], by_position[0])
     except ValueError:  # the signs of the elements have no effect
-        return {}
+        return {"null": "cannot be told"}
     verdict = "arranged" if test.pvalue <= spectra.LEVEL else "scales" if test.uneven else "random"
     return {"null": verdict, "null_pvalue": test.pvalue}
 
@@ -169,6 +168,8 @@ def _control_columns(
         "num_traps": control.num_traps,
         "trap_pvalue": control.trap_pvalue,
         "trap_size": control.trap_size,
+        "trap_kind": control.trap_kind,
+        "trap_places": control.trap_places or None,
     }
 
 

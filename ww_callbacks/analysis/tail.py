@@ -10,7 +10,7 @@ import numpy as np
 
 from ww_callbacks import spectra
 from ww_callbacks.analysis.settings import Settings
-from ww_callbacks.report import Skip, TailWarning
+from ww_callbacks.report import NullVerdict, Skip, TailWarning
 from ww_callbacks.spectra.types import Floats
 
 MIN_RELIABLE_EVALS = 50
@@ -18,14 +18,14 @@ MIN_RELIABLE_TAIL = 10
 OVER_TRAINED, UNDER_TRAINED = 2.0, 6.0
 
 
-def tail_columns(positive: Floats, values: Floats, formed: bool, side: int, settings: Settings) -> dict[str, Any]:
+def tail_columns(positive: Floats, values: Floats, null: NullVerdict, side: int, settings: Settings) -> dict[str, Any]:
     """All metrics derived from the power law fitted to a layer's spectrum.
 
     Args:
         positive: eigenvalues above the rounding error, ascending. In single precision the few below it may be
             non-zero, so they count in the size of the upper half, from which alpha_hill is computed.
         values: all eigenvalues.
-        formed: whether a tail has formed.
+        null: whether a tail has formed ("arranged").
         side: larger side of the matrices.
         settings: analysis settings.
     """
@@ -36,7 +36,7 @@ def tail_columns(positive: Floats, values: Floats, formed: bool, side: int, sett
     candidates = spectra.xmin_candidates(positive, power)
     sure = _interval(positive, power, candidates, settings)
     low, high = sure if settings.fit == "PL" else _truncated_interval(fit, power)
-    reliable = formed and len(values) >= MIN_RELIABLE_EVALS and power.num_pl_spikes >= MIN_RELIABLE_TAIL
+    reliable = null == "arranged" and len(values) >= MIN_RELIABLE_EVALS and power.num_pl_spikes >= MIN_RELIABLE_TAIL
     detX_num = spectra.det_x_size(values)
     return (
         fit
@@ -51,7 +51,7 @@ def tail_columns(positive: Floats, values: Floats, formed: bool, side: int, sett
             "detX_num": detX_num,
             "ERG_gap": detX_num - power.num_pl_spikes,
             "reliable": reliable,
-            "warning": _warning(*sure, reliable, formed, len(values)),
+            "warning": _warning(*sure, reliable, null, len(values)),
         }
         | _requested_columns(positive, power, side, settings)
     )
@@ -107,8 +107,10 @@ def _finger_shift(positive: Floats, power: spectra.PowerLawFit) -> float | None:
     return spectra.fit_power_law(rest).alpha - power.alpha if rest[0] < rest[-1] else None
 
 
-def _warning(low: float | None, high: float | None, reliable: bool, formed: bool, total: int) -> TailWarning:
-    if not formed:
+def _warning(low: float | None, high: float | None, reliable: bool, null: NullVerdict, total: int) -> TailWarning:
+    if null == "cannot be told":
+        return null
+    if null != "arranged":
         return "no tail"
     if reliable and high is not None and high < OVER_TRAINED:
         return "over-trained"

@@ -12,7 +12,7 @@ from ww_callbacks.report.table import LEFT, layer_table, notes
 if TYPE_CHECKING:
     from rich.table import Table
 
-_COLOURS = {"over-trained": "yellow", "under-trained": "magenta", "no tail": "dim"}
+_COLOURS = {"over-trained": "yellow", "under-trained": "magenta", "no tail": "dim", "cannot be told": "dim"}
 _LESS_NEEDED = ("kind", "stable rank", "log λmax", "tail", "D", "shuffled", "N x M", "95 % interval", "traps")
 """Columns to drop in a narrow terminal, in this order."""
 

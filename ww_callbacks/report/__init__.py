@@ -11,7 +11,10 @@ from ww_callbacks.report.layer import (
     BetterFit,
     Histogram,
     LayerReport,
+    NullVerdict,
     TailWarning,
+    TrapKind,
+    TrapPlace,
 )
 from ww_callbacks.report.order import worst_first
 from ww_callbacks.report.report import MIN_COUNTED, Report
@@ -30,6 +33,7 @@ __all__ = [
     "Histogram",
     "History",
     "LayerReport",
+    "NullVerdict",
     "Report",
     "Role",
     "ScaleChange",
@@ -37,6 +41,8 @@ __all__ = [
     "SkipReason",
     "Status",
     "TailWarning",
+    "TrapKind",
+    "TrapPlace",
     "in_words",
     "worst_first",
 ]

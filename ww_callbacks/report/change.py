@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from ww_callbacks.report.flow import scale_collapse
 from ww_callbacks.report.layer import LayerReport
+from ww_callbacks.report.traps import trap_words
 
 HARDLY = 0.1
 """A layer moved little if its distance is at most this share of the median distance."""
@@ -17,6 +18,7 @@ _GONE = {
     "over-trained": "no longer over-trained",
     "under-trained": "no longer under-trained",
     "no tail": "a tail has formed",
+    "cannot be told": "a tail has formed",
 }
 """What it means that a warning of the baseline is gone."""
 
@@ -102,7 +104,7 @@ def _tail(layer: LayerReport, old: LayerReport) -> list[str]:
     if layer.alpha is None and old.alpha is not None and layer.norm is not None:
         found.append(f"no fit: {layer.reason}")
     if layer.new_traps:
-        found.append(f"{trap_count(layer)}, the baseline has {old.num_traps or 'none'}")
+        found.append(f"{trap_words(layer)}; the baseline has {old.num_traps or 'none'}")
     return found
 
 
@@ -111,16 +113,6 @@ def _has_new_traps(layer: LayerReport, old: LayerReport | None) -> bool | None:
     if old is None or old.num_traps is None:
         return None
     return (layer.num_traps or 0) > old.num_traps
-
-
-def trap_count(layer: LayerReport) -> str:
-    """The number of correlation traps in words.
-
-    Example:
-        >>> trap_count(LayerReport(name="fc", kind="Linear", num_traps=1))
-        '1 correlation trap'
-    """
-    return f"{layer.num_traps} correlation trap" + ("" if layer.num_traps == 1 else "s")
 
 
 def _distance(layer: LayerReport, median: float) -> list[str]:

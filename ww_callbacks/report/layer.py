@@ -12,9 +12,15 @@ from ww_callbacks.report.skip import Role, Skip, SkipReason, Status
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TailWarning = Literal["", "over-trained", "under-trained", "no tail"]
+TailWarning = Literal["", "over-trained", "under-trained", "no tail", "cannot be told"]
 
-NullVerdict = Literal["random", "scales", "arranged"]
+NullVerdict = Literal["random", "scales", "arranged", "cannot be told"]
+
+TrapKind = Literal["mean", "rows", "columns", "elements", "kurtosis", "mixed"]
+
+TrapPlace = tuple[tuple[int, ...], float]
+"""Index and value: (row, column) and the weight, or (row,) or (column,) and its scale divided by the median scale. Rows
+are outputs. With several kernel positions the position comes first."""
 
 BetterFit = Literal["power law", "exponential", "log-normal", "truncated power law", "undecided"]
 
@@ -62,7 +68,7 @@ class LayerReport:
         'why the layer was not analysed, one of ``SkipReason``; None if the status is "ok"'
     )
     reason: str = column('skip_reason as a sentence; empty if the status is "ok"', default="")
-    warning: TailWarning = column('"over-trained", "under-trained", "no tail" or ""', default="")
+    warning: TailWarning = column('"over-trained", "under-trained", "no tail", "cannot be told" or ""', default="")
     counted: bool = column("whether the layer is included in the means of the report", default=False)
     step: int | None = column("finished optimizer steps when the weights were copied")
     alpha: float | None = column(
@@ -92,7 +98,7 @@ class LayerReport:
     finger_shift: float | None = column("change of alpha when the largest eigenvalue is left out")
     null: NullVerdict | None = column(
         'what the spectrum shows: "arranged" (not possible with random signs); "scales" (only the sizes of rows or '
-        'columns are uneven); "random"; None if it cannot be told'
+        'columns are uneven); "random"; "cannot be told" (signs have no effect, as in a diagonal matrix)'
     )
     null_pvalue: float | None = column("p-value of the spectrum if the signs of the weights are random")
     reliable: bool | None = column("whether a tail has formed, with at least 50 eigenvalues and 10 of them in the tail")
@@ -129,17 +135,20 @@ class LayerReport:
         "Jensen-Shannon distance between the spectrum and that of the shuffled weights"
     )
     num_traps: int | None = column(
-        "number of correlation traps: eigenvalues of the shuffled weights above the random edge",
+        "number of correlation traps: eigenvalues of the shuffled weights that uneven or heavy-tailed weights do not "
+        "explain",
         label="correlation traps (count)",
         logged=True,
     )
-    trap_pvalue: float | None = column(
-        "p-value of max_rand_eval without traps; an upper bound for small or thin layers"
-    )
+    trap_pvalue: float | None = column("p-value of max_rand_eval without traps; 1 if scales or a diagonal explain it")
     trap_size: float | None = column(
         "largest eigenvalue of the shuffled weights divided by the random edge; about 1 without traps",
         label="trap size (largest shuffled λ / random edge)",
         logged=True,
+    )
+    trap_kind: TrapKind | None = column(
+        'what lifts max_rand_eval above the random edge of even weights: "mean", "rows", "columns", "elements", '
+        '"kurtosis" or "mixed"; None if it is not above it. Not each of these is a trap'
     )
     detX_num: int | None = column("number of the largest eigenvalues whose product is 1 at mean 1")
     ERG_gap: int | None = column("detX_num - num_pl_spikes")
@@ -158,6 +167,9 @@ class LayerReport:
     )
     new_traps: bool | None = column("whether there are more correlation traps than in the baseline", baseline=True)
     change: str = column("notable differences from the baseline, in words", default="", baseline=True)
+    trap_places: tuple[TrapPlace, ...] | None = column(
+        "up to five rows, columns or weights that cause trap_kind, largest first; not a column"
+    )
     histogram: Histogram | None = column("counts for figures; not a column")
     spectrum: tuple[float, ...] | None = column("all eigenvalues, ascending (on request); not a column")
 
@@ -186,7 +198,7 @@ class LayerReport:
         return figures.draw_esd(self, ax)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; histogram, spectrum and baseline columns only if they have a value."""
+        """Plain values, ready for JSON; trap_places, histogram, spectrum and baseline columns only with a value."""
         values = asdict(self)
         return {key: value for key, value in values.items() if key in _ALWAYS or value not in (None, "")}
 
@@ -203,6 +215,8 @@ class LayerReport:
                 beside["histogram"] = _histogram(**values["histogram"])
             if values.get("spectrum") is not None:
                 beside["spectrum"] = tuple(values["spectrum"])
+            if values.get("trap_places") is not None:
+                beside["trap_places"] = tuple((tuple(index), value) for index, value in values["trap_places"])
             return cls(**(values | beside))
         except (AttributeError, TypeError) as error:
             raise ValueError(f"values: not the columns of a LayerReport: {error}") from error

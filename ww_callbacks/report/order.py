@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 from ww_callbacks.report.layer import LayerReport
 
-_WARNING_ORDER = ("over-trained", "under-trained", "no tail", "")
+_WARNING_ORDER = ("over-trained", "under-trained", "no tail", "cannot be told", "")
 
 
 def worst_first(layers: Iterable[LayerReport]) -> list[LayerReport]:
     """Sort layers, worst first.
 
-    Failed layers come first, then layers with correlation traps, with the warnings over-trained, under-trained and no
-    tail, then the others, each group by decreasing alpha; skipped layers come last.
+    Failed layers come first, then layers with correlation traps, with the warnings over-trained, under-trained, no
+    tail and cannot be told, then the others, each group by decreasing alpha; skipped layers come last.
 
     Example:
         >>> layers = [

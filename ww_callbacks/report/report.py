@@ -108,7 +108,9 @@ class Report:
         significant = self._significant("null_pvalue")
         tails = [layer for index, layer in enumerate(self.layers) if index in significant]
         others = [
-            layer for index, layer in enumerate(self.layers) if index not in significant and layer.alpha is not None
+            layer
+            for index, layer in enumerate(self.layers)
+            if index not in significant and layer.alpha is not None and layer.warning != "cannot be told"
         ]
         result["num_overtrained"] = _count(tails, "warning", "over-trained")
         result["num_undertrained"] = _count(tails, "warning", "under-trained")

@@ -97,7 +97,7 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "tail": lambda row: f"{row['num_pl_spikes']}/{row['num_evals']}",
     "log λmax": _digits("log_spectral_norm", 2),
     "stable rank": _digits("stable_rank", 1),
-    "traps": _digits("num_traps", 0),
+    "traps": lambda row: _number(row["num_traps"], 0) + (f" ({row['trap_kind']})" if row["num_traps"] else ""),
 }
 _CHANGES = {"Δalpha": "delta_alpha", "Δlog λmax": "delta_log_lambda_max", "distance": "distance"}
 

@@ -89,8 +89,9 @@ def _trapped(report: Report) -> str:
     large = [layer for layer in found if (layer.ww_softrank or 0.0) >= TRAP_LEVEL]
     if large:
         return (
-            f"{_names(large, _trap)} {_verb(large, 'has', 'have')} large correlation traps: single large weights or a "
-            "shifted mean make up much of the spectrum. Check the learning rate and the scale of the inputs."
+            f"{_names(large, _trap)} {_verb(large, 'has', 'have')} large correlation traps: single large weights, rows "
+            "or columns, or a mean that is not 0, make up much of the spectrum. Check the learning rate and the scale "
+            "of the inputs."
         )
     if found:
         return (
@@ -159,7 +160,8 @@ def _alpha(layer: LayerReport) -> str:
 
 def _trap(layer: LayerReport) -> str:
     size = "" if layer.ww_softrank is None else f", {layer.ww_softrank:.2g} of its largest eigenvalue"
-    return f"{layer.num_traps}{size}"
+    cause = "" if layer.trap_kind is None else f", {layer.trap_kind}"
+    return f"{layer.num_traps}{size}{cause}"
 
 
 def _verb(layers: Sequence[LayerReport], one: str, many: str) -> str:

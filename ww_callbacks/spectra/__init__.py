@@ -26,6 +26,7 @@ from ww_callbacks.spectra.norms import Norms, log_alpha_norm, norm_metrics, rela
 from ww_callbacks.spectra.null import NullTest, null_test, separable_edge, unfolded
 from ww_callbacks.spectra.power_law import PowerLawFit, fit_power_law, hill_alpha
 from ww_callbacks.spectra.tracy_widom import tracy_widom_isf, tracy_widom_sf
+from ww_callbacks.spectra.traps import TrapCause, TrapKind, trap_cause
 from ww_callbacks.spectra.truncated import TruncatedPowerLawFit, fit_truncated_power_law
 
 __all__ = [
@@ -37,6 +38,8 @@ __all__ = [
     "PowerLawFit",
     "Precision",
     "ShuffledControl",
+    "TrapCause",
+    "TrapKind",
     "TruncatedPowerLawFit",
     "XminCandidates",
     "asymptotic_interval",
@@ -72,6 +75,7 @@ __all__ = [
     "storage_error",
     "tracy_widom_isf",
     "tracy_widom_sf",
+    "trap_cause",
     "unfolded",
     "xmin_candidates",
 ]

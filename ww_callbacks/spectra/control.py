@@ -21,13 +21,17 @@ from ww_callbacks.spectra.eigen import (
     rank_tolerance,
     scaled_eigenvalues,
 )
-from ww_callbacks.spectra.tracy_widom import tracy_widom_sf
+from ww_callbacks.spectra.null import separable_edge
+from ww_callbacks.spectra.tracy_widom import tracy_widom_isf, tracy_widom_sf
+from ww_callbacks.spectra.traps import Place, TrapCause, TrapKind, trap_cause
 from ww_callbacks.spectra.types import Floats
 
 Permutation = NDArray[np.int32]
 
 MAX_CACHE_BYTES = 256 * 2**20
 """Maximum total size of the permutations that are cached for the next matrix of the same shape."""
+_CLEAR = 0.05
+"""Without a p-value below this at the Marchenko-Pastur edge, nothing else is computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +42,16 @@ class ShuffledControl:
         values: eigenvalues of all shuffled matrices together, ascending, shape (n,); 0 if below the rounding error.
         max_rand_eval: the largest eigenvalue.
         num_traps: number of correlation traps: eigenvalues above the random edge at the given level.
-        trap_pvalue: probability of a max_rand_eval at least this large without traps; an upper bound for very small
-            or thin matrices.
+        trap_pvalue: probability of a max_rand_eval at least this large without traps; 1 if scales of rows and columns
+            or a diagonal explain it.
         trap_size: the largest eigenvalue of a shuffled matrix divided by the Marchenko-Pastur edge λ₊ of its variance;
             the maximum over kernel positions. About 1 without traps; infinite if all elements are equal.
+        trap_kind: what lifts the largest eigenvalue above the Marchenko-Pastur edge, see :func:`trap_cause`; None if
+            it is not above it at the given level. It is not None for elements with heavy tails and for uneven rows and
+            columns either, which are no traps.
+        trap_places: up to five rows, columns or elements that cause it, largest first: indices (row, column) or (row,)
+            or (column,) of ``matrices``, with the position in front for a stack, and the value of the element or the
+            scale of the row or column relative to the median.
     """
 
     values: Floats
@@ -49,6 +59,8 @@ class ShuffledControl:
     num_traps: int
     trap_pvalue: float
     trap_size: float
+    trap_kind: TrapKind | None
+    trap_places: tuple[Place, ...]
 
 
 def shuffled_control(
@@ -64,6 +76,13 @@ def shuffled_control(
     A permutation keeps the element variance, so the edge λ₊ + q·Δ of :func:`edge_threshold` needs no fit. Each
     kernel position is tested against its own variance at ``level`` divided by the number of positions. Shuffling
     destroys low-rank structure, so it does not count. Large single elements and a shifted mean survive.
+
+    Heavy tails, many zeros and different scales of rows or columns also lift the largest eigenvalue, although nothing
+    was learned. An eigenvalue above the edge is therefore compared with a second edge, that of a matrix with the row
+    and column variances of the shuffled matrix (:func:`separable_edge`). The scatter that these have for Gaussian
+    elements is taken off, and elements with a square above √(NM)σ² count as average, because each is an eigenvalue
+    outside the bulk. What exceeds the second edge is a trap, unless scales of rows or columns or a diagonal before the
+    shuffle explain it (:func:`trap_cause`).
 
     The permutation depends on (seed, N, M, position) only and applies to the matrix with N ≥ M rows (a square matrix
     as given: out × in). The result therefore changes only if the weights change. Eigenvalues are computed in single
@@ -91,8 +110,8 @@ def shuffled_control(
         0
         >>> W[3, 4] = 40.0
         >>> control = shuffled_control(W)
-        >>> control.num_traps, round(control.trap_size, 1)
-        (1, 3.0)
+        >>> control.num_traps, round(control.trap_size, 1), control.trap_kind, control.trap_places
+        (1, 3.0, 'elements', (((3, 4), 40.0),))
     """
     matrices = np.asarray(matrices)
     if matrices.ndim == 2:
@@ -103,16 +122,21 @@ def shuffled_control(
         variances = [element_variance(matrix) for matrix in matrices]
     each = level / len(matrices)
     parts = [
-        _one(*checked(matrix, largest), seed, position, variance, each)
+        _one(matrix, largest, seed, position, variance, each)
         for position, (matrix, variance) in enumerate(zip(matrices, variances, strict=True))
     ]
-    values = np.sort(np.concatenate([part[0] for part in parts]))
+    values = np.sort(np.concatenate([part.values for part in parts]))
+    worst = max(range(len(parts)), key=lambda position: (parts[position].num_traps > 0, parts[position].size))
+    cause = parts[worst].cause
+    places = () if cause is None else cause.places
     return ShuffledControl(
         values=values,
         max_rand_eval=float(values[-1]),
-        num_traps=sum(part[1] for part in parts),
-        trap_pvalue=min(1.0, len(parts) * tracy_widom_sf(max(part[2] for part in parts))),
-        trap_size=max(part[3] for part in parts),
+        num_traps=sum(part.num_traps for part in parts),
+        trap_pvalue=min(1.0, len(parts) * tracy_widom_sf(max(part.score for part in parts))),
+        trap_size=max(part.size for part in parts),
+        trap_kind=None if cause is None else cause.kind,
+        trap_places=tuple(((worst, *index), value) for index, value in places) if len(parts) > 1 else places,
     )
 
 
@@ -171,25 +195,77 @@ def _relative_entropy(p: Floats, m: Floats) -> float:
     return float((p[positive] * np.log(p[positive] / m[positive])).sum())
 
 
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """Results of one kernel position.
+
+    Attributes:
+        values: eigenvalues of the shuffled matrix, ascending.
+        num_traps: number of them above the threshold.
+        score: the largest in Tracy-Widom units.
+        size: the largest divided by the Marchenko-Pastur edge.
+        cause: what lifts the largest above the Marchenko-Pastur edge, if it is above it.
+    """
+
+    values: Floats
+    num_traps: int
+    score: float
+    size: float
+    cause: TrapCause | None
+
+
 def _one(
-    tall: NDArray[np.generic], largest: float, seed: int, position: int, variance: float, level: float
-) -> tuple[Floats, int, float, float]:
-    """Eigenvalues of a kernel position, the number above the threshold, λ_max in Tracy-Widom units and by its edge."""
+    matrix: NDArray[np.generic], largest: float | None, seed: int, position: int, variance: float, level: float
+) -> _Position:
+    tall, largest = checked(matrix, largest)
     rows, columns = tall.shape
+    edge, width = marchenko_pastur_edge(variance, rows, columns)
     values = _eigenvalues(tall, largest, seed, position, "float32")
-    threshold = max(edge_threshold(variance, rows, columns, level), rank_tolerance(float(values[-1]), rows, columns))
+    factor = 1.0
+    if width > 0 and float(values[-1]) > edge + tracy_widom_isf(_CLEAR) * width:
+        factor = _edge_factor(tall, seed, position)
+    plain = edge_threshold(variance, rows, columns, level)
+    threshold = max(factor * plain, rank_tolerance(float(values[-1]), rows, columns))
     rounding = float(values[-1]) * rows * float(np.finfo(np.float32).eps)
     noise = float32_error(float(values[-1]), rows, columns)
     if np.abs(values - threshold).min() <= rounding or (values <= noise).mean() > MAX_UNRESOLVED:
         values = _eigenvalues(tall, largest, seed, position, "float64")
         noise = rank_tolerance(float(values[-1]), rows, columns)
     values = np.where(values > noise, values, 0.0)
-    edge, width = marchenko_pastur_edge(variance, rows, columns)
+    top, traps = float(values[-1]), int(np.count_nonzero(values > threshold))
     if width > 0:
-        score, size = (float(values[-1]) - edge) / width, float(values[-1]) / edge
+        score, size = (top / factor - edge) / width, top / edge
     else:
-        score, size = (math.inf, math.inf) if values[-1] > 0 else (-math.inf, 0.0)
-    return values, int(np.count_nonzero(values > threshold)), score, size
+        score, size = (math.inf, math.inf) if top > 0 else (-math.inf, 0.0)
+    cause = trap_cause(matrix, level=level) if top > min(plain, threshold) else None
+    if cause is not None and cause.is_structure:
+        score, traps = -math.inf, 0
+    return _Position(values, traps, score, size, cause)
+
+
+def _edge_factor(tall: NDArray[np.generic], seed: int, position: int) -> float:
+    """Edge of the shuffled matrix for its row and column variances, divided by that for even ones; at least 1."""
+    rows, columns = tall.shape
+    root = math.sqrt(rows * columns)
+    mean = float(np.mean(tall, dtype=np.float64))  # type: ignore[arg-type]
+    deviation = math.sqrt(element_variance(tall))
+    parts, c = [], np.zeros(columns)
+    for block in _shuffled_blocks(tall, seed, position):
+        s = np.square((block.astype(np.float64) - mean) / deviation)
+        s[s > root] = 1.0  # such an element is an eigenvalue outside the bulk
+        parts.append(s.sum(axis=1))
+        c += s.sum(axis=0)
+    r = np.concatenate(parts)
+    even = float(c.sum()) * (math.sqrt(rows) + math.sqrt(columns)) ** 2 / (rows * columns)
+    factor: float = separable_edge(_beyond_chance(r, columns), _beyond_chance(c, rows)) / even
+    return max(1.0, factor)
+
+
+def _beyond_chance(sums: Floats, count: int) -> Floats:
+    """Sums of ``count`` squares, pulled towards their mean by the share of their scatter that even elements have."""
+    mean = float(sums.mean())
+    scatter = float(np.square(sums - mean).mean())
+    return mean + (sums - mean) * math.sqrt(max(0.0, 1 - 2 * count / scatter)) if scatter > 0 else sums
 
 
 def _eigenvalues(tall: NDArray[np.generic], largest: float, seed: int, position: int, precision: Precision) -> Floats:
