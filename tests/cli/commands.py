@@ -27,7 +27,7 @@ def model(seed: int = 0, scale: float = 1.0) -> dict[str, np.ndarray]:
     }
 
 
-def saved(folder: Path, name: str = "model.npz", **arguments: float) -> Path:
+def save_model(folder: Path, name: str = "model.npz", **arguments: float) -> Path:
     np.savez(folder / name, **model(**arguments))
     return folder / name
 
@@ -45,7 +45,7 @@ def run(*words: object, **arguments: object) -> subprocess.CompletedProcess[str]
     )
 
 
-def here(*words: object) -> int:
+def run_here(*words: object) -> int:
     """Run the command in this process."""
     try:
         return main([str(word) for word in words])
@@ -79,8 +79,8 @@ class Terminal:
             if not self._read(0.2) and self.process.poll() is not None:
                 raise AssertionError(f"the command ended before {word!r}; output:\n{self.text}")
 
-    def end(self, seconds: float = 60) -> int:
-        """Wait for the end. ``text`` then holds the whole output."""
+    def wait(self, seconds: float = 60) -> int:
+        """Wait until the command exits and return its status. ``text`` then contains the whole output."""
         limit = time.monotonic() + seconds
         while self.process.poll() is None:
             assert time.monotonic() < limit, self.text

@@ -3,7 +3,7 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from commands import COMMAND, Terminal, here, model, run
+from commands import COMMAND, Terminal, model, run, run_here
 
 import ww_callbacks as ww
 from ww_callbacks.outputs.jsonl import JsonlOutput
@@ -19,7 +19,7 @@ def report(step: int) -> Report:
 
 @pytest.fixture
 def training(tmp_path):
-    """A run that has written two reports."""
+    """The JSON lines of a run that has written two reports."""
     output = JsonlOutput(tmp_path / "ww_history.jsonl")
     for step in (0, 100):
         output.write(report(step), {}, float(step))
@@ -35,7 +35,7 @@ def test_once_shows_the_latest_report(tmp_path, training):
     assert run("watch", tmp_path / "new.jsonl", "--once").stdout == "no results yet\n"
 
 
-def test_in_a_pipe_each_report_is_a_line_until_it_is_told_to_end(tmp_path, training):
+def test_piped_output_has_one_line_per_report_until_interrupted(tmp_path, training):
     process = subprocess.Popen(
         [*COMMAND, "watch", str(training.path), "--interval", "0.1"], stdout=subprocess.PIPE, text=True
     )
@@ -55,7 +55,7 @@ def test_in_a_pipe_each_report_is_a_line_until_it_is_told_to_end(tmp_path, train
     assert f"alpha {summary['alpha']:.2f}" in lines[2]
 
 
-def test_on_a_terminal_the_table_lives(tmp_path, training):
+def test_terminal_table_is_updated(tmp_path, training):
     with Terminal("watch", tmp_path, "--interval", "0.1") as terminal:
         terminal.wait_for("step 100")
         terminal.wait_for("enc.fc2")
@@ -63,7 +63,7 @@ def test_on_a_terminal_the_table_lives(tmp_path, training):
         training.write(report(300), {}, 300.0)
         terminal.wait_for("step 300")
         terminal.interrupt()
-        assert terminal.end(20) == 0
+        assert terminal.wait(20) == 0
         assert "Traceback" not in terminal.text
 
 
@@ -71,10 +71,10 @@ def test_a_small_terminal_shows_the_worst_layers(tmp_path, training):
     with Terminal("watch", tmp_path, "--interval", "0.1", size=(6, 100)) as terminal:
         terminal.wait_for("and 1 layers more")
         terminal.interrupt()
-        assert terminal.end(20) == 0
+        assert terminal.wait(20) == 0
 
 
-def test_a_run_that_starts_again_is_followed(tmp_path, training):
+def test_restarted_run_is_followed(tmp_path, training):
     with Terminal("watch", tmp_path, "--interval", "0.1") as terminal:
         terminal.wait_for("step 100")
         training.path.write_bytes(b"")
@@ -86,19 +86,19 @@ def test_a_run_that_starts_again_is_followed(tmp_path, training):
             file.write((tmp_path / "again.jsonl").read_text())
         terminal.wait_for("step 7,")
         terminal.interrupt()
-        assert terminal.end(20) == 0
+        assert terminal.wait(20) == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["missing.jsonl"], "missing.jsonl"),
         (["bad.jsonl"], "line 1: not a report"),
         (["x", "--interval", "0"], "above 0"),
     ],
 )
-def test_what_cannot_be_watched_is_status_2_and_says_why(tmp_path, monkeypatch, capsys, words, says):
+def test_invalid_arguments_give_exit_status_2_and_the_reason(tmp_path, monkeypatch, capsys, words, message):
     (tmp_path / "bad.jsonl").write_text("[]\n")
     monkeypatch.chdir(tmp_path)
-    assert here("watch", *words) == 2
-    assert says in capsys.readouterr().err
+    assert run_here("watch", *words) == 2
+    assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A process in which Lightning is imported, for the tests that start programs with it."""
+"""A fork server with Lightning already imported, for the tests that run Lightning programs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Start programs in which a framework is already imported.
 
-Importing Lightning or Keras takes longer than most programs run. This process imports it once and forks for each
-program. The child starts a new session, runs the script as ``__main__`` and exits as any interpreter does.
+Importing Lightning or Keras takes longer than most programs run. The fork server imports it once and forks for each
+program. The child starts a new session, runs the script as ``__main__`` and exits like a normal interpreter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 
 class ForkServer:
-    """The process that forks, seen by the tests."""
+    """The tests' handle of the fork server."""
 
     def __init__(self, modules: tuple[str, ...], environment: dict[str, str]) -> None:
         self.popen = subprocess.Popen(
@@ -40,7 +40,7 @@ class ForkServer:
 
 
 class ForkedProcess:
-    """A program of a fork server, with the methods of :class:`subprocess.Popen` that the tests use."""
+    """A program started by a fork server, with the methods of :class:`subprocess.Popen` that the tests use."""
 
     def __init__(self, server: ForkServer, command: list[str], folder: Path, environment: dict[str, str], log: Path):
         self._server, self._command, self._status = server, command, None
@@ -62,17 +62,17 @@ class ForkedProcess:
 
 @contextlib.contextmanager
 def fork_server(*modules: str, environment: dict[str, str]) -> Iterator[ForkServer]:
-    """A fork server that has imported ``modules``; it ends with the block."""
+    """Start a fork server that has imported ``modules``. It exits at the end of the ``with`` block."""
     server = ForkServer(modules, environment)
     with server.popen:
         yield server
 
 
-# --- in the process that forks ---------------------------------------------------------------------------------------
+# --- in the fork server ----------------------------------------------------------------------------------------------
 
 
 def next_program() -> dict[str, Any] | None:
-    """Answer requests. Returns the program to run in each child, and None in the server when the tests end."""
+    """Answer requests. Return the program to run in each child, and None in the server after the last request."""
     for line in iter(sys.stdin.readline, ""):
         request = json.loads(line)
         if "wait" in request:
@@ -85,8 +85,8 @@ def next_program() -> dict[str, Any] | None:
     return None
 
 
-def become(program: dict[str, Any]) -> None:
-    """Give this process what a new one has: a session, standard streams, environment, directory and arguments."""
+def set_up_process(program: dict[str, Any]) -> None:
+    """Set up this process as a new one: session, standard streams, environment, directory and arguments."""
     os.setsid()
     with open(os.devnull) as nothing, open(program["log"], "wb") as log:
         for target, source in enumerate((nothing, log, log)):
@@ -106,6 +106,6 @@ if __name__ == "__main__":
         importlib.import_module(module)
     gc.freeze()
     if program := next_program():
-        become(program)
+        set_up_process(program)
         __file__ = sys.argv[0]
         exec(compile(Path(__file__).read_text(), __file__, "exec"))

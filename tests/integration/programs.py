@@ -1,10 +1,10 @@
-"""What the integration tests share: programs run as real processes, and the proof that nothing of them stays.
+"""Helpers of the integration tests: run programs as real processes and check that nothing is left of them.
 
-Every program gets a mark in its environment, which its children inherit, and a session of its own: by them the tests
-find all processes of a program, whoever started them. Shared memory is followed by its inode, over the whole machine.
-What other programs do meanwhile does not matter, so that these tests may run beside others.
+Every program has a mark in its environment, which its children inherit, and a separate session. With these the tests
+find all processes of a program, even indirect children. Shared memory is tracked by inode on the whole machine.
+Other programs do not affect the checks, so these tests can run in parallel with others.
 
-The programs import this module for the training they run; it loads no framework before it is told to.
+The programs also import this module. It imports a framework only in the functions that need one.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ ROOT = HERE.parents[1]
 MARK = "WW_TEST_ID"
 MEMORY = "memfd:ww_callbacks"
 
-# Threads that wait for each other in a busy loop take minutes where other programs want the processors too.
+# Threads that wait for each other in a busy loop take minutes if other programs use the processors too.
 SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 
-PATIENCE = 60.0
-"""Seconds for anything that has to happen but may take long on a busy machine."""
-AT_ONCE = 2.0
-"""Seconds in which a worker must be gone once its trainer is."""
-LOADER_CHECK = 0.5
-"""Seconds after which forked DataLoader workers look whether their trainer lives; 5 by default."""
-LOADER_POLL = 20.0
-"""Seconds in which they have noticed and ended."""
+EVENT_TIMEOUT = 60.0
+"""Seconds to wait for an event that may take long on a busy machine."""
+WORKER_EXIT_TIMEOUT = 2.0
+"""Seconds in which a worker must exit after its trainer."""
+LOADER_CHECK_INTERVAL = 0.5
+"""Seconds between the checks of forked DataLoader workers that their trainer is alive. torch's default is 5."""
+LOADER_EXIT_TIMEOUT = 20.0
+"""Seconds in which DataLoader workers must exit after their trainer."""
 
 
-# --- seen from outside: processes and memory -------------------------------------------------------------------------
+# --- in the tests: processes and memory ------------------------------------------------------------------------------
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
-    """The first true value of ``condition``; an AssertionError where there is none in time."""
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = EVENT_TIMEOUT) -> Any:
+    """Wait until ``condition`` returns a true value, and return it. Raise AssertionError after ``timeout`` seconds."""
     start = time.monotonic()
     while not (value := condition()):
         waited = time.monotonic() - start
         if waited > timeout:
             raise AssertionError(f"not within {timeout:g} s: {what}")
-        time.sleep(min(max(0.01, waited / 20), 0.1))  # to look through all processes takes processor time
+        time.sleep(min(max(0.01, waited / 20), 0.1))  # scanning all processes takes CPU time
     return value
 
 
@@ -67,7 +67,7 @@ def is_worker(pid: int) -> bool:
 
 
 def mappings(pid: int) -> set[int]:
-    """Inodes of our shared memory that a process holds, by descriptor or mapping."""
+    """Inodes of our shared memory that a process has open or mapped."""
     inodes = {int(line.split()[4]) for line in proc_file(pid, "maps").splitlines() if MEMORY in line}
     with contextlib.suppress(OSError):
         for fd in os.listdir(f"/proc/{pid}/fd"):
@@ -94,7 +94,7 @@ def anonymous_bytes(pid: int) -> int:
 
 
 def proc_file(pid: int, name: str) -> str:
-    """A file of /proc; empty where the process is gone."""
+    """Contents of a file of /proc, or "" if the process no longer exists."""
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace")
     except OSError:
@@ -102,7 +102,7 @@ def proc_file(pid: int, name: str) -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on; empty where the process is gone."""
+    """Fields of /proc/PID/stat, starting with the state, or [] if the process no longer exists."""
     return proc_file(pid, "stat").rpartition(")")[2].split()
 
 
@@ -119,7 +119,7 @@ def _all_pids() -> list[int]:
 
 
 class Program:
-    """A running script, in a process group of its own."""
+    """A running script in a separate process group."""
 
     def __init__(self, session: Session, popen: subprocess.Popen[bytes] | ForkedProcess, output: Path) -> None:
         self._session, self.popen, self._output = session, popen, output
@@ -127,17 +127,17 @@ class Program:
 
     @property
     def output(self) -> str:
-        """What it has written to stdout and stderr so far."""
+        """The output on stdout and stderr so far."""
         return self._output.read_text(errors="replace")
 
-    def wait(self, timeout: float = PATIENCE) -> int:
-        """The exit status of the script."""
+    def wait(self, timeout: float = EVENT_TIMEOUT) -> int:
+        """Wait for the script to exit and return its status."""
         try:
             return self.popen.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the program did not end within {timeout:g} s:\n{self.output}") from None
 
-    def succeed(self, timeout: float = PATIENCE) -> Program:
+    def succeed(self, timeout: float = EVENT_TIMEOUT) -> Program:
         status = self.wait(timeout)
         assert status == 0, f"status {status}\n{self.output}"
         return self
@@ -150,12 +150,12 @@ class Program:
         self._while_alive(lambda: (self._session.folder / name).exists(), f"the program reaches {name!r}")
 
     def worker(self, *, other_than: int | None = None) -> int:
-        """Process id of the worker, as soon as there is one."""
+        """Wait for a worker process and return its process id."""
         candidates = lambda: [pid for pid in self._session.workers() if pid != other_than]  # noqa: E731
         return self._while_alive(candidates, "a worker process")[0]
 
     def busy_worker(self, seconds: float = 1.0, *, other_than: int | None = None) -> int:
-        """Process id of a worker that has started and computes: used that much time since its start."""
+        """Wait for a worker that has used ``seconds`` of CPU time after its startup, and return its process id."""
         pid = self.worker(other_than=other_than)
         self._while_alive(lambda: MEMORY in proc_file(pid, "maps"), "the worker maps the memory")
         start = cpu_seconds(pid)
@@ -163,14 +163,14 @@ class Program:
         return pid
 
     def worker_in_eigensolver(self, size: int) -> int:
-        """Process id of a worker that computes the eigenvalues of a size × size layer.
+        """Wait for a worker that computes the eigenvalues of a size × size layer, and return its process id.
 
-        Told from outside by its memory: converted weights and their Gram matrix, then the Gram matrix alone, then
-        the Gram matrix and the eigensolver's copy.
+        The memory of the worker shows its progress: first the converted weights and their Gram matrix, then only the
+        Gram matrix, then the Gram matrix and the eigensolver's copy.
         """
         pid, matrix = self.worker(), 8 * size * size
-        self._while_alive(lambda: anonymous_bytes(pid) > 1.8 * matrix, "weights and Gram matrix are there")
-        self._while_alive(lambda: anonymous_bytes(pid) < 1.7 * matrix, "the weights are freed")
+        self._while_alive(lambda: anonymous_bytes(pid) > 1.8 * matrix, "the worker has the weights and the Gram matrix")
+        self._while_alive(lambda: anonymous_bytes(pid) < 1.7 * matrix, "the worker has freed the weights")
         self._while_alive(lambda: anonymous_bytes(pid) > 1.8 * matrix, "the eigensolver has its copy")
         assert self._session.workers() == [pid]
         return pid
@@ -187,12 +187,12 @@ class Program:
 
 
 class Session:
-    """The programs of one test, and what exists because of them."""
+    """The programs of one test, their processes and their memory."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.id = f"ww-{uuid.uuid4().hex}"
-        self._others = set(_all_pids())  # older than the programs; to look at each of them takes processor time
+        self._older = set(_all_pids())  # older than the programs; not scanned, to save CPU time
         self._programs: list[Program] = []
         self._seen_memory: set[int] = set()
         self._seen_named: set[str] = set()
@@ -208,17 +208,18 @@ class Session:
         shell: str = "",
         server: ForkServer | None = None,
     ) -> Program:
-        """Run ``code`` as a script of its own file.
+        """Write ``code`` to a file and start it as a script.
 
         Args:
-            code: of the script; indented text is fine.
-            arguments: for the script.
-            folder: where the script lies and runs.
-            stdin: feed the script to ``python -`` instead.
-            path: folders that come first in PYTHONPATH.
-            environment: more variables. Those that libraries read at import do not reach a forked program.
-            shell: redirections that the script is started with, such as ``>&-``.
-            server: forks the program, with a framework already imported, instead of a new interpreter. Not with
+            code: code of the script, may be indented.
+            arguments: arguments of the script.
+            folder: folder and working directory of the script.
+            stdin: pass the script to ``python -`` on stdin instead.
+            path: folders to add at the start of PYTHONPATH.
+            environment: additional variables. In a forked program, variables that libraries read at import have no
+                effect.
+            shell: redirections for the start of the script, such as ``>&-``.
+            server: fork server that starts the program instead of a new interpreter. Cannot be combined with
                 ``stdin``, ``path`` or ``shell``.
         """
         folder = folder or self.folder
@@ -232,8 +233,8 @@ class Session:
         variables = program_environment(*path) | {MARK: self.id, "WW_TEST_FOLDER": str(self.folder)}
         variables |= environment or {}
         if server is not None:
-            assert not any((stdin, path, shell)), "a forked program has them from its server"
-            return self._started(ForkedProcess(server, command[1:], folder, variables, output), output)
+            assert not any((stdin, path, shell)), "not supported for a forked program"
+            return self._add_program(ForkedProcess(server, command[1:], folder, variables, output), output)
         with script.open() as source, output.open("wb") as log:
             popen = subprocess.Popen(
                 command,
@@ -244,20 +245,20 @@ class Session:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return self._started(popen, output)
+        return self._add_program(popen, output)
 
-    def _started(self, popen: subprocess.Popen[bytes] | ForkedProcess, output: Path) -> Program:
+    def _add_program(self, popen: subprocess.Popen[bytes] | ForkedProcess, output: Path) -> Program:
         program = Program(self, popen, output)
         self._programs.append(program)
         return program
 
     def run(self, code: str, *arguments: str, **options: Any) -> Program:
-        """Run ``code`` to its end, which must be a good one."""
+        """Run ``code`` and check that it exits with status 0."""
         return self.start(code, *arguments, **options).succeed()
 
     def processes(self) -> list[int]:
-        """All living processes that these programs started, directly or not; their memory is noted."""
-        new = set(_all_pids()) - self._others
+        """Return all living processes that these programs started, directly or not, and record their memory."""
+        new = set(_all_pids()) - self._older
         pids = sorted(pid for pid in new if self._owns(pid) and not _is_zombie(pid))
         for pid in pids:
             self._seen_memory |= mappings(pid)
@@ -265,33 +266,33 @@ class Session:
         return pids
 
     def _owns(self, pid: int) -> bool:
-        """By the mark; forked programs and what they fork have the environment of their server, but a session."""
+        """Check the mark, and the session: forked programs and their children have the environment of the server."""
         return f"{MARK}={self.id}" in proc_file(pid, "environ") or _session_of(pid) in {p.pid for p in self._programs}
 
     def workers(self) -> list[int]:
         return [pid for pid in self.processes() if is_worker(pid)]
 
     def memory(self) -> set[int]:
-        """Inodes of the shared memory of these programs that anybody on this machine still holds."""
+        """Inodes of the shared memory of these programs that any process on this machine still holds."""
         self.processes()
         held = set().union(*map(mappings, _all_pids()))
         return held & self._seen_memory
 
     def assert_worker_gone(self) -> None:
-        """The worker ends at once, whatever else goes on."""
-        wait_until(lambda: not self.workers(), "the worker process is gone", AT_ONCE)
+        """Check that the worker exits immediately, even if the program continues."""
+        wait_until(lambda: not self.workers(), "the worker process is gone", WORKER_EXIT_TIMEOUT)
 
-    def assert_nothing_left(self, timeout: float = AT_ONCE, *, had_memory: bool = True) -> None:
-        """No process, no shared memory; the worker gone at once, all others within ``timeout``."""
+    def assert_nothing_left(self, timeout: float = WORKER_EXIT_TIMEOUT, *, had_memory: bool = True) -> None:
+        """Check that no process and no memory is left: the worker exits immediately, the others within ``timeout``."""
         self.assert_worker_gone()
         wait_until(lambda: not self.processes(), "all processes are gone", timeout)
-        wait_until(lambda: not self.memory(), "shared memory is free", AT_ONCE)
-        assert self._seen_memory or not had_memory, "the test has never seen the shared memory it asks for"
+        wait_until(lambda: not self.memory(), "the shared memory is freed", WORKER_EXIT_TIMEOUT)
+        assert self._seen_memory or not had_memory, "the test never saw the shared memory"
         left = lambda: [path for path in self._seen_named if Path(path).exists()]  # noqa: E731
-        wait_until(lambda: not left(), "nothing of theirs in /dev/shm", AT_ONCE)
+        wait_until(lambda: not left(), "the files in /dev/shm are gone", WORKER_EXIT_TIMEOUT)
 
     def end(self) -> None:
-        """Kill what is left."""
+        """Kill the remaining processes."""
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -303,14 +304,14 @@ class Session:
 
 
 def program_environment(*path: Path) -> dict[str, str]:
-    """Environment of the programs, with folders that come first in PYTHONPATH."""
+    """Environment of the programs, with ``path`` at the start of PYTHONPATH."""
     variables = {"PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT, HERE])), "PYTHONUNBUFFERED": "1"}
     return os.environ | variables | SLEEPING_THREADS
 
 
 @contextlib.contextmanager
 def session(folder: Path) -> Iterator[Session]:
-    """A session whose processes end with it."""
+    """A session whose processes are killed at the end of the ``with`` block."""
     new = Session(folder)
     try:
         yield new
@@ -322,23 +323,23 @@ def session(folder: Path) -> Iterator[Session]:
 
 
 def reached(name: str) -> None:
-    """Tell the test that the program has come so far."""
+    """Tell the test that the program has reached the point ``name``."""
     path = Path(os.environ["WW_TEST_FOLDER"]) / name
     path.touch()
 
 
 def told(name: str) -> bool:
-    """Whether the test (or the program) has touched the file ``name``."""
+    """Whether the test or the program has created the file ``name``."""
     return (Path(os.environ["WW_TEST_FOLDER"]) / name).exists()
 
 
 def weights_at(step: int, rows: int = 90, columns: int = 60) -> np.ndarray:
-    """Weights that everybody can compute, with a heavy tail."""
+    """Reproducible heavy-tailed weights, the same in the test and in the program."""
     return np.random.default_rng(step).standard_t(3, (rows, columns))
 
 
-def limit_layers(seconds: float) -> None:
-    """The analysis of a layer may take so long in this program."""
+def set_layer_timeout(seconds: float) -> None:
+    """Set the time limit for the analysis of a layer in this program."""
     from dataclasses import replace
 
     from ww_callbacks.monitor.options import Options
@@ -348,7 +349,7 @@ def limit_layers(seconds: float) -> None:
 
 
 def watch(monitor: Any, model: dict[str, np.ndarray], steps: int = 3) -> list[Any]:
-    """A loop as users write it: weights change, the monitor is told. Returns what came out."""
+    """Run a user's loop, which changes the weights and calls the monitor. Return the outcome."""
     with monitor:
         for step in range(1, steps + 1):
             model["fc"][:] = weights_at(step)
@@ -357,12 +358,12 @@ def watch(monitor: Any, model: dict[str, np.ndarray], steps: int = 3) -> list[An
 
 
 def outcome(history: Any) -> list[Any]:
-    """Step and alpha of each layer of each report, as JSON keeps it."""
+    """Step of each report and alpha of each of its layers, in types that JSON preserves."""
     return [[report.step, {layer.name: layer.alpha for layer in report.layers}] for report in history]
 
 
 def save(value: Any, name: str = "history.json") -> None:
-    """Write a result where the test finds it, all or nothing."""
+    """Write a result for the test, atomically."""
     path = Path(os.environ["WW_TEST_FOLDER"]) / name
     path.with_suffix(".part").write_text(json.dumps(value))
     path.with_suffix(".part").replace(path)
@@ -380,19 +381,19 @@ def fit(
     in_step: Callable[[int], None] | None = None,
     trainer_options: dict[str, Any] | None = None,
 ) -> Any:
-    """A Lightning training: two small layers that learn, and one of big × big that is only watched.
+    """Train with Lightning: two small trained layers, and a big × big layer that is monitored but not trained.
 
     Args:
-        callbacks: of the Trainer.
-        distribution: whose Trainer.
-        steps: optimizer steps, unless ``until`` is given.
-        until: a file that ends the training when it is there.
-        big: size of the large layer; 0 for none.
-        loader_workers: processes of the DataLoader, persistent ones.
-        loader_context: how they are started, "fork" or "spawn".
-        tensorboard: log to a TensorBoardLogger.
-        in_step: called in each training step with its number.
-        trainer_options: further arguments of the Trainer.
+        callbacks: callbacks of the Trainer.
+        distribution: package of the Trainer.
+        steps: number of optimizer steps if ``until`` is not given.
+        until: name of a file. Training ends when it exists.
+        big: size of the large layer, 0 for none.
+        loader_workers: number of persistent DataLoader workers.
+        loader_context: start method of the DataLoader workers, "fork" or "spawn".
+        tensorboard: whether to log to a TensorBoardLogger.
+        in_step: called in each training step with the number of the step.
+        trainer_options: other arguments of the Trainer.
     """
     import importlib
 
@@ -429,7 +430,7 @@ def fit(
     options = {"num_workers": loader_workers, "persistent_workers": loader_workers > 0}
     if loader_workers:
         options["multiprocessing_context"] = loader_context
-        torch.utils.data._utils.worker.MP_STATUS_CHECK_INTERVAL = LOADER_CHECK
+        torch.utils.data._utils.worker.MP_STATUS_CHECK_INTERVAL = LOADER_CHECK_INTERVAL
     loader = torch.utils.data.DataLoader(data, batch_size=8, **options)
     logger: Any = False
     if tensorboard:

@@ -1,4 +1,4 @@
-"""The ways of macOS and Windows, forced on Linux: weights in temporary files, a thread that watches the trainer."""
+"""The code paths for macOS and Windows, forced on Linux: weights in temporary files, a thread as the lifeline."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def start(run: Session, size: int):
     return run.start(PROGRAM, str(size), path=(ROOT / "tests",), environment={"TMPDIR": str(run.folder / "tmp")})
 
 
-def test_a_run_to_its_end(run: Session):
+def test_completed_run_leaves_nothing(run: Session):
     program = start(run, 100)
     program.reaches("results")
     (run.folder / "end").touch()
@@ -56,7 +56,7 @@ def test_a_run_to_its_end(run: Session):
     run.assert_nothing_left(had_memory=False)
 
 
-def test_a_trainer_that_is_killed_takes_its_worker_along_in_the_middle_of_an_eigensolver(run: Session):
+def test_worker_exits_if_the_trainer_is_killed_during_an_eigensolver(run: Session):
     program = start(run, 3000)
     program.worker_in_eigensolver(3000)
     os.kill(program.pid, signal.SIGKILL)
@@ -66,7 +66,7 @@ def test_a_trainer_that_is_killed_takes_its_worker_along_in_the_middle_of_an_eig
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_same_tests_pass():
+def test_other_tests_pass_without_linux_features():
     files = [
         "worker/test_snapshot_buffer.py",
         "worker/test_memory.py",

@@ -1,7 +1,7 @@
-"""Each fault in each phase: a worker that dies, stops or has no memory; a trainer that is killed, ended or interrupted.
+"""Every fault in every phase.
 
-The phases: `idle`, nothing is under way; `copying`, in the middle of copying weights; `computing`, the worker has a
-large layer.
+Faults: the worker is killed, is stopped or has no memory; the trainer is killed, terminated or interrupted.
+Phases: `idle`, nothing is pending; `copying`, weights are being copied; `computing`, the worker analyses a large layer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 
 import pytest
 from elsewhere import NO_RIGHT
-from programs import LOADER_POLL, MEMORY, ROOT, Program, Session, mappings, proc_file, session, wait_until
+from programs import LOADER_EXIT_TIMEOUT, MEMORY, ROOT, Program, Session, mappings, proc_file, session, wait_until
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -22,7 +22,7 @@ HELD = """
 import os, sys, time
 import numpy as np
 import ww_callbacks as ww
-from programs import fit, limit_layers, reached, save, told, weights_at
+from programs import fit, reached, save, set_layer_timeout, told, weights_at
 from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer
 
 phase = sys.argv[1]
@@ -51,7 +51,7 @@ def run(tmp_path):
 
 
 def enter(run: Session, program: Program, phase: str) -> int:
-    """Bring a program into its phase; returns the worker's process id."""
+    """Bring a program into a phase. Return the process id of its worker."""
     program.reaches("training")
     if phase == "computing":
         return program.busy_worker(0.1)
@@ -70,7 +70,7 @@ LOOP = (
 import warnings
 size = 900 if phase == "computing" else 300
 model = {"small": weights_at(0), "big": np.random.default_rng(0).standard_normal((size, size), np.float32)}
-limit_layers(float(sys.argv[2]))
+set_layer_timeout(float(sys.argv[2]))
 monitor = ww.Monitor(model, every_n_steps=1, timeout=60)
 step = 0
 with warnings.catch_warnings(record=True) as caught:
@@ -105,7 +105,7 @@ def stop(pid: int) -> None:
 
 
 def starve(pid: int) -> None:
-    """No memory beyond what it has: what a container's limit does to an allocation."""
+    """Limit the memory to the current usage. Further allocations fail, as at the memory limit of a container."""
     used = int(proc_file(pid, "statm").split()[0]) * resource.getpagesize()
     resource.prlimit(pid, resource.RLIMIT_AS, (used + 2**16, used + 2**16))
 
@@ -120,7 +120,7 @@ REASONS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("fault", [kill, stop, starve])
-def test_a_fault_of_the_worker_costs_a_layer_and_not_the_run(run: Session, phase, fault):
+def test_worker_fault_fails_a_layer_but_not_the_run(run: Session, phase, fault):
     program = run.start(LOOP, phase, "8" if fault is stop else "600")
     fault(enter(run, program, phase))
     (run.folder / "go").touch()
@@ -152,7 +152,7 @@ fit(SpectralMonitor(every_n_steps=10**6 if phase == "idle" else 2), until="never
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
-def test_a_trainer_that_ends_takes_its_worker_along_though_forked_loaders_live_on(run: Session, lightning, phase, sent):
+def test_worker_exits_with_its_trainer_even_if_forked_loaders_survive(run: Session, lightning, phase, sent):
     program = run.start(FIT, phase, server=lightning)
     worker = enter(run, program, phase)
     wait_until(lambda: MEMORY in proc_file(worker, "maps"), "the worker maps the memory")
@@ -161,19 +161,19 @@ def test_a_trainer_that_ends_takes_its_worker_along_though_forked_loaders_live_o
     assert [pid for pid in loaders if mappings(pid)] == [], "forked DataLoader workers hold the shared memory"
     os.kill(program.pid, sent)
     if sent == signal.SIGTERM:
-        (run.folder / "go").touch()  # its handler ends training at the next hook, after the copy
+        (run.folder / "go").touch()  # Lightning's handler ends training at the next hook, after the copy
     status = program.wait(30)
-    assert status != 0 or sent == signal.SIGTERM  # after that one Lightning ends training as it sees fit
+    assert status != 0 or sent == signal.SIGTERM  # after SIGTERM the status depends on Lightning
     run.assert_worker_gone()
-    run.assert_nothing_left(LOADER_POLL)
+    run.assert_nothing_left(LOADER_EXIT_TIMEOUT)
     assert "ww_callbacks:" not in program.output
 
 
-# --- what surrounds them ---------------------------------------------------------------------------------------------
+# --- disk and memory --------------------------------------------------------------------------------------------------
 
 
-def test_a_log_directory_on_a_full_disk(run: Session):
-    """TensorBoard's events and the JSON lines end with a warning each at most; the results are in the history."""
+def test_full_disk_causes_at_most_one_warning_per_output(run: Session):
+    """TensorBoard events and JSON lines cause at most one warning each. The results stay in the history."""
     disk = run.folder / "disk"
     disk.mkdir()
     program = run.start(
@@ -196,7 +196,7 @@ save({{"warnings": [str(each.message) for each in caught], "history": outcome(mo
         path=(ROOT / "tests",),
     )
     if program.wait() == NO_RIGHT:
-        pytest.skip("no right to mount")
+        pytest.skip("needs permission to mount")
     program.succeed()
     result = run.json()
     assert [step for step, _ in result["history"]] == list(range(9))
@@ -207,7 +207,7 @@ save({{"warnings": [str(each.message) for each in caught], "history": outcome(mo
 
 
 @pytest.mark.slow
-def test_a_hundred_monitors_after_one_another_leave_no_memory(run: Session):
+def test_100_consecutive_monitors_leak_nothing(run: Session):
     program = run.start(
         """
 import gc, os
@@ -239,7 +239,7 @@ save({"seen": seen, "memory": memory})
     run.assert_nothing_left(had_memory=False)
 
 
-# --- layers that end the worker --------------------------------------------------------------------------------------
+# --- layers that crash the worker ------------------------------------------------------------------------------------
 
 DEADLY = """
 import os, signal, sys
@@ -249,7 +249,7 @@ if "ww_callbacks.worker" in sys.orig_argv:
 
     def deadly(spec, *rest):
         if spec.name == "deadly":
-            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where memory ends
+            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
         return analyze(spec, *rest)
 
     analysis.analyze_layer = deadly
@@ -295,7 +295,7 @@ def test_layer_that_crashes_the_worker_twice_is_skipped_and_others_continue(run:
     }
 
 
-def test_where_every_layer_ends_the_worker_there_is_one_warning_and_training_goes_on(run: Session):
+def test_one_warning_and_training_continues_if_every_layer_crashes_the_worker(run: Session):
     result = run_deadly(run, "deadly")
     (message,) = result["warnings"]
     assert "training continues" in message

@@ -1,4 +1,4 @@
-"""Who dies when: nothing stays of a monitor, and training goes on without its worker."""
+"""Faults of trainers and workers: nothing is left of the monitor, and training continues without its worker."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 import signal
 
 import pytest
-from programs import LOADER_POLL, Session, mappings, session, wait_until
+from programs import LOADER_EXIT_TIMEOUT, Session, mappings, session, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
-# Every script is plain top-level code without a guard.
+# All scripts are top-level code without a main guard.
 IMPORTS = """
 import os, sys, time
 import ww_callbacks as ww
-from programs import fit, limit_layers, outcome, reached, save, told, weights_at
+from programs import fit, outcome, reached, save, set_layer_timeout, told, weights_at
 """
 LIGHTNING = IMPORTS + "from ww_callbacks.lightning import SpectralMonitor\n"
 
@@ -27,7 +27,7 @@ def run(tmp_path):
         yield started
 
 
-# --- Lightning: ends of the trainer ----------------------------------------------------------------------------------
+# --- Lightning: the trainer exits ------------------------------------------------------------------------------------
 
 
 def test_normal_end(run: Session, lightning):
@@ -48,7 +48,7 @@ while not told("looked"):
     run.memory()
     (run.folder / "end").touch()
     program.reaches("fitted")
-    run.assert_worker_gone()  # fit is over, the program is not
+    run.assert_worker_gone()  # fit has returned, the program continues
     assert not run.memory()
     (run.folder / "looked").touch()
     program.succeed()
@@ -58,14 +58,14 @@ while not told("looked"):
 
 
 def test_exception_in_training_step(run: Session, lightning):
-    """It reaches the user unchanged, and a program that goes on afterwards has nothing left of the monitor."""
+    """The exception reaches the user unchanged. Nothing is left of the monitor if the program continues."""
     program = run.start(
         LIGHTNING
         + """
-class Mine(Exception):
+class CustomError(Exception):
     pass
 
-error = Mine("as raised")
+error = CustomError("as raised")
 
 def fail(number):
     if told("fail"):
@@ -74,7 +74,7 @@ def fail(number):
 callback = SpectralMonitor(every_n_steps=1)
 try:
     fit(callback, until="never", big=2000, in_step=fail)
-except Mine as caught:
+except CustomError as caught:
     assert caught is error and caught.args == ("as raised",), caught
     assert caught.__cause__ is None and caught.__context__ is None
     reached("caught")
@@ -115,7 +115,7 @@ def test_sigterm(run: Session, lightning):
     program.reaches("training")
     program.busy_worker(0.1)
     os.kill(program.pid, signal.SIGTERM)
-    program.wait(20)  # with the status that Lightning chooses
+    program.wait(20)  # the status depends on Lightning
     run.assert_nothing_left()
 
 
@@ -133,12 +133,15 @@ def test_sigkill_in_the_eigensolver_with_forked_persistent_data_loader_workers(r
     assert [pid for pid in loaders if mappings(pid)] == [], "forked DataLoader workers hold the shared memory"
     os.kill(program.pid, signal.SIGKILL)
     run.assert_worker_gone()
-    run.assert_nothing_left(LOADER_POLL)
+    run.assert_nothing_left(LOADER_EXIT_TIMEOUT)
 
 
 @pytest.mark.parametrize(
     "delay",
-    [pytest.param(0.0, id="at once", marks=pytest.mark.slow), pytest.param(1.0, id="before it holds its lifeline")],
+    [
+        pytest.param(0.0, id="immediately", marks=pytest.mark.slow),
+        pytest.param(1.0, id="before the lifeline is set up"),
+    ],
 )
 def test_sigkill_while_the_worker_starts(run: Session, delay):
     (run.folder / "site").mkdir()
@@ -172,7 +175,7 @@ fit(SpectralMonitor(every_n_steps=1), until="never", big=2000, in_step=leave)
 
 @pytest.mark.slow
 def test_interpreter_exit_without_close(run: Session, lightning):
-    """Another callback fails in ``on_exception``, before ours is told that training has ended."""
+    """Another callback raises in ``on_exception``, so ours is not notified that training has ended."""
     program = run.start(
         LIGHTNING
         + """
@@ -197,13 +200,13 @@ fit(Broken(), SpectralMonitor(every_n_steps=1), until="never", big=2000, in_step
     run.assert_nothing_left()
 
 
-# --- Lightning: ends of the worker and of the outputs ----------------------------------------------------------------
+# --- Lightning: the worker dies, an output fails ---------------------------------------------------------------------
 
 WATCHED = (
     LIGHTNING
     + """
 import warnings
-limit_layers({timeout})
+set_layer_timeout({timeout})
 callback = SpectralMonitor(every_n_steps=1, deterministic={deterministic}, timeout=30)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
@@ -215,7 +218,7 @@ save([[each.to_dict() for each in report] for report in callback.history])
 
 
 def finish_with_results(run: Session, program) -> list[str]:
-    """Let training end; every layer of the last snapshot has its result. Returns the reasons of those that failed."""
+    """End training and check that the last snapshot is complete. Return the reasons of all failed layers."""
     (run.folder / "end").touch()
     program.succeed()
     assert run.json("warnings.json") == []
@@ -235,7 +238,7 @@ def test_worker_killed_at_work(run: Session, lightning):
 
 
 def test_worker_killed_while_idle(run: Session):
-    """No layer was in flight: nothing needs to be lost, or at least the reason must be the true one."""
+    """No layer is pending. If one fails nevertheless, its reason must be that the worker process ended."""
     program = run.start(
         IMPORTS
         + """
@@ -276,7 +279,7 @@ def test_worker_stopped(run: Session, lightning):
 
 @pytest.fixture(scope="module")
 def unwritable(tmp_path_factory, lightning):
-    """One program with a training for each path that cannot be written, because Lightning takes seconds to start."""
+    """One program that trains once for each unwritable path, because Lightning takes seconds to start."""
     with session(tmp_path_factory.mktemp("unwritable")) as run:
         run.run(
             LIGHTNING
@@ -299,8 +302,8 @@ for path in ("/dev/full", "results"):
         yield run
 
 
-@pytest.mark.parametrize("full", [True, False], ids=["device full", "path has become a directory"])
-def test_jsonl_that_cannot_be_written(unwritable: Session, full):
+@pytest.mark.parametrize("full", [True, False], ids=["device is full", "path is a directory"])
+def test_unwritable_jsonl_causes_one_warning(unwritable: Session, full):
     run, name = unwritable, "full" if full else "results"
     messages = run.json(f"{name}-warnings.json")
     assert len(messages) == 1
@@ -360,7 +363,7 @@ def test_plain_loop_sigkill_in_the_eigensolver(run: Session):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_the_process_that_draws_ends_with_its_trainer(run: Session, sent):
+def test_plotting_process_exits_with_its_trainer(run: Session, sent):
     program = run.start(
         IMPORTS
         + """
@@ -372,14 +375,14 @@ with ww.Monitor(model, every_n_steps=1, log_dir="logs") as monitor:
         time.sleep(0.005)
 """
     )
-    wait_until(lambda: len(run.workers()) == 2, "a worker that analyses and one that draws")
+    wait_until(lambda: len(run.workers()) == 2, "one worker that analyses and one that plots")
     os.kill(program.pid, sent)
     program.wait()
     run.assert_nothing_left()
 
 
 def test_plain_loop_never_closed(run: Session):
-    """The interpreter ends while a layer is at work: it neither waits for it nor leaves it."""
+    """The interpreter exits while the worker is busy. It does not wait for the worker and leaves nothing behind."""
     program = run.start(
         PLAIN
         + """
@@ -396,8 +399,8 @@ while not told("leave"):
     run.assert_nothing_left()
 
 
-def test_many_monitors_after_one_another(run: Session):
-    """Neither descriptors, threads, children nor mappings grow; every second one is closed in mid-work."""
+def test_consecutive_monitors_leak_nothing(run: Session):
+    """No descriptor, thread, child or mapping remains. Every second monitor is closed while results are pending."""
     run.run(
         IMPORTS
         + """

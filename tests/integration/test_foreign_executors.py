@@ -1,6 +1,6 @@
-"""Executors of the user's: the same results from each, and training continues when one dies.
+"""Executors passed in by the user: all give the same results, and training continues if one dies.
 
-Each runs in an interpreter of its own: the helpers of its pools (resource trackers, nannies) live as long as that.
+Each test runs in a separate interpreter: helper processes of pools (resource trackers, nannies) exit with it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PREAMBLE = """
 import math, multiprocessing, os, signal, time, warnings
 import numpy as np
 import ww_callbacks as ww
-from programs import limit_layers, save
+from programs import save, set_layer_timeout
 
 def weights():
     rng = np.random.default_rng(0)
@@ -32,7 +32,7 @@ def rows(executor):
     return [layer.to_dict() for report in monitor.history for layer in report]
 
 def is_same(found, expected):
-    "All columns; numbers up to the rounding of sums, whose order a library may choose by threads and alignment."
+    "Compare all columns. Sums may be rounded differently: their order can depend on threads and alignment."
     if isinstance(expected, dict):
         return found.keys() == expected.keys() and all(is_same(found[key], expected[key]) for key in expected)
     if isinstance(expected, float):
@@ -43,10 +43,10 @@ def is_same(found, expected):
 
 def check(pool):
     assert is_same(rows(pool), rows("sync"))
-    assert pool.submit(math.sqrt, 4.0).result(timeout=30) == 2.0, "it was shut down"
+    assert pool.submit(math.sqrt, 4.0).result(timeout=30) == 2.0, "the monitor shut the pool down"
 
-def dies(pool, kill, **arguments):
-    "A run whose executor dies after the first result: training continues, one warning says so."
+def kill_during_training(pool, kill, **arguments):
+    "Kill the executor after the first result and continue training. Save the warnings of this package."
     monitor = ww.Monitor(weights(), executor=pool, every_n_steps=1, deterministic=True, **arguments)
     monitor.start()
     assert monitor.wait_for_first()
@@ -67,7 +67,7 @@ def run(tmp_path):
 
 
 def run_main(run: Session, body: str) -> None:
-    """Run ``body`` as a main program that spawned processes may import, and see that nothing of it stays."""
+    """Run ``body`` with a main guard, for executors that spawn processes, and check that nothing is left."""
     indented = "".join(f"    {line}\n" for line in body.strip().splitlines())
     run.run(f'{PREAMBLE}\nif __name__ == "__main__":\n{indented}')
     run.assert_nothing_left(timeout=10.0, had_memory=False)
@@ -76,7 +76,7 @@ def run_main(run: Session, body: str) -> None:
 SPAWN = 'multiprocessing.get_context("spawn")'
 
 
-def test_a_process_pool_by_spawn(run: Session):
+def test_spawned_process_pool(run: Session):
     run_main(
         run,
         f"""
@@ -100,16 +100,16 @@ pool.shutdown(kill_workers=True)
     )
 
 
-def test_a_pool_whose_processes_are_killed(run: Session):
+def test_training_continues_if_the_pool_is_killed(run: Session):
     run_main(
         run,
         f"""
 from concurrent.futures import ProcessPoolExecutor
 import sys
 pool = ProcessPoolExecutor(1, mp_context={SPAWN})
-dies(pool, lambda: [os.kill(process.pid, signal.SIGKILL) for process in list(pool._processes.values())])
+kill_during_training(pool, lambda: [os.kill(process.pid, signal.SIGKILL) for process in list(pool._processes.values())])
 if sys.version_info < (3, 11, 5):
-    os._exit(0)  # before, a broken pool waits for its own pipe forever (CPython gh-94777)
+    os._exit(0)  # in older versions a broken pool waits for its pipe forever (CPython gh-94777)
 pool.shutdown()
 """,
     )
@@ -129,7 +129,7 @@ client = Client(cluster)
 """
 
 
-def test_a_dask_cluster_of_two_processes(run: Session):
+def test_dask_cluster_of_two_processes(run: Session):
     pytest.importorskip("distributed")
     run_main(
         run,
@@ -142,14 +142,14 @@ cluster.close(timeout=10)
     )
 
 
-def test_a_dask_cluster_that_dies(run: Session):
+def test_training_continues_if_the_dask_cluster_dies(run: Session):
     pytest.importorskip("distributed")
     run_main(
         run,
         DASK
         + """
-limit_layers(5.0)
-dies(client.get_executor(), lambda: cluster.close(timeout=10), timeout=8.0)
+set_layer_timeout(5.0)
+kill_during_training(client.get_executor(), lambda: cluster.close(timeout=10), timeout=8.0)
 client.close(timeout=5)
 """,
     )

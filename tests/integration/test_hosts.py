@@ -1,4 +1,4 @@
-"""Where a monitor runs: every kind of process that users train in gives the same results."""
+"""The monitor gives the same results in every kind of process that users train in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import ww_callbacks as ww
 
 pytestmark = pytest.mark.timeout(120)
 
-# The loop that all hosts run: no guard, deterministic=True so that the steps do not depend on speed.
+# All hosts run this loop. It has no main guard; with deterministic=True the steps do not depend on speed.
 LOOP = """
 import ww_callbacks as ww
 from programs import save, watch, weights_at
@@ -94,7 +94,7 @@ def test_daemonic_process(host):
     host.assert_nothing_left(had_memory=False)
 
 
-def test_beside_data_loaders_forked_before_and_after(host, lightning):
+def test_data_loaders_forked_before_and_after_the_start_hold_no_memory(host, lightning):
     program = host.start(
         """
         import torch
@@ -138,8 +138,8 @@ def test_beside_data_loaders_forked_before_and_after(host, lightning):
     host.assert_nothing_left()
 
 
-def test_module_beside_the_script_that_shadows_another(host):
-    """The script's folder is the user's: the worker imports nothing from there."""
+def test_worker_imports_no_modules_from_the_script_folder(host):
+    """The modules shadow those of the standard library. The script imports them, the worker does not."""
     source = """
         import os, sysconfig, runpy
         print("garbage at import", flush=True)
@@ -177,15 +177,15 @@ shutil.rmtree(old)
 
 @pytest.mark.parametrize("shell", [">&-", "<&- >&- 2>&-"])
 def test_standard_streams_closed(host, shell):
-    """As a daemon is started: descriptors 0 to 2 are free, and are given to whatever is opened first."""
+    """As in a daemon: descriptors 0 to 2 are free, so the first opened files get them."""
     host.run(LOOP, shell=shell)
     assert_results(host)
     host.assert_nothing_left(had_memory=False)
 
 
 @pytest.mark.parametrize("noise", ["print('noise')", "import os; os.write(1, b'noise')"])
-def test_noise_on_stdout_at_every_start(host, noise):
-    """A sitecustomize or a .pth file that prints, in the trainer and in the worker."""
+def test_noise_on_stdout_at_interpreter_startup(host, noise):
+    """A sitecustomize module prints in the trainer and in the worker."""
     (host.folder / "site").mkdir()
     for name in ("sitecustomize", "usercustomize"):
         (host.folder / "site" / f"{name}.py").write_text(noise + "\n")
@@ -250,7 +250,7 @@ def test_spawned_by_torch_multiprocessing(host):
     host.assert_nothing_left(had_memory=False)
 
 
-def test_the_same_class_in_trainers_of_both_distributions(host, lightning):
+def test_callback_works_with_both_distributions_of_lightning(host, lightning):
     host.run(
         """
         import lightning.pytorch

@@ -1,4 +1,4 @@
-"""Training ends bit for bit the same with the monitor and without it."""
+"""Training gives bitwise identical results with and without the monitor."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def run(tmp_path):
         pytest.param(PLAIN, id="plain loop", marks=pytest.mark.slow),
     ],
 )
-def test_weights_losses_and_random_states(run: Session, lightning, loop):
+def test_weights_losses_and_random_states_are_identical(run: Session, lightning, loop):
     torch = pytest.importorskip("torch")
     states = []
     for kind in ("alone", "watched"):
@@ -152,8 +152,8 @@ def test_weights_losses_and_random_states(run: Session, lightning, loop):
     assert (layers[0][0], layers[-1][0]) == (0, STEPS)
     assert all(status == "ok" and alpha > 1 for _, status, alpha in layers)
     assert len({alpha for *_, alpha in layers}) == len(layers) >= 2
-    # Of 100 snapshots many found both slots in use: the worker was busy throughout.
+    # Many of the 100 snapshots found both slots in use, so the worker was busy all the time.
     assert skipped > 20
-    # Each was analysed or skipped; the last one may be both: skipped when it was due, and taken at the end.
+    # Each was analysed or skipped. The last one may be both: skipped when it was due, then taken at the end.
     assert len(layers) + skipped - (STEPS // 5 + 1) in (0, 1)
     run.assert_nothing_left(timeout=20, had_memory=False)

@@ -1,9 +1,9 @@
-"""DataLoaders with processes of their own, beside the monitor's."""
+"""DataLoaders with worker processes, together with the monitor."""
 
 from __future__ import annotations
 
 import pytest
-from programs import LOADER_POLL, session
+from programs import LOADER_EXIT_TIMEOUT, session
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -20,8 +20,8 @@ if __name__ == "__main__":  # a spawned DataLoader process imports this script a
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_snapshots_are_those_of_any_training_and_no_process_stays(tmp_path, lightning, context):
+def test_loader_processes_do_not_change_snapshots_and_none_survives(tmp_path, lightning, context):
     with session(tmp_path) as run:
         run.start(PROGRAM, context, server=lightning).succeed(timeout=120)
         assert run.json() == [0, 5, 10, 12]
-        run.assert_nothing_left(timeout=LOADER_POLL, had_memory=False)
+        run.assert_nothing_left(timeout=LOADER_EXIT_TIMEOUT, had_memory=False)

@@ -60,7 +60,7 @@ def test_norms_ranks_and_entropy(file):
     compared = 0
     for layer, row in pairs(file):
         for name in SAME:
-            if getattr(layer, name) is None:  # all weights zero: the peer writes -inf, NaN or 0
+            if getattr(layer, name) is None:  # WeightWatcher writes -inf, NaN or 0
                 assert layer.reason == "all weights are zero"
                 continue
             expected = float(row[name])
@@ -71,7 +71,7 @@ def test_norms_ranks_and_entropy(file):
 
 @needs_weights
 @every_network
-def test_power_law_where_the_same_xmin_is_chosen(file, capsys):
+def test_power_law_is_equal_if_the_same_xmin_is_chosen(file, capsys):
     same, other = 0, []
     for layer, row in pairs(file):
         if layer.alpha is None or float(row["alpha"]) < 0:
@@ -82,7 +82,7 @@ def test_power_law_where_the_same_xmin_is_chosen(file, capsys):
             same += 1
         else:
             other.append(layer.name)
-            # The peer fits without the eigenvalues up to 1e-5 and may choose another xmin; never a nearer fit.
+            # WeightWatcher excludes eigenvalues up to 1e-5 and may choose another xmin, but its D is never smaller.
             assert float(row["D"]) + 1e-6 >= layer.D
     with capsys.disabled():
         print(f"\n{file}: alpha, D, xmin equal in {same} layers, another xmin in {other}")
@@ -92,7 +92,7 @@ def test_power_law_where_the_same_xmin_is_chosen(file, capsys):
 
 @needs_weights
 @every_network
-def test_trained_lies_below_its_control_and_has_a_tail(file, capsys):
+def test_mean_alpha_is_below_that_of_the_shuffled_control(file, capsys):
     layers = [layer for layer in analysed(file) if layer.alpha is not None and layer.rand_alpha is not None]
     alpha, control = np.mean([x.alpha for x in layers]), np.mean([x.rand_alpha for x in layers])
     formed = np.mean([layer.warning != "no tail" for layer in layers])
@@ -102,7 +102,7 @@ def test_trained_lies_below_its_control_and_has_a_tail(file, capsys):
 
 
 @needs_weights
-def test_bulk_fit_equals_the_peers_for_rectangular_layers():
+def test_sigma_mp_is_equal_for_rectangular_layers():
     file = "cifar10_resnet20-12fca82f.th"
     with open(WEIGHTS / "reference" / "cifar_resnet20.mp.details.csv") as lines:
         rows = {row["longname"].removeprefix("module."): row for row in csv.DictReader(lines)}
@@ -115,8 +115,8 @@ def test_bulk_fit_equals_the_peers_for_rectangular_layers():
 
 
 @needs_weights
-def test_the_published_scale_collapse_shows():
-    """The channel-regularised network against the dense one: scales of some layers move far, beside the others."""
+def test_published_scale_collapse_is_found():
+    """The scales of some layers differ strongly between the dense and the channel-regularised network."""
     before, after = (analysed(f"distiller_resnet20_{kind}.pth.tar") for kind in ("dense", "channel_regularised"))
     changes = after.scale_collapse(before)
     assert len(changes) >= 15
@@ -126,7 +126,7 @@ def test_the_published_scale_collapse_shows():
 
 @pytest.fixture(scope="module")
 def trained_network():
-    """A small network, trained on scikit-learn's digits for a few hundred steps."""
+    """A small network, trained on scikit-learn's digits for 60 steps."""
     datasets = pytest.importorskip("sklearn.datasets")
     images, labels = datasets.load_digits(return_X_y=True)
     x, y = torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels)
@@ -156,7 +156,7 @@ def trained_network():
     return model
 
 
-def test_a_network_that_the_test_trains(trained_network):
+def test_small_trained_network_agrees_with_weightwatcher(trained_network):
     weightwatcher = pytest.importorskip("weightwatcher")
     with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
         frame = weightwatcher.WeightWatcher(model=trained_network).analyze()
@@ -174,7 +174,7 @@ def test_a_network_that_the_test_trains(trained_network):
     assert compared >= 3
 
 
-def test_figures_of_a_published_notebook():
+def test_numbers_of_a_published_notebook_are_reproduced():
     torch.manual_seed(0)
     model = torch.nn.Sequential(*[torch.nn.Linear(a, b) for a, b in ((784, 300), (300, 100), (100, 10))])
     for layer in model:

@@ -1,4 +1,4 @@
-"""Several ranks: the first one watches, all of them know the same, and only snapshots send messages."""
+"""Several ranks: the first one monitors, all have the same results, and only snapshots send messages."""
 
 from __future__ import annotations
 
@@ -40,36 +40,36 @@ class Module(pl.LightningModule):
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
-class Meter(pl.Callback):
-    \"\"\"Stands before and after a callback and counts the messages that its hooks send.\"\"\"
+class MessageCounter(pl.Callback):
+    \"\"\"Counts the messages that the hooks of a callback send: one instance before the callback, one after it.\"\"\"
     now = []
 
     def __init__(self, first):
         self.first = first
 
-    def _look(self, trainer, hook):
+    def _record(self, trainer, hook):
         number = dist.distributed_c10d._get_default_group()._get_sequence_number_for_group()
         if self.first:
-            Meter.before = number
+            MessageCounter.before = number
         else:
             known = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("ww/")}
             ratios = layerwise._layerwise.ratios() if layerwise._layerwise is not None else {}
-            Meter.now.append([hook, trainer.global_step, number - Meter.before, known, ratios])
+            MessageCounter.now.append([hook, trainer.global_step, number - MessageCounter.before, known, ratios])
 
     def on_train_start(self, trainer, module):
-        self._look(trainer, "start")
+        self._record(trainer, "start")
 
     def on_train_batch_end(self, trainer, *_):
-        self._look(trainer, "batch")
+        self._record(trainer, "batch")
 
     def on_validation_start(self, trainer, module):
-        self._look(trainer, "validation")
+        self._record(trainer, "validation")
 
     def on_train_epoch_end(self, trainer, module):
-        self._look(trainer, "epoch")
+        self._record(trainer, "epoch")
 
     def on_train_end(self, trainer, module):
-        self._look(trainer, "end")
+        self._record(trainer, "end")
 
 def data():
     generator = torch.Generator().manual_seed(1)
@@ -86,12 +86,12 @@ stopping = EarlyStopping(monitor="ww/alpha", mode="min", patience=1, min_delta=1
 trainer = pl.Trainer(
     strategy="ddp", devices=2, accelerator="cpu", max_epochs=9, logger=False, enable_progress_bar=False,
     enable_model_summary=False, enable_checkpointing=False, num_sanity_val_steps=0,
-    callbacks=[Meter(True), monitor, Meter(False), layerwise, stopping],
+    callbacks=[MessageCounter(True), monitor, MessageCounter(False), layerwise, stopping],
 )
 module = Module()
 trainer.fit(module, data(), data())
 save({
-    "seen": Meter.now, "steps": monitor.history.steps, "ended": [trainer.global_step, trainer.current_epoch],
+    "seen": MessageCounter.now, "steps": monitor.history.steps, "ended": [trainer.global_step, trainer.current_epoch],
     "weights": [float(p.detach().double().sum()) for p in module.parameters()],
     "has_monitor": monitor.monitor is not None,
 }, f"rank{trainer.global_rank}.json")
@@ -105,7 +105,7 @@ def run(tmp_path):
 
 
 def run_ranks(run: Session, lightning: ForkServer, code: str, *arguments: str) -> list[Any]:
-    """What each rank saved, of a script that Lightning itself starts again for the other rank."""
+    """Run a script, which Lightning starts again for the second rank. Return what each rank saved."""
     environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     run.start(code, *arguments, environment=environment, server=lightning).succeed(timeout=200)
     files = [run.folder / f"rank{rank}.json" for rank in range(RANKS)]
@@ -114,15 +114,15 @@ def run_ranks(run: Session, lightning: ForkServer, code: str, *arguments: str) -
     return [run.json(file.name) for file in files]
 
 
-def test_every_rank_knows_the_same_and_only_snapshots_send_messages(run: Session, lightning: ForkServer) -> None:
+def test_ranks_have_the_same_results_and_only_snapshots_send_messages(run: Session, lightning: ForkServer) -> None:
     first, second = run_ranks(run, lightning, TRAINING + WATCHED)
 
-    # One rank watches.
+    # One rank monitors.
     assert (first["has_monitor"], second["has_monitor"]) == (True, False)
     assert first["steps"] == [0, 5, 10, 15, 20, 24]
     assert second["steps"] == []
 
-    # Metrics, ratios, messages and the stop are the same on both, at each hook.
+    # Metrics, ratios, messages and the stop are the same on both ranks at each hook.
     assert first["seen"] == second["seen"]
     assert first["ended"] == second["ended"] == [24, 2]
     assert first["weights"] == second["weights"]
@@ -130,7 +130,7 @@ def test_every_rank_knows_the_same_and_only_snapshots_send_messages(run: Session
     assert [row[1] for row in by_hook["batch"]] == list(range(1, 25))
     assert any(ratio != 1 for row in by_hook["batch"] for ratio in row[4].values())
 
-    # One broadcast of an object is two messages: how long it is, and what it holds.
+    # The broadcast of an object takes two messages: its length and its content.
     assert [row[1] for row in by_hook["batch"] if row[2] != 0] == [5, 10, 15, 20]
     assert {row[2] for row in by_hook["batch"]} == {0, 2}
     assert [row[2] for row in by_hook["start"] + by_hook["end"]] == [2, 2]
@@ -154,7 +154,7 @@ except Exception as error:
 
 
 @pytest.mark.slow
-def test_an_error_of_the_first_rank_ends_all_of_them(run: Session, lightning: ForkServer) -> None:
+def test_error_on_the_first_rank_is_raised_on_all_ranks(run: Session, lightning: ForkServer) -> None:
     first, second = run_ranks(run, lightning, TRAINING + FAILING)
     assert first.startswith("ValueError: layers: 'nett.*' matches no layer")
     assert second.startswith("RuntimeError: ww_callbacks failed on the first rank: ValueError: layers: 'nett.*'")
@@ -183,32 +183,34 @@ class Sharded(Module):
     def validation_step(self, batch, index):
         self.net(batch[0])
 
-class Whole(pl.Callback):
-    \"\"\"What the monitor has to find, from weights that every rank gathers by itself.\"\"\"
+class ExpectedNorms(pl.Callback):
+    \"\"\"Computes the expected norms from the full weights, which every rank gathers.\"\"\"
     norms = {}
 
-    def _look(self, trainer, module):
+    def _record(self, trainer, module):
         if trainer.global_step % 5 == 0 or trainer.global_step == 24:
             whole = {name: p.full_tensor().double() for name, p in module.named_parameters() if p.ndim == 2}
-            Whole.norms[trainer.global_step] = {name: float(w.square().sum().log10()) for name, w in whole.items()}
+            norms = {name: float(w.square().sum().log10()) for name, w in whole.items()}
+            ExpectedNorms.norms[trainer.global_step] = norms
 
     def on_train_start(self, trainer, module):
-        self._look(trainer, module)
+        self._record(trainer, module)
 
     def on_train_batch_end(self, trainer, module, *_):
-        self._look(trainer, module)
+        self._record(trainer, module)
 
 monitor, layerwise = SpectralMonitor(every_n_steps=5), LayerwiseLearningRate()
 strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
 trainer = pl.Trainer(
     strategy=strategy, devices=2, accelerator="cpu", max_epochs=2, logger=False, enable_progress_bar=False,
     enable_model_summary=False, enable_checkpointing=False, num_sanity_val_steps=0,
-    callbacks=[Whole(), Meter(True), monitor, Meter(False)],
+    callbacks=[ExpectedNorms(), MessageCounter(True), monitor, MessageCounter(False)],
 )
 module = Sharded()
 trainer.fit(module, data(), data())
 save({
-    "seen": Meter.now, "expected": Whole.norms, "shards": [list(p.to_local().shape) for p in module.parameters()],
+    "seen": MessageCounter.now, "expected": ExpectedNorms.norms,
+    "shards": [list(p.to_local().shape) for p in module.parameters()],
     "found": {r.step: {l.name: l.log_norm for l in r if l.log_norm is not None} for r in monitor.history},
     "kinds": [[l.name, l.status, l.reason] for l in monitor.history[-1]] if len(monitor.history) else [],
 }, f"rank{trainer.global_rank}.json")
@@ -233,8 +235,8 @@ def test_sharded_weights_are_gathered_layer_by_layer_and_kept_by_the_first_rank(
     assert first["seen"] == second["seen"]
     batches = [row for row in first["seen"] if row[0] == "batch"]
     assert [row[1] for row in batches if row[2] != 0] == [5, 10, 15, 20]
-    # A snapshot for which there is no time takes the broadcast only; another one a number (two messages) and a gather
-    # for each of the four weights as well.
+    # A skipped snapshot takes only the broadcast. Any other also takes a number (two messages) and a gather for each
+    # of the four weights.
     for _, step, messages, *_ in batches:
         assert messages == (0 if step % 5 else 2 + 4 * 3 * (step in steps))
 
@@ -264,11 +266,11 @@ save([trainer.global_step, stopping.state_dict()], f"rank{trainer.global_rank}.j
 
 
 @pytest.mark.slow
-def test_every_rank_is_ended_at_the_same_step_for_the_same_reason(run: Session, lightning: ForkServer) -> None:
+def test_all_ranks_stop_at_the_same_step_for_the_same_reason(run: Session, lightning: ForkServer) -> None:
     first, second = run_ranks(run, lightning, TRAINING + STOPPED)
     assert first == second
     step, state = first
-    assert (step, state["stopped_step"]) == (26, 25)  # the callback stands before the monitor: it hears a step later
+    assert (step, state["stopped_step"]) == (26, 25)  # the callback runs before the monitor, so it stops one step later
     assert "traps: net.0 has 1 correlation trap at step 20" in state["stopped_reason"]
     assert "(weights of step 20 were judged, the verdict came at step 25)" in state["stopped_reason"]
 
@@ -281,7 +283,7 @@ from programs import save
 from ww_callbacks.signals.signal import Judgement
 from ww_callbacks.torch import DistributedMonitor
 
-class Third:
+class StopAtThirdReport:
     def judge(self, history):
         return Judgement(verdict={"stop": len(history) >= 3})
 
@@ -294,7 +296,7 @@ model, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=0.
 number = dist.distributed_c10d._get_default_group()._get_sequence_number_for_group
 seen = []
 monitor = DistributedMonitor(model, every_n_steps=5, deterministic=True, randomize=False)
-monitor.attach("stop", Third())
+monitor.attach("stop", StopAtThirdReport())
 with monitor:
     for step in range(1, 40):
         fabric.backward(model(torch.randn(8, 64)).square().mean())
@@ -310,7 +312,7 @@ save({"seen": seen, "steps": monitor.history.steps, "last": dict(monitor.metrics
 
 
 @pytest.mark.slow
-def test_a_loop_of_fabric_ends_on_all_ranks_at_one_step(run: Session, lightning: ForkServer) -> None:
+def test_fabric_loop_stops_at_the_same_step_on_all_ranks(run: Session, lightning: ForkServer) -> None:
     pytest.importorskip("lightning.fabric")
     first, second = run_ranks(run, lightning, LOOP)
     assert first["seen"] == second["seen"]
@@ -321,25 +323,25 @@ def test_a_loop_of_fabric_ends_on_all_ranks_at_one_step(run: Session, lightning:
 
 
 RESUMED = """
-class Begin(pl.Callback):
+class MetricsAtStart(pl.Callback):
     def on_train_start(self, trainer, module):
-        Begin.known = {key: float(v) for key, v in trainer.callback_metrics.items() if key.startswith("ww/")}
+        MetricsAtStart.known = {key: float(v) for key, v in trainer.callback_metrics.items() if key.startswith("ww/")}
 
 first = sys.argv[1] == "first"
 monitor = SpectralMonitor(every_n_steps=5, deterministic=True)
 trainer = pl.Trainer(
     strategy="ddp", devices=2, accelerator="cpu", max_epochs=-1, max_steps=12 if first else 24, logger=False,
     enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-    callbacks=[monitor, LayerwiseLearningRate(shrink=False, apply=True), Begin()],
+    callbacks=[monitor, LayerwiseLearningRate(shrink=False, apply=True), MetricsAtStart()],
 )
 trainer.fit(Module(), data(), ckpt_path=None if first else "first.ckpt")
 trainer.save_checkpoint("first.ckpt" if first else "second.ckpt", weights_only=False)
-save([monitor.history.steps, Begin.known, dict(monitor.published.metrics)], f"rank{trainer.global_rank}.json")
+save([monitor.history.steps, MetricsAtStart.known, dict(monitor.published.metrics)], f"rank{trainer.global_rank}.json")
 """
 
 
 @pytest.mark.slow
-def test_a_resumed_training_begins_on_all_ranks_with_what_was_known(run: Session, lightning: ForkServer) -> None:
+def test_resumed_training_starts_with_the_saved_metrics_on_all_ranks(run: Session, lightning: ForkServer) -> None:
     before = run_ranks(run, lightning, TRAINING + RESUMED, "first")
     for rank in range(RANKS):
         (run.folder / f"rank{rank}.json").unlink()
@@ -368,7 +370,7 @@ config = transformers.LlamaConfig(
 rows = [{"input_ids": row, "labels": row} for row in torch.randint(0, 64, (96, 8))]
 seen = []
 
-class Look(transformers.TrainerCallback):
+class MetricsRecorder(transformers.TrainerCallback):
     def on_step_end(self, args, state, control, **_):
         seen.append([state.global_step, dict(monitor.published.metrics)])
 
@@ -380,7 +382,7 @@ trainer = transformers.Trainer(
         per_device_train_batch_size=4,
     ),
     train_dataset=rows,
-    callbacks=[monitor, Look()],
+    callbacks=[monitor, MetricsRecorder()],
 )
 trainer.train()
 save({"seen": seen, "steps": monitor.history.steps, "ranks": trainer.args.world_size}, f"rank{os.environ['RANK']}.json")
@@ -389,7 +391,7 @@ torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_ranks_of_transformers_know_the_same(run: Session) -> None:
+def test_transformers_ranks_have_the_same_results(run: Session) -> None:
     pytest.importorskip("transformers")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
