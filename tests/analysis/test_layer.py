@@ -16,6 +16,9 @@ from ww_callbacks.report import LayerReport, Report
 from ww_callbacks.spectra import eigenvalues, shuffled_control
 
 
+NOISE = np.random.default_rng(0).standard_normal((128, 96))
+
+
 def analyze(array: np.ndarray, step: int | None = None, **options: object) -> LayerReport:
     is_conv = array.ndim == 4
     axes = ((2, 3), (0,), (1,)) if is_conv else ((), (0,), (1,))
@@ -41,7 +44,15 @@ def kernel(seed: int = 0) -> np.ndarray:
 
 def test_trained_layer_has_all_columns():
     layer = analyze(trained(seed=1))
-    on_request = {"Lambda", "alpha_error", "gof_pvalue", "vs_exponential", "vs_lognormal", "vs_truncated"}
+    on_request = {
+        "Lambda",
+        "alpha_error",
+        "alpha_farms",
+        "gof_pvalue",
+        "vs_exponential",
+        "vs_lognormal",
+        "vs_truncated",
+    }
     missing = {key for key, value in layer.to_dict().items() if value is None}
     assert missing == on_request | {"step", "skip_reason", "trap_kind"}
     assert (layer.status, layer.reliable, layer.warning) == ("ok", True, "over-trained")
@@ -365,6 +376,44 @@ def test_axes_keep_their_names_in_a_message_to_the_worker() -> None:
     received = LayerSpec(**json.loads(json.dumps(asdict(spec))))
     assert received.axes == spec.axes
     assert received.axes.outputs == (0,)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        NOISE[:1],
+        NOISE[:, :1],
+        np.repeat(NOISE[:1], 128, axis=0),
+        np.random.default_rng(1).choice([0.0, 1.0], (128, 96)),
+        NOISE * (np.random.default_rng(2).random((128, 96)) < 0.01),
+        NOISE * 1e-30,
+        NOISE * 1e30,
+        (NOISE * 1e-30).astype("f4"),
+        np.where(np.arange(128 * 96).reshape(128, 96) == 292, 1e9, 0),
+        np.where(np.arange(128 * 96).reshape(128, 96) == 292, 1e9, NOISE),
+        np.ones((128, 96)),
+    ],
+    ids=[
+        "one row",
+        "one column",
+        "equal rows",
+        "two values",
+        "99 % zeros",
+        "1e-30",
+        "1e30",
+        "1e-30 in single precision",
+        "one element",
+        "a huge element",
+        "equal elements",
+    ],
+)
+def test_unusual_weights_are_never_called_trained(matrix):
+    layer = analyze(matrix)
+    assert layer.status == "ok" or layer.reason
+    assert layer.null != "arranged"
+    assert not layer.reliable
+    assert layer.warning in ("no tail", "cannot be told", "")
 
 
 def test_diagonal_matrix_cannot_be_told_from_noise():

@@ -37,7 +37,7 @@ def trained(seed: int, spread: float) -> np.ndarray:
 def analyze(factor: float, **options: object) -> LayerReport:
     """A layer with every number, of weights and baseline that are multiplied by a factor."""
     now, before = ({"a": trained(0, w) * factor, "b": trained(1, 0.25) * factor} for w in (0.25, 0.2))
-    return ww.analyze(now, baseline=before, gof=True, **options)["a"]
+    return ww.analyze(now, baseline=before, gof=True, farms=True, **options)["a"]
 
 
 @pytest.mark.parametrize("options", [{}, {"precision": "float32"}, {"fit": "TPL"}], ids=str)

@@ -114,6 +114,8 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
     skip = _no_fit(positive, len(values), _precision(spec.dtype, settings))
     if skip is not None:
         return _plain(result | skip.columns)
+    if settings.farms:
+        result["alpha_farms"] = _farms(matrices, settings.seed)
     return _plain(result | tail_columns(positive, values, result["null"], max(rows, columns), settings))
 
 
@@ -151,6 +153,13 @@ def _null_columns(matrices: NDArray[Any], by_position: list[Floats]) -> dict[str
         return {"null": "cannot be told"}
     verdict = "arranged" if test.pvalue <= spectra.LEVEL else "scales" if test.uneven else "random"
     return {"null": verdict, "null_pvalue": test.pvalue}
+
+
+def _farms(matrices: NDArray[Any], seed: int) -> float | None:
+    try:
+        return spectra.farms_alpha(matrices, seed=seed)
+    except ValueError:  # the upper half of the eigenvalues is constant
+        return None
 
 
 def _control_columns(

@@ -27,6 +27,8 @@ class Settings:
         fit: "PL" for a power law, or "TPL" for a truncated power law (alpha and Lambda) on the tail of the power law.
         seed: seed ≥ 0 of the shuffle and of all resampling.
         gof: compute the goodness of fit, ``gof_pvalue``. It costs 200 fits per layer.
+        farms: compute ``alpha_farms``, which the shape of a layer does not bias. It decomposes ⌈N/M⌉ square windows of
+            each matrix.
         compare: compare the power law with an exponential, a log-normal and a truncated power law.
         spectrum: include all eigenvalues in the report.
 
@@ -42,6 +44,7 @@ class Settings:
     fit: Fit = "PL"
     seed: int = 0
     gof: bool = False
+    farms: bool = False
     compare: bool = False
     spectrum: bool = False
 
@@ -51,7 +54,7 @@ class Settings:
             if value not in allowed:
                 expected = " or ".join(f'"{choice}"' for choice in allowed)
                 raise ValueError(f"{name}: expected {expected}, got {value!r}")
-        for name in ("randomize", "gof", "compare", "spectrum"):
+        for name in ("randomize", "gof", "farms", "compare", "spectrum"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):

@@ -27,6 +27,7 @@ def analyze(
     fit: Fit = "PL",
     seed: int = 0,
     gof: bool = False,
+    farms: bool = False,
     compare: bool = False,
     spectrum: bool = False,
     workers: int = 0,
@@ -54,6 +55,8 @@ def analyze(
         fit: "PL" (power law) or "TPL" (truncated power law; alpha and Lambda).
         seed: seed of the shuffle and of all resampling; the same seed gives the same report.
         gof: compute the goodness of fit of the power law, ``gof_pvalue`` (200 fits per layer).
+        farms: compute ``alpha_farms``, a Hill estimate that the shape of a layer does not bias; for a matrix of N x M
+            it takes as long as ⌈N/M⌉ matrices of M x M.
         compare: compare the power law with an exponential, a log-normal and a truncated power law.
         spectrum: keep all eigenvalues of each layer in ``LayerReport.spectrum``.
         workers: number of worker processes, each with one thread and one layer in memory; 0 to analyse in this process.
@@ -81,7 +84,7 @@ def analyze(
     """
     check_patterns("layers", layers)
     check_sizes("split", split)
-    settings = Settings(conv_scale, randomize, precision, interval, fit, seed, gof, compare, spectrum)
+    settings = Settings(conv_scale, randomize, precision, interval, fit, seed, gof, farms, compare, spectrum)
     check_count("workers", workers, least=0)
     check_flag("progress", progress)
     run = partial(run_layers, settings=settings, workers=workers, progress=progress)

@@ -89,6 +89,7 @@ class LayerReport:
         mean=True,
         logged=True,
     )
+    alpha_farms: float | None = column("Hill estimate from square windows, not biased by the shape (on request)")
     D: float | None = column(
         "Kolmogorov-Smirnov distance of the fit", label="D (Kolmogorov-Smirnov distance)", mean=True, logged=True
     )

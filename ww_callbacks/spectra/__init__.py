@@ -19,6 +19,7 @@ from ww_callbacks.spectra.eigen import (
     singular_values,
     storage_error,
 )
+from ww_callbacks.spectra.farms import farms_alpha
 from ww_callbacks.spectra.goodness import goodness_of_fit
 from ww_callbacks.spectra.histogram import log_histogram
 from ww_callbacks.spectra.interval import asymptotic_interval, bootstrap_interval, near_tied_interval, rounding_shift
@@ -49,6 +50,7 @@ __all__ = [
     "edge_threshold",
     "eigenvalues",
     "element_variance",
+    "farms_alpha",
     "fit_power_law",
     "fit_truncated_power_law",
     "float32_error",
