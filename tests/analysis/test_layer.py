@@ -15,7 +15,6 @@ from ww_callbacks.analysis import Axes, LayerSpec, Settings, analyze_layer, as_m
 from ww_callbacks.report import LayerReport, Report
 from ww_callbacks.spectra import eigenvalues, shuffled_control
 
-
 NOISE = np.random.default_rng(0).standard_normal((128, 96))
 
 

@@ -21,7 +21,7 @@ from ww_callbacks.spectra.eigen import (
     rank_tolerance,
     scaled_eigenvalues,
 )
-from ww_callbacks.spectra.null import separable_edge
+from ww_callbacks.spectra.null import beyond_chance, separable_edge
 from ww_callbacks.spectra.tracy_widom import tracy_widom_isf, tracy_widom_sf
 from ww_callbacks.spectra.traps import Place, TrapCause, TrapKind, trap_cause
 from ww_callbacks.spectra.types import Floats
@@ -257,15 +257,8 @@ def _edge_factor(tall: NDArray[np.generic], seed: int, position: int) -> float:
         c += s.sum(axis=0)
     r = np.concatenate(parts)
     even = float(c.sum()) * (math.sqrt(rows) + math.sqrt(columns)) ** 2 / (rows * columns)
-    factor: float = separable_edge(_beyond_chance(r, columns), _beyond_chance(c, rows)) / even
+    factor: float = separable_edge(beyond_chance(r, columns), beyond_chance(c, rows)) / even
     return max(1.0, factor)
-
-
-def _beyond_chance(sums: Floats, count: int) -> Floats:
-    """Sums of ``count`` squares, pulled towards their mean by the share of their scatter that even elements have."""
-    mean = float(sums.mean())
-    scatter = float(np.square(sums - mean).mean())
-    return mean + (sums - mean) * math.sqrt(max(0.0, 1 - 2 * count / scatter)) if scatter > 0 else sums
 
 
 def _eigenvalues(tall: NDArray[np.generic], largest: float, seed: int, position: int, precision: Precision) -> Floats:

@@ -70,7 +70,7 @@ def null_test(matrices: NDArray[Any], values: NDArray[np.float64] | None = None)
 
     This statistic finds structure in many directions. For a single direction, the largest eigenvalue of one matrix is
     tested as well, against the Tracy-Widom law at the edge of a matrix whose elements have the variances r_k c_i/Σs
-    (:func:`separable_edge`), times 1 + κ/√(NM) with κ ≥ 0 the excess kurtosis beyond these variances. If the mean was
+    (:func:`separable_edge`; r and c without the scatter of Gaussian elements, :func:`beyond_chance`), times 1 + κ/√(NM) with κ ≥ 0 the excess kurtosis beyond these variances. If the mean was
     removed, the second largest eigenvalue is tested instead, which is not larger than the largest without the mean.
 
     Equal rows or columns give large eigenvalues although nothing was learned, for example tied weights or unused rows
@@ -171,6 +171,25 @@ def separable_edge(r: NDArray[np.floating], c: NDArray[np.floating]) -> float:
         best = int(np.argmin(edges))
         low, high = bounds[best], bounds[best + 2]
     return float(edges[best])
+
+
+def beyond_chance(sums: NDArray[np.floating], count: int) -> Floats:
+    """Sums of squares without the scatter that Gaussian elements have.
+
+    The sums are pulled towards their mean, so that their variance decreases by 2 · count, or to 0.
+
+    Args:
+        sums: each over the squares of ``count`` elements of unit variance, shape (n,).
+        count: number of elements in each sum.
+
+    Example:
+        >>> import numpy as np
+        >>> beyond_chance(np.array([90.0, 110.0]), 100), beyond_chance(np.array([80.0, 120.0]), 100)
+        (array([100., 100.]), array([ 85.85786438, 114.14213562]))
+    """
+    mean = float(sums.mean())
+    scatter = float(np.square(sums - mean).mean())
+    return mean + (sums - mean) * math.sqrt(max(0.0, 1 - 2 * count / scatter)) if scatter > 0 else sums
 
 
 def _secular_root(c: Floats, targets: Floats) -> Floats:
@@ -275,7 +294,8 @@ def _edge_pvalue(largest: float, sums: _Sums) -> float:
     edge, width = marchenko_pastur_edge(1.0, rows, columns)
     if largest < edge + _TRACY_WIDOM_QUANTILE * width:
         return 1.0
-    separable = separable_edge(sums.r, sums.c) / (math.sqrt(rows) + math.sqrt(columns)) ** 2
+    r, c = beyond_chance(sums.r, columns), beyond_chance(sums.c, rows)
+    separable = separable_edge(r, c) / (math.sqrt(rows) + math.sqrt(columns)) ** 2
     within = float(np.square(sums.r).sum() * np.square(sums.c).sum()) / (rows * columns) ** 2
     kurtosis = max(sums.fourth / within - 3, 0.0)
     factor = separable * (1 + kurtosis / math.sqrt(rows * columns))
