@@ -105,6 +105,8 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
         result["spectrum"] = tuple(values.tolist())
     result |= _bulk_columns(values, rows, columns)
     result |= _null_columns(matrices, by_position)
+    if "num_spikes" in result and result["null"] != "arranged":
+        result["num_spikes"] = None if result["null"] == "cannot be told" else 0
     control = None
     if settings.randomize:
         control = spectra.shuffled_control(matrices, seed=settings.seed, variances=variances, largest=largest)

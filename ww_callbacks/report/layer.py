@@ -125,7 +125,9 @@ class LayerReport:
     sigma_mp: float | None = column("σ of the Marchenko-Pastur law fitted to the bulk, at a mean eigenvalue of 1")
     bulk_min: float | None = column("lower edge of the fitted bulk", scaling="proportional")
     bulk_max: float | None = column("upper edge of the fitted bulk", scaling="proportional")
-    num_spikes: int | None = column("number of eigenvalues above bulk_max by more than its fluctuation")
+    num_spikes: int | None = column(
+        "number of eigenvalues above bulk_max by more than its fluctuation; 0 if no tail has formed"
+    )
     mp_softrank: float | None = column("bulk_max/λ_max")
     rand_alpha: float | None = column("alpha of the shuffled weights", logged=True)
     max_rand_eval: float | None = column("largest eigenvalue of the shuffled weights", scaling="proportional")
