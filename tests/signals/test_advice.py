@@ -86,7 +86,7 @@ HISTORIES = {
     ),
     "plateau": (history(alpha=FALLEN), ["The mean alpha of fc, 2.5 at step 5900, came down from 5.09"]),
     "traps that last": (
-        history(alpha=[3.0] * 20, num_traps=[1] * 20, ww_softrank=[0.9] * 20),
+        history(alpha=[3.0] * 20, num_traps=[0] + [1] * 19, ww_softrank=[0.9] * 20),
         ["fc (1, 0.9 of its largest eigenvalue) has large correlation traps", "Fc has 1 correlation trap at step 1900"],
     ),
     "over-trained for long": (

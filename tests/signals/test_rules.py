@@ -98,11 +98,12 @@ def test_large_traps_that_last_are_an_alarm_and_the_reason_names_them():
 @pytest.mark.parametrize(
     "series",
     [
-        {"num_traps": [1] * 8, "ww_softrank": [0.2] * 8},  # small ones, as in healthy networks
+        {"num_traps": [1] * 8, "ww_softrank": [0.9] * 8},  # the initialisation has it too
+        {"num_traps": [0, *[1] * 7], "ww_softrank": [0.2] * 8},  # small ones, as in healthy networks
         {"num_traps": [0] * 8, "ww_softrank": [1.0] * 8},  # no signal yet, but no traps
-        {"num_traps": [1, 1, 1, 1, 0, 1, 1, 1], "ww_softrank": [0.9] * 8},  # interrupted
+        {"num_traps": [0, 1, 1, 1, 0, 1, 1, 1], "ww_softrank": [0.9] * 8},  # interrupted
         {"num_traps": [None] * 8, "ww_softrank": [None] * 8},  # randomize=False
-        {"num_traps": [1] * 8, "ww_softrank": [math.nan] * 8},
+        {"num_traps": [0] + [1] * 7, "ww_softrank": [math.nan] * 8},
     ],
 )
 def test_small_interrupted_or_unknown_traps_are_none(series):
@@ -133,7 +134,7 @@ def test_wide_unreliable_or_interrupted_levels_are_not_overtrained(series):
 
 
 def test_results_up_to_start_after_and_layers_left_out_support_nothing():
-    reports = history(alpha=[1.5] * 8, num_traps=[1] * 8, ww_softrank=[0.9] * 8, names=("fc", "head"))
+    reports = history(alpha=[1.5] * 8, num_traps=[0] + [1] * 7, ww_softrank=[0.9] * 8, names=("fc", "head"))
     for rule in (traps, overtrained):
         assert rule(reports, RuleOptions(patience=5, start_after=200)).score == 1
         assert rule(reports, RuleOptions(patience=5, start_after=300)).score == pytest.approx(4 / 5)

@@ -17,7 +17,8 @@ from ww_callbacks.signals.stop import EarlyStopping, StopRules, stop_message
 
 
 def trapped(size=6, **series):
-    return history(alpha=[3.0] * size, num_traps=[1] * size, ww_softrank=[0.9] * size, **series)
+    """Traps in each result but the first, at step 0."""
+    return history(alpha=[3.0] * size, num_traps=[0] + [1] * (size - 1), ww_softrank=[0.9] * size, **series)
 
 
 def overtrained(size=6, **series):
@@ -44,8 +45,8 @@ def test_overtrained_stops_only_together_with_traps_or_a_stalled_metric():
     alone = rules.verdict(overtrained())
     assert (alone["stop"], alone["scores"]["overtrained"]) == (False, 1.0)
     assert alone["reason"].startswith("overtrained: the alpha of fc is 1.5")
-    assert rules.verdict(overtrained(num_traps=[1] * 6))["stop"]
-    assert not rules.verdict(overtrained(num_traps=[1, 1, 1, 1, 0, 1]))["stop"]
+    assert rules.verdict(overtrained(num_traps=[0] + [1] * 5))["stop"]
+    assert not rules.verdict(overtrained(num_traps=[0, 1, 1, 1, 0, 1]))["stop"]
     watching = StopRules(rules=["overtrained"], patience=3, and_monitor="val_loss")
     assert not watching.verdict(overtrained(), [4, 3, 2, 1])["stop"]
     stalled = watching.verdict(overtrained(), [4, 1, 2, 2, 2])

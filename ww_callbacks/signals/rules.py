@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -174,7 +174,8 @@ def traps(reports: Sequence[Report], options: RuleOptions) -> Finding:
     """A layer has large correlation traps in several results in a row.
 
     A result counts if the shuffled weights have an eigenvalue above their random edge (``num_traps``) that is at least
-    half the largest eigenvalue of the real weights (``ww_softrank``). Smaller ones occur in healthy networks.
+    half the largest eigenvalue of the real weights (``ww_softrank``). Smaller ones occur in healthy networks. Traps
+    that the layer had at step 0, such as those of an initialisation with a mean that is not 0, do not count.
 
     Args:
         reports: in the order of their steps, such as a History.
@@ -189,7 +190,8 @@ def traps(reports: Sequence[Report], options: RuleOptions) -> Finding:
             f"above {options.trap_level:g} in each of the last {count} results"
         )
 
-    return _sustained(reports, options, lambda layer: _is_trapped(layer, options.trap_level), "traps", words)
+    at_start = _traps_at_start(reports)
+    return _sustained(reports, options, lambda layer: _is_trapped(layer, at_start, options.trap_level), "traps", words)
 
 
 def overtrained(reports: Sequence[Report], options: RuleOptions) -> Finding:
@@ -225,8 +227,9 @@ NEEDS_SUPPORT: frozenset[RuleName] = frozenset({"overtrained"})
 
 
 def has_traps(reports: Sequence[Report], options: RuleOptions) -> bool:
-    """Whether any layer has traps of any size in each of the last ``patience`` results."""
-    return _longest(reports, options, lambda layer: (layer.num_traps or 0) > 0)[0] >= options.patience
+    """Whether any layer has more traps than at step 0, of any size, in each of the last ``patience`` results."""
+    at_start = _traps_at_start(reports)
+    return _longest(reports, options, lambda layer: _has_new_traps(layer, at_start))[0] >= options.patience
 
 
 def _sustained(
@@ -269,8 +272,19 @@ def _streak(reports: Sequence[Report], name: str, options: RuleOptions, counts: 
     return streak
 
 
-def _is_trapped(layer: LayerReport, level: float) -> bool:
-    return (layer.num_traps or 0) > 0 and _finite(layer.ww_softrank) and (layer.ww_softrank or 0.0) >= level
+def _traps_at_start(reports: Sequence[Report]) -> dict[str, int]:
+    """The number of traps of each layer at step 0, if the first report is about it."""
+    if not len(reports) or reports[0].step != 0:
+        return {}
+    return {layer.name: layer.num_traps or 0 for layer in reports[0].layers if layer.step == 0}
+
+
+def _has_new_traps(layer: LayerReport, at_start: Mapping[str, int]) -> bool:
+    return (layer.num_traps or 0) > at_start.get(layer.name, 0)
+
+
+def _is_trapped(layer: LayerReport, at_start: Mapping[str, int], level: float) -> bool:
+    return _has_new_traps(layer, at_start) and _finite(layer.ww_softrank) and (layer.ww_softrank or 0.0) >= level
 
 
 def _is_overtrained(layer: LayerReport) -> bool:

@@ -70,8 +70,9 @@ def null_test(matrices: NDArray[Any], values: NDArray[np.float64] | None = None)
 
     This statistic finds structure in many directions. For a single direction, the largest eigenvalue of one matrix is
     tested as well, against the Tracy-Widom law at the edge of a matrix whose elements have the variances r_k c_i/Σs
-    (:func:`separable_edge`; r and c without the scatter of Gaussian elements, :func:`beyond_chance`), times 1 + κ/√(NM) with κ ≥ 0 the excess kurtosis beyond these variances. If the mean was
-    removed, the second largest eigenvalue is tested instead, which is not larger than the largest without the mean.
+    (:func:`separable_edge`; r and c without the scatter of Gaussian elements, :func:`beyond_chance`), times
+    1 + κ/√(NM) with κ ≥ 0 the excess kurtosis beyond these variances. If the mean was removed, the second largest
+    eigenvalue is tested instead, which is not larger than the largest without the mean.
 
     Equal rows or columns give large eigenvalues although nothing was learned, for example tied weights or unused rows
     of an embedding. Of rows that are equal up to sign, only one is tested, and the same for columns. The largest
@@ -188,8 +189,10 @@ def beyond_chance(sums: NDArray[np.floating], count: int) -> Floats:
         (array([100., 100.]), array([ 85.85786438, 114.14213562]))
     """
     mean = float(sums.mean())
-    scatter = float(np.square(sums - mean).mean())
-    return mean + (sums - mean) * math.sqrt(max(0.0, 1 - 2 * count / scatter)) if scatter > 0 else sums
+    deviations = sums.astype(np.float64) - mean
+    scatter = float(np.square(deviations).mean())
+    share = math.sqrt(max(0.0, 1 - 2 * count / scatter)) if scatter > 0 else 0.0
+    return mean + share * deviations
 
 
 def _secular_root(c: Floats, targets: Floats) -> Floats:
