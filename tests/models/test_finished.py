@@ -69,3 +69,34 @@ def test_one_bad_layer_does_not_disturb_the_others():
     assert report["nan"].status == "failed"
     assert report["fc1"] == ww.analyze(weights())["fc1"]
     assert report.summary()["failed"] == 1
+
+
+def test_spectrum_of_the_change_from_a_baseline():
+    """A learned change has its rank; noise, rounding and a common factor have none."""
+    rng = np.random.default_rng(0)
+    names = ("same", "noise", "learned", "learned in noise", "rounded", "scaled", "small")
+    base = {name: rng.standard_normal((10 if name == "small" else 200, 100)).astype("f4") for name in names}
+    tuned = {name: weights.copy() for name, weights in base.items()}
+    low_rank = (0.02 * rng.standard_normal((200, 4)) @ rng.standard_normal((4, 100))).astype("f4")
+    noise = (0.01 * rng.standard_normal((200, 100))).astype("f4")
+    tuned["noise"] += noise
+    tuned["learned"] += low_rank
+    tuned["learned in noise"] += low_rank + noise
+    tuned["rounded"] = np.round(tuned["rounded"] * 16) / 16
+    tuned["scaled"] *= 0.9
+    tuned["small"] += 1
+    tuned["new"] = rng.standard_normal((200, 100))
+    report = ww.analyze(tuned, baseline=base)
+    ranks = {layer.name: layer.update_rank for layer in report}
+    assert ranks == dict.fromkeys(("same", "noise", "rounded", "scaled"), 0) | {
+        "learned": 4,
+        "learned in noise": 4,
+        "small": None,  # a constant change has no signs to compare
+        "new": None,
+    }
+    assert all((report[name].update_pvalue > 0.001) == (ranks[name] == 0) for name in names[1:6])
+    assert report["learned"].update_stable_rank < 4
+    change = ww.analyze({"change": tuned["learned in noise"] - base["learned in noise"]})["change"]
+    assert report["learned in noise"].update_alpha == change.alpha
+    assert ww.analyze(tuned, baseline=base, workers=2) == report
+    assert "update rank" in str(report)

@@ -15,6 +15,7 @@ from ww_callbacks.analysis.spec import LayerSpec, arranged, as_numbers
 from ww_callbacks.analysis.tail import tail_columns
 from ww_callbacks.report import Histogram, LayerReport, Skip
 from ww_callbacks.spectra import Precision
+from ww_callbacks.spectra.directions import DIRECTION_LEVEL
 from ww_callbacks.spectra.eigen import MAX_UNRESOLVED, contiguous
 from ww_callbacks.spectra.types import Floats
 
@@ -105,8 +106,7 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
         result["spectrum"] = tuple(values.tolist())
     result |= _bulk_columns(values, rows, columns)
     result |= _null_columns(matrices, by_position)
-    if "num_spikes" in result and result["null"] != "arranged":
-        result["num_spikes"] = None if result["null"] == "cannot be told" else 0
+    result |= _counts(result, by_position, rows, columns)
     control = None
     if settings.randomize:
         control = spectra.shuffled_control(matrices, seed=settings.seed, variances=variances, largest=largest)
@@ -155,6 +155,15 @@ def _null_columns(matrices: NDArray[Any], by_position: list[Floats]) -> dict[str
         return {"null": "cannot be told"}
     verdict = "arranged" if test.pvalue <= spectra.LEVEL else "scales" if test.uneven else "random"
     return {"null": verdict, "null_pvalue": test.pvalue}
+
+
+def _counts(result: dict[str, Any], by_position: list[Floats], rows: int, columns: int) -> dict[str, Any]:
+    """Numbers of eigenvalues outside the bulk: 0 without arrangement, even if uneven weights exceed an edge."""
+    if result["null"] != "arranged":
+        none = None if result["null"] == "cannot be told" else 0
+        return {name: none for name in ("num_spikes", "num_directions") if name in result or name == "num_directions"}
+    level = DIRECTION_LEVEL / len(by_position)
+    return {"num_directions": sum(spectra.num_directions(values, rows, columns, level) for values in by_position)}
 
 
 def _farms(matrices: NDArray[Any], seed: int) -> float | None:

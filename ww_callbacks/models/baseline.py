@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ww_callbacks import spectra
-from ww_callbacks.analysis import as_matrices
+from ww_callbacks.analysis import Axes, LayerSpec, as_matrices
 from ww_callbacks.weights import Layer
 
 _log = logging.getLogger("ww_callbacks")
@@ -32,6 +36,35 @@ def layers_in_both(layers: Sequence[Layer], baseline: Sequence[Layer]) -> tuple[
     if gone:
         _log.warning("the baseline has layers that the model does not have: %s", _some(gone))
     return found
+
+
+def changes(layers: Sequence[Layer], baseline: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Layers whose weights are the change from the baseline, for layers with matrices of the same shape in both.
+
+    The change of weights of at most 32 bits is computed and stored in single precision.
+    """
+    before = {layer.name: layer for layer in baseline}
+    return tuple(
+        _change(layer, before[layer.name])
+        for layer in layers
+        if layer.name in before and _shape(layer) == _shape(before[layer.name]) is not None
+    )
+
+
+def _change(layer: Layer, old: Layer) -> Layer:
+    assert layer.spec is not None
+    assert old.spec is not None
+    wide = any(spec.storage_dtype.itemsize > 4 for spec in (layer.spec, old.spec))
+    dtype = np.dtype(np.float64 if wide else np.float32)
+
+    def read() -> NDArray[Any]:
+        now, before = (as_matrices(each.spec, each.read()) for each in (layer, old) if each.spec and each.read)
+        change: NDArray[Any] = np.subtract(now, before, dtype=dtype)
+        return change
+
+    axes = Axes((0,), (1,), (2,))
+    spec = LayerSpec(layer.name, layer.kind, layer.spec.matrix_shape, dtype.name, axes, layer.role)
+    return Layer(layer.name, layer.kind, spec, read, role=layer.role)
 
 
 def distances(layers: Sequence[Layer], baseline: Sequence[Layer]) -> dict[str, float | None]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
 from ww_callbacks.checks import check_count, check_flag, check_patterns, check_sizes
-from ww_callbacks.models.baseline import distances, layers_in_both
+from ww_callbacks.models.baseline import changes, distances, layers_in_both
 from ww_callbacks.models.run import run_layers
 from ww_callbacks.report import Report
 from ww_callbacks.spectra import Precision
@@ -63,8 +64,9 @@ def analyze(
         progress: show a progress bar on standard error, in a terminal or a notebook.
         baseline: a second model or file to compare the model with, layer by layer, such as the base of a fine-tuned
             model or the original of a compressed one. Each layer then reports how far it moved (``delta_alpha``,
-            ``delta_log_lambda_max``, ``distance``), whether its scale collapsed, and the findings in words
-            (``change``). A :class:`~ww_callbacks.Report` works too, but without distances.
+            ``delta_log_lambda_max``, ``distance``), the spectrum of the change (``update_alpha``,
+            ``update_stable_rank``, ``update_rank``, ``update_pvalue``), whether its scale collapsed, and the findings
+            in words (``change``). A :class:`~ww_callbacks.Report` works too, but without distances.
 
     Raises:
         TypeError: the model or an argument has the wrong type.
@@ -94,4 +96,6 @@ def analyze(
         return report if baseline is None else report.against(baseline)
     before = layers_in_both(chosen, find_layers(baseline, split=split))
     moved = distances(chosen, before)
-    return Report.of(run(chosen)).against(Report.of(run(before, title="baseline")), moved)
+    plain = replace(settings, randomize=False, gof=False, farms=False, compare=False, spectrum=False)
+    updates = run(changes(chosen, before), settings=plain, title="changes")
+    return Report.of(run(chosen)).against(Report.of(run(before, title="baseline")), moved, updates)

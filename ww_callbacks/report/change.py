@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from ww_callbacks.report.flow import scale_collapse
 from ww_callbacks.report.layer import LayerReport
@@ -24,7 +25,10 @@ _GONE = {
 
 
 def against(
-    layers: Iterable[LayerReport], baseline: Iterable[LayerReport], distances: Mapping[str, float | None]
+    layers: Iterable[LayerReport],
+    baseline: Iterable[LayerReport],
+    distances: Mapping[str, float | None],
+    updates: Iterable[LayerReport] = (),
 ) -> tuple[LayerReport, ...]:
     """The layers with the columns about the baseline.
 
@@ -36,6 +40,7 @@ def against(
         layers: the model now, in model order.
         baseline: what it is compared with; layers are matched by name.
         distances: ``‖W - W₀‖_F/‖W₀‖_F`` by name, None if unknown.
+        updates: the analysis of the changes W - W₀, matched by name.
 
     Example:
         >>> def model(**alphas):
@@ -45,6 +50,7 @@ def against(
         [(-2.0, 0.5, ''), (None, None, 'not in the baseline')]
     """
     layers, before = list(layers), {layer.name: layer for layer in baseline}
+    updated = {layer.name: layer for layer in updates}
     scores = {change.name: change for change in scale_collapse(layers, before.values())}
     usual = statistics.median(change.change for change in scores.values()) if scores else 0.0
     known = [distance for distance in distances.values() if distance is not None]
@@ -61,9 +67,21 @@ def against(
             scale_collapse=score.collapsed if score else None,
             hardly_moved=distance <= HARDLY * median if distance is not None else None,
             new_traps=_has_new_traps(layer, old),
+            **_update(updated.get(layer.name)),
         )
         result.append(replace(changed, change="; ".join(_sentences(changed, old, usual, median))))
     return tuple(result)
+
+
+def _update(change: LayerReport | None) -> dict[str, Any]:
+    if change is None:
+        return {}
+    return {
+        "update_alpha": change.alpha,
+        "update_stable_rank": change.stable_rank,
+        "update_rank": 0 if change.skip_reason == "zero" else change.num_directions,
+        "update_pvalue": change.null_pvalue,
+    }
 
 
 def _sentences(layer: LayerReport, old: LayerReport | None, usual: float, median: float) -> list[str]:

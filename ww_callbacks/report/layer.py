@@ -128,6 +128,9 @@ class LayerReport:
     num_spikes: int | None = column(
         "number of eigenvalues above bulk_max by more than its fluctuation; 0 if no tail has formed"
     )
+    num_directions: int | None = column(
+        "number of directions beyond the noise that is left without them; 0 if no tail has formed"
+    )
     mp_softrank: float | None = column("bulk_max/λ_max")
     rand_alpha: float | None = column("alpha of the shuffled weights", logged=True)
     max_rand_eval: float | None = column("largest eigenvalue of the shuffled weights", scaling="proportional")
@@ -164,6 +167,10 @@ class LayerReport:
     delta_alpha: float | None = column("alpha minus alpha of the baseline", baseline=True)
     delta_log_lambda_max: float | None = column("log10 λ_max minus log10 λ_max of the baseline", baseline=True)
     distance: float | None = column("``‖W - W₀‖_F/‖W₀‖_F``, with W₀ the baseline", baseline=True)
+    update_alpha: float | None = column("alpha of the change, W - W₀", baseline=True)
+    update_stable_rank: float | None = column("stable rank of the change", baseline=True)
+    update_rank: int | None = column("number of directions in which the layer changed, beyond noise", baseline=True)
+    update_pvalue: float | None = column("p-value of the change if its signs are random", baseline=True)
     scale_collapse: bool | None = column("whether λ_max changed far more than in the other layers", baseline=True)
     hardly_moved: bool | None = column(
         "whether distance is at most a tenth of the median over the layers", baseline=True

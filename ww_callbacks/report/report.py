@@ -148,14 +148,20 @@ class Report:
         """
         return scale_collapse(self.layers, baseline.layers)
 
-    def against(self, baseline: Report, distances: Mapping[str, float | None] | None = None) -> Report:
+    def against(
+        self,
+        baseline: Report,
+        distances: Mapping[str, float | None] | None = None,
+        updates: Iterable[LayerReport] = (),
+    ) -> Report:
         """The same report with the baseline columns, as ``analyze(…, baseline=…)`` returns it.
 
         Args:
             baseline: an earlier report of the model, such as the first of a history; layers are matched by name.
             distances: relative distance of the weights of each layer, if known; reports do not contain weights.
+            updates: the analysis of the changes W - W₀, if known.
         """
-        return Report(against(self.layers, baseline.layers, distances or {}), self.step)
+        return Report(against(self.layers, baseline.layers, distances or {}, updates), self.step)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Plot the distribution of alpha over the layers and over their shuffled controls.

@@ -35,7 +35,7 @@ def render_table(rows: Sequence[Row], summary: Mapping[str, float], step: int | 
 
 
 def layer_table(rows: Sequence[Row]) -> list[list[str]]:
-    """The fitted layers as cells, header first, with three more columns if there is a baseline.
+    """The fitted layers as cells, header first, with four more columns if there is a baseline.
 
     Example:
         >>> layer_table([])[0][:4]
@@ -80,9 +80,9 @@ def _digits(column: str, digits: int) -> Callable[[Row], str]:
 
 
 def _signed(column: str) -> Callable[[Row], str]:
-    """A change with its sign, a distance without."""
-    if column == "distance":
-        return lambda row: _number(row.get(column), 3)
+    """A change with its sign, a distance or rank without."""
+    if column in ("distance", "update_rank"):
+        return lambda row: _number(row.get(column), 3 if column == "distance" else 0)
     return lambda row: f"{row[column]:+.2f}" if row.get(column) is not None else "-"
 
 
@@ -99,7 +99,12 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "stable rank": _digits("stable_rank", 1),
     "traps": lambda row: _number(row["num_traps"], 0) + (f" ({row['trap_kind']})" if row["num_traps"] else ""),
 }
-_CHANGES = {"Δalpha": "delta_alpha", "Δlog λmax": "delta_log_lambda_max", "distance": "distance"}
+_CHANGES = {
+    "Δalpha": "delta_alpha",
+    "Δlog λmax": "delta_log_lambda_max",
+    "distance": "distance",
+    "update rank": "update_rank",
+}
 
 
 def _without_fit(rows: Sequence[Row]) -> list[str]:

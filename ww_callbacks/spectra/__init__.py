@@ -8,6 +8,7 @@ from ww_callbacks.spectra.bulk import LEVEL, edge_threshold, element_variance, m
 from ww_callbacks.spectra.bulk_fit import MarchenkoPasturFit, marchenko_pastur
 from ww_callbacks.spectra.candidates import XminCandidates, stable_alpha, xmin_candidates
 from ww_callbacks.spectra.control import ShuffledControl, shuffle_matrix, shuffled_control, spectral_distance
+from ww_callbacks.spectra.directions import num_directions
 from ww_callbacks.spectra.effective_rank import det_x_size
 from ww_callbacks.spectra.eigen import (
     Precision,
@@ -64,6 +65,7 @@ __all__ = [
     "near_tied_interval",
     "norm_metrics",
     "null_test",
+    "num_directions",
     "numerical_rank",
     "rank_tolerance",
     "relative_distance",
