@@ -255,11 +255,12 @@ def table(kinds: dict[str, Callable[[Rng, int, int], Matrix]], count: int) -> No
 
 
 def said(layer: ww.LayerReport) -> dict[str, bool]:
-    """Whether each word is said of the layer. None of them should be said of a fresh layer."""
+    """Whether each word is said of the layer. None should be said of a fresh layer, and one in 20 has such a p-value."""
     return {
         "arranged": layer.null == "arranged",
         "reliable": bool(layer.reliable),
         "trapped": bool(layer.num_traps),
+        "trap_pvalue <= 0.05": layer.trap_pvalue is not None and layer.trap_pvalue <= 0.05,
         "under-trained": layer.warning == "under-trained",
         "over-trained": layer.warning == "over-trained",
     }
