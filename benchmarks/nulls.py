@@ -255,7 +255,7 @@ def table(kinds: dict[str, Callable[[Rng, int, int], Matrix]], count: int) -> No
 
 
 def said(layer: ww.LayerReport) -> dict[str, bool]:
-    """Whether each word is said of the layer. None should be said of a fresh layer, and one in 20 has such a p-value."""
+    """Whether each word is said of the layer. None should be said of a fresh one; one in 20 has such a p-value."""
     return {
         "arranged": layer.null == "arranged",
         "reliable": bool(layer.reliable),

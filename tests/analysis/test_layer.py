@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import asdict
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from ww_callbacks.analysis import Axes, LayerSpec, Settings, analyze_layer, as_matrices
-from ww_callbacks.report import LayerReport, Report
+from ww_callbacks.report import LayerReport, Report, TrapKind
+from ww_callbacks.spectra import TrapKind as SpectraTrapKind
 from ww_callbacks.spectra import eigenvalues, shuffled_control
 
 NOISE = np.random.default_rng(0).standard_normal((128, 96))
@@ -421,6 +423,10 @@ def test_diagonal_matrix_cannot_be_told_from_noise():
     assert (layer.null, layer.null_pvalue, layer.warning) == ("cannot be told", None, "cannot be told")
     assert not layer.reliable
     assert layer.num_traps == 0
+
+
+def test_reports_name_the_same_kinds_of_traps():
+    assert get_args(TrapKind) == get_args(SpectraTrapKind)
 
 
 @pytest.mark.parametrize("shape", [(128, 64), (80, 80)])
