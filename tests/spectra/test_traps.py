@@ -69,9 +69,9 @@ def sparse(rng, shape):
 def test_kind_of_planted_causes(plant, kind, shape):
     """At twice the onset; a kind is given if the largest eigenvalue is above the edge, which is not always so."""
     rng = np.random.default_rng(0)
-    kinds = [shuffled_control(plant(rng, shape)).trap_kind for _ in range(40)]
+    kinds = [shuffled_control(plant(rng, shape)).trap_kind for _ in range(25)]
     named = [found for found in kinds if found is not None]
-    assert len(named) >= 10
+    assert len(named) >= 6
     assert named.count(kind) >= 0.95 * len(named)
 
 
@@ -105,9 +105,9 @@ def laplace(rng, shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_fresh_weights_of_any_kind_have_no_traps(draw, shape):
     rng = np.random.default_rng(1)
-    controls = [shuffled_control(draw(rng, shape)) for _ in range(40)]
+    controls = [shuffled_control(draw(rng, shape)) for _ in range(25)]
     assert sum(control.num_traps > 0 for control in controls) <= 1
-    assert sum(control.trap_pvalue <= 0.05 for control in controls) <= 6  # 2 expected, p = 0.003
+    assert sum(control.trap_pvalue <= 0.05 for control in controls) <= 5  # 1.25 expected, p = 0.001
 
 
 @pytest.mark.parametrize(("kind", "size"), [("mean", 0.1), ("elements", 9.0)])
