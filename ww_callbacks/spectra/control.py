@@ -251,8 +251,11 @@ def _edge_factor(tall: NDArray[np.generic], seed: int, position: int) -> float:
     deviation = math.sqrt(element_variance(tall))
     parts, c = [], np.zeros(columns)
     for block in _shuffled_blocks(tall, seed, position):
-        s = np.square((block.astype(np.float64) - mean) / deviation)
-        s[s > root] = 1.0  # such an element is an eigenvalue outside the bulk
+        s = np.subtract(block, mean, dtype=np.float64)
+        s *= 1 / deviation
+        np.square(s, out=s)
+        if float(s.max()) > root:
+            s[s > root] = 1.0  # such an element is an eigenvalue outside the bulk
         parts.append(s.sum(axis=1))
         c += s.sum(axis=0)
     r = np.concatenate(parts)

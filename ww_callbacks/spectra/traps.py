@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks.spectra.bulk import LEVEL, edge_threshold, element_variance, marchenko_pastur_edge
-from ww_callbacks.spectra.eigen import block_rows, checked
+from ww_callbacks.spectra.eigen import checked, contiguous
 from ww_callbacks.spectra.types import Floats
 
 TrapKind = Literal["mean", "rows", "columns", "elements", "kurtosis", "mixed"]
 
 MAX_PLACES = 5
+_BLOCK = 2**15  # elements converted to float64 at a time
 _EQUAL = 1e-12
 """Variance, relative to the square of the mean, at which all elements count as equal."""
 
@@ -81,7 +82,9 @@ def trap_cause(matrix: NDArray[Any], *, level: float = LEVEL) -> TrapCause:
         >>> trap_cause(W + 0.3).kind, trap_cause(W + 1.0).kind
         ('mixed', 'mean')
     """
-    matrix = np.asarray(matrix)
+    matrix = contiguous(np.asarray(matrix))
+    if matrix.ndim == 2 and not matrix.flags.c_contiguous:
+        return _transposed(trap_cause(matrix.T, level=level))
     tall, largest = checked(matrix)
     n, m = tall.shape
     mean, variance = _typical_mean(matrix), element_variance(matrix)
@@ -89,22 +92,25 @@ def trap_cause(matrix: NDArray[Any], *, level: float = LEVEL) -> TrapCause:
         return TrapCause("mean", (), False)
     edge, _ = marchenko_pastur_edge(1.0, n, m)
     limit = edge_threshold(1.0, n, m, level) / edge
-    even = np.full(len(matrix), largest), np.ones(matrix.shape[1])
-    before = _profile(matrix, mean, *even)
+    scaled = variance / largest**2
+    before = _profile(_squares(matrix, mean, scale=largest), n, m, scaled)
     of_mean = _spike(mean**2 * n * m / variance, n, m) / edge
     if of_mean > limit:
         return TrapCause("mean" if before.largest <= max(limit, of_mean / 2) else "mixed", (), False)
     if before.is_even(limit):
         return TrapCause("mean" if of_mean >= before.rest else "kurtosis", (), False)
-    if _without_diagonal(matrix, mean, before.bound * largest, even) <= limit:
+    if _without_diagonal(matrix, mean, before.bound * largest, largest) <= limit:
         return TrapCause("elements", _largest_elements(matrix, mean, before.bound * largest), True)
-    rows, columns = _scales(matrix, mean)
-    by_rows, by_columns = _profile(matrix, mean, rows, even[1]), _profile(matrix, mean, even[0], columns)
+    rows, columns = _scales(matrix, mean, largest)
+    by_rows = _profile(_squares(matrix, mean, largest, rows), n, m, float((before.r / rows**2).sum()) / (n * m))
+    of_columns = float((before.c / columns**2).sum()) / (n * m)
+    by_columns = _profile(_squares(matrix, mean, largest, None, columns), n, m, of_columns)
     if by_rows.is_even(limit) or by_columns.is_even(limit):
         if (by_rows.spike, by_rows.rest) <= (by_columns.spike, by_columns.rest):
             return _of_rows("rows", matrix, mean, rows)
         return _of_rows("columns", matrix.T, mean, columns)
-    if _profile(matrix, mean, rows, columns).is_even(limit):
+    of_both = float((by_columns.r / rows**2).sum()) / (n * m)
+    if _profile(_squares(matrix, mean, largest, rows, columns), n, m, of_both).is_even(limit):
         return TrapCause("mixed", (), True)
     if before.outside > max(MAX_PLACES, _FEW * n * m):
         return TrapCause("kurtosis", (), False)
@@ -122,12 +128,16 @@ class _Profile:
         rest: predicted edge of the elements that lie inside the bulk.
         outside: number of the others.
         bound: smallest size of an element outside the bulk.
+        r: row sums of the squares.
+        c: column sums of the squares.
     """
 
     spike: float
     rest: float
     outside: int
     bound: float
+    r: Floats
+    c: Floats
 
     @property
     def largest(self) -> float:
@@ -138,36 +148,45 @@ class _Profile:
         return self.spike == 0 and self.rest <= limit
 
 
-def _profile(matrix: NDArray[Any], mean: float, rows: Floats, columns: Floats) -> _Profile:
-    n, m = sorted(matrix.shape, reverse=True)
-    root = math.sqrt(n * m)
-    variance = sum(float(s.sum()) for s in _squares(matrix, mean, rows, columns)) / (n * m)
-    bound = root * variance
-    inside, total, squares, top = 0, 0.0, 0.0, 0.0
-    for s in _squares(matrix, mean, rows, columns):
-        top = max(top, float(s.max()))
-        s = s[s <= bound]
-        inside += s.size
-        total += float(s.sum())
-        squares += float(s @ s)
+def _profile(blocks: Iterator[Floats], n: int, m: int, variance: float) -> _Profile:
+    """From blocks of rows of squares, whose mean is ``variance``. The blocks are overwritten."""
+    bound = math.sqrt(n * m) * variance
+    outside, squares, top = 0, 0.0, 0.0
+    r, c, total = [], 0.0, 0.0
+    for s in blocks:
+        r.append(s.sum(axis=1))
+        c = c + s.sum(axis=0)
+        highest = float(s.max())
+        top = max(top, highest)
+        if highest > bound:
+            over = s > bound
+            outside += int(np.count_nonzero(over))
+            s[over] = 0.0
+            total += float(s.sum())
+        else:
+            total += float(r[-1].sum())
+        squares += float(np.vdot(s, s))
+    sums = np.concatenate(r), np.asarray(c)
     if total == 0:
-        return _Profile(math.inf if top > 0 else 0.0, 0.0, n * m - inside, math.sqrt(bound))
-    others = total / inside
-    kurtosis = squares * inside / total**2 - 3
+        return _Profile(math.inf if top > 0 else 0.0, 0.0, outside, math.sqrt(bound), *sums)
+    others = total / (n * m - outside)
+    kurtosis = squares * (n * m - outside) / total**2 - 3
     edge, _ = marchenko_pastur_edge(1.0, n, m)
     spike = _spike(top / others, n, m) / edge if top > bound else 0.0
-    rest = 1 + max(kurtosis, 0.0) / root
-    return _Profile(spike * others / variance, rest * others / variance, n * m - inside, math.sqrt(bound))
+    rest = 1 + max(kurtosis, 0.0) / math.sqrt(n * m)
+    return _Profile(spike * others / variance, rest * others / variance, outside, math.sqrt(bound), *sums)
 
 
-def _without_diagonal(matrix: NDArray[Any], mean: float, bound: float, even: tuple[Floats, Floats]) -> float:
+def _without_diagonal(matrix: NDArray[Any], mean: float, bound: float, largest: float) -> float:
     """What remains without the diagonal; infinite if most of it lies inside the bulk."""
     outside = np.abs(np.diagonal(matrix).astype(np.float64) - mean) > bound
     if 2 * np.count_nonzero(outside) < len(outside):
         return math.inf
     others = matrix.astype(np.float64)
     np.fill_diagonal(others, mean)
-    return _profile(others, mean, *even).largest
+    n, m = sorted(matrix.shape, reverse=True)
+    variance = sum(float(s.sum()) for s in _squares(others, mean, largest)) / (n * m)
+    return _profile(_squares(others, mean, largest), n, m, variance).largest if variance > 0 else 0.0
 
 
 def _spike(strength: float, n: int, m: int) -> float:
@@ -175,28 +194,38 @@ def _spike(strength: float, n: int, m: int) -> float:
     return (strength + n) * (strength + m) / strength if strength > math.sqrt(n * m) else 0.0
 
 
-def _squares(matrix: NDArray[Any], mean: float, rows: Floats, columns: Floats) -> Iterator[Floats]:
-    """Squares of the centred elements divided by the scales of rows and columns, in blocks of rows."""
-    step = block_rows(*matrix.shape)
+def _squares(
+    matrix: NDArray[Any], mean: float, scale: float, rows: Floats | None = None, columns: Floats | None = None
+) -> Iterator[Floats]:
+    """Squares of the centred elements divided by scales, in blocks of rows."""
+    step = max(1, _BLOCK // matrix.shape[1])
     for start in range(0, len(matrix), step):
         block = np.subtract(matrix[start : start + step], mean, dtype=np.float64)
-        block /= rows[start : start + step, None]
-        block /= columns
+        block *= 1 / scale if rows is None else 1 / (scale * rows[start : start + step, None])
+        if columns is not None:
+            block *= 1 / columns
         yield np.square(block, out=block)
 
 
-def _scales(matrix: NDArray[Any], mean: float) -> tuple[Floats, Floats]:
+def _scales(matrix: NDArray[Any], mean: float, scale: float) -> tuple[Floats, Floats]:
     """Squared means of √|w - mean| of each row and column without its largest element; 1 if that is zero."""
-    step = block_rows(*matrix.shape)
+    step = max(1, _BLOCK // matrix.shape[1])
     count = len(matrix), matrix.shape[1]
     rows, columns, tops = np.zeros(count[0]), np.zeros(count[1]), np.zeros(count[1])
     for start in range(0, count[0], step):
-        block = np.sqrt(np.abs(np.subtract(matrix[start : start + step], mean, dtype=np.float64)))
+        block = np.subtract(matrix[start : start + step], mean, dtype=np.float64)
+        block *= 1 / scale
+        np.sqrt(np.abs(block, out=block), out=block)
         rows[start : start + step] = (block.sum(axis=1) - block.max(axis=1)) / max(count[1] - 1, 1)
         columns += block.sum(axis=0)
         np.maximum(tops, block.max(axis=0), out=tops)
     columns = (columns - tops) / max(count[0] - 1, 1)
     return np.square(np.where(rows > 0, rows, 1.0)), np.square(np.where(columns > 0, columns, 1.0))
+
+
+def _transposed(cause: TrapCause) -> TrapCause:
+    kind: TrapKind = {"rows": "columns", "columns": "rows"}.get(cause.kind, cause.kind)  # type: ignore[assignment]
+    return replace(cause, kind=kind, places=tuple((index[::-1], value) for index, value in cause.places))
 
 
 def _typical_mean(matrix: NDArray[Any]) -> float:
@@ -216,9 +245,11 @@ def _of_rows(kind: TrapKind, matrix: NDArray[Any], mean: float, scales: Floats) 
 
 
 def _largest_elements(matrix: NDArray[Any], mean: float, bound: float) -> tuple[Place, ...]:
-    distances = np.abs(np.subtract(matrix, mean, dtype=np.float64)).reshape(-1)
-    count = min(MAX_PLACES, distances.size)
-    order = np.argpartition(-distances, count - 1)[:count]
-    order = order[np.argsort(-distances[order], kind="stable")]
-    chosen = (divmod(int(index), matrix.shape[1]) for index in order if distances[index] > bound)
+    found: list[tuple[float, int]] = []
+    step = max(1, _BLOCK // matrix.shape[1])
+    for start in range(0, len(matrix), step):
+        distances = np.abs(np.subtract(matrix[start : start + step], mean, dtype=np.float64)).reshape(-1)
+        first = start * matrix.shape[1]
+        found += ((-float(distances[index]), first + int(index)) for index in np.flatnonzero(distances > bound))
+    chosen = (divmod(index, matrix.shape[1]) for _, index in sorted(found)[:MAX_PLACES])
     return tuple((index, float(matrix[index])) for index in chosen)
