@@ -52,8 +52,9 @@ def draw_esd(layer: LayerReport, ax: Axes | None = None) -> Axes:
 
     The layer is bluish green and solid, its shuffled control vermilion and dashed, the largest eigenvalue of the
     control an orange dash-dotted line, the fitted power law black and dotted. A layer that has learned reaches far
-    beyond its control; an orange line far right of the control's bulk is a correlation trap. Bins are equal in log10 λ,
-    so the power law falls with the slope 1 - alpha. Eigenvalues more than 5 decades below the largest are not shown.
+    beyond its control; an orange line far right of the control's bulk is a correlation trap, or the weights are very
+    uneven. Bins are equal in log10 λ, so the power law falls with the slope 1 - alpha. Eigenvalues more than 5 decades
+    below the largest are not shown.
 
     Source: Martin and Mahoney, *Implicit self-regularization in deep neural networks* (2021), for the picture.
 
@@ -289,7 +290,8 @@ def esd_title(layer: LayerReport) -> str:
         low, high = (f"{value:.2f}" if value is not None else "?" for value in (layer.alpha_low, layer.alpha_high))
         parts.append(f"alpha {layer.alpha:.2f} ({low} to {high})")
     if layer.num_traps:
-        parts.append(f"{layer.num_traps} trap" + "s" * (layer.num_traps > 1))
+        kind = f" ({layer.trap_kind})" if layer.trap_kind is not None else ""
+        parts.append(f"{layer.num_traps} trap" + "s" * (layer.num_traps > 1) + kind)
     return "  ".join([*parts, *filter(None, [layer.warning])])
 
 
