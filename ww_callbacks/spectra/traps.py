@@ -92,8 +92,8 @@ def trap_cause(matrix: NDArray[Any], *, level: float = LEVEL) -> TrapCause:
         return TrapCause("mean", (), False)
     edge, _ = marchenko_pastur_edge(1.0, n, m)
     limit = edge_threshold(1.0, n, m, level) / edge
-    scaled = variance / largest**2
-    before = _profile(_squares(matrix, mean, scale=largest), n, m, scaled)
+    shift = _mean(matrix) - mean
+    before = _profile(_squares(matrix, mean, scale=largest), n, m, (variance + shift**2) / largest**2)
     of_mean = _spike(mean**2 * n * m / variance, n, m) / edge
     if of_mean > limit:
         return TrapCause("mean" if before.largest <= max(limit, of_mean / 2) else "mixed", (), False)
@@ -226,6 +226,10 @@ def _scales(matrix: NDArray[Any], mean: float, scale: float) -> tuple[Floats, Fl
 def _transposed(cause: TrapCause) -> TrapCause:
     kind: TrapKind = {"rows": "columns", "columns": "rows"}.get(cause.kind, cause.kind)  # type: ignore[assignment]
     return replace(cause, kind=kind, places=tuple((index[::-1], value) for index, value in cause.places))
+
+
+def _mean(matrix: NDArray[Any]) -> float:
+    return float(np.mean(matrix, dtype=np.float64))
 
 
 def _typical_mean(matrix: NDArray[Any]) -> float:
