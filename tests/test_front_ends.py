@@ -82,7 +82,7 @@ def test_the_same_words_say_the_same_in_lightning_and_keras(front_end):
 @pytest.mark.parametrize("declared", [Options, StopRules, RatioOptions, LayerwiseOptions, LayerRatios])
 def test_every_argument_is_documented_where_it_is_declared(declared):
     for name in declared.__annotations__:
-        assert f"\n        {name}: " in declared.__doc__
+        assert f"\n    {name}: " in inspect.getdoc(declared)
 
 
 @pytest.mark.parametrize("function", [ww.analyze, ww.compare, Options])
