@@ -63,9 +63,13 @@ def test_an_output_needs_write_and_close_only_and_may_show_panels(tmp_path):
     assert showing.shown >= 2
 
 
+def noise(step=0):
+    return np.random.default_rng(step).standard_normal((200, 100))
+
+
 def traps(step):
     """Weights with a correlation trap: the default rules stop after some results."""
-    weights = np.random.default_rng(step).standard_normal((200, 100))
+    weights = noise(step)
     weights[0, 0] = 60.0
     return weights
 
@@ -73,7 +77,7 @@ def traps(step):
 def test_should_stop_is_the_same_whether_it_is_read_at_each_step_or_at_the_end():
     runs = []
     for read in (True, False):
-        weights = {"fc": traps(0)}
+        weights = {"fc": noise()}
         with ww.Monitor(weights, every_n_steps=10, executor="sync", outputs=[]) as monitor:
             for step in range(1, 101):
                 weights["fc"][:] = traps(step)
@@ -86,8 +90,9 @@ def test_should_stop_is_the_same_whether_it_is_read_at_each_step_or_at_the_end()
 
 
 def test_the_default_rules_log_no_metrics_and_give_way_to_an_attached_signal():
-    weights = {"fc": traps(0)}
+    weights = {"fc": noise()}
     with ww.Monitor(weights, every_n_steps=10, executor="sync") as monitor:
+        weights["fc"][:] = traps(10)
         monitor.step(10)
         assert not any(key.startswith("ww/stop") for key in monitor.metrics)
         monitor.attach("stop", ww.EarlyStopping(rules=["traps"], patience=1))
