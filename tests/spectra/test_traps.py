@@ -154,8 +154,10 @@ def test_rows_of_random_signs_are_structure_and_shifted_rows_are_not():
         np.outer(np.ones(20), np.arange(30.0)),
         np.where(np.arange(600).reshape(20, 30) % 7, 1.0, -1.0),
         np.where(np.arange(600).reshape(20, 30) == 250, 1e6, 0.0),
+        np.where(np.arange(600).reshape(20, 30) == 250, 1e80, np.arange(600).reshape(20, 30) != 3),
+        np.where(np.arange(600).reshape(20, 30) == 250, 1e-120, 1e-250),
     ],
-    ids=["one equal row", "one row", "equal", "equal rows", "two values", "one element"],
+    ids=["one equal row", "one row", "equal", "equal rows", "two values", "one element", "1e80 beside 1", "tiny"],
 )
 def test_degenerate_matrices_have_a_cause(matrix, scale):
     for each in (matrix, matrix.T):

@@ -21,6 +21,10 @@ _BLOCK = 2**15  # elements converted to float64 at a time
 _EQUAL = 1e-12
 """Variance, relative to the square of the mean, at which all elements count as equal."""
 
+_NEGLIGIBLE = 1e-24
+"""Sum of the squares of the other elements, relative to the largest square, that counts as 0."""
+_SAFE = 1e60
+"""Largest element, and its inverse, up to which squares and fourth powers stay in the range of double precision."""
 _FEW = 0.002
 """Share of elements outside the bulk up to which they are single ones."""
 _COMMON_SIGN = 4.0
@@ -86,6 +90,8 @@ def trap_cause(matrix: NDArray[Any], *, level: float = LEVEL) -> TrapCause:
     if matrix.ndim == 2 and not matrix.flags.c_contiguous:
         return _transposed(trap_cause(matrix.T, level=level))
     tall, largest = checked(matrix)
+    if largest > 0 and not 1 / _SAFE < largest < _SAFE:
+        return _scaled(trap_cause(matrix.astype(np.float64) / largest, level=level), largest)
     n, m = tall.shape
     mean, variance = _typical_mean(matrix), element_variance(matrix)
     if variance <= _EQUAL * mean**2:
@@ -167,10 +173,10 @@ def _profile(blocks: Iterator[Floats], n: int, m: int, variance: float) -> _Prof
             total += float(r[-1].sum())
         squares += float(np.vdot(s, s))
     sums = np.concatenate(r), np.asarray(c)
-    if total == 0:
+    if total <= _NEGLIGIBLE * top:
         return _Profile(math.inf if top > 0 else 0.0, 0.0, outside, math.sqrt(bound), *sums)
     others = total / (n * m - outside)
-    kurtosis = squares * (n * m - outside) / total**2 - 3
+    kurtosis = squares * (n * m - outside) / (total * total) - 3
     edge, _ = marchenko_pastur_edge(1.0, n, m)
     spike = _spike(top / others, n, m) / edge if top > bound else 0.0
     rest = 1 + max(kurtosis, 0.0) / math.sqrt(n * m)
@@ -220,7 +226,20 @@ def _scales(matrix: NDArray[Any], mean: float, scale: float) -> tuple[Floats, Fl
         columns += block.sum(axis=0)
         np.maximum(tops, block.max(axis=0), out=tops)
     columns = (columns - tops) / max(count[0] - 1, 1)
-    return np.square(np.where(rows > 0, rows, 1.0)), np.square(np.where(columns > 0, columns, 1.0))
+    return _floored(rows), _floored(columns)
+
+
+def _floored(roots: Floats) -> Floats:
+    """The squares, but no scale that is negligible beside the largest."""
+    top = float(roots.max())
+    squares: Floats = np.square(np.maximum(np.where(roots > 0, roots, 1.0), math.sqrt(_EQUAL) * top))
+    return squares
+
+
+def _scaled(cause: TrapCause, scale: float) -> TrapCause:
+    if cause.kind != "elements":
+        return cause
+    return replace(cause, places=tuple((index, value * scale) for index, value in cause.places))
 
 
 def _transposed(cause: TrapCause) -> TrapCause:
