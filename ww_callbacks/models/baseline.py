@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,12 +43,7 @@ def changes(layers: Sequence[Layer], baseline: Sequence[Layer]) -> tuple[Layer, 
 
     The change of weights of at most 32 bits is computed and stored in single precision.
     """
-    before = {layer.name: layer for layer in baseline}
-    return tuple(
-        _change(layer, before[layer.name])
-        for layer in layers
-        if layer.name in before and _shape(layer) == _shape(before[layer.name]) is not None
-    )
+    return tuple(_change(layer, old) for layer, old in _pairs(layers, baseline))
 
 
 def _change(layer: Layer, old: Layer) -> Layer:
@@ -72,12 +67,15 @@ def distances(layers: Sequence[Layer], baseline: Sequence[Layer]) -> dict[str, f
 
     Two layers are in memory at a time.
     """
+    return {layer.name: _distance(layer, old) for layer, old in _pairs(layers, baseline)}
+
+
+def _pairs(layers: Sequence[Layer], baseline: Sequence[Layer]) -> Iterator[tuple[Layer, Layer]]:
+    """Layers of the same name with matrices of the same shape."""
     before = {layer.name: layer for layer in baseline}
-    return {
-        layer.name: _distance(layer, before[layer.name])
-        for layer in layers
-        if layer.name in before and _shape(layer) == _shape(before[layer.name]) is not None
-    }
+    for layer in layers:
+        if layer.name in before and _shape(layer) == _shape(before[layer.name]) is not None:
+            yield layer, before[layer.name]
 
 
 def _shape(layer: Layer) -> tuple[int, ...] | None:
