@@ -22,8 +22,8 @@ def two():
 def test_an_unchanged_layer_is_not_analysed_again_and_its_result_is_repeated_at_the_new_step(executor, monkeypatch):
     answers = []
 
-    def told(task, stored):
-        answers.append(run_task(task, stored))
+    def told(task, stored, kept):
+        answers.append(run_task(task, stored, kept))
         return answers[-1]
 
     if executor == "sync":
@@ -36,6 +36,8 @@ def test_an_unchanged_layer_is_not_analysed_again_and_its_result_is_repeated_at_
     frozen = [report["frozen"] for report in monitor.history]
     assert [layer.step for layer in frozen] == [0, 1, 2, 3]
     assert len({layer.alpha for layer in frozen}) == 1
+    assert [layer.unchanged_since for layer in frozen] == [None, 0, 0, 0]
+    assert {report["moving"].unchanged_since for report in monitor.history} == {None}
     assert all(layer.histogram is None or layer.histogram.counts for layer in frozen)
     moving = monitor.history.series("norm", "moving")
     assert moving == pytest.approx([moving[0] * 4**step for step in range(4)])

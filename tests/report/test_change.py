@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ww_callbacks as ww
-from ww_callbacks.report import BASELINE_COLUMNS, LayerReport, Report, in_words
+from ww_callbacks.report import OPTIONAL_COLUMNS, LayerReport, Report, in_words
 
 
 def layer(name: str, **columns: object) -> LayerReport:
@@ -102,7 +102,7 @@ def test_changes_travel_as_json_and_stand_in_frame_and_table():
     now, before = Report((layer("fc", alpha=3.0, num_evals=60, num_pl_spikes=9),)), Report((layer("fc", alpha=5.0),))
     report = now.against(before, {"fc": 0.0})
     assert Report.from_dicts(json.loads(json.dumps(report.to_dicts()))) == report
-    assert not set(BASELINE_COLUMNS) & set(now.to_dicts()[0])
+    assert not set(OPTIONAL_COLUMNS) & set(now.to_dicts()[0])
     assert report.to_pandas().distance.tolist() == [0.0]
     assert "Δalpha" in str(report)
     assert "fc: has not moved" in str(report)

@@ -4,6 +4,7 @@ import inspect
 import math
 import re
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -40,9 +41,27 @@ def analyze(factor: float, **options: object) -> LayerReport:
     return ww.analyze(now, baseline=before, gof=True, farms=True, **options)["a"]
 
 
-@pytest.mark.parametrize("options", [{}, {"precision": "float32"}, {"fit": "TPL"}], ids=str)
-def test_every_number_follows_its_declared_scaling(options):
-    one, scaled = analyze(1.0, **options), analyze(8.0, **options)
+def watch(factor: float) -> LayerReport:
+    """A layer with the numbers of a training run: it changes twice and then stays the same."""
+    weights = {"a": trained(0, 0.2) * factor}
+    with ww.Monitor(weights, every_n_steps=1, executor="sync", updates=True) as monitor:
+        for step, spread in enumerate((0.21, 0.25, 0.25), start=1):
+            weights["a"] = trained(0, spread) * factor
+            monitor.step(step)
+    return monitor.history[-1]["a"]
+
+
+RUNS = {
+    "plain": analyze,
+    "float32": partial(analyze, precision="float32"),
+    "TPL": partial(analyze, fit="TPL"),
+    "watched": watch,
+}
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_every_number_follows_its_declared_scaling(run):
+    one, scaled = run(1.0), run(8.0)
     expected = divide_eigenvalues(one, 8.0**-2)
     for name in NUMBERS:
         value, wanted = getattr(scaled, name), getattr(expected, name)
@@ -50,12 +69,11 @@ def test_every_number_follows_its_declared_scaling(options):
 
 
 def test_the_scaling_of_every_number_is_tried():
-    runs = [analyze(1.0), analyze(1.0, precision="float32"), analyze(1.0, fit="TPL")]
-    tried = {name for run in runs for name in NUMBERS if getattr(run, name) is not None}
-    assert set(NUMBERS) - tried == {"step"}  # it is set in a run only
+    reports = {name: run(1.0) for name, run in RUNS.items()}
+    assert all(any(getattr(report, name) is not None for report in reports.values()) for name in NUMBERS)
     varied = {name for name in NUMBERS if SCHEMA[name].scaling != "invariant"}
-    assert all(getattr(run, name) for run in runs for name in varied - {"Lambda"})
-    assert runs[2].Lambda > 0
+    assert all(getattr(report, name) for report in reports.values() for name in varied - {"Lambda"})
+    assert reports["TPL"].Lambda > 0
 
 
 def rows() -> list[tuple[list[str], str]]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ww_callbacks.report import BASELINE_COLUMNS, COLUMNS, Histogram, LayerReport, Report
+from ww_callbacks.report import COLUMNS, OPTIONAL_COLUMNS, Histogram, LayerReport, Report
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 histograms = st.builds(
@@ -48,7 +48,7 @@ def test_unknown_columns_are_named():
 def test_histogram_and_spectrum_stand_beside_the_columns():
     bare = layer("a")
     full = layer("a", histogram=Histogram(0, 1, (1,)), spectrum=(1.0,))
-    assert set(bare.to_dict()) == set(COLUMNS) - set(BASELINE_COLUMNS)
+    assert set(bare.to_dict()) == set(COLUMNS) - set(OPTIONAL_COLUMNS)
     assert set(full.to_dict()) - set(bare.to_dict()) == {"histogram", "spectrum"}
     assert list(Report((full,)).to_pandas().columns) == list(COLUMNS)
 

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks import spectra
+from ww_callbacks.analysis.null import null_columns, positions
 from ww_callbacks.analysis.settings import Settings
 from ww_callbacks.analysis.spec import LayerSpec, arranged, as_numbers
 from ww_callbacks.analysis.tail import tail_columns
 from ww_callbacks.report import Histogram, LayerReport, Skip
 from ww_callbacks.spectra import Precision
-from ww_callbacks.spectra.directions import DIRECTION_LEVEL
-from ww_callbacks.spectra.eigen import MAX_UNRESOLVED, contiguous
+from ww_callbacks.spectra.eigen import MAX_UNRESOLVED
 from ww_callbacks.spectra.types import Floats
 
 MIN_EVALS = 20
@@ -82,7 +82,7 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
     _, rows, columns = matrices.shape
     factor = conv_factor(spec, settings)
     try:
-        by_position, variances = _positions(matrices, largest, settings.precision)
+        by_position, variances = positions(matrices, largest, settings.precision)
     except ValueError:
         return Skip("out_of_range").columns
     values = np.sort(np.concatenate(by_position)) * factor
@@ -105,8 +105,9 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
     if settings.spectrum:
         result["spectrum"] = tuple(values.tolist())
     result |= _bulk_columns(values, rows, columns)
-    result |= _null_columns(matrices, by_position)
-    result |= _counts(result, by_position, rows, columns)
+    result |= null_columns(matrices, by_position)
+    if result["null"] != "arranged" and "num_spikes" in result:  # uneven weights alone may exceed the edge of the bulk
+        result["num_spikes"] = None if result["null"] == "cannot be told" else 0
     control = None
     if settings.randomize:
         control = spectra.shuffled_control(matrices, seed=settings.seed, variances=variances, largest=largest)
@@ -119,17 +120,6 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
     if settings.farms:
         result["alpha_farms"] = _farms(matrices, settings.seed)
     return _plain(result | tail_columns(positive, values, result["null"], max(rows, columns), settings))
-
-
-def _positions(matrices: NDArray[Any], largest: float, precision: Precision) -> tuple[list[Floats], list[float]]:
-    """Eigenvalues and element variance of each kernel position."""
-    by_position, variances = [], []
-    for matrix in map(contiguous, matrices):
-        by_position.append(spectra.eigenvalues(matrix, precision, largest=largest))
-        variances.append(spectra.element_variance(matrix, float(by_position[-1].sum())))
-    if not any(values[-1] > 0 for values in by_position):
-        raise ValueError("the squares of the weights vanish")
-    return by_position, variances
 
 
 def _tolerance(largest: float, rows: int, columns: int, precision: Precision) -> float:
@@ -146,24 +136,6 @@ def _bulk_columns(values: Floats, rows: int, columns: int) -> dict[str, Any]:
         return asdict(spectra.marchenko_pastur(values, rows, columns))
     except ValueError:  # there is no Marchenko-Pastur bulk
         return {}
-
-
-def _null_columns(matrices: NDArray[Any], by_position: list[Floats]) -> dict[str, Any]:
-    try:
-        test = spectra.null_test(matrices if len(matrices) > 1 else matrices[0], by_position[0])
-    except ValueError:  # the signs of the elements have no effect
-        return {"null": "cannot be told"}
-    verdict = "arranged" if test.pvalue <= spectra.LEVEL else "scales" if test.uneven else "random"
-    return {"null": verdict, "null_pvalue": test.pvalue}
-
-
-def _counts(result: dict[str, Any], by_position: list[Floats], rows: int, columns: int) -> dict[str, Any]:
-    """Numbers of eigenvalues outside the bulk: 0 without arrangement, even if uneven weights exceed an edge."""
-    if result["null"] != "arranged":
-        none = None if result["null"] == "cannot be told" else 0
-        return {name: none for name in ("num_spikes", "num_directions") if name in result or name == "num_directions"}
-    level = DIRECTION_LEVEL / len(by_position)
-    return {"num_directions": sum(spectra.num_directions(values, rows, columns, level) for values in by_position)}
 
 
 def _farms(matrices: NDArray[Any], seed: int) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from ww_callbacks.engine.budget import Budget
 from ww_callbacks.engine.pending import Awaited, Known
 from ww_callbacks.engine.rotation import Candidate, Costs, choose
 from ww_callbacks.worker.executors import make_executor
+from ww_callbacks.worker.kept import kept_bytes
+from ww_callbacks.worker.memory import available_memory
 from ww_callbacks.worker.process_pool import FigureWorker
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer, Source
@@ -18,6 +21,11 @@ from ww_callbacks.worker.task import make_task, run_task
 
 ROTATION_BYTES = 256 * 2**20
 """Size of a slot when layers are analysed in rotation, unless one of them is larger."""
+
+KEPT_SHARE = 0.5
+"""Largest share of the available memory for copies of earlier weights."""
+
+_log = logging.getLogger("ww_callbacks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +38,7 @@ class Limits:
         slots: snapshots that can be pending at the same time.
         layer_timeout: seconds that the analysis of one layer may take.
         budget: limit of the CPU time of the analysis; None to analyse all layers at each snapshot.
+        updates: keep two copies of each layer, to compare it with its first and its previous snapshot.
     """
 
     executor: str | Executor = "process"
@@ -37,6 +46,7 @@ class Limits:
     slots: int = 2
     layer_timeout: float = 600.0
     budget: Budget | None = None
+    updates: bool = False
 
 
 class Resources:
@@ -55,7 +65,8 @@ class Resources:
         arrays = [(spec.shape, spec.storage_dtype) for spec in specs]
         self._nbytes = [SnapshotBuffer.nbytes_of([array]) for array in arrays]
         self.capacity = slot_bytes(self._nbytes, limits)
-        self.buffer = SnapshotBuffer(arrays, limits.slots, self.capacity)
+        keep = kept_layers(specs, available_memory()) if limits.updates else []
+        self.buffer = SnapshotBuffer(arrays, limits.slots, self.capacity, keep)
         self.executor = make_executor(
             limits.executor, self.buffer, workers=limits.workers, layer_timeout=limits.layer_timeout
         )
@@ -86,7 +97,7 @@ class Resources:
         for index in (index for index in self._order if index in set(chosen)):
             known = self.known.get(index)
             task = make_task(self.specs[index], settings, step, known.digest if known is not None else "")
-            future = self.executor.submit(run_task, task, self.buffer.array(slot, index))
+            future = self.executor.submit(run_task, task, self.buffer.array(slot, index), self.buffer.kept(index))
             awaited[index] = Awaited(future, known, self.costs[index])
         return awaited
 
@@ -134,3 +145,39 @@ def slot_bytes(layers: Sequence[int], limits: Limits) -> int:
     """
     need = sum(layers)
     return need if limits.budget is None else min(need, max(*layers, ROTATION_BYTES))
+
+
+def kept_layers(specs: Sequence[LayerSpec], available: int | None) -> list[int]:
+    """The layers of which copies are kept: the smallest first, as many as fit into half of the available memory.
+
+    Layers without copies are named in a log message.
+
+    Args:
+        specs: the layers.
+        available: bytes of memory; None if unknown.
+
+    Returns:
+        Indices of the layers, ascending.
+
+    Example:
+        >>> specs = [LayerSpec("fc", "Linear", (1000, size), "float32", ((), (0,), (1,))) for size in (10, 1000)]
+        >>> kept_layers(specs, 2**20)
+        [0]
+    """
+    sizes = [kept_bytes(spec.shape, spec.storage_dtype) for spec in specs]
+    if available is None:
+        return list(range(len(specs)))
+    left, kept = KEPT_SHARE * available, []
+    for index in sorted(range(len(specs)), key=sizes.__getitem__):
+        left -= sizes[index]
+        if left >= 0:
+            kept.append(index)
+    if len(kept) < len(specs):
+        missing = ", ".join(spec.name for index, spec in enumerate(specs) if index not in set(kept))
+        _log.warning(
+            "updates: no columns about changes for %s: copies of all layers need %.0f MiB, %.0f MiB are allowed",
+            missing,
+            sum(sizes) / 2**20,
+            KEPT_SHARE * available / 2**20,
+        )
+    return sorted(kept)

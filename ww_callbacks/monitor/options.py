@@ -64,6 +64,9 @@ class Options:
             a snapshot is skipped (and counted) while two others are pending.
         split: how to split fused projections: pattern → number of equal parts or list of sizes, such as
             ``{"*.qkv": 3}``.
+        updates: analyse also how each layer changed since its previous and since its first snapshot (``update_norm``,
+            ``update_rank``, ``learned_rank`` and so on). Needs twice the memory of the weights, and about twice the
+            CPU time; not with an executor of your own.
         conv_scale: scale of convolution eigenvalues, see :class:`ww_callbacks.analysis.Settings`.
         randomize: compare each layer with a shuffled copy of itself to find correlation traps.
         precision: "float64", or "float32", which takes about three quarters of the time with a small, estimated error
@@ -93,6 +96,7 @@ class Options:
     workers: int = 1
     deterministic: bool = False
     split: Split | None = None
+    updates: bool = False
     conv_scale: ConvScale = "weightwatcher"
     randomize: bool = True
     precision: Precision = "float64"
@@ -120,6 +124,9 @@ class Options:
         check_count("workers", self.workers)
         check_flag("deterministic", self.deterministic)
         check_sizes("split", self.split)
+        check_flag("updates", self.updates)
+        if self.updates and not isinstance(self.executor, str):
+            raise ValueError('updates: requires executor "process", "thread" or "sync"')
         check_seconds("timeout", self.timeout)
         check_choice("on_error", self.on_error, ("warn", "raise"))
         self.settings()
@@ -132,7 +139,9 @@ class Options:
 
     def limits(self) -> Limits:
         """The resources that the analysis may use."""
-        return Limits(executor=self.executor, workers=self.workers, budget=parse_budget(self.budget))
+        return Limits(
+            executor=self.executor, workers=self.workers, budget=parse_budget(self.budget), updates=self.updates
+        )
 
     def as_arguments(self) -> dict[str, Any]:
         """The shared options as keyword arguments of Monitor."""

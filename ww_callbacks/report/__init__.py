@@ -5,8 +5,8 @@ from ww_callbacks.report.correlation import Correlation
 from ww_callbacks.report.flow import CorrelationFlow, ScaleChange
 from ww_callbacks.report.history import History
 from ww_callbacks.report.layer import (
-    BASELINE_COLUMNS,
     COLUMNS,
+    OPTIONAL_COLUMNS,
     SCHEMA,
     BetterFit,
     Histogram,
@@ -22,9 +22,9 @@ from ww_callbacks.report.skip import Role, Skip, SkipReason, Status
 from ww_callbacks.report.words import in_words
 
 __all__ = [
-    "BASELINE_COLUMNS",
     "COLUMNS",
     "MIN_COUNTED",
+    "OPTIONAL_COLUMNS",
     "SCHEMA",
     "BetterFit",
     "Comparison",

@@ -67,19 +67,23 @@ def against(
             scale_collapse=score.collapsed if score else None,
             hardly_moved=distance <= HARDLY * median if distance is not None else None,
             new_traps=_has_new_traps(layer, old),
-            **_update(updated.get(layer.name)),
+            **_update(layer, updated.get(layer.name)),
         )
         result.append(replace(changed, change="; ".join(_sentences(changed, old, usual, median))))
     return tuple(result)
 
 
-def _update(change: LayerReport | None) -> dict[str, Any]:
+def _update(layer: LayerReport, change: LayerReport | None) -> dict[str, Any]:
     if change is None:
         return {}
+    if change.skip_reason == "zero":
+        return {"update_norm": 0.0, "update_rank": 0}
     return {
+        "update_norm": math.sqrt(change.norm / layer.norm) if change.norm and layer.norm else None,
         "update_alpha": change.alpha,
         "update_stable_rank": change.stable_rank,
-        "update_rank": 0 if change.skip_reason == "zero" else change.num_directions,
+        "update_sharpness": 1 / change.stable_rank if change.stable_rank else None,
+        "update_rank": change.num_directions,
         "update_pvalue": change.null_pvalue,
     }
 

@@ -32,7 +32,7 @@ class Column:
         mean: whether ``Report.summary()`` and the logged metrics hold its mean over the counted layers.
         compared: whether ``compare`` shows its mean.
         logged: whether it is logged for each layer.
-        baseline: whether it has a value with a baseline only.
+        optional: whether reports that have no value leave it out.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Column:
     mean: bool = False
     compared: bool = False
     logged: bool = False
-    baseline: bool = False
+    optional: bool = False
 
 
 def column(
@@ -55,7 +55,7 @@ def column(
     mean: bool = False,
     compared: bool = False,
     logged: bool = False,
-    baseline: bool = False,
+    optional: bool = False,
 ) -> Any:
     """A dataclass field with a default and the metadata of a column; the arguments are those of :class:`Column`.
 
@@ -67,7 +67,7 @@ def column(
         mean: whether its mean is logged; implies ``compared``.
         compared: whether ``compare`` shows its mean.
         logged: whether it is logged for each layer.
-        baseline: whether it has a value with a baseline only.
+        optional: whether reports that have no value leave it out.
     """
     metadata = {
         "text": text,
@@ -76,7 +76,7 @@ def column(
         "mean": mean,
         "compared": compared or mean,
         "logged": logged,
-        "baseline": baseline,
+        "optional": optional,
     }
     return field(default=default, metadata=metadata)
 

@@ -47,7 +47,7 @@ class Histogram:
 class LayerReport:
     """One layer at one step. A number that does not exist is None.
 
-    The columns have WeightWatcher's names if the meaning is the same. Columns about a baseline, from ``delta_alpha`` to
+    The columns have WeightWatcher's names if the meaning is the same. Columns about changes, from ``delta_alpha`` to
     ``change``, are in :meth:`to_dict` only if they have a value.
     """
 
@@ -164,19 +164,63 @@ class LayerReport:
     vs_exponential: BetterFit | None = column('the better of power law and exponential, or "undecided" (on request)')
     vs_lognormal: BetterFit | None = column('the better of power law and log-normal, or "undecided" (on request)')
     vs_truncated: BetterFit | None = column('the better of power law and truncated one, or "undecided" (on request)')
-    delta_alpha: float | None = column("alpha minus alpha of the baseline", baseline=True)
-    delta_log_lambda_max: float | None = column("log10 λ_max minus log10 λ_max of the baseline", baseline=True)
-    distance: float | None = column("``‖W - W₀‖_F/‖W₀‖_F``, with W₀ the baseline", baseline=True)
-    update_alpha: float | None = column("alpha of the change, W - W₀", baseline=True)
-    update_stable_rank: float | None = column("stable rank of the change", baseline=True)
-    update_rank: int | None = column("number of directions in which the layer changed, beyond noise", baseline=True)
-    update_pvalue: float | None = column("p-value of the change if its signs are random", baseline=True)
-    scale_collapse: bool | None = column("whether λ_max changed far more than in the other layers", baseline=True)
-    hardly_moved: bool | None = column(
-        "whether distance is at most a tenth of the median over the layers", baseline=True
+    delta_alpha: float | None = column("alpha minus alpha of the baseline", optional=True)
+    delta_log_lambda_max: float | None = column("log10 λ_max minus log10 λ_max of the baseline", optional=True)
+    distance: float | None = column("``‖W - W₀‖_F/‖W₀‖_F``, with W₀ the baseline", optional=True)
+    unchanged_since: int | None = column(
+        "step since which the weights have not changed; None if they have", optional=True
     )
-    new_traps: bool | None = column("whether there are more correlation traps than in the baseline", baseline=True)
-    change: str = column("notable differences from the baseline, in words", default="", baseline=True)
+    update_since: int | None = column("step from which the change is measured; None for a baseline", optional=True)
+    update_norm: float | None = column(
+        "``‖ΔW‖_F/‖W‖_F``, with ΔW the change from the previous snapshot, or from the baseline",
+        label="update norm (‖ΔW‖/‖W‖)",
+        mean=True,
+        logged=True,
+        optional=True,
+    )
+    update_norm_per_step: float | None = column("update_norm divided by the number of steps", optional=True)
+    update_unchanged: float | None = column("share of the elements that have the same value as before", optional=True)
+    update_alpha: float | None = column("alpha of ΔW (with a baseline)", optional=True)
+    update_stable_rank: float | None = column("stable rank of ΔW", mean=True, logged=True, optional=True)
+    update_sharpness: float | None = column("λ_max/Σλ of ΔW, the share of its largest direction", optional=True)
+    update_rank: int | None = column(
+        "number of directions in ΔW beyond its noise",
+        label="update rank (directions of ΔW)",
+        mean=True,
+        logged=True,
+        optional=True,
+    )
+    update_pvalue: float | None = column("p-value of the spectrum of ΔW if its signs are random", optional=True)
+    learned_since: int | None = column("step of the first snapshot, from which learned_* are measured", optional=True)
+    learned_norm: float | None = column(
+        "update_norm of the change since the first snapshot",
+        label="learned norm (‖W - W₀‖/‖W‖)",
+        mean=True,
+        logged=True,
+        optional=True,
+    )
+    learned_stable_rank: float | None = column(
+        "stable rank of the change since the first snapshot", mean=True, logged=True, optional=True
+    )
+    learned_sharpness: float | None = column(
+        "share of the largest direction in the change since the first snapshot", optional=True
+    )
+    learned_rank: int | None = column(
+        "number of directions beyond noise in the change since the first snapshot",
+        label="learned rank (directions of W - W₀)",
+        mean=True,
+        logged=True,
+        optional=True,
+    )
+    learned_pvalue: float | None = column(
+        "p-value of the change since the first snapshot if its signs are random", optional=True
+    )
+    scale_collapse: bool | None = column("whether λ_max changed far more than in the other layers", optional=True)
+    hardly_moved: bool | None = column(
+        "whether distance is at most a tenth of the median over the layers", optional=True
+    )
+    new_traps: bool | None = column("whether there are more correlation traps than in the baseline", optional=True)
+    change: str = column("notable differences from the baseline, in words", default="", optional=True)
     trap_places: tuple[TrapPlace, ...] | None = column(
         "up to five rows, columns or weights that cause trap_kind, largest first; not a column"
     )
@@ -208,7 +252,7 @@ class LayerReport:
         return figures.draw_esd(self, ax)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; trap_places, histogram, spectrum and baseline columns only with a value."""
+        """Plain values, ready for JSON. Only with a value: columns about changes, trap_places, histogram and spectrum."""
         values = asdict(self)
         return {key: value for key, value in values.items() if key in _ALWAYS or value not in (None, "")}
 
@@ -239,8 +283,8 @@ def _histogram(low: float, high: float, counts: Iterable[int], rand_counts: Iter
 SCHEMA = columns_of(LayerReport)
 """Name → column of LayerReport, in order."""
 COLUMNS = tuple(SCHEMA)
-BASELINE_COLUMNS = tuple(name for name, each in SCHEMA.items() if each.baseline)
-_ALWAYS = frozenset(COLUMNS) - frozenset(BASELINE_COLUMNS)
+OPTIONAL_COLUMNS = tuple(name for name, each in SCHEMA.items() if each.optional)
+_ALWAYS = frozenset(COLUMNS) - frozenset(OPTIONAL_COLUMNS)
 
 
 def label_of(metric: str) -> str:

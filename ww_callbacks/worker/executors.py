@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from numpy.typing import NDArray
 
 from ww_callbacks.worker.external import ExternalExecutor
+from ww_callbacks.worker.kept import Kept
 from ww_callbacks.worker.pool import Inline, ThreadPool
 from ww_callbacks.worker.process_pool import ProcessPool, SharedMemory
 from ww_callbacks.worker.protocol import Message
@@ -27,8 +28,10 @@ class AnalysisExecutor(Protocol):
     def pids(self) -> tuple[int, ...]:
         """Process ids of the running workers owned by this executor."""
 
-    def submit(self, fn: Callable[..., Message], task: Message, stored: NDArray[Any]) -> Future[Message]:
-        """Run ``fn(task, stored)``. ``stored`` must not change until the future is done."""
+    def submit(
+        self, fn: Callable[..., Message], task: Message, stored: NDArray[Any], kept: Kept | None = None
+    ) -> Future[Message]:
+        """Run ``fn(task, stored, kept)``. ``stored`` must not change until the future is done."""
 
     def shutdown(self) -> None:
         """Cancel unfinished tasks and stop the workers owned by this executor."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ww_callbacks.worker.kept import Kept
 from ww_callbacks.worker.protocol import Message
 
 MAX_FAILURES = 3
@@ -46,7 +47,9 @@ class ExternalExecutor:
         self._error = ""
         self._closed = False
 
-    def submit(self, fn: Callable[..., Message], task: Message, stored: NDArray[Any]) -> Future[Message]:
+    def submit(
+        self, fn: Callable[..., Message], task: Message, stored: NDArray[Any], kept: Kept | None = None
+    ) -> Future[Message]:
         """Submit one layer. If the executor refuses it, the error is set on the returned future."""
         with self._lock:
             if not self._pending:
@@ -54,7 +57,7 @@ class ExternalExecutor:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Sending large graph", UserWarning)  # expected: it has the weights
-                future = self._executor.submit(fn, task, stored)
+                future = self._executor.submit(fn, *((task, stored) if kept is None else (task, stored, kept)))
         except Exception as error:
             future = Future()
             future.set_exception(error)

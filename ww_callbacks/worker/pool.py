@@ -13,10 +13,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ww_callbacks.worker.kept import Kept
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.task import run_task
 
-Runner = Callable[[Message, NDArray[Any]], Message]
+Runner = Callable[[Message, NDArray[Any], Kept | None], Message]
 """Runs one task; never raises."""
 
 
@@ -25,6 +26,7 @@ class _Job:
     future: Future[Message]
     task: Message
     stored: NDArray[Any]
+    kept: Kept | None
 
 
 _Jobs = queue.SimpleQueue[_Job | None]
@@ -60,7 +62,7 @@ class Pool(Executor):
         return ()
 
     def submit(  # type: ignore[override]
-        self, fn: Callable[..., Message], task: Message, stored: NDArray[Any]
+        self, fn: Callable[..., Message], task: Message, stored: NDArray[Any], kept: Kept | None = None
     ) -> Future[Message]:
         """Queue one layer without blocking.
 
@@ -68,6 +70,7 @@ class Pool(Executor):
             fn: must be ``run_task``.
             task: task from ``make_task``.
             stored: the weights. They must not change until the future is done.
+            kept: weights of earlier analyses.
 
         Raises:
             TypeError: ``fn`` is another function.
@@ -75,14 +78,15 @@ class Pool(Executor):
         """
         if fn is not run_task:
             raise TypeError(f"fn: this executor runs run_task only, got {fn!r}")
-        return self.enqueue(task, stored)
+        return self.enqueue(task, stored, kept)
 
-    def enqueue(self, task: Message, stored: NDArray[Any]) -> Future[Message]:
+    def enqueue(self, task: Message, stored: NDArray[Any], kept: Kept | None = None) -> Future[Message]:
         """Queue one task for the next free runner without blocking.
 
         Args:
             task: the task, in the form expected by the runners.
             stored: the weights of the task.
+            kept: weights of earlier analyses.
 
         Raises:
             RuntimeError: the executor was shut down.
@@ -92,7 +96,7 @@ class Pool(Executor):
         for thread in self._threads:
             if thread.ident is None:
                 thread.start()
-        job = _Job(Future(), task, stored)
+        job = _Job(Future(), task, stored, kept)
         self._jobs.put(job)
         return job.future
 
@@ -134,11 +138,11 @@ class Inline(Pool):
         super().__init__([])
 
     def submit(  # type: ignore[override]
-        self, fn: Callable[..., Message], task: Message, stored: NDArray[Any]
+        self, fn: Callable[..., Message], task: Message, stored: NDArray[Any], kept: Kept | None = None
     ) -> Future[Message]:
         """Analyse one layer immediately."""
         future: Future[Message] = Future()
-        future.set_result(fn(task, stored))
+        future.set_result(fn(task, stored, kept))
         return future
 
 
@@ -155,5 +159,5 @@ def _run_jobs(jobs: _Jobs, run: Runner, closing: threading.Event) -> None:
         if closing.is_set():
             job.future.cancel()
         elif job.future.set_running_or_notify_cancel():
-            job.future.set_result(run(job.task, job.stored))
+            job.future.set_result(run(job.task, job.stored, job.kept))
         del job  # release the weights as soon as the task is done

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks.worker import lifeline
+from ww_callbacks.worker.kept import Kept
 from ww_callbacks.worker.pool import Pool
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.restarts import RestartPolicy
@@ -57,7 +58,7 @@ class ProcessPool(Pool):
         super().__init__([partial(_analyze, process) for process in self._processes], partial(_close, self._processes))
 
     def submit(  # type: ignore[override]
-        self, fn: Callable[..., Message], task: Message, stored: NDArray[Any]
+        self, fn: Callable[..., Message], task: Message, stored: NDArray[Any], kept: Kept | None = None
     ) -> Future[Message]:
         """Queue one layer without blocking.
 
@@ -65,13 +66,17 @@ class ProcessPool(Pool):
             fn: must be ``run_task``.
             task: task from ``make_task``.
             stored: the weights, a view of the shared memory. They must not change until the future is done.
+            kept: weights of earlier analyses, in the shared memory.
 
         Raises:
             TypeError: ``fn`` is another function.
             ValueError: ``stored`` is not in the shared memory.
             RuntimeError: the executor was shut down.
         """
-        return super().submit(fn, task | {"offset": self._memory.offset_of(stored)}, stored)
+        places = {"offset": self._memory.offset_of(stored)}
+        if kept is not None:
+            places["kept"] = self._memory.offset_of(kept.steps)
+        return super().submit(fn, task | places, stored)
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -119,11 +124,11 @@ class FigureWorker:
         self._pool.shutdown()
 
 
-def _analyze(process: WorkerProcess, task: Message, stored: NDArray[Any]) -> Message:
+def _analyze(process: WorkerProcess, task: Message, *_: object) -> Message:
     return _ask(process, task, task["spec"]["name"])
 
 
-def _draw(process: WorkerProcess, task: Message, _: NDArray[Any]) -> Message:
+def _draw(process: WorkerProcess, task: Message, *_: object) -> Message:
     return _ask(process, task, "the figures")
 
 

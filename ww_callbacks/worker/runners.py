@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ww_callbacks.analysis import LayerSpec
+from ww_callbacks.worker.kept import kept_of
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.task import run_task, timed
 
@@ -27,9 +28,10 @@ def analysis_runner(memory: int) -> TaskRunner:
         try:
             spec = LayerSpec(**task["spec"])
             stored = np.ndarray(spec.shape, spec.storage_dtype, mapped, task["offset"])
+            kept = kept_of(memory, task["kept"], spec.shape, spec.storage_dtype) if "kept" in task else None
         except Exception as error:  # the error is reported to the trainer
             return {"error": f"{type(error).__name__}: {error}"}
-        return run_task(task, stored)
+        return run_task(task, stored, kept)
 
     return run
 

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks.worker import forking
+from ww_callbacks.worker.kept import Kept, aligned_bytes, kept_bytes, kept_in, whole_pages
 from ww_callbacks.worker.memory import allocate, check_available
-
-_ALIGNMENT = 64
 
 
 class Transfer(Protocol):
@@ -46,6 +45,7 @@ class SnapshotBuffer:
         arrays: shape and dtype of each array.
         slots: number of snapshots that can be held at the same time.
         capacity: bytes per slot if a snapshot contains only some of the arrays; None for all arrays.
+        keep: indices of the arrays for which the workers keep copies, see :meth:`kept`.
 
     Raises:
         MemoryError: there is not enough memory.
@@ -62,11 +62,19 @@ class SnapshotBuffer:
     """
 
     def __init__(
-        self, arrays: Sequence[tuple[tuple[int, ...], np.dtype[Any]]], slots: int, capacity: int | None = None
+        self,
+        arrays: Sequence[tuple[tuple[int, ...], np.dtype[Any]]],
+        slots: int,
+        capacity: int | None = None,
+        keep: Sequence[int] = (),
     ) -> None:
         self._arrays = list(arrays)
-        self._slot_bytes = _whole_pages(_layout(arrays)[1] if capacity is None else capacity)
-        self.nbytes = max(self._slot_bytes * slots, mmap.PAGESIZE)
+        self._slot_bytes = whole_pages(_layout(arrays)[1] if capacity is None else capacity)
+        position, offsets = self._slot_bytes * slots, {}
+        for index in keep:
+            offsets[index] = position
+            position += kept_bytes(*arrays[index])
+        self.nbytes = max(position, mmap.PAGESIZE)
         check_available(self.nbytes)
         with forking.fork_lock:
             self.fd = allocate(self.nbytes)
@@ -77,6 +85,7 @@ class SnapshotBuffer:
         memory = np.frombuffer(self._map, dtype=np.uint8)
         memory[:: mmap.PAGESIZE] = 0
         self._memory = memory.data
+        self._kept = {index: self._kept_at(index, offset) for index, offset in offsets.items()}
         self._slots: list[dict[int, NDArray[Any]]] = [{} for _ in range(slots)]
         self._arriving: dict[int, list[tuple[Transfer, NDArray[Any]]]] = {}
         self._free = list(range(slots))
@@ -157,6 +166,14 @@ class SnapshotBuffer:
         """
         return self._slots[slot][index]
 
+    def kept(self, index: int) -> Kept | None:
+        """The copies of array ``index`` that the workers keep; None if it is not among ``keep``."""
+        return self._kept.get(index)
+
+    def _kept_at(self, index: int, offset: int) -> Kept:
+        shape, dtype = self._arrays[index]
+        return kept_in(self._memory, offset, shape, dtype)
+
     def offset_of(self, array: NDArray[Any]) -> int:
         """Offset of a view of this buffer in the file, in bytes.
 
@@ -181,6 +198,7 @@ class SnapshotBuffer:
     def close(self) -> None:
         """Free the memory. If views of it still exist, it is freed with the last view."""
         self._slots.clear()
+        self._kept.clear()
         self._arriving.clear()
         self._free.clear()
         self._memory = memoryview(b"")
@@ -199,10 +217,5 @@ def _layout(arrays: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]) -> tuple[li
     offsets, position = [], 0
     for shape, dtype in arrays:
         offsets.append(position)
-        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        position += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+        position += aligned_bytes(shape, dtype)
     return offsets, position
-
-
-def _whole_pages(nbytes: int) -> int:
-    return -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
+from ww_callbacks.analysis.update import unchanged_columns, update_columns
 from ww_callbacks.report import LayerReport, Skip
+from ww_callbacks.worker.kept import Before, Kept
 from ww_callbacks.worker.protocol import Message
 
 
@@ -33,17 +35,18 @@ def make_task(spec: LayerSpec, settings: Settings, step: int | None, digest: str
     }
 
 
-def run_task(task: Message, stored: NDArray[Any]) -> Message:
+def run_task(task: Message, stored: NDArray[Any], kept: Kept | None = None) -> Message:
     """Analyse one layer.
 
     Args:
         task: task from :func:`make_task`.
         stored: the weights; they are not modified.
+        kept: weights of earlier analyses, with which they are compared; these weights are kept there for later ones.
 
     Returns:
-        "report" (columns of a LayerReport) and "digest" of the weights; or "unchanged" and "digest" if the weights
-        have the digest of the task; or "error", a description, if the analysis failed. Additionally
-        "cpu", the CPU time in seconds.
+        "report" (columns of a LayerReport) and "digest" of the weights; or "unchanged" (columns that differ from the
+        last report) and "digest" if the weights have the digest of the task; or "error", a description, if the
+        analysis failed. Additionally "cpu", the CPU time in seconds.
 
     Example:
         >>> import numpy as np
@@ -51,9 +54,9 @@ def run_task(task: Message, stored: NDArray[Any]) -> Message:
         >>> task = make_task(LayerSpec("fc", "Linear", (80, 60), "float64", ((), (0,), (1,))), Settings(), step=5)
         >>> answer = run_task(task, weights)
         >>> answer["report"]["status"], run_task(task | {"digest": answer["digest"]}, weights)["unchanged"]
-        ('ok', True)
+        ('ok', {})
     """
-    return timed(lambda: _analyze(task, stored))
+    return timed(lambda: _analyze(task, stored, kept))
 
 
 def timed(work: Callable[[], Message]) -> Message:
@@ -73,14 +76,16 @@ def timed(work: Callable[[], Message]) -> Message:
     return answer | {"cpu": time.thread_time() - start}
 
 
-def _analyze(task: Message, stored: NDArray[Any]) -> Message:
-    found = weights_digest(stored)
+def _analyze(task: Message, stored: NDArray[Any], kept: Kept | None) -> Message:
+    found, step = weights_digest(stored), task["step"]
+    before = Before() if kept is None or step is None else kept.exchange(stored, step)
     if found == task.get("digest"):
-        return {"unchanged": True, "digest": found}
+        return {"unchanged": unchanged_columns(step, before.previous), "digest": found}
     spec = LayerSpec(**task["spec"])
     settings = Settings.from_dict(task["settings"])
-    report = analyze_layer(spec, stored, settings, task["step"])
-    return {"report": report.to_dict(), "digest": found}
+    columns = analyze_layer(spec, stored, settings, step).to_dict()
+    columns |= update_columns(spec, stored, step, before.start, before.previous, settings.precision)
+    return {"report": columns, "digest": found}
 
 
 def weights_digest(stored: NDArray[Any]) -> str:
@@ -103,14 +108,16 @@ def read_answer(answer: Message, spec: LayerSpec, step: int | None, known: Layer
         step: number of finished optimizer steps.
         known: last report of the layer, repeated if the weights are unchanged.
     """
-    if answer.get("unchanged") and known is not None:
-        return replace(known, step=step)
-    if "report" not in answer:
-        return failed_report(spec, step, str(answer.get("error", "the worker returned no report")))
     try:
-        return LayerReport.from_dict(answer["report"])
+        if "unchanged" in answer and known is not None:
+            since = known.step if known.unchanged_since is None else known.unchanged_since
+            changes = answer["unchanged"] | {"step": step, "unchanged_since": since}
+            return LayerReport.from_dict(known.to_dict() | changes)
+        if "report" in answer:
+            return LayerReport.from_dict(answer["report"])
     except ValueError as error:
         return failed_report(spec, step, str(error))
+    return failed_report(spec, step, str(answer.get("error", "the worker returned no report")))
 
 
 def failed_report(spec: LayerSpec, step: int | None, error: str) -> LayerReport:

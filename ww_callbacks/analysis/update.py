@@ -1,0 +1,134 @@
+"""The change of one layer between two snapshots: how large it is, and in how many directions it points."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ww_callbacks import spectra
+from ww_callbacks.analysis.null import null_columns, positions
+from ww_callbacks.analysis.spec import LayerSpec, as_matrices
+from ww_callbacks.spectra import Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """The change ΔW of a layer's weights W. A number that does not exist is None.
+
+    Attributes:
+        norm: ‖ΔW‖_F/‖W‖_F, with W the later weights.
+        unchanged: share of the elements that have the same value as before.
+        stable_rank: Σλ/λ_max over the eigenvalues λ of ΔWᵀΔW.
+        sharpness: λ_max/Σλ, the share of the largest direction.
+        rank: number of directions beyond the noise in ΔW; 0 if ΔW could be noise.
+        pvalue: p-value of the spectrum of ΔW if the signs of its elements are random.
+    """
+
+    norm: float | None = None
+    unchanged: float | None = None
+    stable_rank: float | None = None
+    sharpness: float | None = None
+    rank: int | None = None
+    pvalue: float | None = None
+
+
+NO_UPDATE = Update(norm=0.0, unchanged=1.0, rank=0)
+"""The weights are the same as before."""
+
+
+def update_of(spec: LayerSpec, stored: NDArray[Any], before: NDArray[Any], precision: Precision = "float64") -> Update:
+    """The change of a layer from one snapshot to a later one.
+
+    ΔW is computed in single precision for weights of at most 32 bits, otherwise in double precision. Its directions are
+    counted as those of W: with the test :func:`ww_callbacks.spectra.null_test` and
+    :func:`ww_callbacks.spectra.num_directions`. A gradient has at most as many directions as the batch has samples (or
+    tokens), so the change in a few steps points in few directions even if the layer learns nothing of use.
+
+    Args:
+        spec: description of the weights.
+        stored: the weights, of ``spec.shape`` and ``spec.storage_dtype``.
+        before: the earlier weights, of the same shape and dtype.
+        precision: of the eigenvalues.
+
+    Example:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> before = rng.standard_normal((100, 60))
+        >>> noise, learned = rng.standard_normal((100, 60)), np.outer(rng.standard_normal(100), rng.standard_normal(60))
+        >>> spec = LayerSpec("fc", "Linear", (100, 60), "float64", ((), (0,), (1,)))
+        >>> update_of(spec, before + 0.01 * noise, before).rank
+        0
+        >>> update_of(spec, before + 0.01 * noise + 0.01 * learned, before).rank
+        1
+    """
+    if np.array_equal(stored, before):
+        return NO_UPDATE
+    now, old = as_matrices(spec, stored), as_matrices(spec, before)
+    norm = spectra.relative_distance(old, now)
+    if norm is None:
+        return Update()
+    unchanged = float(np.count_nonzero(stored == before)) / stored.size
+    dtype = np.float64 if spec.storage_dtype.itemsize > 4 else np.float32
+    with np.errstate(all="ignore"):
+        change = np.subtract(now, old, dtype=dtype)
+        largest = spectra.magnitude(change)
+        try:
+            by_position, _ = positions(change, largest, precision)
+        except ValueError:  # the squares of the change are out of range
+            return Update(norm, unchanged)
+        test = null_columns(change, by_position)
+        total, top = math.fsum(map(np.sum, by_position)), max(float(values[-1]) for values in by_position)
+    return Update(norm, unchanged, total / top, top / total, test["num_directions"], test.get("null_pvalue"))
+
+
+def update_columns(
+    spec: LayerSpec,
+    stored: NDArray[Any],
+    step: int | None,
+    start: tuple[int, NDArray[Any]] | None,
+    previous: tuple[int, NDArray[Any]] | None,
+    precision: Precision = "float64",
+) -> dict[str, Any]:
+    """The columns of a report about the change since the first and since the previous snapshot.
+
+    Args:
+        spec: description of the weights.
+        stored: the weights.
+        step: number of finished optimizer steps.
+        start: step and weights of the first snapshot, if known.
+        previous: step and weights of the previous snapshot, if known.
+        precision: of the eigenvalues.
+    """
+    if step is None or start is None:
+        return {}
+    columns: dict[str, Any] = {}
+    update = None
+    if previous is not None:
+        update = update_of(spec, stored, previous[1], precision)
+        columns = _since_previous(update, step, previous[0])
+    if start[0] < step:
+        same = previous is not None and previous[0] == start[0]
+        learned = update if same and update is not None else update_of(spec, stored, start[1], precision)
+        columns |= {f"learned_{name}": value for name, value in asdict(learned).items() if name != "unchanged"}
+        columns["learned_since"] = start[0]
+    return columns
+
+
+def unchanged_columns(step: int | None, previous: tuple[int, NDArray[Any]] | None) -> dict[str, Any]:
+    """The columns about the change since the previous snapshot if there is none.
+
+    Args:
+        step: number of finished optimizer steps.
+        previous: step and weights of the previous snapshot, if known.
+    """
+    return {} if step is None or previous is None else _since_previous(NO_UPDATE, step, previous[0])
+
+
+def _since_previous(update: Update, step: int, since: int) -> dict[str, Any]:
+    columns = {f"update_{name}": value for name, value in asdict(update).items()}
+    rate = None if update.norm is None else update.norm / (step - since)
+    return columns | {"update_since": since, "update_norm_per_step": rate}
