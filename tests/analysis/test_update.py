@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ww_callbacks.analysis import LayerSpec
-from ww_callbacks.analysis.update import NO_UPDATE, Update, update_columns, update_of
-from ww_callbacks.spectra import num_directions
+from ww_callbacks.analysis import update as module
+from ww_callbacks.analysis.spec import as_matrices
+from ww_callbacks.analysis.update import NO_UPDATE, Update, update_columns
+from ww_callbacks.spectra import frobenius_norm, num_directions
 
 ROWS, COLUMNS = 200, 120
 
@@ -14,6 +16,10 @@ ROWS, COLUMNS = 200, 120
 def spec(shape=(ROWS, COLUMNS), dtype="float32"):
     axes = ((2, 3), (0,), (1,)) if len(shape) == 4 else ((), (0,), (1,))
     return LayerSpec("fc", "Linear", shape, dtype, axes, "convolution" if len(shape) == 4 else "matrix")
+
+
+def update_of(layer, stored, before):
+    return module.update_of(layer, stored, before, frobenius_norm(as_matrices(layer, stored)))
 
 
 def noise(rng, shape=(ROWS, COLUMNS)):
@@ -65,8 +71,8 @@ def test_the_numbers_are_those_of_the_difference():
     change[:, 5] = 0
     update = update_of(spec(dtype="float64"), before + change, before)
     singular = np.linalg.svd(change, compute_uv=False)
-    assert update.norm == pytest.approx(np.linalg.norm(change) / np.linalg.norm(before + change), rel=1e-9)
-    assert update.stable_rank == pytest.approx((singular**2).sum() / singular[0] ** 2, rel=1e-9)
+    assert update.norm == pytest.approx(np.linalg.norm(change) / np.linalg.norm(before + change), rel=1e-6)
+    assert update.stable_rank == pytest.approx((singular**2).sum() / singular[0] ** 2, rel=1e-5)
     assert update.sharpness == pytest.approx(1 / update.stable_rank, rel=1e-9)
     assert update.unchanged == 1 / COLUMNS
     assert update.rank == num_directions(singular**2, ROWS, COLUMNS) == 3

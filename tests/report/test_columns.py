@@ -42,8 +42,9 @@ def analyze(factor: float, **options: object) -> LayerReport:
 
 
 def watch(factor: float) -> LayerReport:
-    """A layer with the numbers of a training run: it changes twice and then stays the same."""
+    """A layer with the numbers of a training run: it starts with a trap, changes twice and then stays the same."""
     weights = {"a": trained(0, 0.2) * factor}
+    weights["a"][3, 4] = 100 * factor
     with ww.Monitor(weights, every_n_steps=1, executor="sync", updates=True) as monitor:
         for step, spread in enumerate((0.21, 0.25, 0.25), start=1):
             weights["a"] = trained(0, spread) * factor

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from ww_callbacks import spectra
 from ww_callbacks.analysis.null import null_columns, positions
 from ww_callbacks.analysis.spec import LayerSpec, as_matrices
-from ww_callbacks.spectra import Precision
+from ww_callbacks.spectra.types import Floats
+
+MAX_ERROR = 0.01
+"""Largest error of an eigenvalue of a change, relative to the mean eigenvalue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ NO_UPDATE = Update(norm=0.0, unchanged=1.0, rank=0)
 """The weights are the same as before."""
 
 
-def update_of(spec: LayerSpec, stored: NDArray[Any], before: NDArray[Any], precision: Precision = "float64") -> Update:
+def update_of(spec: LayerSpec, stored: NDArray[Any], before: NDArray[Any], norm: float) -> Update:
     """The change of a layer from one snapshot to a later one.
 
     ΔW is computed in single precision for weights of at most 32 bits, otherwise in double precision. Its directions are
@@ -52,7 +55,7 @@ def update_of(spec: LayerSpec, stored: NDArray[Any], before: NDArray[Any], preci
         spec: description of the weights.
         stored: the weights, of ``spec.shape`` and ``spec.storage_dtype``.
         before: the earlier weights, of the same shape and dtype.
-        precision: of the eigenvalues.
+        norm: Frobenius norm of the weights.
 
     Example:
         >>> import numpy as np
@@ -60,29 +63,44 @@ def update_of(spec: LayerSpec, stored: NDArray[Any], before: NDArray[Any], preci
         >>> before = rng.standard_normal((100, 60))
         >>> noise, learned = rng.standard_normal((100, 60)), np.outer(rng.standard_normal(100), rng.standard_normal(60))
         >>> spec = LayerSpec("fc", "Linear", (100, 60), "float64", ((), (0,), (1,)))
-        >>> update_of(spec, before + 0.01 * noise, before).rank
+        >>> update_of(spec, before + 0.01 * noise, before, 77.0).rank
         0
-        >>> update_of(spec, before + 0.01 * noise + 0.01 * learned, before).rank
+        >>> update_of(spec, before + 0.01 * noise + 0.01 * learned, before, 77.0).rank
         1
     """
     if np.array_equal(stored, before):
         return NO_UPDATE
-    now, old = as_matrices(spec, stored), as_matrices(spec, before)
-    norm = spectra.relative_distance(old, now)
-    if norm is None:
-        return Update()
-    unchanged = float(np.count_nonzero(stored == before)) / stored.size
     dtype = np.float64 if spec.storage_dtype.itemsize > 4 else np.float32
     with np.errstate(all="ignore"):
-        change = np.subtract(now, old, dtype=dtype)
+        change = np.subtract(as_matrices(spec, stored), as_matrices(spec, before), dtype=dtype)
         largest = spectra.magnitude(change)
+        if not 0 < largest < math.inf:
+            return Update()
         try:
-            by_position, _ = positions(change, largest, precision)
+            by_position = _eigenvalues(change, largest)
         except ValueError:  # the squares of the change are out of range
-            return Update(norm, unchanged)
+            return Update()
         test = null_columns(change, by_position)
         total, top = math.fsum(map(np.sum, by_position)), max(float(values[-1]) for values in by_position)
-    return Update(norm, unchanged, total / top, top / total, test["num_directions"], test.get("null_pvalue"))
+        unchanged = float(np.count_nonzero(stored == before)) / stored.size
+    return Update(
+        norm=math.sqrt(total) / norm if 0 < norm < math.inf else None,
+        unchanged=unchanged,
+        stable_rank=total / top,
+        sharpness=top / total,
+        rank=test["num_directions"],
+        pvalue=test.get("null_pvalue"),
+    )
+
+
+def _eigenvalues(change: NDArray[Any], largest: float) -> list[Floats]:
+    """In single precision, which takes less time, unless its error could be a hundredth of the mean eigenvalue."""
+    _, rows, columns = change.shape
+    by_position, _ = positions(change, largest, "float32")
+    top, mean = max(values[-1] for values in by_position), np.mean(by_position)
+    if spectra.float32_error(float(top), rows, columns) > MAX_ERROR * mean:
+        by_position, _ = positions(change, largest, "float64")
+    return by_position
 
 
 def update_columns(
@@ -91,7 +109,6 @@ def update_columns(
     step: int | None,
     start: tuple[int, NDArray[Any]] | None,
     previous: tuple[int, NDArray[Any]] | None,
-    precision: Precision = "float64",
 ) -> dict[str, Any]:
     """The columns of a report about the change since the first and since the previous snapshot.
 
@@ -101,21 +118,19 @@ def update_columns(
         step: number of finished optimizer steps.
         start: step and weights of the first snapshot, if known.
         previous: step and weights of the previous snapshot, if known.
-        precision: of the eigenvalues.
     """
-    if step is None or start is None:
+    if step is None or start is None or start[0] >= step:
         return {}
+    norm = spectra.frobenius_norm(as_matrices(spec, stored))
     columns: dict[str, Any] = {}
-    update = None
+    learned = None
     if previous is not None:
-        update = update_of(spec, stored, previous[1], precision)
+        update = update_of(spec, stored, previous[1], norm)
         columns = _since_previous(update, step, previous[0])
-    if start[0] < step:
-        same = previous is not None and previous[0] == start[0]
-        learned = update if same and update is not None else update_of(spec, stored, start[1], precision)
-        columns |= {f"learned_{name}": value for name, value in asdict(learned).items() if name != "unchanged"}
-        columns["learned_since"] = start[0]
-    return columns
+        learned = update if previous[0] == start[0] else None
+    learned = learned or update_of(spec, stored, start[1], norm)
+    columns |= {f"learned_{name}": value for name, value in asdict(learned).items() if name != "unchanged"}
+    return columns | {"learned_since": start[0]}
 
 
 def unchanged_columns(step: int | None, previous: tuple[int, NDArray[Any]] | None) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class History(Sequence[Report]):
     def append(self, report: Report) -> Report:
         """Append a report and return it with the counted layers of this run.
 
+        Its layers know how many traps they had at step 0 (``initial_traps``), if the first report is about that step.
         Only the latest report keeps its histograms and spectra, which would fill the memory of a long run.
 
         Raises:
@@ -59,6 +60,7 @@ class History(Sequence[Report]):
         if self._reports and not _later(report.step, self._reports[-1].step):
             raise ValueError(f"report.step: expected more than {self._reports[-1].step}, got {report.step}")
         report = report.recount(self._counted)
+        report = report.after(self._reports[0] if self._reports else report)
         if self._reports:
             self._reports[-1] = self._reports[-1].without_spectra()
         if not any(layer.is_waiting for layer in report.layers):

@@ -156,6 +156,9 @@ class LayerReport:
         'what lifts max_rand_eval above the random edge of even weights: "mean", "rows", "columns", "elements", '
         '"kurtosis" or "mixed"; None if it is not above it. Not each of these is a trap'
     )
+    initial_traps: int | None = column(
+        "num_traps at step 0 of the run if there were any; only more traps than that count", optional=True
+    )
     detX_num: int | None = column("number of the largest eigenvalues whose product is 1 at mean 1")
     ERG_gap: int | None = column("detX_num - num_pl_spikes")
     Lambda: float | None = column('rate of the exponential cut-off (fit "TPL")', scaling="inverse")
@@ -233,6 +236,11 @@ class LayerReport:
         return cls(name=name, kind=kind, role=role, **Skip("waiting").columns)
 
     @property
+    def is_trapped(self) -> bool:
+        """Whether the layer has correlation traps, and more than at step 0 of the run."""
+        return (self.num_traps or 0) > (self.initial_traps or 0)
+
+    @property
     def is_waiting(self) -> bool:
         """Whether the layer waits for its first turn in the rotation."""
         return self.skip_reason == "waiting"
@@ -252,7 +260,7 @@ class LayerReport:
         return figures.draw_esd(self, ax)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON. Only with a value: columns about changes, trap_places, histogram and spectrum."""
+        """Plain values, ready for JSON; columns about changes, trap_places, histogram, spectrum only with a value."""
         values = asdict(self)
         return {key: value for key, value in values.items() if key in _ALWAYS or value not in (None, "")}
 

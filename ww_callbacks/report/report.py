@@ -62,6 +62,18 @@ class Report:
         )
         return Report(layers, self.step)
 
+    def after(self, first: Report) -> Report:
+        """The same report with the number of traps that each layer had at step 0 of the run.
+
+        Args:
+            first: the first report of the run. Only its layers that were analysed at step 0 are used.
+        """
+        at_start = {layer.name: layer.num_traps for layer in first.layers if layer.step == 0 and layer.num_traps}
+        if not at_start:
+            return self
+        layers = tuple(replace(layer, initial_traps=at_start.get(layer.name)) for layer in self.layers)
+        return Report(layers, self.step)
+
     def without_spectra(self) -> Report:
         """The same report without histograms and spectra."""
         return Report(tuple(replace(layer, histogram=None, spectrum=None) for layer in self.layers), self.step)
@@ -91,11 +103,12 @@ class Report:
 
         The keys are those of the logged metrics without the prefix: the columns declared with ``mean=True``, such as
         alpha and stable_rank; alpha_median, alpha_min, alpha_max; num_overtrained, num_undertrained, num_no_tail,
-        num_reliable, failed; with a shuffled control num_traps and num_trap_layers. A mean without values is left out.
+        num_reliable, failed; with a shuffled control num_traps and num_trap_layers, without the traps of step 0; with
+        ``updates=True`` num_learned. A mean without values is left out.
 
-        A layer counts as one with a tail, or with traps, only if its p-value is a discovery among all layers (see
-        :func:`ww_callbacks.report.discovery.discoveries`). In a large model, a layer that is "arranged" can therefore
-        be counted under num_no_tail.
+        A layer counts as one with a tail, with traps or as one that has learned only if its p-value is a discovery
+        among all layers (see :func:`ww_callbacks.report.discovery.discoveries`). In a large model, a layer that is
+        "arranged" can therefore be counted under num_no_tail.
         """
         result: dict[str, float] = {}
         for name in _MEANS:
@@ -119,9 +132,13 @@ class Report:
         result["failed"] = _count(self.layers, "status", "failed")
         if any(layer.num_traps is not None for layer in self.layers):
             significant = self._significant("trap_pvalue")
-            traps = [layer.num_traps or 0 for index, layer in enumerate(self.layers) if index in significant]
-            result["num_traps"] = float(sum(traps))
-            result["num_trap_layers"] = float(sum(number > 0 for number in traps))
+            trapped = [layer for index, layer in enumerate(self.layers) if index in significant and layer.is_trapped]
+            result["num_traps"] = float(sum((layer.num_traps or 0) - (layer.initial_traps or 0) for layer in trapped))
+            result["num_trap_layers"] = float(len(trapped))
+        if any(layer.learned_pvalue is not None for layer in self.layers):
+            significant = self._significant("learned_pvalue")
+            learned = (layer.learned_rank or 0 for index, layer in enumerate(self.layers) if index in significant)
+            result["num_learned"] = float(sum(rank > 0 for rank in learned))
         return result
 
     def mean(self, metric: str) -> float | None:

@@ -24,7 +24,7 @@ def in_words(layer: LayerReport) -> str:
     parts = []
     if layer.status != "ok":
         parts.append(f"{layer.status}: {layer.reason}")
-    if layer.num_traps and not layer.new_traps:  # new ones are in the change
+    if layer.is_trapped and not layer.new_traps:  # those beyond a baseline are in the change
         parts.append(trap_words(layer))
     parts += filter(None, [_WARNINGS[layer.warning], layer.change])
     return "; ".join(parts)

@@ -85,7 +85,7 @@ def _overtrained(report: Report) -> str:
 
 
 def _trapped(report: Report) -> str:
-    found = [layer for layer in report.layers if (layer.num_traps or 0) > 0]
+    found = [layer for layer in report.layers if layer.is_trapped]
     large = [layer for layer in found if (layer.ww_softrank or 0.0) >= TRAP_LEVEL]
     if large:
         return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -190,8 +190,7 @@ def traps(reports: Sequence[Report], options: RuleOptions) -> Finding:
             f"above {options.trap_level:g} in each of the last {count} results"
         )
 
-    at_start = _traps_at_start(reports)
-    return _sustained(reports, options, lambda layer: _is_trapped(layer, at_start, options.trap_level), "traps", words)
+    return _sustained(reports, options, lambda layer: _is_trapped(layer, options.trap_level), "traps", words)
 
 
 def overtrained(reports: Sequence[Report], options: RuleOptions) -> Finding:
@@ -228,8 +227,7 @@ NEEDS_SUPPORT: frozenset[RuleName] = frozenset({"overtrained"})
 
 def has_traps(reports: Sequence[Report], options: RuleOptions) -> bool:
     """Whether any layer has more traps than at step 0, of any size, in each of the last ``patience`` results."""
-    at_start = _traps_at_start(reports)
-    return _longest(reports, options, lambda layer: _has_new_traps(layer, at_start))[0] >= options.patience
+    return _longest(reports, options, lambda layer: layer.is_trapped)[0] >= options.patience
 
 
 def _sustained(
@@ -272,19 +270,8 @@ def _streak(reports: Sequence[Report], name: str, options: RuleOptions, counts: 
     return streak
 
 
-def _traps_at_start(reports: Sequence[Report]) -> dict[str, int]:
-    """The number of traps of each layer at step 0, if the first report is about it."""
-    if not len(reports) or reports[0].step != 0:
-        return {}
-    return {layer.name: layer.num_traps or 0 for layer in reports[0].layers if layer.step == 0}
-
-
-def _has_new_traps(layer: LayerReport, at_start: Mapping[str, int]) -> bool:
-    return (layer.num_traps or 0) > at_start.get(layer.name, 0)
-
-
-def _is_trapped(layer: LayerReport, at_start: Mapping[str, int], level: float) -> bool:
-    return _has_new_traps(layer, at_start) and _finite(layer.ww_softrank) and (layer.ww_softrank or 0.0) >= level
+def _is_trapped(layer: LayerReport, level: float) -> bool:
+    return layer.is_trapped and _finite(layer.ww_softrank) and (layer.ww_softrank or 0.0) >= level
 
 
 def _is_overtrained(layer: LayerReport) -> bool:

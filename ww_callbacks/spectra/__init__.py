@@ -24,7 +24,7 @@ from ww_callbacks.spectra.farms import farms_alpha
 from ww_callbacks.spectra.goodness import goodness_of_fit
 from ww_callbacks.spectra.histogram import log_histogram
 from ww_callbacks.spectra.interval import asymptotic_interval, bootstrap_interval, near_tied_interval, rounding_shift
-from ww_callbacks.spectra.norms import Norms, log_alpha_norm, norm_metrics, relative_distance
+from ww_callbacks.spectra.norms import Norms, frobenius_norm, log_alpha_norm, norm_metrics, relative_distance
 from ww_callbacks.spectra.null import NullTest, null_test, separable_edge, unfolded
 from ww_callbacks.spectra.power_law import PowerLawFit, fit_power_law, hill_alpha
 from ww_callbacks.spectra.tracy_widom import tracy_widom_isf, tracy_widom_sf
@@ -55,6 +55,7 @@ __all__ = [
     "fit_power_law",
     "fit_truncated_power_law",
     "float32_error",
+    "frobenius_norm",
     "goodness_of_fit",
     "hill_alpha",
     "log_alpha_norm",

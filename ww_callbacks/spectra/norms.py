@@ -112,6 +112,21 @@ def relative_distance(matrices: NDArray[np.generic], baseline: NDArray[np.generi
     return distance if math.isfinite(distance) else None
 
 
+def frobenius_norm(matrices: NDArray[np.generic]) -> float:
+    """‖W‖_F without overflow; infinite or NaN if a weight is not finite.
+
+    Args:
+        matrices: W, any shape and real dtype.
+
+    Example:
+        >>> import numpy as np
+        >>> frobenius_norm(np.array([[3.0, 0.0], [4.0, 0.0]]))
+        5.0
+    """
+    parts = (np.asarray(part, dtype=np.float64) for part in np.atleast_1d(matrices))
+    return math.hypot(*(float(np.linalg.norm(part)) for part in parts))
+
+
 def _entropy(p: NDArray[np.float64], rank: int) -> float:
     p = p[p > 0]  # λ/Σλ may underflow
     return float(-(p * np.log(p)).sum() / math.log(rank))

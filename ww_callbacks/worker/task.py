@@ -84,7 +84,7 @@ def _analyze(task: Message, stored: NDArray[Any], kept: Kept | None) -> Message:
     spec = LayerSpec(**task["spec"])
     settings = Settings.from_dict(task["settings"])
     columns = analyze_layer(spec, stored, settings, step).to_dict()
-    columns |= update_columns(spec, stored, step, before.start, before.previous, settings.precision)
+    columns |= update_columns(spec, stored, step, before.start, before.previous)
     return {"report": columns, "digest": found}
 
 
