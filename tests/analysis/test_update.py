@@ -75,6 +75,8 @@ def test_the_numbers_are_those_of_the_difference():
     assert update.stable_rank == pytest.approx((singular**2).sum() / singular[0] ** 2, rel=1e-5)
     assert update.sharpness == pytest.approx(1 / update.stable_rank, rel=1e-9)
     assert update.unchanged == 1 / COLUMNS
+    before[:, :60] = 0
+    assert update_of(spec(dtype="float64"), before + change, before).unchanged == 0
     assert update.rank == num_directions(singular**2, ROWS, COLUMNS) == 3
     assert update.pvalue < 1e-3
 

@@ -63,6 +63,8 @@ def test_values_that_are_allowed(name, value):
         ("conv_scale", None, ValueError),
         ("deterministic", "wait", TypeError),
         ("deterministic", None, TypeError),
+        ("updates", 1, TypeError),
+        ("updates", None, TypeError),
         ("split", 3, TypeError),
         ("split", ["*.qkv"], TypeError),
         ("split", {3: 3}, TypeError),

@@ -19,6 +19,8 @@ def after(step, *layers):
 
 
 NO_TAIL = {"warning": "no tail", "reliable": False}
+SPARSE = {"role": "embedding", "update_unchanged": 0.99, "update_since": 50}
+NORMS = (0.01, 0.01, 0.01, 0.2)
 REPORTS = {
     "healthy": (after(100, layer("fc1", 3.0), layer("fc2", 3.0)), [NOTHING]),
     "before training": (
@@ -56,6 +58,34 @@ REPORTS = {
             LayerReport(name="fc2", kind="Linear", status="failed", reason="non-finite weights"),
         ),
         ["fc2 could not be analysed: non-finite weights."],
+    ),
+    "unchanged": (
+        after(100, layer("fc1", 3.0, unchanged_since=40), layer("fc2", 3.0)),
+        ["fc1 (step 40) has not changed since then. Either the layer is frozen or unused"],
+    ),
+    "lost updates": (
+        after(100, layer("fc", 3.0, update_unchanged=0.97, update_since=50), layer("e", 3.0, **SPARSE)),
+        ["fc (97 % of its elements unchanged since step 50) hardly changes"],
+    ),
+    "one direction": (
+        after(100, layer("fc", 3.0, update_sharpness=0.995), layer("fc2", 3.0, update_sharpness=0.98)),
+        ["fc moves in one direction only."],
+    ),
+    "a fast layer": (
+        after(100, *(layer(f"fc{i}", 3.0, update_norm=norm, update_since=0) for i, norm in enumerate(NORMS))),
+        ["fc3 (0.2 of its norm since step 0) moves at least 10 times more than the other layers (median 0.01"],
+    ),
+    "no fast layer among three": (
+        after(100, *(layer(f"fc{i}", 3.0, update_norm=norm) for i, norm in enumerate(NORMS[1:]))),
+        [NOTHING],
+    ),
+    "trained before the run": (
+        after(100, layer("fc", 1.5, warning="over-trained", learned_rank=0, learned_norm=0.01, learned_since=0)),
+        ["fc (0.01 of its norm since step 0) changed as noise does"],
+    ),
+    "learned without a tail": (
+        after(100, layer("fc", 9.0, **NO_TAIL, learned_rank=2, learned_norm=0.01)),
+        [NOTHING],
     ),
     "all failed": (
         after(100, LayerReport(name="fc", kind="Linear", status="failed", reason="non-finite weights")),

@@ -24,7 +24,7 @@ class Update:
 
     Attributes:
         norm: ‖ΔW‖_F/‖W‖_F, with W the later weights.
-        unchanged: share of the elements that have the same value as before.
+        unchanged: share of the elements that have the same value as before, of those that were not 0.
         stable_rank: Σλ/λ_max over the eigenvalues λ of ΔWᵀΔW.
         sharpness: λ_max/Σλ, the share of the largest direction.
         rank: number of directions beyond the noise in ΔW; 0 if ΔW could be noise.
@@ -72,7 +72,8 @@ def update_of(spec: LayerSpec, stored: NDArray[Any], before: NDArray[Any], norm:
         return NO_UPDATE
     dtype = np.float64 if spec.storage_dtype.itemsize > 4 else np.float32
     with np.errstate(all="ignore"):
-        change = np.subtract(as_matrices(spec, stored), as_matrices(spec, before), dtype=dtype)
+        old = as_matrices(spec, before)
+        change = np.subtract(as_matrices(spec, stored), old, dtype=dtype)
         largest = spectra.magnitude(change)
         if not 0 < largest < math.inf:
             return Update()
@@ -82,7 +83,8 @@ def update_of(spec: LayerSpec, stored: NDArray[Any], before: NDArray[Any], norm:
             return Update()
         test = null_columns(change, by_position)
         total, top = math.fsum(map(np.sum, by_position)), max(float(values[-1]) for values in by_position)
-        unchanged = float(np.count_nonzero(stored == before)) / stored.size
+        others = old != 0
+        unchanged = float(np.mean(change[others] == 0)) if others.any() else 0.0
     return Update(
         norm=math.sqrt(total) / norm if 0 < norm < math.inf else None,
         unchanged=unchanged,

@@ -56,6 +56,7 @@ _SUMMARY = {
     "num_no_tail": ("without a tail", 0),
     "num_overtrained": ("over-trained", 0),
     "num_undertrained": ("under-trained", 0),
+    "num_learned": ("learned since the start", 0),
     "num_traps": ("correlation traps", 0),
     "failed": ("failed", 0),
 }

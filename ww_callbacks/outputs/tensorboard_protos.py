@@ -15,6 +15,8 @@ MISSING = "TensorBoard output needs the tensorboard package: pip install ww_call
 
 _LAYOUT = {
     "alpha by layer": [r"ww_layer/alpha/.*"],
+    "directions learned by layer (updates=True)": [r"ww_layer/learned_rank/.*"],
+    "update norm by layer (updates=True)": [r"ww_layer/update_norm/.*"],
     "correlation traps": ["ww/num_traps", "ww/num_trap_layers"],
     "towards a stop": [r"ww/stop/.*"],
     "learning-rate ratios": [r"ww_layer/lr_ratio/.*"],

@@ -182,7 +182,9 @@ class LayerReport:
         optional=True,
     )
     update_norm_per_step: float | None = column("update_norm divided by the number of steps", optional=True)
-    update_unchanged: float | None = column("share of the elements that have the same value as before", optional=True)
+    update_unchanged: float | None = column(
+        "share of the elements that have the same value as before, of those that were not 0", optional=True
+    )
     update_alpha: float | None = column("alpha of ΔW (with a baseline)", optional=True)
     update_stable_rank: float | None = column("stable rank of ΔW", mean=True, logged=True, optional=True)
     update_sharpness: float | None = column("λ_max/Σλ of ΔW, the share of its largest direction", optional=True)

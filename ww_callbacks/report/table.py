@@ -35,15 +35,18 @@ def render_table(rows: Sequence[Row], summary: Mapping[str, float], step: int | 
 
 
 def layer_table(rows: Sequence[Row]) -> list[list[str]]:
-    """The fitted layers as cells, header first, with four more columns if there is a baseline.
+    """The fitted layers as cells, header first, with columns about changes if a layer has them.
 
     Example:
         >>> layer_table([])[0][:4]
         ['layer', 'kind', 'N x M', 'alpha']
     """
     columns = dict(_COLUMNS)
-    if any(set(row) & set(_CHANGES.values()) for row in rows):
-        columns |= {title: _signed(column) for title, column in _CHANGES.items()}
+    for title, column in _CHANGES.items():
+        if column == "update_norm" and "distance" in columns:
+            continue  # it says nearly the same
+        if any(row.get(column) is not None for row in rows):
+            columns[title] = _signed(column)
     columns[""] = lambda row: str(row["warning"])
     fitted = [row for row in rows if row["alpha"] is not None]
     return [list(columns), *([cell(row) for cell in columns.values()] for row in fitted)]
@@ -80,9 +83,9 @@ def _digits(column: str, digits: int) -> Callable[[Row], str]:
 
 
 def _signed(column: str) -> Callable[[Row], str]:
-    """A change with its sign, a distance or rank without."""
-    if column in ("distance", "update_rank"):
-        return lambda row: _number(row.get(column), 3 if column == "distance" else 0)
+    """A change with its sign, a norm or rank without."""
+    if not column.startswith("delta"):
+        return lambda row: _number(row.get(column), 0 if column.endswith("rank") else 3)
     return lambda row: f"{row[column]:+.2f}" if row.get(column) is not None else "-"
 
 
@@ -103,7 +106,10 @@ _CHANGES = {
     "Δalpha": "delta_alpha",
     "Δlog λmax": "delta_log_lambda_max",
     "distance": "distance",
+    "update norm": "update_norm",
     "update rank": "update_rank",
+    "learned norm": "learned_norm",
+    "learned rank": "learned_rank",
 }
 
 

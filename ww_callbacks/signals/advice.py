@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 
 from ww_callbacks.report import MIN_COUNTED, History, LayerReport, Report
@@ -10,8 +11,21 @@ from ww_callbacks.signals.rules import FUNCTIONS, TRAP_LEVEL, Finding, RuleOptio
 
 NOTHING = "Nothing to say: no layer stands out, which does not mean that the network is good."
 
+MIN_OTHERS = 3
+"""Number of other layers from which their median is taken."""
+
 MAX_NAMES = 3
 """Number of layers that a sentence names; it counts the others."""
+
+
+LOST = 0.9
+"""Share of unchanged elements from which updates are said to be lost."""
+
+ONE_DIRECTION = 0.99
+"""Share of the largest direction from which a change is said to have one direction only."""
+
+FAST = 10.0
+"""A layer moves much more than the others if its update norm is this many times their median."""
 
 
 def advise_report(report: Report) -> list[str]:
@@ -53,7 +67,7 @@ def _failed(report: Report) -> str:
 
 
 def _untrained(report: Report) -> str:
-    found = [layer for layer in report.layers if layer.warning == "no tail"]
+    found = [layer for layer in report.layers if layer.warning == "no tail" and not layer.learned_rank]
     if not found:
         return ""
     return (
@@ -64,7 +78,7 @@ def _untrained(report: Report) -> str:
 
 
 def _undertrained(report: Report) -> str:
-    found = [layer for layer in report.layers if layer.warning == "under-trained"]
+    found = [layer for layer in report.layers if layer.warning == "under-trained" and layer.learned_rank != 0]
     if not found:
         return ""
     return (
@@ -74,7 +88,7 @@ def _undertrained(report: Report) -> str:
 
 
 def _overtrained(report: Report) -> str:
-    found = [layer for layer in report.layers if layer.warning == "over-trained"]
+    found = [layer for layer in report.layers if layer.warning == "over-trained" and layer.learned_rank != 0]
     if not found:
         return ""
     return (
@@ -110,7 +124,79 @@ def _rates(report: Report) -> str:
     return f"Suggested learning-rate multipliers range from {low:.2g} ({slow}) to {high:.2g} ({fast})."
 
 
-_OF_LAYERS: tuple[Callable[[Report], str], ...] = (_failed, _untrained, _undertrained, _overtrained, _trapped, _rates)
+def _still(report: Report) -> str:
+    found = [layer for layer in report.layers if layer.unchanged_since is not None]
+    if not found:
+        return ""
+    return (
+        f"{_names(found, _since)} {_verb(found, 'has', 'have')} not changed since then. Either the layer is frozen or "
+        "unused, it gets no gradient, or its updates are smaller than the resolution of its weights."
+    )
+
+
+def _lost(report: Report) -> str:
+    found = [
+        layer
+        for layer in report.layers
+        if layer.unchanged_since is None and layer.role != "embedding" and (layer.update_unchanged or 0.0) >= LOST
+    ]
+    if not found:
+        return ""
+    return (
+        f"{_names(found, _share_unchanged)} hardly {_verb(found, 'changes', 'change')}: most elements keep their value "
+        "from one snapshot to the next. In 16-bit weights, updates smaller than the resolution are lost."
+    )
+
+
+def _one_direction(report: Report) -> str:
+    found = [
+        layer
+        for layer in report.layers
+        if (layer.M or 0) > 1 and layer.unchanged_since is None and (layer.update_sharpness or 0.0) >= ONE_DIRECTION
+    ]
+    if not found:
+        return ""
+    return f"{_names(found)} {_verb(found, 'moves', 'move')} in one direction only."
+
+
+def _fast(report: Report) -> str:
+    norms = {layer.name: layer.update_norm for layer in report.layers if layer.update_norm}
+    found = []
+    for layer in report.layers:
+        others = [norm for name, norm in norms.items() if name != layer.name]
+        if len(others) >= MIN_OTHERS and norms.get(layer.name, 0.0) >= FAST * statistics.median(others):
+            found.append(layer)
+    if not found:
+        return ""
+    return (
+        f"{_names(found, _moved)} {_verb(found, 'moves', 'move')} at least {FAST:g} times more than the other layers "
+        f"(median {statistics.median(norms.values()):.2g} of the norm)."
+    )
+
+
+def _unlearned(report: Report) -> str:
+    found = [layer for layer in report.layers if layer.learned_rank == 0 and layer.learned_norm]
+    if not found:
+        return ""
+    return (
+        f"{_names(found, _moved_since)} changed as noise does: the change since the first snapshot has no direction "
+        "beyond chance."
+    )
+
+
+_OF_LAYERS: tuple[Callable[[Report], str], ...] = (
+    _failed,
+    _still,
+    _lost,
+    _one_direction,
+    _fast,
+    _unlearned,
+    _untrained,
+    _undertrained,
+    _overtrained,
+    _trapped,
+    _rates,
+)
 
 
 def _uncertain(report: Report) -> list[str]:
@@ -162,6 +248,27 @@ def _trap(layer: LayerReport) -> str:
     size = "" if layer.ww_softrank is None else f", {layer.ww_softrank:.2g} of its largest eigenvalue"
     cause = "" if layer.trap_kind is None else f", {layer.trap_kind}"
     return f"{layer.num_traps}{size}{cause}"
+
+
+def _since(layer: LayerReport) -> str:
+    return f"step {layer.unchanged_since}"
+
+
+def _share_unchanged(layer: LayerReport) -> str:
+    return f"{100 * (layer.update_unchanged or 0.0):.3g} % of its elements unchanged{_from(layer.update_since)}"
+
+
+def _from(step: int | None) -> str:
+    """A baseline has no step."""
+    return "" if step is None else f" since step {step}"
+
+
+def _moved(layer: LayerReport) -> str:
+    return f"{layer.update_norm:.2g} of its norm{_from(layer.update_since)}"
+
+
+def _moved_since(layer: LayerReport) -> str:
+    return f"{layer.learned_norm:.2g} of its norm{_from(layer.learned_since)}"
 
 
 def _verb(layers: Sequence[LayerReport], one: str, many: str) -> str:
