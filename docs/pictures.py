@@ -28,6 +28,7 @@ from ww_callbacks.outputs.figures import (
     draw_history,
     draw_layer_map,
 )
+from ww_callbacks.report.layer import label_of
 
 IMAGES = Path(__file__).with_name("images")
 LAYER = "1"
@@ -108,6 +109,34 @@ def training_run() -> None:
     save("history.png", partial(draw_history, history), partial(draw_layer_map, history))
 
 
+def learned() -> None:
+    """What each layer learned in a healthy run, and in the same run with a layer that is frozen by mistake."""
+    histories = {}
+    for name in ("all layers trained", "layer 3 frozen"):
+        model = network()
+        trained = [each for part, each in model.named_parameters() if name == "all layers trained" or part[0] != "3"]
+        with ww.Monitor(model, every_n_steps=50, updates=True, deterministic=True) as monitor:
+            accuracy = train(model, torch.optim.SGD(trained, 0.1), monitor)
+        histories[name] = monitor.history
+        print(f"{name}: accuracy {accuracy:.3f}", *monitor.history.advice(), sep="\n  ")
+
+    def draw(name: str, metric: str, ax: Any) -> None:
+        history = histories[name]
+        for layer, style in (("1", "-"), ("3", "--"), ("5", ":")):
+            values = [float("nan") if value is None else value for value in history.series(metric, layer)]
+            ax.plot(history.steps, values, style, label=f"layer {layer}")
+        ax.set(xlabel="optimizer steps", ylabel=label_of(metric), title=name)
+        ax.legend(fontsize="small")
+
+    save(
+        "learned.png",
+        partial(draw, "all layers trained", "learned_rank"),
+        partial(draw, "all layers trained", "update_norm"),
+        partial(draw, "layer 3 frozen", "learned_rank"),
+        width=3.6,
+    )
+
+
 def resnets(folder: Path) -> None:
     """Correlation flow of four ResNets of one family."""
     found = {f"resnet{depth}": next(folder.glob(f"cifar10_resnet{depth}-*")) for depth in (20, 32, 44, 56)}
@@ -142,6 +171,7 @@ def scale_collapse(folder: Path) -> None:
 if __name__ == "__main__":
     three_spectra()
     training_run()
+    learned()
     if len(sys.argv) > 1:
         resnets(Path(sys.argv[1]))
         scale_collapse(Path(sys.argv[1]))

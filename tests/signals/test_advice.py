@@ -80,11 +80,11 @@ REPORTS = {
         [NOTHING],
     ),
     "trained before the run": (
-        after(100, layer("fc", 1.5, warning="over-trained", learned_rank=0, learned_norm=0.01, learned_since=0)),
+        after(100, layer("fc", 1.5, warning="over-trained", learned_pvalue=0.4, learned_norm=0.01, learned_since=0)),
         ["fc (0.01 of its norm since step 0) changed as noise does"],
     ),
     "learned without a tail": (
-        after(100, layer("fc", 9.0, **NO_TAIL, learned_rank=2, learned_norm=0.01)),
+        after(100, layer("fc", 9.0, **NO_TAIL, learned_pvalue=1e-6, learned_norm=0.01)),
         [NOTHING],
     ),
     "all failed": (

@@ -27,7 +27,7 @@ class Update:
         unchanged: share of the elements that have the same value as before, of those that were not 0.
         stable_rank: Σλ/λ_max over the eigenvalues λ of ΔWᵀΔW.
         sharpness: λ_max/Σλ, the share of the largest direction.
-        rank: number of directions beyond the noise in ΔW; 0 if ΔW could be noise.
+        rank: number of directions that stand out from noise of the same norm; 0 if ΔW could be noise.
         pvalue: p-value of the spectrum of ΔW if the signs of its elements are random.
     """
 

@@ -129,7 +129,7 @@ class LayerReport:
         "number of eigenvalues above bulk_max by more than its fluctuation; 0 if no tail has formed"
     )
     num_directions: int | None = column(
-        "number of directions beyond the noise that is left without them; 0 if no tail has formed"
+        "number of directions larger than any of a noise matrix of the same norm; 0 if no tail has formed"
     )
     mp_softrank: float | None = column("bulk_max/λ_max")
     rand_alpha: float | None = column("alpha of the shuffled weights", logged=True)
@@ -189,7 +189,7 @@ class LayerReport:
     update_stable_rank: float | None = column("stable rank of ΔW", mean=True, logged=True, optional=True)
     update_sharpness: float | None = column("λ_max/Σλ of ΔW, the share of its largest direction", optional=True)
     update_rank: int | None = column(
-        "number of directions in ΔW beyond its noise",
+        "number of directions in ΔW that stand out from noise of the same norm",
         label="update rank (directions of ΔW)",
         mean=True,
         logged=True,
@@ -211,7 +211,7 @@ class LayerReport:
         "share of the largest direction in the change since the first snapshot", optional=True
     )
     learned_rank: int | None = column(
-        "number of directions beyond noise in the change since the first snapshot",
+        "update_rank of the change since the first snapshot",
         label="learned rank (directions of W - W₀)",
         mean=True,
         logged=True,

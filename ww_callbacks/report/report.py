@@ -136,9 +136,9 @@ class Report:
             result["num_traps"] = float(sum((layer.num_traps or 0) - (layer.initial_traps or 0) for layer in trapped))
             result["num_trap_layers"] = float(len(trapped))
         if any(layer.learned_pvalue is not None for layer in self.layers):
-            significant = self._significant("learned_pvalue")
-            learned = (layer.learned_rank or 0 for index, layer in enumerate(self.layers) if index in significant)
-            result["num_learned"] = float(sum(rank > 0 for rank in learned))
+            known = {index: layer.learned_pvalue for index, layer in enumerate(self.layers)}
+            found = discoveries({index: value for index, value in known.items() if value is not None})
+            result["num_learned"] = float(len(found))
         return result
 
     def mean(self, metric: str) -> float | None:

@@ -18,6 +18,9 @@ MAX_NAMES = 3
 """Number of layers that a sentence names; it counts the others."""
 
 
+LEVEL = 0.001
+"""A layer has learned if the p-value of its change is at most this."""
+
 LOST = 0.9
 """Share of unchanged elements from which updates are said to be lost."""
 
@@ -67,7 +70,7 @@ def _failed(report: Report) -> str:
 
 
 def _untrained(report: Report) -> str:
-    found = [layer for layer in report.layers if layer.warning == "no tail" and not layer.learned_rank]
+    found = [layer for layer in report.layers if layer.warning == "no tail" and not _has_learned(layer)]
     if not found:
         return ""
     return (
@@ -78,7 +81,7 @@ def _untrained(report: Report) -> str:
 
 
 def _undertrained(report: Report) -> str:
-    found = [layer for layer in report.layers if layer.warning == "under-trained" and layer.learned_rank != 0]
+    found = [layer for layer in report.layers if layer.warning == "under-trained" and _has_learned(layer) is not False]
     if not found:
         return ""
     return (
@@ -88,7 +91,7 @@ def _undertrained(report: Report) -> str:
 
 
 def _overtrained(report: Report) -> str:
-    found = [layer for layer in report.layers if layer.warning == "over-trained" and layer.learned_rank != 0]
+    found = [layer for layer in report.layers if layer.warning == "over-trained" and _has_learned(layer) is not False]
     if not found:
         return ""
     return (
@@ -175,12 +178,11 @@ def _fast(report: Report) -> str:
 
 
 def _unlearned(report: Report) -> str:
-    found = [layer for layer in report.layers if layer.learned_rank == 0 and layer.learned_norm]
+    found = [layer for layer in report.layers if layer.learned_norm and (layer.learned_pvalue or 0.0) > LEVEL]
     if not found:
         return ""
     return (
-        f"{_names(found, _moved_since)} changed as noise does: the change since the first snapshot has no direction "
-        "beyond chance."
+        f"{_names(found, _moved_since)} changed as noise does: random signs could give the same spectrum of the change."
     )
 
 
@@ -248,6 +250,11 @@ def _trap(layer: LayerReport) -> str:
     size = "" if layer.ww_softrank is None else f", {layer.ww_softrank:.2g} of its largest eigenvalue"
     cause = "" if layer.trap_kind is None else f", {layer.trap_kind}"
     return f"{layer.num_traps}{size}{cause}"
+
+
+def _has_learned(layer: LayerReport) -> bool | None:
+    """Whether the layer changed since the first snapshot in a way that noise does not; None if it is not known."""
+    return None if layer.learned_pvalue is None else layer.learned_pvalue <= LEVEL
 
 
 def _since(layer: LayerReport) -> str:

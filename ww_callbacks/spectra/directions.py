@@ -6,29 +6,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks.spectra.bulk import edge_threshold
-from ww_callbacks.spectra.eigen import rank_tolerance
 
 DIRECTION_LEVEL = 0.02
-"""Significance level of each direction after the first."""
+"""Significance level of the largest direction."""
+
+_ROUNDS = 3
 
 
 def num_directions(values: NDArray[np.floating], rows: int, columns: int, level: float = DIRECTION_LEVEL) -> int:
-    """Count the eigenvalues of WᵀW above the edge of the noise that is left without them.
+    """Count the eigenvalues of WᵀW above the edge of a noise matrix with the same sum of squares.
 
-    If k directions are taken away, the others are those of an (N - k) x (M - k) noise matrix, whose variance is their
-    sum divided by (N - k)(M - k). The count k grows until no more than k eigenvalues exceed
-    :func:`ww_callbacks.spectra.edge_threshold` of that matrix. Elements with heavy tails and uneven rows or columns
-    also exceed it, so test first whether there is any direction (:func:`ww_callbacks.spectra.null_test`).
+    The edge is :func:`ww_callbacks.spectra.edge_threshold` for elements with the mean square of those of W. The
+    directions themselves raise it. So the k directions that were found are taken away, and the rest is compared with an
+    (N - k) x (M - k) noise matrix, up to twice, as long as this adds at most a fifth of k, or one. More new directions
+    would mean that the rest is not noise: then the number of all directions is not defined, as in a sum of gradients,
+    and those count that stand out from the whole matrix.
+
+    Elements with heavy tails and uneven rows or columns also exceed the edge, so test first whether there is any
+    direction (:func:`ww_callbacks.spectra.null_test`).
 
     Source: Johnstone, *On the distribution of the largest eigenvalue in principal components analysis* (2001), for
-    the edge; the iteration is that of Kritchman and Nadler, *Determining the number of components in a factor model
-    from limited noisy data* (2008), with all directions above the edge taken away at once.
+    the edge; taking directions away is the idea of Kritchman and Nadler, *Determining the number of components in a
+    factor model from limited noisy data* (2008).
 
     Args:
         values: eigenvalues ≥ 0, shape (M,), in any order.
         rows: rows of the matrix.
         columns: columns of the matrix.
-        level: significance level of each direction.
+        level: probability that noise alone exceeds the edge.
 
     Raises:
         ValueError: there are not as many eigenvalues as the smaller of ``rows`` and ``columns``.
@@ -43,14 +48,14 @@ def num_directions(values: NDArray[np.floating], rows: int, columns: int, level:
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     if ordered.shape != (small,):
         raise ValueError(f"values: expected {small} eigenvalues for {rows} x {columns}, got shape {ordered.shape}")
-    ordered[ordered <= rank_tolerance(float(ordered[-1]), large, small)] = 0.0
-    sums = np.cumsum(ordered)
     count = 0
-    while count < small - 1:
+    for _ in range(_ROUNDS):
         n, m = large - count, small - count
-        threshold = edge_threshold(float(sums[m - 1]) / (n * m), n, m, level)
-        found = int(np.count_nonzero(ordered > threshold))
-        if found <= count:
+        if m < 2:
             break
-        count = found
+        threshold = edge_threshold(float(ordered[:m].sum()) / (n * m), n, m, level)
+        found = int(np.count_nonzero(ordered > threshold))
+        if count and found - count > max(1, count // 5):
+            break
+        count = max(count, found)
     return count
