@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def rank_of(change: Matrix, rng: Rng) -> int | None:
 
 
 def planted(count: int = 300) -> None:
-    header()
+    header(SHAPES)
     for rank in RANKS:
         cells = []
         for number, shape in enumerate(SHAPES):
@@ -85,7 +86,7 @@ def planted(count: int = 300) -> None:
 
 
 def noise(count: int = 1000) -> None:
-    header()
+    header(SHAPES[:4])
     for kind, draw in NOISE.items():
         cells = []
         for number, shape in enumerate(SHAPES[:4]):
@@ -95,9 +96,9 @@ def noise(count: int = 1000) -> None:
         print(f"| {kind} | " + " | ".join(cells) + " |", flush=True)
 
 
-def header() -> None:
-    print("| change | " + " | ".join(f"{n} x {m}" for n, m in SHAPES) + " |")
-    print("|---" * (len(SHAPES) + 1) + "|")
+def header(shapes: Sequence[tuple[int, int]]) -> None:
+    print("| change | " + " | ".join(f"{n} x {m}" for n, m in shapes) + " |")
+    print("|---" * (len(shapes) + 1) + "|")
 
 
 def cost(repeats: int = 9) -> None:
@@ -133,21 +134,24 @@ def memory() -> None:
     rng = np.random.default_rng(0)
     weights = {f"fc{index}": rng.standard_normal((2048, 2048)).astype("f4") for index in range(8)}
     size = sum(each.nbytes for each in weights.values())
-    print("| | snapshots and copies / weights | worker beyond them / weights |\n|---|---|---|")
+    print("| | snapshots and copies / weights | peak of the worker's own memory / weights |\n|---|---|---|")
     for updates in (False, True):
         largest = 0
-        with ww.Monitor(weights, every_n_steps=1, updates=updates, deterministic=True) as monitor:
-            for step in (1, 2, 3):
+        with ww.Monitor(weights, every_n_steps=None, updates=updates, timeout=600.0) as monitor:
+            for step in (1, 2):
                 for each in weights.values():
                     each += 1e-3 * rng.standard_normal(each.shape).astype("f4")
-                monitor.step(step)
-                largest = max(largest, peak(monitor.status().worker_pids[0]))
+                monitor.snapshot(step)
+                while monitor.status().pending:
+                    largest = max([largest, *map(own_memory, monitor.status().worker_pids)])
+                    time.sleep(0.01)
+                    monitor.step(step)
             shared = monitor.status().snapshot_bytes
         print(f"| updates={updates} | {shared / size:.2f} | {largest / size:.2f} |", flush=True)
 
 
-def peak(pid: int) -> int:
-    """Peak of the private memory of a process, in bytes."""
+def own_memory(pid: int) -> int:
+    """Private memory of a process, in bytes."""
     with open(f"/proc/{pid}/status") as lines:
         values = dict(line.split(":", 1) for line in lines)
     return 1024 * int(values["RssAnon"].split()[0])
