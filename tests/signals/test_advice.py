@@ -61,7 +61,7 @@ REPORTS = {
     ),
     "unchanged": (
         after(100, layer("fc1", 3.0, unchanged_since=40), layer("fc2", 3.0)),
-        ["fc1 (step 40) has not changed since then. Either the layer is frozen or unused"],
+        ["The weights of fc1 (since step 40) have not changed. Either the layer is frozen or unused"],
     ),
     "lost updates": (
         after(100, layer("fc", 3.0, update_unchanged=0.97, update_since=50), layer("e", 3.0, **SPARSE)),

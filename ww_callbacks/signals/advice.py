@@ -132,8 +132,8 @@ def _still(report: Report) -> str:
     if not found:
         return ""
     return (
-        f"{_names(found, _since)} {_verb(found, 'has', 'have')} not changed since then. Either the layer is frozen or "
-        "unused, it gets no gradient, or its updates are smaller than the resolution of its weights."
+        f"The weights of {_names(found, _since)} have not changed. Either the layer is frozen or unused, it gets no "
+        "gradient, or its updates are smaller than the resolution of its weights."
     )
 
 
@@ -258,7 +258,7 @@ def _has_learned(layer: LayerReport) -> bool | None:
 
 
 def _since(layer: LayerReport) -> str:
-    return f"step {layer.unchanged_since}"
+    return f"since step {layer.unchanged_since}"
 
 
 def _share_unchanged(layer: LayerReport) -> str:
