@@ -50,6 +50,7 @@ def test_the_learned_directions_are_counted_and_noise_has_none(options):
     assert history.series("update_rank", "noisy") == history.series("learned_rank", "noisy") == [None, 0, 0, 0]
     assert history.series("update_norm", "frozen") == [None, 0.0, 0.0, 0.0]
     assert history.series("unchanged_since", "frozen") == [None, 0, 0, 0]
+    assert history.series("learned_rank", "frozen") == [None, 0, 0, 0]
     assert history.series("update_since", "learning") == [None, 0, 10, 20]
     assert history.series("learned_since", "learning") == [None, 0, 0, 0]
     last = history[-1]["noisy"]

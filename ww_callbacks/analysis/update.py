@@ -131,21 +131,35 @@ def update_columns(
         columns = _since_previous(update, step, previous[0])
         learned = update if previous[0] == start[0] else None
     learned = learned or update_of(spec, stored, start[1], norm)
-    columns |= {f"learned_{name}": value for name, value in asdict(learned).items() if name != "unchanged"}
-    return columns | {"learned_since": start[0]}
+    return columns | _since_start(learned, start[0])
 
 
-def unchanged_columns(step: int | None, previous: tuple[int, NDArray[Any]] | None) -> dict[str, Any]:
-    """The columns about the change since the previous snapshot if there is none.
+def unchanged_columns(
+    stored: NDArray[Any],
+    step: int | None,
+    start: tuple[int, NDArray[Any]] | None,
+    previous: tuple[int, NDArray[Any]] | None,
+) -> dict[str, Any]:
+    """The columns that are new in a report if the weights are those of the previous snapshot.
 
     Args:
+        stored: the weights.
         step: number of finished optimizer steps.
+        start: step and weights of the first snapshot, if known.
         previous: step and weights of the previous snapshot, if known.
     """
-    return {} if step is None or previous is None else _since_previous(NO_UPDATE, step, previous[0])
+    if step is None or start is None or previous is None:
+        return {}
+    columns = _since_previous(NO_UPDATE, step, previous[0])
+    return columns | _since_start(NO_UPDATE, start[0]) if np.array_equal(stored, start[1]) else columns
 
 
 def _since_previous(update: Update, step: int, since: int) -> dict[str, Any]:
     columns = {f"update_{name}": value for name, value in asdict(update).items()}
     rate = None if update.norm is None else update.norm / (step - since)
     return columns | {"update_since": since, "update_norm_per_step": rate}
+
+
+def _since_start(update: Update, since: int) -> dict[str, Any]:
+    columns = {f"learned_{name}": value for name, value in asdict(update).items() if name != "unchanged"}
+    return columns | {"learned_since": since}

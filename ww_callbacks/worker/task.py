@@ -80,7 +80,7 @@ def _analyze(task: Message, stored: NDArray[Any], kept: Kept | None) -> Message:
     found, step = weights_digest(stored), task["step"]
     before = Before() if kept is None or step is None else kept.exchange(stored, step)
     if found == task.get("digest"):
-        return {"unchanged": unchanged_columns(step, before.previous), "digest": found}
+        return {"unchanged": unchanged_columns(stored, step, before.start, before.previous), "digest": found}
     spec = LayerSpec(**task["spec"])
     settings = Settings.from_dict(task["settings"])
     columns = analyze_layer(spec, stored, settings, step).to_dict()
