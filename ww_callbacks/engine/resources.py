@@ -23,7 +23,7 @@ ROTATION_BYTES = 256 * 2**20
 """Size of a slot when layers are analysed in rotation, unless one of them is larger."""
 
 KEPT_SHARE = 0.5
-"""Largest share of the available memory for copies of earlier weights."""
+"""Largest share of the memory beside the snapshots for copies of earlier weights."""
 
 _log = logging.getLogger("ww_callbacks")
 
@@ -65,7 +65,7 @@ class Resources:
         arrays = [(spec.shape, spec.storage_dtype) for spec in specs]
         self._nbytes = [SnapshotBuffer.nbytes_of([array]) for array in arrays]
         self.capacity = slot_bytes(self._nbytes, limits)
-        keep = kept_layers(specs, available_memory()) if limits.updates else []
+        keep = kept_layers(specs, self._memory_beside_slots()) if limits.updates else []
         self.buffer = SnapshotBuffer(arrays, limits.slots, self.capacity, keep)
         self.executor = make_executor(
             limits.executor, self.buffer, workers=limits.workers, layer_timeout=limits.layer_timeout
@@ -128,6 +128,10 @@ class Resources:
             self._figure_worker.shutdown()
         self.buffer.close()
 
+    def _memory_beside_slots(self) -> int | None:
+        available = available_memory()
+        return None if available is None else max(0, available - self.limits.slots * self.capacity)
+
     def _candidate(self, index: int) -> Candidate:
         known = self.known.get(index)
         change = known.change if known is not None else 0.0
@@ -154,7 +158,7 @@ def kept_layers(specs: Sequence[LayerSpec], available: int | None) -> list[int]:
 
     Args:
         specs: the layers.
-        available: bytes of memory; None if unknown.
+        available: bytes of memory that the snapshots leave; None if unknown.
 
     Returns:
         Indices of the layers, ascending.

@@ -12,7 +12,7 @@ from ww_callbacks.signals.rules import FUNCTIONS, TRAP_LEVEL, Finding, RuleOptio
 NOTHING = "Nothing to say: no layer stands out, which does not mean that the network is good."
 
 MIN_OTHERS = 3
-"""Number of other layers from which their median is taken."""
+"""Smallest number of other layers with which a layer is compared."""
 
 MAX_NAMES = 3
 """Number of layers that a sentence names; it counts the others."""

@@ -10,7 +10,7 @@ from ww_callbacks.spectra.bulk import edge_threshold
 DIRECTION_LEVEL = 0.02
 """Significance level of the largest direction."""
 
-_ROUNDS = 3
+_ROUNDS = 3  # the first, and two with the directions taken away
 
 
 def num_directions(values: NDArray[np.floating], rows: int, columns: int, level: float = DIRECTION_LEVEL) -> int:
