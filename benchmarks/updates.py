@@ -2,6 +2,7 @@
 
 python benchmarks/updates.py planted   share of 300 changes with planted directions whose number is counted exactly
 python benchmarks/updates.py noise     share of 1000 changes without direction in which any is counted
+python benchmarks/updates.py intruders share of 200 changes of a trained layer with intruder dimensions
 python benchmarks/updates.py cost      CPU time of an analysis with updates, relative to one without
 python benchmarks/updates.py memory    memory of worker and snapshots with and without updates
 """
@@ -9,6 +10,7 @@ python benchmarks/updates.py memory    memory of worker and snapshots with and w
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import statistics
 import time
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 
 import ww_callbacks as ww
 from ww_callbacks.analysis import LayerSpec, Settings
+from ww_callbacks.analysis.change import analyze_change, pair_spec
 from ww_callbacks.analysis.update import update_of
 from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer
 from ww_callbacks.worker.task import make_task, run_task
@@ -96,6 +99,34 @@ def noise(count: int = 1000) -> None:
         print(f"| {kind} | " + " | ".join(cells) + " |", flush=True)
 
 
+def intruders(count: int = 200) -> None:
+    """Changes of a layer with five directions; noise as large as the noise of the layer, and planted new directions."""
+    shape = (256, 128)
+    new = {
+        f"{rank} new directions": lambda rng, n, m, rank=rank: (
+            0.3 * normal(rng, n, m) + directions(rng, n, m, rank, 6.0)
+        )
+        for rank in (1, 2, 5)
+    }
+    print("| change | with the null | without it |\n|---|---|---|")
+    for kind, draw in (NOISE | new).items():
+        rng = np.random.default_rng(len(kind))
+        cells = np.array([_intruders(draw(rng, *shape), rng) for _ in range(count)])
+        shares = [f"{100 * (each > 0).mean():.3g} % ({each.mean():.3g})" for each in cells.T]
+        print(f"| {kind} | {' | '.join(shares)} |", flush=True)
+
+
+def _intruders(change: Matrix, rng: Rng) -> tuple[int, int]:
+    """Number of intruders, and as in arXiv 2410.21228."""
+    change = change / change.std() if np.linalg.norm(change) < 0.5 * change.size**0.5 else change
+    base = normal(rng, *change.shape) + directions(rng, *change.shape, 5, 4.0)
+    now = base + change
+    layer = LayerSpec("fc", "Linear", change.shape, "float64", ((), (0,), (1,)))
+    found = analyze_change(pair_spec(layer, layer), np.stack([now, base])[:, None], Settings(randomize=False))
+    left, before = (np.linalg.svd(each, full_matrices=False)[0] for each in (now, base))
+    return found.intruders or 0, int((np.abs(before.T @ left[:, :10]).max(axis=0) < 0.5).sum())
+
+
 def header(shapes: Sequence[tuple[int, int]]) -> None:
     print("| change | " + " | ".join(f"{n} x {m}" for n, m in shapes) + " |")
     print("|---" * (len(shapes) + 1) + "|")
@@ -112,13 +143,11 @@ def cost(repeats: int = 9) -> None:
         buffer = SnapshotBuffer([(shape, dtype)], 1, keep=[0])
         kept = buffer.kept(0)
         assert kept is not None
-        weights = rng.standard_normal(shape).astype(dtype)
-        kept.exchange(weights, 0)
+        weights = (rng.standard_normal(shape) + learned(rng, shape)).astype(dtype)
+        run_task(make_task(spec, Settings(), 0), weights, kept)
         plain, ratios = [], []
         for step in range(1, repeats + 1):
-            change = rng.standard_normal(shape)
-            if len(shape) == 2:
-                change += directions(rng, *shape, 5, 4.0)
+            change = rng.standard_normal(shape) + learned(rng, shape)
             weights = (weights + 1e-3 * change).astype(dtype)
             task = make_task(spec, Settings(), step)
             alone, both = run_task(task, weights)["cpu"], run_task(task, weights, kept)["cpu"]
@@ -127,6 +156,13 @@ def cost(repeats: int = 9) -> None:
         size = " x ".join(map(str, shape))
         print(f"| {size} | {1000 * statistics.median(plain):.3g} | {statistics.median(ratios):.2f} |", flush=True)
         buffer.close()
+
+
+def learned(rng: Rng, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Five directions of a dense layer, or of all kernel positions side by side."""
+    rows, columns, *kernel = shape
+    flat = directions(rng, rows, columns * math.prod(kernel), 5, 4.0)
+    return flat.reshape(shape)
 
 
 def memory() -> None:
@@ -157,10 +193,13 @@ def own_memory(pid: int) -> int:
     return 1024 * int(values["RssAnon"].split()[0])
 
 
+PARTS = {"planted": planted, "noise": noise, "intruders": intruders, "cost": cost, "memory": memory}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["planted", "noise", "cost", "memory"])
-    {"planted": planted, "noise": noise, "cost": cost, "memory": memory}[parser.parse_args().what]()
+    parser.add_argument("what", choices=list(PARTS))
+    PARTS[parser.parse_args().what]()
 
 
 if __name__ == "__main__":

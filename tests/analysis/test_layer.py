@@ -8,7 +8,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -207,6 +207,7 @@ def survives(array: np.ndarray, options: dict[str, object]) -> None:
 
 
 @given(matrices, OPTIONS)
+@example(np.eye(1, 21) * 2.92582356e153, {})  # 21 times its square overflows
 @settings(max_examples=60, deadline=None)
 def test_no_matrix_raises(array, options):
     survives(array, options)

@@ -6,9 +6,10 @@ from hypothesis.extra.numpy import arrays
 
 from ww_callbacks.analysis import LayerSpec
 from ww_callbacks.analysis import update as module
-from ww_callbacks.analysis.spec import as_matrices
+from ww_callbacks.analysis.spec import Snapshot, as_matrices
 from ww_callbacks.analysis.update import NO_UPDATE, Update, update_columns
 from ww_callbacks.spectra import frobenius_norm, num_directions
+from ww_callbacks.worker.task import weights_digest
 
 ROWS, COLUMNS = 200, 120
 
@@ -16,6 +17,10 @@ ROWS, COLUMNS = 200, 120
 def spec(shape=(ROWS, COLUMNS), dtype="float32"):
     axes = ((2, 3), (0,), (1,)) if len(shape) == 4 else ((), (0,), (1,))
     return LayerSpec("fc", "Linear", shape, dtype, axes, "convolution" if len(shape) == 4 else "matrix")
+
+
+def at(step, stored):
+    return Snapshot(step, stored, weights_digest(stored))
 
 
 def update_of(layer, stored, before):
@@ -129,13 +134,13 @@ def test_no_weights_raise(now, before):
 def test_columns_say_since_when():
     rng = np.random.default_rng(0)
     start, previous, now = (noise(rng).astype("f4") for _ in range(3))
-    columns = update_columns(spec(), now, 30, (0, start), (20, previous))
+    columns = update_columns(spec(), at(30, now), at(0, start), at(20, previous))
     since = update_of(spec(), now, previous)
     assert (columns["update_since"], columns["learned_since"]) == (20, 0)
     assert columns["update_norm"] == since.norm
     assert columns["update_norm_per_step"] == since.norm / 10
     assert columns["learned_norm"] == update_of(spec(), now, start).norm
-    assert update_columns(spec(), now, 0, (0, now), None) == {}
-    assert update_columns(spec(), now, None, (0, now), (0, now)) == {}
-    first = update_columns(spec(), now, 10, (0, start), (0, start))
+    assert update_columns(spec(), at(0, now), at(0, now), None) == {}
+    assert update_columns(spec(), at(10, now), None, None) == {}
+    first = update_columns(spec(), at(10, now), at(0, start), at(0, start))
     assert first["learned_pvalue"] == first["update_pvalue"]

@@ -54,6 +54,32 @@ def test_a_file_a_mapping_and_a_module_can_stand_beside_each_other(tmp_path):
     assert [layer.delta_alpha for layer in by_module] == pytest.approx([0, 0], abs=1e-4)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_intruders_and_forgetting_are_in_the_report_its_means_and_its_words(workers):
+    rng = np.random.default_rng(0)
+    left, right = np.linalg.qr(rng.standard_normal((200, 3)))[0], np.linalg.qr(rng.standard_normal((120, 3)))[0]
+    noise = rng.standard_normal((200, 120))
+    base = {"kept": noise + 60 * left[:, :1] @ right[:, :1].T, "lost": noise + 60 * left[:, :1] @ right[:, :1].T}
+    tuned = {"kept": base["kept"] + 0.01 * rng.standard_normal(noise.shape)}
+    tuned["lost"] = base["lost"] + 200 * left[:, 1:] @ right[:, 1:].T
+    base["fresh"], tuned["fresh"] = noise, noise + 0.1 * rng.standard_normal(noise.shape)
+    report = ww.analyze(tuned, baseline=base, workers=workers)
+    assert [layer.intruders for layer in report] == [0, 2, 0]
+    assert [layer.forgetting for layer in report] == [
+        pytest.approx(0, abs=0.01),
+        pytest.approx(1, abs=0.01),
+        None,
+    ], "a layer without a tail has no leading subspace"
+    assert report["kept"].update_rotation < 1
+    assert report["kept"].update_unchanged == 0
+    assert report["lost"].update_sharpness == pytest.approx(1 / report["lost"].update_stable_rank)
+    assert report.summary()["forgetting"] == pytest.approx(0.5, abs=0.01)
+    assert "2 intruder dimensions" in report["lost"].change
+    assert "of the baseline's leading subspace" in report["lost"].change
+    assert "intruder" not in report["kept"].change
+
+
 def test_a_report_will_do_as_baseline():
     report = ww.analyze(weights(), baseline=ww.analyze(weights()))
     assert report["fc1"].delta_alpha == 0

@@ -165,3 +165,42 @@ def test_the_traps_of_an_initialisation_do_not_count_until_there_are_more():
     assert last.num_traps > 1
     assert last.is_trapped
     assert monitor.history[2].summary()["num_traps"] == last.num_traps - 1
+
+
+class Turning:
+    """A layer whose leading direction turns by ten degrees per ten steps, a fixed one, and noise."""
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.rng, self.base = rng, rng.standard_normal(SHAPE)
+        self.left = np.linalg.qr(rng.standard_normal((100, 2)))[0]
+        self.right = np.linalg.qr(rng.standard_normal((60, 1)))[0]
+        self.weights = {"turning": self.at(0), "fixed": self.at(0), "noise": self.base.astype("f4")}
+
+    def at(self, degrees):
+        angle = np.radians(degrees)
+        direction = self.left @ [np.cos(angle), np.sin(angle)]
+        return (self.base + 500 * np.outer(direction, self.right)).astype("f4")
+
+    def step(self, step):
+        self.weights["turning"][:] = self.at(step)
+        self.weights["noise"] += (0.01 * self.rng.standard_normal(SHAPE)).astype("f4")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("options", [{"deterministic": True}, {"executor": "thread", "deterministic": True}], ids=str)
+def test_the_rotation_of_the_leading_direction_is_measured_from_both_snapshots(options):
+    run = Turning()
+    with ww.Monitor(run.weights, every_n_steps=10, updates=True, **options) as monitor:
+        for step in range(1, 31):
+            run.step(step)
+            monitor.step(step)
+    history = monitor.history
+    assert history.series("update_rotation", "turning") == [None, *(pytest.approx(10, abs=0.5) for _ in range(3))]
+    assert history.series("learned_rotation", "turning") == [
+        None,
+        *(pytest.approx(10 * number, abs=0.5) for number in (1, 2, 3)),
+    ]
+    assert history.series("update_rotation", "fixed") == [None, 0.0, 0.0, 0.0]
+    assert history.series("update_rotation", "noise") == [None] * 4
+    assert history[-1].summary()["update_rotation"] == pytest.approx(5, abs=0.5)

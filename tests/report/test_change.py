@@ -13,7 +13,8 @@ def layer(name: str, **columns: object) -> LayerReport:
 
 def changes(now: dict[str, dict], before: dict[str, dict], **distances: float) -> dict[str, LayerReport]:
     models = [Report(tuple(layer(name, **columns) for name, columns in each.items())) for each in (now, before)]
-    return {each.name: each for each in models[0].against(models[1], distances)}
+    moved = [layer(name, distance=distance) for name, distance in distances.items()]
+    return {each.name: each for each in models[0].against(models[1], moved)}
 
 
 def test_numbers_are_differences_and_exist_where_both_sides_do():
@@ -100,7 +101,7 @@ def test_traps_are_told_once(before, now, new):
 
 def test_changes_travel_as_json_and_stand_in_frame_and_table():
     now, before = Report((layer("fc", alpha=3.0, num_evals=60, num_pl_spikes=9),)), Report((layer("fc", alpha=5.0),))
-    report = now.against(before, {"fc": 0.0})
+    report = now.against(before, [layer("fc", distance=0.0)])
     assert Report.from_dicts(json.loads(json.dumps(report.to_dicts()))) == report
     assert not set(OPTIONAL_COLUMNS) & set(now.to_dicts()[0])
     assert report.to_pandas().distance.tolist() == [0.0]

@@ -12,6 +12,7 @@ from ww_callbacks.worker.protocol import decode, encode, recv_exact, send_all
 from ww_callbacks.worker.runners import analysis_runner
 from ww_callbacks.worker.serve import serve
 from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer
+from ww_callbacks.worker.task import make_task
 
 SPEC = LayerSpec("fc", "Linear", (80, 60), "float64", ((), (0,), (1,)))
 
@@ -62,7 +63,7 @@ def talk(buffer):
 
 
 def task(**changes):
-    return {"task": 7, "spec": asdict(SPEC), "offset": 0, "settings": Settings().to_dict(), "step": 5} | changes
+    return make_task(SPEC, Settings(), 5) | {"task": 7, "offset": 0} | changes
 
 
 @pytest.mark.timeout(30)

@@ -79,6 +79,20 @@ class LayerSpec:
         return pooled * max(rows, columns) * min(rows, columns) ** 2
 
 
+class Snapshot(NamedTuple):
+    """The weights of a layer at one step.
+
+    Attributes:
+        step: number of finished optimizer steps.
+        stored: the weights.
+        digest: equal for equal weights only.
+    """
+
+    step: int
+    stored: NDArray[Any]
+    digest: str
+
+
 def as_matrices(spec: LayerSpec, stored: NDArray[Any]) -> NDArray[Any]:
     """The matrices of a layer, shape (pooled, rows, columns), in a dtype supported by numpy."""
     return arranged(spec, as_numbers(spec, stored))

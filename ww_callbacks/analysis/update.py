@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from ww_callbacks import spectra
 from ww_callbacks.analysis.null import null_columns, positions
-from ww_callbacks.analysis.spec import LayerSpec, as_matrices
+from ww_callbacks.analysis.spec import LayerSpec, Snapshot, as_matrices
+from ww_callbacks.spectra import Leading
 from ww_callbacks.spectra.types import Floats
 
 MAX_ERROR = 0.01
@@ -29,6 +31,7 @@ class Update:
         sharpness: λ_max/Σλ, the share of the largest direction.
         rank: number of directions that stand out from noise of the same norm; 0 if ΔW could be noise.
         pvalue: p-value of the spectrum of ΔW if the signs of its elements are random.
+        rotation: largest principal angle between the leading subspaces of W before and after, in degrees.
     """
 
     norm: float | None = None
@@ -37,9 +40,10 @@ class Update:
     sharpness: float | None = None
     rank: int | None = None
     pvalue: float | None = None
+    rotation: float | None = None
 
 
-NO_UPDATE = Update(norm=0.0, unchanged=1.0, rank=0)
+NO_UPDATE = Update(norm=0.0, unchanged=1.0, rank=0, rotation=0.0)
 """The weights are the same as before."""
 
 
@@ -83,16 +87,20 @@ def update_of(spec: LayerSpec, stored: NDArray[Any], before: NDArray[Any], norm:
             return Update()
         test = null_columns(change, by_position)
         total, top = math.fsum(map(np.sum, by_position)), max(float(values[-1]) for values in by_position)
-        others = old != 0
-        unchanged = float(np.mean(change[others] == 0)) if others.any() else 0.0
     return Update(
         norm=math.sqrt(total) / norm if 0 < norm < math.inf else None,
-        unchanged=unchanged,
+        unchanged=share_unchanged(old, change),
         stable_rank=total / top,
         sharpness=top / total,
         rank=test["num_directions"],
         pvalue=test.get("null_pvalue"),
     )
+
+
+def share_unchanged(before: NDArray[Any], change: NDArray[Any]) -> float:
+    """Share of the elements that have the same value as before, of those that were not 0."""
+    others = before != 0
+    return float(np.mean(change[others] == 0)) if others.any() else 0.0
 
 
 def _eigenvalues(change: NDArray[Any], largest: float) -> list[Floats]:
@@ -107,51 +115,55 @@ def _eigenvalues(change: NDArray[Any], largest: float) -> list[Floats]:
 
 def update_columns(
     spec: LayerSpec,
-    stored: NDArray[Any],
-    step: int | None,
-    start: tuple[int, NDArray[Any]] | None,
-    previous: tuple[int, NDArray[Any]] | None,
+    now: Snapshot,
+    start: Snapshot | None,
+    previous: Snapshot | None,
+    leading: Callable[[Snapshot], Leading | None] | None = None,
 ) -> dict[str, Any]:
     """The columns of a report about the change since the first and since the previous snapshot.
 
     Args:
         spec: description of the weights.
-        stored: the weights.
-        step: number of finished optimizer steps.
-        start: step and weights of the first snapshot, if known.
-        previous: step and weights of the previous snapshot, if known.
+        now: this snapshot.
+        start: the first snapshot, if known.
+        previous: the previous snapshot, if known.
+        leading: computes the leading directions of the layer, to measure how far they turned; None if the spectrum of
+            the weights could be noise.
     """
-    if step is None or start is None or start[0] >= step:
+    if start is None or start.step >= now.step:
         return {}
-    norm = spectra.frobenius_norm(as_matrices(spec, stored))
+    norm = spectra.frobenius_norm(as_matrices(spec, now.stored))
     columns: dict[str, Any] = {}
     learned = None
     if previous is not None:
-        update = update_of(spec, stored, previous[1], norm)
-        columns = _since_previous(update, step, previous[0])
-        learned = update if previous[0] == start[0] else None
-    learned = learned or update_of(spec, stored, start[1], norm)
-    return columns | _since_start(learned, start[0])
+        update = _with_rotation(update_of(spec, now.stored, previous.stored, norm), now, previous, leading)
+        columns = _since_previous(update, now.step, previous.step)
+        learned = update if previous.step == start.step else None
+    learned = learned or _with_rotation(update_of(spec, now.stored, start.stored, norm), now, start, leading)
+    return columns | _since_start(learned, start.step)
 
 
-def unchanged_columns(
-    stored: NDArray[Any],
-    step: int | None,
-    start: tuple[int, NDArray[Any]] | None,
-    previous: tuple[int, NDArray[Any]] | None,
-) -> dict[str, Any]:
+def _with_rotation(
+    update: Update, now: Snapshot, before: Snapshot, leading: Callable[[Snapshot], Leading | None] | None
+) -> Update:
+    if leading is None or update is NO_UPDATE:
+        return update
+    then, found = leading(before), leading(now)
+    return update if then is None or found is None else replace(update, rotation=spectra.rotation(then, found))
+
+
+def unchanged_columns(now: Snapshot, start: Snapshot | None, previous: Snapshot | None) -> dict[str, Any]:
     """The columns that are new in a report if the weights are those of the previous snapshot.
 
     Args:
-        stored: the weights.
-        step: number of finished optimizer steps.
-        start: step and weights of the first snapshot, if known.
-        previous: step and weights of the previous snapshot, if known.
+        now: this snapshot.
+        start: the first snapshot, if known.
+        previous: the previous snapshot, if known.
     """
-    if step is None or start is None or previous is None:
+    if start is None or previous is None:
         return {}
-    columns = _since_previous(NO_UPDATE, step, previous[0])
-    return columns | _since_start(NO_UPDATE, start[0]) if np.array_equal(stored, start[1]) else columns
+    columns = _since_previous(NO_UPDATE, now.step, previous.step)
+    return columns | _since_start(NO_UPDATE, start.step) if now.digest == start.digest else columns
 
 
 def _since_previous(update: Update, step: int, since: int) -> dict[str, Any]:

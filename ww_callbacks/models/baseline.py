@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ww_callbacks import spectra
-from ww_callbacks.analysis import Axes, LayerSpec, as_matrices
+from ww_callbacks.analysis import LayerSpec, as_matrices
+from ww_callbacks.analysis.change import pair_spec
 from ww_callbacks.weights import Layer
 
 _log = logging.getLogger("ww_callbacks")
@@ -38,36 +39,28 @@ def layers_in_both(layers: Sequence[Layer], baseline: Sequence[Layer]) -> tuple[
     return found
 
 
-def changes(layers: Sequence[Layer], baseline: Sequence[Layer]) -> tuple[Layer, ...]:
-    """Layers whose weights are the change from the baseline, for layers with matrices of the same shape in both.
+def pairs(layers: Sequence[Layer], baseline: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Layers with the weights of the model and of the baseline, for those with matrices of the same shape in both.
 
-    The change of weights of at most 32 bits is computed and stored in single precision.
+    Their analysis is :func:`ww_callbacks.analysis.change.analyze_change`.
     """
-    return tuple(_change(layer, old) for layer, old in _pairs(layers, baseline))
+    return tuple(_pair(layer, old) for layer, old in _pairs(layers, baseline))
 
 
-def _change(layer: Layer, old: Layer) -> Layer:
+def _pair(layer: Layer, old: Layer) -> Layer:
     assert layer.spec is not None
     assert old.spec is not None
-    wide = any(spec.storage_dtype.itemsize > 4 for spec in (layer.spec, old.spec))
-    dtype = np.dtype(np.float64 if wide else np.float32)
-
-    def read() -> NDArray[Any]:
-        now, before = (as_matrices(each.spec, each.read()) for each in (layer, old) if each.spec and each.read)
-        change: NDArray[Any] = np.subtract(now, before, dtype=dtype)
-        return change
-
-    axes = Axes((0,), (1,), (2,))
-    spec = LayerSpec(layer.name, layer.kind, layer.spec.matrix_shape, dtype.name, axes, layer.role)
-    return Layer(layer.name, layer.kind, spec, read, role=layer.role)
+    spec = pair_spec(layer.spec, old.spec)
+    return Layer(layer.name, layer.kind, spec, partial(_read, spec, layer, old), role=layer.role)
 
 
-def distances(layers: Sequence[Layer], baseline: Sequence[Layer]) -> dict[str, float | None]:
-    """The distance of each layer from the baseline, by name, for layers with matrices of the same shape in both.
-
-    Two layers are in memory at a time.
-    """
-    return {layer.name: _distance(layer, old) for layer, old in _pairs(layers, baseline)}
+def _read(spec: LayerSpec, *layers: Layer) -> NDArray[Any]:
+    both = np.empty(spec.shape, spec.storage_dtype)
+    for target, layer in zip(both, layers, strict=True):
+        assert layer.spec is not None
+        assert layer.read is not None
+        target[...] = as_matrices(layer.spec, layer.read())
+    return both
 
 
 def _pairs(layers: Sequence[Layer], baseline: Sequence[Layer]) -> Iterator[tuple[Layer, Layer]]:
@@ -80,11 +73,6 @@ def _pairs(layers: Sequence[Layer], baseline: Sequence[Layer]) -> Iterator[tuple
 
 def _shape(layer: Layer) -> tuple[int, ...] | None:
     return layer.spec.matrix_shape if layer.spec is not None else None
-
-
-def _distance(layer: Layer, old: Layer) -> float | None:
-    now, before = (as_matrices(each.spec, each.read()) for each in (layer, old) if each.spec and each.read)
-    return spectra.relative_distance(now, before)
 
 
 def _some(layers: Sequence[Layer], limit: int = 5) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
 from ww_callbacks.checks import check_count, check_flag, check_patterns, check_sizes
-from ww_callbacks.models.baseline import changes, distances, layers_in_both
+from ww_callbacks.models.baseline import layers_in_both, pairs
 from ww_callbacks.models.run import run_layers
 from ww_callbacks.report import Report
 from ww_callbacks.spectra import Precision
@@ -95,7 +95,6 @@ def analyze(
         report = Report.of(run(chosen))
         return report if baseline is None else report.against(baseline)
     before = layers_in_both(chosen, find_layers(baseline, split=split))
-    moved = distances(chosen, before)
     plain = replace(settings, randomize=False, gof=False, farms=False, compare=False, spectrum=False)
-    updates = run(changes(chosen, before), settings=plain, title="changes")
-    return Report.of(run(chosen)).against(Report.of(run(before, title="baseline")), moved, updates)
+    changes = run(pairs(chosen, before), settings=plain, title="changes", analysis="change")
+    return Report.of(run(chosen)).against(Report.of(run(before, title="baseline")), changes)

@@ -11,14 +11,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
+from ww_callbacks.analysis import LayerSpec, Settings
 from ww_callbacks.progress import Bar, progress_bar
 from ww_callbacks.report import LayerReport
 from ww_callbacks.weights import Layer
 from ww_callbacks.worker.process_pool import ProcessPool
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer
-from ww_callbacks.worker.task import make_task, read_answer, run_task
+from ww_callbacks.worker.task import ANALYSES, Analysis, make_task, read_answer, run_task
 
 Running = dict[Future[Message], tuple[int, int]]
 """Running tasks: the position of each among the layers, and the slot of its weights."""
@@ -31,6 +31,7 @@ def run_layers(
     workers: int = 0,
     progress: bool = False,
     title: str = "analysing",
+    analysis: Analysis = "layer",
 ) -> list[LayerReport]:
     """Analyse layers. Each is read just before its analysis.
 
@@ -40,6 +41,7 @@ def run_layers(
         workers: number of worker processes; 0 to analyse in this process.
         progress: show a progress bar in a terminal.
         title: title of the bar.
+        analysis: "layer", or "change" for the layers of :func:`ww_callbacks.models.baseline.pairs`.
 
     Returns:
         One report per layer, in the order of the layers.
@@ -54,17 +56,17 @@ def run_layers(
         if workers and specs:
             # the largest first, so that no worker starts one when the others have finished
             order = sorted(specs, key=lambda position: specs[position].work, reverse=True)
-            reports |= _in_workers(layers, order, settings, min(workers, len(order)), bar)
+            reports |= _in_workers(layers, order, settings, min(workers, len(order)), bar, analysis)
         else:
             for position, spec in specs.items():
                 bar.begin(spec.name)
-                reports[position] = analyze_layer(spec, _read(layers[position]), settings)
+                reports[position] = ANALYSES[analysis](spec, _read(layers[position]), settings)
                 bar.end(spec.work)
     return [reports[position] for position in range(len(layers))]
 
 
 def _in_workers(
-    layers: Sequence[Layer], order: Sequence[int], settings: Settings, workers: int, bar: Bar
+    layers: Sequence[Layer], order: Sequence[int], settings: Settings, workers: int, bar: Bar, analysis: Analysis
 ) -> dict[int, LayerReport]:
     """One slot per worker; a layer is read when a slot is free."""
     arrays = {position: (_spec(layers[position]).shape, _spec(layers[position]).storage_dtype) for position in order}
@@ -83,7 +85,8 @@ def _in_workers(
             slot = memory.take([partial(_read, layer)], [index[position]])
             assert slot is not None
             stored = memory.array(slot, index[position])
-            running[pool.submit(run_task, make_task(_spec(layer), settings, None), stored)] = position, slot
+            task = make_task(_spec(layer), settings, None, analysis=analysis)
+            running[pool.submit(run_task, task, stored)] = position, slot
         while running:
             reports |= _collect(running, memory, layers, bar)
     return reports

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,13 @@ from ww_callbacks.report.flow import scale_collapse
 from ww_callbacks.report.layer import LayerReport
 from ww_callbacks.report.traps import trap_words
 
+FORGOTTEN = 0.5
+"""From this share on, the loss of the leading subspace is mentioned."""
 HARDLY = 0.1
 """A layer moved little if its distance is at most this share of the median distance."""
 
+_OF_CHANGE = ("distance", "update_norm", "update_unchanged", "intruders")
+_OF_SUBSPACE = ("update_rotation", "forgetting")
 _GONE = {
     "over-trained": "no longer over-trained",
     "under-trained": "no longer under-trained",
@@ -25,10 +29,7 @@ _GONE = {
 
 
 def against(
-    layers: Iterable[LayerReport],
-    baseline: Iterable[LayerReport],
-    distances: Mapping[str, float | None],
-    updates: Iterable[LayerReport] = (),
+    layers: Iterable[LayerReport], baseline: Iterable[LayerReport], changes: Iterable[LayerReport] = ()
 ) -> tuple[LayerReport, ...]:
     """The layers with the columns about the baseline.
 
@@ -39,47 +40,48 @@ def against(
     Args:
         layers: the model now, in model order.
         baseline: what it is compared with; layers are matched by name.
-        distances: ``‖W - W₀‖_F/‖W₀‖_F`` by name, None if unknown.
-        updates: the analysis of the changes W - W₀, matched by name.
+        changes: the analysis of the changes W - W₀, matched by name, see
+            :func:`ww_callbacks.analysis.change.analyze_change`.
 
     Example:
         >>> def model(**alphas):
         ...     return [LayerReport(name=name, kind="Linear", M=60, alpha=alpha) for name, alpha in alphas.items()]
-        >>> now = against(model(fc1=3.0, new=2.0), model(fc1=5.0), {"fc1": 0.5})
+        >>> change = LayerReport(name="fc1", kind="Linear", distance=0.5)
+        >>> now = against(model(fc1=3.0, new=2.0), model(fc1=5.0), [change])
         >>> [(layer.delta_alpha, layer.distance, layer.change) for layer in now]
         [(-2.0, 0.5, ''), (None, None, 'not in the baseline')]
     """
     layers, before = list(layers), {layer.name: layer for layer in baseline}
-    updated = {layer.name: layer for layer in updates}
+    changed = {layer.name: layer for layer in changes}
     scores = {change.name: change for change in scale_collapse(layers, before.values())}
     usual = statistics.median(change.change for change in scores.values()) if scores else 0.0
-    known = [distance for distance in distances.values() if distance is not None]
+    known = [change.distance for change in changed.values() if change.distance is not None]
     median = statistics.median(known) if known else 0.0
     result = []
     for layer in layers:
-        old, distance = before.get(layer.name), distances.get(layer.name)
-        score = scores.get(layer.name)
-        changed = replace(
+        old, score = before.get(layer.name), scores.get(layer.name)
+        update = {} if old is None or layer.name not in changed else _update(changed[layer.name], old)
+        distance = update.get("distance")
+        compared = replace(
             layer,
             delta_alpha=_difference(layer.alpha, old.alpha if old else None),
             delta_log_lambda_max=score.change if score else None,
-            distance=distance,
             scale_collapse=score.collapsed if score else None,
             hardly_moved=distance <= HARDLY * median if distance is not None else None,
             new_traps=_has_new_traps(layer, old),
-            **_update(layer, updated.get(layer.name)),
+            **update,
         )
-        result.append(replace(changed, change="; ".join(_sentences(changed, old, usual, median))))
+        result.append(replace(compared, change="; ".join(_sentences(compared, old, usual, median))))
     return tuple(result)
 
 
-def _update(layer: LayerReport, change: LayerReport | None) -> dict[str, Any]:
-    if change is None:
-        return {}
+def _update(change: LayerReport, old: LayerReport) -> dict[str, Any]:
+    """The columns about the change. A baseline without a tail has no leading subspace to lose."""
+    held = _OF_SUBSPACE if old.null == "arranged" else ()
+    columns = {name: getattr(change, name) for name in (*_OF_CHANGE, *held)}
     if change.skip_reason == "zero":
-        return {"update_norm": 0.0, "update_rank": 0}
-    return {
-        "update_norm": math.sqrt(change.norm / layer.norm) if change.norm and layer.norm else None,
+        return columns | {"update_rank": 0}
+    return columns | {
         "update_alpha": change.alpha,
         "update_stable_rank": change.stable_rank,
         "update_sharpness": 1 / change.stable_rank if change.stable_rank else None,
@@ -98,7 +100,13 @@ def _sentences(layer: LayerReport, old: LayerReport | None, usual: float, median
         return [f"size differs from the baseline ({old.N} x {old.M}, {old.rf} of them)", *_tail(layer, old)]
     if layer.norm is None and old.norm is not None:
         return [f"{layer.reason}, the baseline has values"]
-    return [*_scale(layer, usual), *_rank(layer, old), *_tail(layer, old), *_distance(layer, median)]
+    return [
+        *_scale(layer, usual),
+        *_rank(layer, old),
+        *_tail(layer, old),
+        *_overwritten(layer),
+        *_distance(layer, median),
+    ]
 
 
 def _scale(layer: LayerReport, usual: float) -> list[str]:
@@ -127,6 +135,15 @@ def _tail(layer: LayerReport, old: LayerReport) -> list[str]:
         found.append(f"no fit: {layer.reason}")
     if layer.new_traps:
         found.append(f"{trap_words(layer)}; the baseline has {old.num_traps or 'none'}")
+    return found
+
+
+def _overwritten(layer: LayerReport) -> list[str]:
+    found = []
+    if layer.intruders:
+        found.append(f"{layer.intruders} intruder {'dimension' if layer.intruders == 1 else 'dimensions'}")
+    if layer.forgetting is not None and layer.forgetting >= FORGOTTEN:
+        found.append(f"holds only {_percent(1 - layer.forgetting)} of the baseline's leading subspace")
     return found
 
 

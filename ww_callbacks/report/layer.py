@@ -196,6 +196,14 @@ class LayerReport:
         optional=True,
     )
     update_pvalue: float | None = column("p-value of the spectrum of ΔW if its signs are random", optional=True)
+    update_rotation: float | None = column(
+        "largest principal angle between the leading left singular subspaces of W before and after, in degrees; None "
+        "if no direction stands out and is separate",
+        label="rotation of leading directions (degrees)",
+        mean=True,
+        logged=True,
+        optional=True,
+    )
     learned_since: int | None = column("step of the first snapshot, from which learned_* are measured", optional=True)
     learned_norm: float | None = column(
         "update_norm of the change since the first snapshot",
@@ -219,6 +227,28 @@ class LayerReport:
     )
     learned_pvalue: float | None = column(
         "p-value of the change since the first snapshot if its signs are random", optional=True
+    )
+    learned_rotation: float | None = column(
+        "update_rotation since the first snapshot; None if no direction stood out then",
+        label="rotation since the start (degrees)",
+        mean=True,
+        logged=True,
+        optional=True,
+    )
+    intruders: int | None = column(
+        "number of the ten leading directions of W that the baseline does not have and noise of the size of the change "
+        "does not explain",
+        label="intruder dimensions (count)",
+        mean=True,
+        logged=True,
+        optional=True,
+    )
+    forgetting: float | None = column(
+        "share of the leading subspace of the baseline that the leading subspace of the same size no longer holds",
+        label="forgetting (share of the leading subspace)",
+        mean=True,
+        logged=True,
+        optional=True,
     )
     scale_collapse: bool | None = column("whether λ_max changed far more than in the other layers", optional=True)
     hardly_moved: bool | None = column(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -165,20 +165,14 @@ class Report:
         """
         return scale_collapse(self.layers, baseline.layers)
 
-    def against(
-        self,
-        baseline: Report,
-        distances: Mapping[str, float | None] | None = None,
-        updates: Iterable[LayerReport] = (),
-    ) -> Report:
+    def against(self, baseline: Report, changes: Iterable[LayerReport] = ()) -> Report:
         """The same report with the baseline columns, as ``analyze(…, baseline=…)`` returns it.
 
         Args:
             baseline: an earlier report of the model, such as the first of a history; layers are matched by name.
-            distances: relative distance of the weights of each layer, if known; reports do not contain weights.
-            updates: the analysis of the changes W - W₀, if known.
+            changes: the analysis of the changes W - W₀, if known; reports do not contain weights.
         """
-        return Report(against(self.layers, baseline.layers, distances or {}, updates), self.step)
+        return Report(against(self.layers, baseline.layers, changes), self.step)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Plot the distribution of alpha over the layers and over their shuffled controls.

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ww_callbacks.report.layer import SCHEMA
+
 Row = Mapping[str, Any]
 """The columns of one layer, as returned by ``LayerReport.to_dict``."""
 
@@ -83,9 +85,9 @@ def _digits(column: str, digits: int) -> Callable[[Row], str]:
 
 
 def _signed(column: str) -> Callable[[Row], str]:
-    """A change with its sign, a norm or rank without."""
+    """A change with its sign, a norm, rank or count without."""
     if not column.startswith("delta"):
-        return lambda row: _number(row.get(column), 0 if column.endswith("rank") else 3)
+        return lambda row: _number(row.get(column), 0 if SCHEMA[column].kind == "count" else 3)
     return lambda row: f"{row[column]:+.2f}" if row.get(column) is not None else "-"
 
 
@@ -108,6 +110,8 @@ _CHANGES = {
     "distance": "distance",
     "update norm": "update_norm",
     "update rank": "update_rank",
+    "intruders": "intruders",
+    "forgetting": "forgetting",
     "learned norm": "learned_norm",
     "learned rank": "learned_rank",
 }

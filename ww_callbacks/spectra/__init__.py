@@ -27,12 +27,14 @@ from ww_callbacks.spectra.interval import asymptotic_interval, bootstrap_interva
 from ww_callbacks.spectra.norms import Norms, frobenius_norm, log_alpha_norm, norm_metrics, relative_distance
 from ww_callbacks.spectra.null import NullTest, null_test, separable_edge, unfolded
 from ww_callbacks.spectra.power_law import PowerLawFit, fit_power_law, hill_alpha
+from ww_callbacks.spectra.subspace import Leading, leading_directions, num_intruders, rotation, subspace_loss
 from ww_callbacks.spectra.tracy_widom import tracy_widom_isf, tracy_widom_sf
 from ww_callbacks.spectra.traps import TrapCause, TrapKind, trap_cause
 from ww_callbacks.spectra.truncated import TruncatedPowerLawFit, fit_truncated_power_law
 
 __all__ = [
     "LEVEL",
+    "Leading",
     "LikelihoodRatioTest",
     "MarchenkoPasturFit",
     "Norms",
@@ -58,6 +60,7 @@ __all__ = [
     "frobenius_norm",
     "goodness_of_fit",
     "hill_alpha",
+    "leading_directions",
     "log_alpha_norm",
     "log_histogram",
     "magnitude",
@@ -67,9 +70,11 @@ __all__ = [
     "norm_metrics",
     "null_test",
     "num_directions",
+    "num_intruders",
     "numerical_rank",
     "rank_tolerance",
     "relative_distance",
+    "rotation",
     "rounding_shift",
     "separable_edge",
     "shuffle_matrix",
@@ -78,6 +83,7 @@ __all__ = [
     "spectral_distance",
     "stable_alpha",
     "storage_error",
+    "subspace_loss",
     "tracy_widom_isf",
     "tracy_widom_sf",
     "trap_cause",

@@ -226,7 +226,7 @@ def _one(
         factor = _edge_factor(tall, seed, position)
     plain = edge_threshold(variance, rows, columns, level)
     threshold = max(factor * plain, rank_tolerance(float(values[-1]), rows, columns))
-    rounding = float(values[-1]) * rows * float(np.finfo(np.float32).eps)
+    rounding = float(values[-1]) * (rows * float(np.finfo(np.float32).eps))
     noise = float32_error(float(values[-1]), rows, columns)
     if np.abs(values - threshold).min() <= rounding or (values <= noise).mean() > MAX_UNRESOLVED:
         values = _eigenvalues(tall, largest, seed, position, "float64")

@@ -44,17 +44,35 @@ def num_directions(values: NDArray[np.floating], rows: int, columns: int, level:
         >>> num_directions(np.linalg.svd(W, compute_uv=False) ** 2, 200, 100)
         3
     """
-    large, small = max(rows, columns), min(rows, columns)
-    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    small = min(rows, columns)
+    ordered = np.sort(np.asarray(values, dtype=np.float64))[::-1]
     if ordered.shape != (small,):
         raise ValueError(f"values: expected {small} eigenvalues for {rows} x {columns}, got shape {ordered.shape}")
+    return num_leading(ordered, float(ordered.sum()), rows, columns, level)
+
+
+def num_leading(top: NDArray[np.float64], total: float, rows: int, columns: int, level: float) -> int:
+    """:func:`num_directions` if only the largest eigenvalues are known; at most as many as are given.
+
+    Args:
+        top: the largest eigenvalues, descending.
+        total: sum of all eigenvalues.
+        rows: rows of the matrix.
+        columns: columns of the matrix.
+        level: probability that noise alone exceeds the edge.
+
+    Example:
+        >>> num_leading(np.array([900.0, 700.0, 60.0]), 20_000.0, 200, 100, 0.02)
+        2
+    """
+    large, small = max(rows, columns), min(rows, columns)
     count = 0
     for _ in range(_ROUNDS):
         n, m = large - count, small - count
         if m < 2:
             break
-        threshold = edge_threshold(float(ordered[:m].sum()) / (n * m), n, m, level)
-        found = int(np.count_nonzero(ordered > threshold))
+        rest = max(total - float(top[:count].sum()), 0.0)
+        found = int(np.count_nonzero(top > edge_threshold(rest / (n * m), n, m, level)))
         if count and found - count > max(1, count // 5):
             break
         count = max(count, found)

@@ -75,7 +75,7 @@ def rank_tolerance(largest: float, rows: int, columns: int) -> float:
         >>> rank_tolerance(1.0, 1000, 100) < 1e-12
         True
     """
-    return largest * max(rows, columns) * float(np.finfo(np.float64).eps)
+    return largest * (max(rows, columns) * float(np.finfo(np.float64).eps))  # in this order no product overflows
 
 
 def singular_values(matrices: NDArray[Any]) -> NDArray[np.float64]:
@@ -150,7 +150,7 @@ def float32_error(largest: float, rows: int, columns: int) -> float:
         >>> float32_error(1.0, 1000, 100) < 1e-5
         True
     """
-    return 2 * largest * math.sqrt(max(rows, columns)) * float(np.finfo(np.float32).eps)
+    return largest * (2 * math.sqrt(max(rows, columns)) * float(np.finfo(np.float32).eps))
 
 
 def check_precision(precision: str) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ww_callbacks.analysis.spec import Snapshot
+
 ALIGNMENT = 64
 """Arrays in shared memory start at multiples of this many bytes."""
 
@@ -24,15 +26,15 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """Weights kept from earlier snapshots, with their steps.
+    """Weights kept from earlier snapshots.
 
     Attributes:
         start: the first snapshot.
         previous: the previous snapshot; None if there is none.
     """
 
-    start: tuple[int, NDArray[Any]] | None = None
-    previous: tuple[int, NDArray[Any]] | None = None
+    start: Snapshot | None = None
+    previous: Snapshot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,40 +46,44 @@ class Kept:
 
     Attributes:
         steps: steps of the first and the latest copy, -1 if there is none.
+        digests: their digests, shape (2, 16).
         first: the first copy.
         latest: the latest copy.
         exclusive: creates a context in which no other worker has access.
     """
 
     steps: NDArray[np.int64]
+    digests: NDArray[np.uint8]
     first: NDArray[Any]
     latest: NDArray[Any]
     exclusive: Callable[[], AbstractContextManager[object]]
 
-    def exchange(self, stored: NDArray[Any], step: int) -> Before:
+    def exchange(self, now: Snapshot) -> Before:
         """Keep these weights, and return those kept so far.
 
         If the weights of a later snapshot have been kept already, they stay, and the previous ones are unknown.
 
         Args:
-            stored: the weights of this snapshot.
-            step: number of finished optimizer steps.
+            now: this snapshot, with a hexadecimal digest of 128 bits.
         """
         with self.exclusive():
-            start, latest = (int(known) for known in self.steps)
-            if start == _NONE:
-                self._write(0, self.first, stored, step)
-                start = step
-            if latest >= step:
-                return Before((start, self.first))
-            previous = None if latest == _NONE else (latest, self.latest.copy())
-            self._write(1, self.latest, stored, step)
-        return Before((start, self.first), previous)
+            if self.steps[0] == _NONE:
+                self._write(0, self.first, now)
+            start = self._copy(0, self.first)
+            if self.steps[1] >= now.step:
+                return Before(start)
+            previous = None if self.steps[1] == _NONE else self._copy(1, self.latest.copy())
+            self._write(1, self.latest, now)
+        return Before(start, previous)
 
-    def _write(self, index: int, target: NDArray[Any], stored: NDArray[Any], step: int) -> None:
+    def _copy(self, index: int, stored: NDArray[Any]) -> Snapshot:
+        return Snapshot(int(self.steps[index]), stored, self.digests[index].tobytes().hex())
+
+    def _write(self, index: int, target: NDArray[Any], now: Snapshot) -> None:
         self.steps[index] = _NONE
-        np.copyto(target, stored)
-        self.steps[index] = step
+        np.copyto(target, now.stored)
+        self.digests[index] = np.frombuffer(bytes.fromhex(now.digest), np.uint8)
+        self.steps[index] = now.step
 
 
 def kept_in(memory: memoryview, offset: int, shape: Sequence[int], dtype: np.dtype[Any]) -> Kept:
@@ -93,9 +99,9 @@ def kept_in(memory: memoryview, offset: int, shape: Sequence[int], dtype: np.dty
         >>> import numpy as np
         >>> nbytes = kept_bytes((3,), np.dtype("f8"))
         >>> kept = kept_in(memoryview(bytearray(nbytes)), 0, (3,), np.dtype("f8"))
-        >>> kept.exchange(np.ones(3), step=0).previous
-        >>> kept.exchange(np.zeros(3), step=10).previous
-        (0, array([1., 1., 1.]))
+        >>> kept.exchange(Snapshot(0, np.ones(3), "00" * 16)).previous
+        >>> kept.exchange(Snapshot(10, np.zeros(3), "11" * 16)).previous.stored
+        array([1., 1., 1.])
     """
     kept = _views(memory, offset, shape, dtype, lambda: _lock)
     kept.steps[:] = _NONE
@@ -156,7 +162,9 @@ def _views(
     start = offset + _HEADER_BYTES
     first = np.ndarray(shape, dtype, memory, start)
     latest = np.ndarray(shape, dtype, memory, start + aligned_bytes(shape, dtype))
-    return Kept(np.ndarray((2,), np.int64, memory, offset), first, latest, exclusive)
+    steps = np.ndarray((2,), np.int64, memory, offset)
+    digests = np.ndarray((2, 16), np.uint8, memory, offset + steps.nbytes)
+    return Kept(steps, digests, first, latest, exclusive)
 
 
 @contextmanager

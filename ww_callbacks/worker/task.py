@@ -5,20 +5,37 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
+from ww_callbacks.analysis.change import analyze_change
+from ww_callbacks.analysis.leading import LeadingCache
+from ww_callbacks.analysis.spec import Snapshot
 from ww_callbacks.analysis.update import unchanged_columns, update_columns
 from ww_callbacks.report import LayerReport, Skip
 from ww_callbacks.worker.kept import Before, Kept
 from ww_callbacks.worker.protocol import Message
 
+Analysis = Literal["layer", "change"]
 
-def make_task(spec: LayerSpec, settings: Settings, step: int | None, digest: str = "") -> Message:
+ANALYSES: dict[Analysis, Callable[[LayerSpec, NDArray[Any], Settings], LayerReport]] = {
+    "layer": analyze_layer,
+    "change": analyze_change,
+}
+"""What a task does with the weights: analyse them, or the change from a baseline that is stored beside them."""
+
+_leading = LeadingCache()
+"""Leading directions of earlier snapshots, so that they are computed once in each process."""
+
+
+def make_task(
+    spec: LayerSpec, settings: Settings, step: int | None, digest: str = "", *, analysis: Analysis = "layer"
+) -> Message:
     """Create a task for :func:`run_task`.
 
     Args:
@@ -26,12 +43,14 @@ def make_task(spec: LayerSpec, settings: Settings, step: int | None, digest: str
         settings: analysis settings.
         step: number of finished optimizer steps.
         digest: digest of the weights analysed last; unchanged weights are not analysed again.
+        analysis: one of ``ANALYSES``.
     """
     return {
         "spec": asdict(spec),
         "settings": settings.to_dict(),
         "step": step,
         "digest": digest,
+        "analysis": analysis,
     }
 
 
@@ -78,13 +97,17 @@ def timed(work: Callable[[], Message]) -> Message:
 
 def _analyze(task: Message, stored: NDArray[Any], kept: Kept | None) -> Message:
     found, step = weights_digest(stored), task["step"]
-    before = Before() if kept is None or step is None else kept.exchange(stored, step)
+    now = None if step is None else Snapshot(step, stored, found)
+    before = Before() if kept is None or now is None else kept.exchange(now)
     if found == task.get("digest"):
-        return {"unchanged": unchanged_columns(stored, step, before.start, before.previous), "digest": found}
+        columns = {} if now is None else unchanged_columns(now, before.start, before.previous)
+        return {"unchanged": columns, "digest": found}
     spec = LayerSpec(**task["spec"])
-    settings = Settings.from_dict(task["settings"])
-    columns = analyze_layer(spec, stored, settings, step).to_dict()
-    columns |= update_columns(spec, stored, step, before.start, before.previous)
+    report = ANALYSES[task["analysis"]](spec, stored, Settings.from_dict(task["settings"]))
+    columns = replace(report, step=step).to_dict()
+    if now is not None:
+        leading = partial(_leading.get, spec) if columns["null"] == "arranged" else None
+        columns |= update_columns(spec, now, before.start, before.previous, leading)
     return {"report": columns, "digest": found}
 
 
