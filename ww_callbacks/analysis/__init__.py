@@ -2,7 +2,7 @@
 
 from ww_callbacks.analysis.layer import analyze_layer, conv_factor
 from ww_callbacks.analysis.settings import ConvScale, Fit, Interval, Settings
-from ww_callbacks.analysis.spec import Axes, LayerSpec, as_matrices, as_numbers, factors_of, joined_factors
+from ww_callbacks.analysis.spec import Axes, LayerSpec, as_matrices, decoded, factors_of, joined_factors
 
 __all__ = [
     "Axes",
@@ -13,8 +13,8 @@ __all__ = [
     "Settings",
     "analyze_layer",
     "as_matrices",
-    "as_numbers",
     "conv_factor",
+    "decoded",
     "factors_of",
     "joined_factors",
 ]

@@ -97,7 +97,12 @@ def as_matrices(spec: LayerSpec, stored: NDArray[Any]) -> NDArray[Any]:
 
 def as_numbers(spec: LayerSpec, stored: NDArray[Any]) -> NDArray[Any]:
     """The stored weights, in a dtype supported by numpy."""
-    return (stored.astype(np.uint32) << 16).view(np.float32) if spec.dtype == "bfloat16" else stored
+    return decoded(stored, spec.dtype)
+
+
+def decoded(stored: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Stored numbers in a dtype supported by numpy: bfloat16, stored as raw 16-bit words, becomes float32."""
+    return (stored.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else stored
 
 
 def arranged(spec: LayerSpec, numbers: NDArray[Any]) -> NDArray[Any]:
