@@ -207,3 +207,57 @@ def test_the_configuration_is_read_as_peft_reads_it(tmp_path):
         wanted = dense(module)
         wanted = wanted.T if product.shape != wanted.shape else wanted
         np.testing.assert_allclose(product, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_a_model_has_the_merged_weights_and_the_adapters(options):
+    model = net(**options)
+    found = modules(model)
+    report, products = ww.analyze(model), {name: dense(module) for name, module in found.items()}
+    merged = ww.analyze(model.merge_and_unload())
+    for name, product in products.items():
+        layer, adapter = (report[f"base_model.model.{name}{suffix}"] for suffix in ("", ".lora_default"))
+        assert layer.norm == pytest.approx(merged[name].norm, rel=1e-5)
+        assert layer.alpha_hill == pytest.approx(merged[name].alpha_hill, rel=1e-3)
+        assert adapter.norm == pytest.approx(np.square(product).sum(), rel=1e-6)
+        assert (adapter.lora_rank, adapter.role) == (found[name].r["default"], "adapter")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_forward_pass_of_dora_uses_the_weight_that_we_see():
+    model = net(use_dora=True, target_modules=["q_proj", "mlp"])
+    layers = {layer.name: layer for layer in find_layers(model)}
+    for name, module in modules(model).items():
+        x = torch.randn(3, module.in_features)
+        layer = layers[f"base_model.model.{name}"]
+        weight = torch.from_numpy(as_matrices(layer.spec, layer.read())[0])
+        expected = module(x) - module.base_layer.bias
+        torch.testing.assert_close(x @ weight.T, expected.detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("executor", ["sync", "process"])
+def test_training_of_adapters_is_watched(executor):
+    torch.manual_seed(0)
+    model = peft.get_peft_model(Net(), config(target_modules=["emb", "q_proj", "v_proj", "mlp"]))
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+    with ww.Monitor(model, every_n_steps=2, executor=executor, updates=True, deterministic=True) as monitor:
+        for step in range(1, 7):
+            optimizer.zero_grad()
+            model(torch.randint(0, 90, (16,))).square().mean().backward()
+            optimizer.step()
+            monitor.step(step)
+    first, last = monitor.history[0], monitor.history[-1]
+    name = "base_model.model.q_proj.lora_default"
+    assert (first[name].reason, first[name].lora_used) == ("all weights are zero", 0)
+    layer = last[name]
+    assert (layer.lora_rank, layer.status, layer.step) == (8, "ok", 6)
+    assert 1 <= layer.lora_used <= 8
+    assert layer.norm == pytest.approx(np.square(dense(modules(model)["q_proj"])).sum(), rel=1e-5)
+    assert (layer.learned_norm, layer.update_rank) == (pytest.approx(1), None)
+    assert 0 < layer.update_norm < 1
+    assert not any(each.counted for each in last if each.role == "adapter")
+    assert last.counted == first.counted
+    assert ww.Report.from_dicts(last.to_dicts())[name] == layer
+    assert monitor.history.advice()
