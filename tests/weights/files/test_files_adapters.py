@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,12 @@ def test_a_configuration_that_is_too_long_is_not_read(tmp_path, monkeypatch):
     assert "more than 10 bytes" in ww.analyze(write(tmp_path, factors("fc")))["fc"].reason
 
 
+def test_a_configuration_that_is_no_file_is_not_opened(tmp_path):
+    folder = write(tmp_path, factors("fc"), None)
+    os.mkfifo(folder / "adapter_config.json")
+    assert "not a file" in ww.analyze(folder)["fc"].reason
+
+
 def test_the_scale_follows_the_configuration(tmp_path):
     (tmp_path / "config.json").write_text(
         json.dumps(CONFIG | {"use_rslora": True, "rank_pattern": {"q": 9}, "alpha_pattern": {r"layers\.\d+\.q": 3}})
@@ -121,6 +128,7 @@ def test_the_scale_follows_the_configuration(tmp_path):
 def test_a_folder_of_adapters(tmp_path):
     write(tmp_path / "first", factors("fc"))
     write(tmp_path / "second", factors("fc"))
+    (tmp_path / "README.md").touch()
     assert [layer.name for layer in ww.analyze(tmp_path)] == ["first/fc", "second/fc"]
     assert [layer.name for layer in ww.analyze(tmp_path, layers=["second/*"]) if layer.status == "ok"] == ["second/fc"]
     write(tmp_path, factors("fc"))

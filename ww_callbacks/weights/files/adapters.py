@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ww_callbacks.analysis import decoded, joined_factors
 from ww_callbacks.report import Skip
+from ww_callbacks.weights.files.directory import SINGLE
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.state_dict import layers_of_tensors
 from ww_callbacks.weights.layer import ADAPTER, Adapter, Layer, adapter_layer
@@ -31,6 +32,7 @@ MAX_LENGTH, MAX_REPEATS, MAX_GROUPS, MAX_CHOICES = 200, 3, 3, 20
 take very long."""
 
 T = TypeVar("T")
+_OTHERS = (".safetensors", ".index.json", *SINGLE)
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(
     r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<part>A|B|magnitude_vector)(\.(?P<adapter>[^.]+?))??(\.weight)?"
@@ -100,7 +102,7 @@ def adapters_in(path: Path) -> dict[str, Path]:
         entries = sorted(path.iterdir())
     own = _weights_of(path)
     found = {} if own is None else {"": own}
-    if own is None and any(entry.is_file() and entry.name != CONFIG for entry in entries):
+    if own is None and any(entry.is_file() and entry.name.lower().endswith(_OTHERS) for entry in entries):
         return {}
     for entry in entries:
         is_adapter = entry.is_dir() and (entry / CONFIG).is_file()
@@ -151,6 +153,8 @@ def read_config(path: Path) -> Config | Skip:
     """
     try:
         with reading(path):
+            if path.exists() and not path.is_file():
+                raise ValueError("not a file")
             if path.stat().st_size > MAX_CONFIG_BYTES:
                 raise ValueError(f"more than {MAX_CONFIG_BYTES} bytes")
             return _config(json.loads(path.read_text(encoding="utf-8")))
