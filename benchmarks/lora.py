@@ -1,7 +1,7 @@
-"""Low-rank adapters: time and error of the analysis from the factors, relative to the dense product.
+"""Low-rank adapters: CPU time and error of the analysis from the factors, relative to the dense product.
 
-python benchmarks/lora.py                          4096 x 4096 layer of rank 64
-python benchmarks/lora.py --side 1024 --rank 16    another one
+OMP_NUM_THREADS=1 python benchmarks/lora.py                          4096 x 4096 layer of rank 64
+OMP_NUM_THREADS=1 python benchmarks/lora.py --side 1024 --rank 16    another one
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ COLUMNS = ("norm", "spectral_norm", "stable_rank", "entropy")
 
 
 def timed(work: Callable[[], T], repeats: int) -> tuple[float, T]:
-    """Median time in seconds, and the result."""
+    """Median CPU time in seconds, and the result."""
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         result = work()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return statistics.median(times), result
 
 
