@@ -194,3 +194,24 @@ def test_ctrl_c_ends_the_command_and_leaves_no_process(tmp_path):
         assert "Traceback" not in terminal.text
         with pytest.raises(ProcessLookupError):
             os.killpg(group, 0)
+
+
+def test_an_adapter_alone_and_with_its_base(tmp_path, capsys):
+    save_file = pytest.importorskip("safetensors.numpy").save_file
+    rng, folder = np.random.default_rng(0), tmp_path / "adapter"
+    folder.mkdir()
+    factors = {"A": rng.standard_normal((4, 60)), "B": rng.standard_normal((120, 4))}
+    save_file(
+        {f"base_model.model.enc.fc1.lora_{part}.weight": values for part, values in factors.items()},
+        folder / "adapter_model.safetensors",
+    )
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 4}))
+    assert run_here("analyze", folder) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("enc.fc1"))
+    assert line.split()[1] == "LoRA"
+    assert line.split()[-2:] == ["4", "4"]
+    assert run_here("analyze", folder, "--baseline", save_model(tmp_path), "-o", tmp_path / "report.html") == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "<button>LoRA rank</button>" in page
+    assert run_here("analyze", folder, "-o", tmp_path / "alone.html") == 0
+    assert "<button>used</button>" in (tmp_path / "alone.html").read_text()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import ww_callbacks as ww
+from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
 from ww_callbacks.outputs.metrics import LAYER_METRICS
 from ww_callbacks.report import SCHEMA, LayerReport
 from ww_callbacks.report.columns import column, columns_of, documented
@@ -52,6 +53,14 @@ def watch(factor: float) -> LayerReport:
     return monitor.history[-1]["a"]
 
 
+def adapter(factor: float) -> LayerReport:
+    """A layer of low rank, which has no control."""
+    rng = np.random.default_rng(0)
+    stored = np.concatenate([rng.standard_normal((30, 160)) * factor, rng.standard_normal((30, 80))], axis=1)
+    spec = LayerSpec("a", "LoRA", stored.shape, "float64", ((), (), ()), "adapter", factors=160)
+    return analyze_layer(spec, stored, Settings())
+
+
 RUNS = {
     "plain": analyze,
     "float32": partial(analyze, precision="float32"),
@@ -60,7 +69,7 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("run", [*RUNS.values(), adapter], ids=[*RUNS, "adapter"])
 def test_every_number_follows_its_declared_scaling(run):
     one, scaled = run(1.0), run(8.0)
     expected = divide_eigenvalues(one, 8.0**-2)
@@ -71,7 +80,8 @@ def test_every_number_follows_its_declared_scaling(run):
 
 def test_the_scaling_of_every_number_is_tried():
     reports = {name: run(1.0) for name, run in RUNS.items()}
-    assert all(any(getattr(report, name) is not None for report in reports.values()) for name in NUMBERS)
+    tried = [*reports.values(), adapter(1.0)]
+    assert all(any(getattr(report, name) is not None for report in tried) for name in NUMBERS)
     varied = {name for name in NUMBERS if SCHEMA[name].scaling != "invariant"}
     assert all(getattr(report, name) for report in reports.values() for name in varied - {"Lambda"})
     assert reports["TPL"].Lambda > 0
@@ -113,6 +123,7 @@ def test_lists_follow_from_the_fields():
         "num_traps",
         "ww_softrank",
         "trap_size",
+        "lora_used",
     }
     assert set(LAYER_METRICS) | set(METRICS) <= set(NUMBERS)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from histories import falling, history, layer
@@ -149,3 +151,22 @@ def test_advice_on_real_weights():
     said = report.advice()
     assert any(sentence.startswith("fresh") and "untrained" in sentence for sentence in said)
     assert any(sentence.startswith("shifted (1, ") and "large correlation traps" in sentence for sentence in said)
+
+
+def adapter(name: str, used: int, rank: int = 64) -> LayerReport:
+    return LayerReport(name=name, kind="LoRA", role="adapter", lora_rank=rank, lora_used=used, norm=1.0)
+
+
+def test_a_rank_that_is_paid_for_and_not_used_is_told():
+    (sentence,) = Report((adapter("q", 9), adapter("k", 33), adapter("v", 64))).advice()
+    assert sentence.startswith("q (rank 64 is paid for, 9 directions are used) uses at most half of its rank.")
+    (sentence,) = Report(tuple(adapter(name, 1) for name in "abcde")).advice()
+    assert sentence.startswith("a (rank 64 is paid for, 1 direction is used), b (")
+    assert "and 2 more layers use at most half of their rank." in sentence
+    assert Report((adapter("k", 33), adapter("fresh", 0))).advice() == [NOTHING]
+
+
+def test_adapters_are_not_compared_with_layers_and_not_called_narrow():
+    layers = [LayerReport(name=name, kind="Linear", M=60, alpha=3.0, update_norm=0.01) for name in "abcd"]
+    moved = replace(adapter("q", 64), M=60, update_norm=1.0, update_sharpness=1.0)
+    assert not any("q" in sentence.split() for sentence in Report((*layers, moved)).advice())

@@ -2,7 +2,7 @@
 
 from ww_callbacks.analysis.layer import analyze_layer, conv_factor
 from ww_callbacks.analysis.settings import ConvScale, Fit, Interval, Settings
-from ww_callbacks.analysis.spec import Axes, LayerSpec, as_matrices
+from ww_callbacks.analysis.spec import Axes, LayerSpec, as_matrices, decoded, factors_of, joined_factors
 
 __all__ = [
     "Axes",
@@ -14,4 +14,7 @@ __all__ = [
     "analyze_layer",
     "as_matrices",
     "conv_factor",
+    "decoded",
+    "factors_of",
+    "joined_factors",
 ]

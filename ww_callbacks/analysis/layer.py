@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ww_callbacks import spectra
 from ww_callbacks.analysis.null import null_columns, positions
 from ww_callbacks.analysis.settings import Settings
-from ww_callbacks.analysis.spec import LayerSpec, arranged, as_numbers
+from ww_callbacks.analysis.spec import LayerSpec, arranged, as_numbers, factors_of
 from ww_callbacks.analysis.tail import tail_columns
 from ww_callbacks.report import Histogram, LayerReport, Skip
 from ww_callbacks.spectra import Precision
@@ -57,16 +57,19 @@ def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, ste
         "rf": pooled,
         "Q": large / small if small else None,
         "num_evals": small * pooled,
+        "lora_rank": spec.shape[0] if spec.factors else None,
     }
-    if min(pooled, small) == 0:
+    if 0 in (pooled, small, *spec.shape):
         return LayerReport(**shape, **Skip("empty").columns)
     numbers = as_numbers(spec, stored)
     largest = spectra.magnitude(numbers)
     if not math.isfinite(largest):
         return LayerReport(**shape, **Skip("non_finite").columns)
-    if largest == 0:
-        return LayerReport(**shape, **Skip("zero").columns)
     with np.errstate(all="ignore"):
+        if spec.factors:
+            return LayerReport(**shape, **_low_rank_columns(spec, numbers, settings))
+        if largest == 0:
+            return LayerReport(**shape, **Skip("zero").columns)
         matrices = arranged(spec, numbers)
         return LayerReport(**shape, **_spectral_columns(spec, matrices, largest, settings))
 
@@ -120,6 +123,34 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
     if settings.farms:
         result["alpha_farms"] = _farms(matrices, settings.seed)
     return _plain(result | tail_columns(positive, values, result["null"], max(rows, columns), settings))
+
+
+def _low_rank_columns(spec: LayerSpec, numbers: NDArray[Any], settings: Settings) -> dict[str, Any]:
+    """The metrics of weights B·A that follow from their eigenvalues; controls and tests would need the product.
+
+    Too few eigenvalues for a fit are normal here, so such a layer is not skipped.
+    """
+    _, rows, columns = spec.matrix_shape
+    singular = spectra.factor_singular_values(*factors_of(spec, numbers))
+    if not singular.any():
+        return Skip("zero").columns | {"lora_used": 0}
+    values = np.concatenate([np.zeros(min(rows, columns) - len(singular)), singular**2])
+    if not 0 < values[-1] < math.inf:
+        return Skip("out_of_range").columns
+    rank = spectra.numerical_rank(singular, rows, columns)
+    positive = values[len(values) - rank :]
+    positive = positive[positive > 0]
+    result: dict[str, Any] = asdict(spectra.norm_metrics(values, 0.0, rank))
+    result |= {"lora_used": spectra.rank_used(values), "histogram": _histogram(positive, None, 0.0)}
+    if settings.spectrum:
+        result["spectrum"] = tuple(values.tolist())
+    if _no_fit(positive, len(values), _precision(spec.dtype, settings)) is None:
+        fit = tail_columns(
+            positive, positive, "cannot be told", max(rows, columns), replace(settings, precision="float64")
+        )
+        if "skip_reason" not in fit:
+            result |= fit | {"warning": "", "reliable": None}
+    return _plain(result)
 
 
 def _tolerance(largest: float, rows: int, columns: int, precision: Precision) -> float:

@@ -38,6 +38,12 @@ class LayerSpec:
         dtype: numpy name of the stored dtype, or "bfloat16" (raw 16-bit words).
         axes: what each stored axis counts.
         role: what they are used for; ``Settings.conv_scale`` applies to "convolution".
+        factors: for weights B·A of low rank r, the number of outputs; 0 for all others. Stored is an array of shape
+            (r, outputs + inputs). Its row i holds column i of B, then row i of A. ``axes`` has no meaning.
+
+    Example:
+        >>> LayerSpec("fc", "LoRA", (8, 100 + 60), "float32", ((), (), ()), "adapter", factors=100).matrix_shape
+        (1, 100, 60)
     """
 
     name: str
@@ -46,6 +52,7 @@ class LayerSpec:
     dtype: str
     axes: Axes
     role: Role = "matrix"
+    factors: int = 0
 
     def __post_init__(self) -> None:
         """Name the axes, which are plain lists after a message to the worker."""
@@ -64,17 +71,21 @@ class LayerSpec:
     @property
     def matrix_shape(self) -> tuple[int, int, int]:
         """(pooled matrices, rows, columns)."""
+        if self.factors:
+            return 1, self.factors, self.shape[1] - self.factors
         pooled, rows, columns = (math.prod(self.shape[axis] for axis in axes) for axes in self.axes)
         return pooled, rows, columns
 
     @property
     def work(self) -> int:
-        """Relative cost of the analysis: number of multiplications of the Gram matrices.
+        """Relative cost of the analysis: number of multiplications of the Gram matrices, also those of factors.
 
         Example:
             >>> LayerSpec("fc", "Linear", (100, 20), "float32", ((), (0,), (1,))).work
             40000
         """
+        if self.factors:
+            return self.shape[1] * self.shape[0] ** 2
         pooled, rows, columns = self.matrix_shape
         return pooled * max(rows, columns) * min(rows, columns) ** 2
 
@@ -100,9 +111,33 @@ def as_matrices(spec: LayerSpec, stored: NDArray[Any]) -> NDArray[Any]:
 
 def as_numbers(spec: LayerSpec, stored: NDArray[Any]) -> NDArray[Any]:
     """The stored weights, in a dtype supported by numpy."""
-    return (stored.astype(np.uint32) << 16).view(np.float32) if spec.dtype == "bfloat16" else stored
+    return decoded(stored, spec.dtype)
+
+
+def decoded(stored: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Stored numbers in a dtype supported by numpy: bfloat16, stored as raw 16-bit words, becomes float32."""
+    return (stored.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else stored
 
 
 def arranged(spec: LayerSpec, numbers: NDArray[Any]) -> NDArray[Any]:
-    """The matrices of a layer, shape (pooled, rows, columns)."""
+    """The matrices of a layer, shape (pooled, rows, columns); factors are multiplied."""
+    if spec.factors:
+        B, A = factors_of(spec, numbers)
+        product: NDArray[Any] = B @ A
+        return product[None]
     return numbers.transpose(list(chain(*spec.axes))).reshape(spec.matrix_shape)
+
+
+def factors_of(spec: LayerSpec, numbers: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The factors B, shape (outputs, r), and A, shape (r, inputs), of low-rank weights."""
+    return numbers[:, : spec.factors].T, numbers[:, spec.factors :]
+
+
+def joined_factors(B: NDArray[Any], A: NDArray[Any]) -> NDArray[Any]:
+    """How the factors of low-rank weights are stored, shape (r, outputs + inputs).
+
+    Args:
+        B: shape (outputs, r).
+        A: shape (r, inputs).
+    """
+    return np.concatenate([B.T, A], axis=1)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ww_callbacks import spectra
 from ww_callbacks.analysis.null import null_columns, positions
-from ww_callbacks.analysis.spec import LayerSpec, Snapshot, as_matrices
+from ww_callbacks.analysis.spec import LayerSpec, Snapshot, as_matrices, as_numbers, factors_of
 from ww_callbacks.spectra import Leading
 from ww_callbacks.spectra.types import Floats
 
@@ -54,6 +54,7 @@ def update_of(spec: LayerSpec, stored: NDArray[Any], before: NDArray[Any], norm:
     counted as those of W: with the test :func:`ww_callbacks.spectra.null_test` and
     :func:`ww_callbacks.spectra.num_directions`. A gradient has at most as many directions as the batch has samples (or
     tokens), so the change in a few steps points in few directions even if the layer learns nothing of use.
+    Directions of weights B·A of low rank are not counted, because the test needs the elements of ΔW.
 
     Args:
         spec: description of the weights.
@@ -74,6 +75,8 @@ def update_of(spec: LayerSpec, stored: NDArray[Any], before: NDArray[Any], norm:
     """
     if np.array_equal(stored, before):
         return NO_UPDATE
+    if spec.factors:
+        return _low_rank_update(spec, stored, before, norm)
     dtype = np.float64 if spec.storage_dtype.itemsize > 4 else np.float32
     with np.errstate(all="ignore"):
         old = as_matrices(spec, before)
@@ -101,6 +104,34 @@ def share_unchanged(before: NDArray[Any], change: NDArray[Any]) -> float:
     """Share of the elements that have the same value as before, of those that were not 0."""
     others = before != 0
     return float(np.mean(change[others] == 0)) if others.any() else 0.0
+
+
+def _low_rank_update(spec: LayerSpec, stored: NDArray[Any], before: NDArray[Any], norm: float) -> Update:
+    """The change of weights B·A. It is the product of [B, -B'] and A above A', so it is not formed."""
+    now, old = (as_numbers(spec, each).astype(np.float64) for each in (stored, before))
+    old[:, : spec.factors] *= -1
+    stacked = replace(spec, shape=(2 * spec.shape[0], spec.shape[1]), dtype="float64")
+    with np.errstate(all="ignore"):
+        values = _singular_values(stacked, np.concatenate([now, old])) ** 2
+        total, top = float(values.sum()), float(values[-1])
+    if not 0 < total < math.inf:
+        return Update()
+    return Update(
+        norm=math.sqrt(total) / norm if 0 < norm < math.inf else None, stable_rank=total / top, sharpness=top / total
+    )
+
+
+def _norm(spec: LayerSpec, stored: NDArray[Any]) -> float:
+    if spec.factors:
+        return math.hypot(*_singular_values(spec, as_numbers(spec, stored)).tolist())
+    return spectra.frobenius_norm(as_matrices(spec, stored))
+
+
+def _singular_values(spec: LayerSpec, numbers: NDArray[Any]) -> Floats:
+    """Singular values of weights B·A; NaN if a weight is not finite."""
+    if not numbers.size or not np.isfinite(numbers).all():
+        return np.array([math.nan])
+    return spectra.factor_singular_values(*factors_of(spec, numbers))
 
 
 def _eigenvalues(change: NDArray[Any], largest: float) -> list[Floats]:
@@ -132,7 +163,7 @@ def update_columns(
     """
     if start is None or start.step >= now.step:
         return {}
-    norm = spectra.frobenius_norm(as_matrices(spec, now.stored))
+    norm = _norm(spec, now.stored)
     columns: dict[str, Any] = {}
     learned = None
     if previous is not None:

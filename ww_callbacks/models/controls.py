@@ -15,14 +15,14 @@ from ww_callbacks.weights import Layer
 
 
 def shuffled_layer(layer: Layer, seed: int) -> Layer:
-    """A layer with the shuffled weights of another layer; a skipped layer is returned unchanged.
+    """A layer with the shuffled weights of another layer; skipped layers and low-rank adapters are returned unchanged.
 
     Args:
         layer: a layer of a model.
         seed: seed of the permutation, as in ``analyze``.
     """
     spec, read = layer.spec, layer.read
-    if spec is None or read is None:
+    if spec is None or read is None or spec.factors:
         return layer
     pooled, rows, columns = spec.matrix_shape
     dtype = "float32" if spec.dtype == "bfloat16" else spec.dtype
@@ -51,5 +51,5 @@ def rescaled(layer: LayerReport, spec: LayerSpec | None, settings: Settings) -> 
     """
     if spec is None or not layer.norm:
         return layer
-    square = layer.norm / conv_factor(spec, settings) / math.prod(spec.shape)
+    square = layer.norm / conv_factor(spec, settings) / math.prod(spec.matrix_shape)
     return divide_eigenvalues(layer, square)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
 from ww_callbacks.checks import check_count, check_flag, check_patterns, check_sizes
+from ww_callbacks.models.adapters import merge, with_ranks
 from ww_callbacks.models.baseline import layers_in_both, pairs
 from ww_callbacks.models.run import run_layers
 from ww_callbacks.report import Report
@@ -90,11 +91,18 @@ def analyze(
     check_count("workers", workers, least=0)
     check_flag("progress", progress)
     run = partial(run_layers, settings=settings, workers=workers, progress=progress)
-    chosen = select_layers(find_layers(model, split=split), layers)
+    found = find_layers(model, split=split)
+    if isinstance(baseline, Report) and any(layer.adapter is not None for layer in found):
+        raise ValueError("baseline: a report holds no weights to add an adapter to; pass the model or its file")
     if baseline is None or isinstance(baseline, Report):
-        report = Report.of(run(chosen))
+        report = Report.of(run(select_layers(found, layers)))
         return report if baseline is None else report.against(baseline)
-    before = layers_in_both(chosen, find_layers(baseline, split=split))
+    merged, base, adapters = merge(found, find_layers(baseline, split=split))
+    chosen = select_layers(merged, layers)
+    before = layers_in_both(chosen, base)
+    both = pairs(chosen, before)
     plain = replace(settings, randomize=False, gof=False, farms=False, compare=False, spectrum=False)
-    changes = run(pairs(chosen, before), settings=plain, title="changes", analysis="change")
-    return Report.of(run(chosen)).against(Report.of(run(before, title="baseline")), changes)
+    compared = {layer.name for layer in both}
+    ranks = run([layer for layer in adapters if layer.name in compared], settings=plain, title="adapters")
+    changes = run(both, settings=plain, title="changes", analysis="change")
+    return Report.of(with_ranks(run(chosen), ranks)).against(Report.of(run(before, title="baseline")), changes)

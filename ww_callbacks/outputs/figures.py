@@ -114,7 +114,7 @@ def draw_correlation_flow(report: Report, ax: Axes | None = None) -> Axes:
         ax: axes to draw into; None for a new figure.
     """
     ax = new_axes(ax)
-    fitted = [layer for layer in report.layers if layer.alpha is not None]
+    fitted = [layer for layer in report.layers if layer.is_fitted]
     alpha = np.array([layer.alpha for layer in fitted], dtype=float)
     reach = [
         [_distance(layer.alpha_low, layer.alpha) for layer in fitted],
@@ -162,7 +162,7 @@ def draw_alpha_histogram(report: Report, ax: Axes | None = None) -> Axes:
         ax: axes to draw into; None for a new figure.
     """
     ax = new_axes(ax)
-    alpha = [layer.alpha for layer in report.layers if layer.alpha is not None]
+    alpha = [layer.alpha for layer in report.layers if layer.is_fitted and layer.alpha is not None]
     shuffled = [layer.rand_alpha for layer in report.layers if layer.rand_alpha is not None]
     low, high = (math.floor(min(alpha + shuffled)), math.ceil(max(alpha + shuffled))) if alpha else (0, 1)
     edges = np.linspace(low, high, min(2 * max(high - low, 1), 40) + 1).tolist()

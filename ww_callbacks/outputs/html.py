@@ -85,11 +85,14 @@ def report_page(report: Report, title: str = "Spectra of the layers") -> str:
     findings = [layer for layer in worst_first(report.layers) if _has_findings(layer)]
     if findings:
         parts += ["<h2>Findings</h2>", _list(_sentence(layer) for layer in findings)]
-    if any(layer.alpha is not None for layer in report):
+    if any(layer.is_fitted for layer in report):
         parts.append('<h2>Alpha of the layers</h2><div class="pictures">')
         parts.append(_picture(partial(figures.draw_correlation_flow, report), "Alpha against depth"))
         parts.append(_picture(partial(figures.draw_alpha_histogram, report), "Distribution of alpha over the layers"))
-        parts += ["</div>", "<h2>Fitted layers</h2>", _table(layer_table(rows))]
+        parts.append("</div>")
+    table = layer_table(rows)
+    if len(table) > 1:
+        parts += ["<h2>Analysed layers</h2>", _table(table)]
     parts.append(_list(map(escape, notes([row | {"change": ""} for row in rows], summary))))
     parts += _spectra(report.layers)
     return page(title, "\n".join(parts))

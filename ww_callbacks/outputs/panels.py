@@ -22,7 +22,7 @@ MAX_CHOSEN = 8
 FIRST = 16
 """Number of reports that are all shown; later ones are shown ever less often, about eight per doubling of the run."""
 
-_FLOW_COLUMNS = ("name", "kind", "alpha", "alpha_low", "alpha_high", "rand_alpha")
+_FLOW_COLUMNS = ("name", "kind", "role", "alpha", "alpha_low", "alpha_high", "rand_alpha")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def draw(task: Mapping[str, Any]) -> dict[str, str]:
     drawings: dict[str, Callable[[Axes], object]] = {
         tag: partial(figures.draw_esd, LayerReport.from_dict(values)) for tag, values in task["spectra"].items()
     }
-    if any(layer.alpha is not None for layer in report.layers):
+    if any(layer.is_fitted for layer in report.layers):
         drawings[f"{AGGREGATES}correlation_flow"] = partial(figures.draw_correlation_flow, report)
         drawings[f"{AGGREGATES}alpha_histogram"] = partial(figures.draw_alpha_histogram, report)
         columns = list(zip(*task["alphas"], strict=True))

@@ -92,7 +92,7 @@ def correlation_flow(layers: Iterable[LayerReport]) -> CorrelationFlow:
         >>> flow.names, flow.mean, flow.slope
         (('fc1', 'fc2'), 2.5, 1.0)
     """
-    fitted = [(layer.name, layer.alpha) for layer in layers if layer.alpha is not None]
+    fitted = [(layer.name, layer.alpha) for layer in layers if layer.is_fitted and layer.alpha is not None]
     alpha = tuple(value for _, value in fitted)
     many = len(alpha) > 1
     depth = [index / (len(alpha) - 1) for index in range(len(alpha))] if many else []
@@ -139,7 +139,9 @@ def scale_collapse(layers: Iterable[LayerReport], baseline: Iterable[LayerReport
     changes = {
         layer.name: layer.log_spectral_norm - old
         for layer in layers
-        if layer.log_spectral_norm is not None and (old := before.get(layer.name)) is not None
+        if layer.role != "adapter"
+        and layer.log_spectral_norm is not None
+        and (old := before.get(layer.name)) is not None
     }
     values = list(changes.values())
     moved = [value for value in values if value != 0]

@@ -54,8 +54,8 @@ class LayerReport:
     name: str = field(metadata={"text": "full dotted name, without prefixes of wrappers"})
     kind: str = field(metadata={"text": "class name of the layer"})
     role: Role = column(
-        'what its weights are used for: "matrix", "convolution", "embedding", "recurrent" (one gate), "norm", "bias", '
-        '"vector" or "other"',
+        'what its weights are used for: "matrix", "convolution", "embedding", "recurrent" (one gate), "adapter" '
+        '(low-rank), "norm", "bias", "vector" or "other"',
         default="other",
     )
     N: int | None = column("larger side of each matrix")
@@ -250,6 +250,13 @@ class LayerReport:
         logged=True,
         optional=True,
     )
+    lora_rank: int | None = column("rank r of a low-rank adapter B·A, the rank paid for", optional=True)
+    lora_used: int | None = column(
+        "rank used: number of directions of B·A that hold 99 % of its squared Frobenius norm",
+        label="rank used (directions of B·A)",
+        logged=True,
+        optional=True,
+    )
     scale_collapse: bool | None = column("whether λ_max changed far more than in the other layers", optional=True)
     hardly_moved: bool | None = column(
         "whether distance is at most a tenth of the median over the layers", optional=True
@@ -271,6 +278,11 @@ class LayerReport:
     def is_trapped(self) -> bool:
         """Whether the layer has correlation traps, and more than at step 0 of the run."""
         return (self.num_traps or 0) > (self.initial_traps or 0)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there is an alpha of weights of the model itself. An adapter is a change of such weights."""
+        return self.alpha is not None and self.role != "adapter"
 
     @property
     def is_waiting(self) -> bool:

@@ -251,7 +251,10 @@ def _count(layers: Iterable[LayerReport], name: str, value: object) -> float:
 
 
 def choose_counted(layers: Iterable[LayerReport]) -> frozenset[str]:
-    """Names of the fitted layers with at least 50 eigenvalues; of all fitted layers if none has that many."""
-    fitted = [layer for layer in layers if layer.alpha is not None]
+    """Names of the fitted layers with at least 50 eigenvalues; of all fitted layers if none has that many.
+
+    Low-rank adapters are never among them.
+    """
+    fitted = [layer for layer in layers if layer.is_fitted]
     large = [layer for layer in fitted if (layer.num_evals or 0) >= MIN_COUNTED]
     return frozenset(layer.name for layer in large or fitted)

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 Status = Literal["ok", "skipped", "failed"]
 
-Role = Literal["matrix", "convolution", "embedding", "recurrent", "norm", "bias", "vector", "other"]
-"""What the weights of a layer are used for; "recurrent" is one gate of a recurrent layer."""
+Role = Literal["matrix", "convolution", "embedding", "recurrent", "adapter", "norm", "bias", "vector", "other"]
+"""What the weights of a layer are used for; "recurrent" is one gate of a recurrent layer, "adapter" a low-rank adapter
+beside the weights of a layer."""
 
 SkipReason = Literal[
     "adapter",

@@ -37,7 +37,7 @@ def render_table(rows: Sequence[Row], summary: Mapping[str, float], step: int | 
 
 
 def layer_table(rows: Sequence[Row]) -> list[list[str]]:
-    """The fitted layers as cells, header first, with columns about changes if a layer has them.
+    """The fitted layers and the adapters as cells, header first, with columns about changes if a layer has them.
 
     Example:
         >>> layer_table([])[0][:4]
@@ -50,13 +50,17 @@ def layer_table(rows: Sequence[Row]) -> list[list[str]]:
         if any(row.get(column) is not None for row in rows):
             columns[title] = _signed(column)
     columns[""] = lambda row: str(row["warning"])
-    fitted = [row for row in rows if row["alpha"] is not None]
-    return [list(columns), *([cell(row) for cell in columns.values()] for row in fitted)]
+    return [list(columns), *([cell(row) for cell in columns.values()] for row in rows if is_shown(row))]
+
+
+def is_shown(row: Row) -> bool:
+    """Whether a layer is in the table: it has a fit, or it is an adapter with a spectrum."""
+    return row["alpha"] is not None or (row["role"] == "adapter" and row["norm"] is not None)
 
 
 def notes(rows: Sequence[Row], summary: Mapping[str, float]) -> list[str]:
     """Lines below the table: layers without a fit, changes from the baseline, means."""
-    lines = _without_fit([row for row in rows if row["alpha"] is None])
+    lines = _without_fit([row for row in rows if not is_shown(row)])
     lines += [f"{', '.join(names)}: {change}" for change, names in _by(rows, "change").items() if change]
     lines += [_against(rows)] if any("distance" in row or "delta_alpha" in row for row in rows) else []
     return lines + ([_means(rows, summary)] if "alpha" in summary else [])
@@ -96,10 +100,12 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "kind": lambda row: str(row["kind"]),
     "N x M": lambda row: f"{row['N']} x {row['M']}" + (f" ({row['rf']})" if row["rf"] > 1 else ""),
     "alpha": _digits("alpha", 2),
-    "95 % interval": lambda row: f"{_number(row['alpha_low'], 2)} to {_number(row['alpha_high'], 2)}",
+    "95 % interval": lambda row: (
+        "-" if row["alpha"] is None else f"{_number(row['alpha_low'], 2)} to {_number(row['alpha_high'], 2)}"
+    ),
     "shuffled": _digits("rand_alpha", 2),
     "D": _digits("D", 3),
-    "tail": lambda row: f"{row['num_pl_spikes']}/{row['num_evals']}",
+    "tail": lambda row: "-" if row["alpha"] is None else f"{row['num_pl_spikes']}/{row['num_evals']}",
     "log λmax": _digits("log_spectral_norm", 2),
     "stable rank": _digits("stable_rank", 1),
     "traps": lambda row: _number(row["num_traps"], 0) + (f" ({row['trap_kind']})" if row["num_traps"] else ""),
@@ -114,6 +120,8 @@ _CHANGES = {
     "forgetting": "forgetting",
     "learned norm": "learned_norm",
     "learned rank": "learned_rank",
+    "LoRA rank": "lora_rank",
+    "used": "lora_used",
 }
 
 

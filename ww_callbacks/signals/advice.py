@@ -27,6 +27,9 @@ LOST = 0.9
 ONE_DIRECTION = 0.99
 """Share of the largest direction from which a change is said to have one direction only."""
 
+HALF = 0.5
+"""A low-rank adapter is said to use few directions if these are at most this share of its rank."""
+
 FAST = 10.0
 """A layer moves much more than the others if its update norm is this many times their median."""
 
@@ -155,7 +158,10 @@ def _one_direction(report: Report) -> str:
     found = [
         layer
         for layer in report.layers
-        if (layer.M or 0) > 1 and layer.unchanged_since is None and (layer.update_sharpness or 0.0) >= ONE_DIRECTION
+        if (layer.M or 0) > 1
+        and layer.role != "adapter"
+        and layer.unchanged_since is None
+        and (layer.update_sharpness or 0.0) >= ONE_DIRECTION
     ]
     if not found:
         return ""
@@ -163,9 +169,10 @@ def _one_direction(report: Report) -> str:
 
 
 def _fast(report: Report) -> str:
-    norms = {layer.name: layer.update_norm for layer in report.layers if layer.update_norm}
+    layers = [layer for layer in report.layers if layer.role != "adapter"]
+    norms = {layer.name: layer.update_norm for layer in layers if layer.update_norm}
     found = []
-    for layer in report.layers:
+    for layer in layers:
         others = [norm for name, norm in norms.items() if name != layer.name]
         if len(others) >= MIN_OTHERS and norms.get(layer.name, 0.0) >= FAST * statistics.median(others):
             found.append(layer)
@@ -186,6 +193,20 @@ def _unlearned(report: Report) -> str:
     )
 
 
+def _unused(report: Report) -> str:
+    found = [
+        layer
+        for layer in report.layers
+        if layer.lora_rank and layer.lora_used and layer.lora_used <= HALF * layer.lora_rank
+    ]
+    if not found:
+        return ""
+    return (
+        f"{_names(found, _ranks)} {_verb(found, 'uses at most half of its rank', 'use at most half of their rank')}. "
+        "Without the other directions, the change differs by at most a tenth of its norm."
+    )
+
+
 _OF_LAYERS: tuple[Callable[[Report], str], ...] = (
     _failed,
     _still,
@@ -197,13 +218,14 @@ _OF_LAYERS: tuple[Callable[[Report], str], ...] = (
     _undertrained,
     _overtrained,
     _trapped,
+    _unused,
     _rates,
 )
 
 
 def _uncertain(report: Report) -> list[str]:
     """What limits the certainty of the results."""
-    fitted = [layer for layer in report.layers if layer.alpha is not None]
+    fitted = [layer for layer in report.layers if layer.is_fitted]
     small = [layer for layer in fitted if (layer.num_evals or 0) < MIN_COUNTED]
     wide = [layer for layer in fitted if layer not in small and _width(layer) > (layer.alpha or 0.0)]
     said = []
@@ -276,6 +298,11 @@ def _moved(layer: LayerReport) -> str:
 
 def _moved_since(layer: LayerReport) -> str:
     return f"{layer.learned_norm:.2g} of its norm{_from(layer.learned_since)}"
+
+
+def _ranks(layer: LayerReport) -> str:
+    used = "1 direction is" if layer.lora_used == 1 else f"{layer.lora_used} directions are"
+    return f"rank {layer.lora_rank} is paid for, {used} used"
 
 
 def _verb(layers: Sequence[LayerReport], one: str, many: str) -> str:

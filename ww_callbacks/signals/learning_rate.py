@@ -202,7 +202,8 @@ class LayerRatios(RatioOptions):
         return {
             i
             for i in positions
-            if (report.layers[i].num_evals or 0) >= MIN_COUNTED
+            if report.layers[i].role != "adapter"
+            and (report.layers[i].num_evals or 0) >= MIN_COUNTED
             and (self.layers is None or keeps(self.layers, report.layers[i].name))
         }
 
@@ -231,7 +232,12 @@ def _inner(report: Report) -> list[int]:
 
 
 def _holds_matrix(layer: LayerReport) -> bool:
-    """Whether a layer holds a matrix. A tied head and an embedding with too many rows do, although not analysed."""
+    """Whether a layer holds a matrix. A tied head and an embedding with too many rows do, although not analysed.
+
+    A low-rank adapter is a change of another layer's matrix.
+    """
+    if layer.role == "adapter":
+        return False
     return layer.N is not None or layer.role == "embedding" or layer.skip_reason == "tied"
 
 

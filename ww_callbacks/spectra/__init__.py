@@ -20,6 +20,7 @@ from ww_callbacks.spectra.eigen import (
     singular_values,
     storage_error,
 )
+from ww_callbacks.spectra.factors import factor_singular_values, rank_used
 from ww_callbacks.spectra.farms import farms_alpha
 from ww_callbacks.spectra.goodness import goodness_of_fit
 from ww_callbacks.spectra.histogram import log_histogram
@@ -53,6 +54,7 @@ __all__ = [
     "edge_threshold",
     "eigenvalues",
     "element_variance",
+    "factor_singular_values",
     "farms_alpha",
     "fit_power_law",
     "fit_truncated_power_law",
@@ -73,6 +75,7 @@ __all__ = [
     "num_intruders",
     "numerical_rank",
     "rank_tolerance",
+    "rank_used",
     "relative_distance",
     "rotation",
     "rounding_shift",

@@ -177,7 +177,8 @@ def _check_held(model: nn.Module, optimizers: Sequence[Optimizer], signal: Layer
     """Check that the optimizers train the layers that take part; warn if some are missing."""
     held = {parameter for each in optimizers for group in each.param_groups for parameter in group["params"]}
     owners = owners_of(model)
-    names = signal.choose([layer.name for layer in find_layers(model) if layer.spec is not None])
+    found = [layer for layer in find_layers(model) if layer.spec is not None and layer.role != "adapter"]
+    names = signal.choose([layer.name for layer in found])
     missing = [name for name in names if not any(owners[p] == holds(owners, name) for p in owners if p in held)]
     if names and len(missing) == len(names):
         raise ValueError(f"optimizer: it holds none of the layers {names}; give the optimizer of this model")

@@ -15,6 +15,22 @@ from ww_callbacks.report import LayerReport, Role, Skip
 
 
 @dataclass(frozen=True, slots=True)
+class Adapter:
+    """What a low-rank adapter B·A in a file changes.
+
+    Attributes:
+        base: name of the layer whose weights W₀ it changes.
+        is_transposed: whether this layer stores its weights as (inputs, outputs).
+        magnitude: None if the changed weights are W₀ + B·A. With DoRA, the function reads the norms that the rows of
+            this sum are scaled to, one for each output.
+    """
+
+    base: str
+    is_transposed: bool = False
+    magnitude: Callable[[], NDArray[np.generic]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
     """One layer that holds weights.
 
@@ -29,6 +45,7 @@ class Layer:
         role: what the weights are used for.
         is_inferred: whether the class of the layer is unknown and its kind a guess from name and shape.
         on_request: for a layer that is skipped unless ``layers=`` contains its full name: the layer to analyse then.
+        adapter: for a low-rank adapter in a file: what it changes.
     """
 
     name: str
@@ -40,6 +57,7 @@ class Layer:
     role: Role = "matrix"
     is_inferred: bool = False
     on_request: Layer | None = None
+    adapter: Adapter | None = None
 
     @property
     def source(self) -> Callable[[], Any] | None:
@@ -58,6 +76,12 @@ class Layer:
     def only_on_request(self, skip: Skip) -> Layer:
         """The layer, skipped unless ``layers=`` contains its full name."""
         return replace(self.without_weights(skip), on_request=self)
+
+    def named(self, name: str) -> Layer:
+        """The layer under another name."""
+        spec = None if self.spec is None else replace(self.spec, name=name)
+        on_request = None if self.on_request is None else self.on_request.named(name)
+        return replace(self, name=name, spec=spec, on_request=on_request)
 
     @property
     def reason(self) -> str:
@@ -88,6 +112,31 @@ def array_layer(
     return Layer(name, kind, LayerSpec(name, kind, tuple(shape), str(dtype), axes, role), read, role=role)
 
 
+def adapter_layer(
+    name: str,
+    rank: int,
+    sides: tuple[int, int],
+    dtype: str,
+    read: Callable[[], NDArray[np.generic]],
+    adapter: Adapter | None = None,
+) -> Layer:
+    """A layer from a low-rank adapter B·A.
+
+    Args:
+        name: full dotted name.
+        rank: number of columns of B.
+        sides: number of outputs and of inputs.
+        dtype: of the stored factors.
+        read: returns the factors as :func:`ww_callbacks.analysis.joined_factors` joins them.
+        adapter: what it changes, if that is known.
+    """
+    shape, no_axes = (rank, sum(sides)), Axes((), (), ())
+    spec = LayerSpec(name, ADAPTER, shape, dtype, no_axes, "adapter", factors=sides[0])
+    return Layer(name, ADAPTER, spec, read, send=getattr(read, "send", None), role="adapter", adapter=adapter)
+
+
+ADAPTER = "LoRA"
+"""The kind of low-rank adapters."""
 VECTOR = Skip("no_matrix", "fewer than two dimensions")
 
 

@@ -56,7 +56,7 @@ def split_layers(layers: Sequence[Layer], rules: Split | None) -> tuple[Layer, .
     """Split the layers that match a rule along their outputs; the first matching rule counts.
 
     If the layer class is inferred (kind "… (inferred)"), the longer side of a fused matrix is taken as its outputs.
-    Layers that are not analysed are returned unchanged.
+    Layers that are not analysed and low-rank adapters are returned unchanged.
 
     Args:
         layers: all layers of a model.
@@ -85,7 +85,7 @@ def split_layers(layers: Sequence[Layer], rules: Split | None) -> tuple[Layer, .
 
 
 def _apart(layer: Layer, sizes: int | Sequence[int]) -> tuple[Layer, ...]:
-    if layer.spec is None:
+    if layer.spec is None or layer.spec.factors:
         return (layer,)
     if len(layer.spec.axes.outputs) != 1:
         raise ValueError(f"split: the outputs of {layer.name!r} span several axes, it cannot be split")

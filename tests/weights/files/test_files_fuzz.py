@@ -36,6 +36,20 @@ def safetensors(path: Path) -> Path:
     return path / "model.safetensors"
 
 
+def adapter(path: Path) -> Path:
+    shapes = {
+        "fc.lora_A.weight": (4, 6),
+        "fc.lora_B.weight": (8, 4),
+        "fc.lora_magnitude_vector": (8,),
+        "head.weight": (5, 6),
+    }
+    tensors = {f"base_model.model.{name}": np.ones(shape, np.float32) for name, shape in shapes.items()}
+    pytest.importorskip("safetensors.numpy").save_file(tensors, path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_dora": True, "rank_pattern": {"fc": 4}}
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    return path / "adapter_model.safetensors"
+
+
 def torch_zip(path: Path, is_new: bool = True) -> Path:
     torch = pytest.importorskip("torch")
     content = {"state_dict": {name: torch.from_numpy(array) for name, array in weights().items()}, "epoch": 3}
@@ -97,6 +111,7 @@ FORMATS: dict[str, Callable[[Path], Path]] = {
     "hdf5": hdf5,
     "keras": keras_archive,
     "index": index,
+    "adapter": adapter,
 }
 
 

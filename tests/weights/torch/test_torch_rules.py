@@ -31,7 +31,8 @@ pytestmark = [
 
 def matrices_of(module: nn.Module, **arguments: Any) -> Matrices:
     """What we extract: name without that of the module → (pooled, rows = outputs, columns = inputs)."""
-    found = [layer for layer in find_layers(nn.Sequential(module), **arguments) if layer.spec is not None]
+    layers = find_layers(nn.Sequential(module), **arguments)
+    found = [layer for layer in layers if layer.spec is not None and layer.role != "adapter"]
     assert len({layer.name for layer in found}) == len(found)
     read = {layer.name.removeprefix("0").removeprefix("."): layer for layer in found}
     for layer in found:
@@ -489,7 +490,36 @@ def test_further_weights_of_a_module_that_has_a_rule_are_listed() -> None:
 
 def test_a_low_rank_variant_that_is_no_sum_is_skipped() -> None:
     module = lora(nn.Linear(5, 4), use_dora={"default": True})
-    assert reasons_of(module) == {"": "low-rank adapter: DoRA is not supported"}
+    assert reasons_of(module) == {"": "low-rank adapter: DoRA without its magnitudes"}
+    module = lora(nn.Linear(5, 4), lora_variant={"default": nn.Identity()})
+    assert reasons_of(module) == {"": "low-rank adapter: the variant Identity is not supported"}
+
+
+@pytest.mark.parametrize("changes", [{}, {"merged": True}, {"disable_adapters": True}])
+@pytest.mark.parametrize(
+    ("base", "sides"), [(nn.Linear(5, 4), (4, 5)), (nn.Conv2d(3, 4, (3, 2)), (4, 18)), (nn.Embedding(9, 4), (4, 9))]
+)
+def test_each_active_adapter_is_a_layer_of_low_rank(base: nn.Module, sides: tuple[int, int], changes: Any) -> None:
+    module = lora(base, active_adapters=["default", "other"], **changes)
+    layers = [layer for layer in find_layers(nn.Sequential(module)) if layer.role == "adapter"]
+    assert [layer.name for layer in layers] == ["0.lora_default", "0.lora_other"]
+    assert [layer.spec.matrix_shape for layer in layers] == [(1, *sides)] * 2
+    for layer, name in zip(layers, module.active_adapters, strict=True):
+        if name in module.lora_A:
+            A, B = (part[name].weight.detach().numpy() for part in (module.lora_A, module.lora_B))
+        else:
+            A, B = (part[name].detach().numpy() for part in (module.lora_embedding_A, module.lora_embedding_B))
+        product = 1.5 * B.reshape(len(B), -1) @ A.reshape(len(A), -1)
+        np.testing.assert_allclose(as_matrices(layer.spec, layer.read())[0], product, rtol=1e-5, atol=1e-6)
+        assert layer.read().dtype == layer.spec.storage_dtype
+
+
+def test_factors_that_do_not_fit_are_told() -> None:
+    module = lora(nn.Linear(5, 4))
+    module.lora_B["default"] = nn.Linear(3, 4)
+    assert "do not fit" in reasons_of(module)["lora_default"]
+    module = lora(nn.Linear(5, 4), r={"default": 1})
+    assert reasons_of(module)["lora_default"].endswith("do not fit rank 1")
 
 
 def test_quantised_recurrent_layers_are_skipped_with_the_reason() -> None:
@@ -694,10 +724,10 @@ def test_a_split_that_fits_nothing_is_told_at_once() -> None:
 @pytest.mark.parametrize("name", ["Linear", "LSTM", "Conv2d, groups", "weight_norm", "LoRA", "MultiheadAttention"])
 def test_what_is_sent_from_a_device_is_what_is_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """There may be no device: every tensor counts as on one, and is sent by being read."""
-    tensors, effective = (
-        importlib.import_module(f"ww_callbacks.weights.torch.{part}") for part in ("tensors", "effective")
+    tensors, *others = (
+        importlib.import_module(f"ww_callbacks.weights.torch.{part}") for part in ("tensors", "effective", "lora")
     )
-    for module in (tensors, effective):
+    for module in (tensors, *others):
         monkeypatch.setattr(module, "is_on_device", lambda tensor: True)
     monkeypatch.setattr(tensors, "send", lambda tensor, read: read(tensor.clone()))
     torch.manual_seed(0)

@@ -7,6 +7,7 @@ import stat
 import zipfile
 from pathlib import Path
 
+from ww_callbacks.weights.files.adapters import adapters_in, layers_of_adapter
 from ww_callbacks.weights.files.directory import tensors_of_index, weights_in
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.state_dict import layers_of_tensors
@@ -20,7 +21,7 @@ _KNOWN = ".safetensors, torch's .pt, .pth, .ckpt and .bin, .npz, Keras's .keras,
 
 
 def layers_of_path(path: str | os.PathLike[str]) -> tuple[Layer, ...]:
-    """The layers of a weights file, of an index of several files, or of a folder.
+    """The layers of a weights file, of an index of several files, of a folder, or of low-rank adapters.
 
     Args:
         path: the content decides the format; for safetensors and indexes the name does.
@@ -35,6 +36,11 @@ def layers_of_path(path: str | os.PathLike[str]) -> tuple[Layer, ...]:
     is_folder = stat.S_ISDIR(mode)
     if not is_folder and not stat.S_ISREG(mode):
         raise WeightsFileError(path, "neither a file nor a folder")
+    adapters = adapters_in(path)
+    if adapters:
+        return tuple(
+            layer for prefix, file in adapters.items() for layer in layers_of_adapter(prefix, file, _tensors(file))
+        )
     files = weights_in(path) if is_folder else [path]
     if len(files) == 1 and _is_keras(files[0]):
         return _keras(files[0])

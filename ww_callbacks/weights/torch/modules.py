@@ -34,8 +34,8 @@ def layers_of_module(model: nn.Module) -> tuple[Layer, ...]:
     """The layers of every module with its own weights, in the order of ``named_modules``.
 
     Weights with a rule are analysed; all other weights of two or more dimensions are listed with the reason why not.
-    Parametrised weights are computed as the module computes them, with low-rank adapters added. The model is not
-    changed.
+    Parametrised weights are computed as the module computes them, with low-rank adapters added. Each active adapter is
+    a layer too. The model is not changed.
 
     Args:
         model: any module; names are the same with and without wrappers and compilation.
@@ -89,6 +89,8 @@ def _layers(name: str, module: nn.Module, parts: tuple[str, ...], seen: Seen) ->
     for skip in missing(registered or {}, weights):
         yield Layer.skipped(name or kind, kind, skip)
     yield from _entries(name, kind, weights, kinds, seen)
+    if base is not None:
+        yield from lora.adapters_of(name, module)
 
 
 def _class_name(module: nn.Module) -> str:
