@@ -7,9 +7,10 @@ each label is as frequent as before. Cells are unlike each other: four networks 
 
 For each quantity and layer, the area under the ROC curve (AUC) is the share of pairs, of a run with wrong labels and a
 run with right ones, in which the quantity is larger in the first (ties count half). It is averaged over the layers of a
-cell, then over the cells. In advance we expected all quantities to be larger with wrong labels, except sharpness
-(the inverse of the stable rank, so its AUC is 1 minus that of the stable rank and is not shown) and alpha. 95 %
-intervals are bootstrapped over the seeds, with the same seeds for both labels. Moments at which runs are compared:
+cell, then over the cells. "One threshold" is the AUC over all layers of all cells together. In advance we expected all
+quantities to be larger with wrong labels, except sharpness (the inverse of the stable rank, so its AUC is 1 minus that
+of the stable rank and is not shown) and alpha. 95 % intervals are bootstrapped over the seeds, with the same seeds for
+both labels. Moments at which runs are compared:
 
     end      after the last step
     early    after a fifth of the steps
@@ -57,6 +58,7 @@ QUANTITIES = {
     "alpha": "`alpha`",
 }
 Data = tuple[Tensor, Tensor, Tensor, Tensor]
+Rows = list[dict[str, str]]
 
 
 def some_digits(generator: torch.Generator) -> Data:
@@ -167,7 +169,7 @@ def run(name: str, seed: int) -> list[Row]:
 Column = dict[tuple[str, str, str, int], float]
 
 
-def column(rows: list[dict[str, str]], quantity: str, moment: str) -> Column:
+def column(rows: Rows, quantity: str, moment: str) -> Column:
     """Arm, cell, layer and seed → value."""
     return {
         (row["arm"], row["cell"], row["layer"], int(row["seed"])): number(row[quantity])
@@ -178,22 +180,33 @@ def column(rows: list[dict[str, str]], quantity: str, moment: str) -> Column:
 
 def aucs(values: Column, arm: str) -> dict[str, Floats]:
     """Per cell, the AUC averaged over its layers: one for the sample and one for each bootstrap sample."""
-    drawn = resampled(len(SEEDS))
-    places = dict.fromkeys((cell, layer) for _, cell, layer, _ in values)
     found: dict[str, list[Floats]] = {}
-    for cell, layer in places:
+    for (cell, _), wrong, right in pairs_of(values, arm):
+        found.setdefault(cell, []).append(auc(wrong, right, resampled(len(SEEDS))))
+    return {cell: mean_of(each) for cell, each in found.items()}
+
+
+def one_threshold(values: Column, arm: str) -> Floats:
+    """The AUC over all layers of all cells together."""
+    _, wrong, right = zip(*pairs_of(values, arm), strict=True)
+    drawn = np.tile(resampled(len(SEEDS)), len(wrong))
+    return auc(np.concatenate(wrong), np.concatenate(right), drawn)
+
+
+def pairs_of(values: Column, arm: str) -> Iterator[tuple[tuple[str, str], Floats, Floats]]:
+    """Cell and layer, and the values of each seed with wrong and with right labels."""
+    for cell, layer in dict.fromkeys((cell, layer) for _, cell, layer, _ in values):
         wrong, right = (
             np.array([values.get((each, cell, layer, seed), np.nan) for seed in SEEDS]) for each in (arm, "right")
         )
-        found.setdefault(cell, []).append(auc(wrong, right, drawn))
-    return {cell: mean_of(each) for cell, each in found.items()}
+        yield (cell, layer), wrong, right
 
 
 def auc(wrong: Floats, right: Floats, drawn: Floats) -> Floats:
     """Share of pairs with a larger value in the first, weighted by how often their seeds are drawn."""
     larger = (wrong[:, None] > right) + 0.5 * (wrong[:, None] == right)
     known = np.isfinite(wrong)[:, None] & np.isfinite(right)
-    hits, pairs = (np.einsum("bi,ij,bj->b", drawn, part, drawn) for part in (larger * known, known.astype(float)))
+    hits, pairs = (((drawn @ part) * drawn).sum(1) for part in (larger * known, known.astype(float)))
     return np.divide(hits, pairs, out=np.full(len(drawn), np.nan), where=pairs > 0)
 
 
@@ -203,19 +216,21 @@ def mean_of(values: list[Floats]) -> Floats:
     return np.nanmean(known, axis=0) if known else np.full(len(values[0]), np.nan)
 
 
-def table(rows: list[dict[str, str]], arm: str, moment: str) -> Iterator[str]:
-    yield "| quantity | mean AUC | minus that of the norm | " + " | ".join(CELLS) + " |"
-    yield "|---" * (len(CELLS) + 3) + "|"
+def table(rows: Rows, arm: str, moment: str) -> Iterator[str]:
+    yield "| quantity | mean AUC | minus that of the norm | one threshold | " + " | ".join(CELLS) + " |"
+    yield "|---" * (len(CELLS) + 4) + "|"
     norm = mean_of(list(aucs(column(rows, NORM, moment), arm).values()))
     for quantity, text in QUANTITIES.items():
-        cells = aucs(column(rows, quantity, moment), arm)
+        values = column(rows, quantity, moment)
+        cells = aucs(values, arm)
         mean = mean_of(list(cells.values()))
         difference = "" if quantity == NORM else with_interval(mean - norm)
         each = " | ".join(f"{cells[cell][0]:.2f}" for cell in CELLS)
-        yield f"| {text} | {with_interval(mean)} | {difference} | {each} |"
+        shared = with_interval(one_threshold(values, arm))
+        yield f"| {text} | {with_interval(mean)} | {difference} | {shared} | {each} |"
 
 
-def fits(rows: list[dict[str, str]]) -> Iterator[str]:
+def fits(rows: Rows) -> Iterator[str]:
     """How well each kind of run fits: means over the seeds."""
     yield "| cell | labels | training loss | training error | test error |\n|---|---|---|---|---|"
     for cell, arm in product(CELLS, ARMS):

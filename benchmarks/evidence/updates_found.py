@@ -270,12 +270,13 @@ def run(name: str, fault: str, seed: int) -> list[Row]:
 def said_of(text: str, said: list[tuple[int, dict[str, set[str]]]], broken: set[str]) -> Row:
     """When a sentence names the broken layer first, in how many reports it is said, and of which layers."""
     reports = [(step, found[text]) for step, found in said if text in found]
+    layers = Counter(name for _, names in reports for name in sorted(names))
     return {
-        f"{text}: broken layer at": next((step for step, layers in reports if broken & layers), ""),
+        f"{text}: broken layer at": next((step for step, names in reports if broken & names), ""),
         f"{text}: first": reports[0][0] if reports else "",
         f"{text}: reports": len(reports),
         f"{text}: at the end": int(bool(said) and text in said[-1][1]),
-        f"{text}: layers": " ".join(f"{name} {n}" for name, n in Counter(n for _, s in reports for n in sorted(s)).items()),
+        f"{text}: layers": " ".join(f"{name} {count}" for name, count in layers.items()),
     }
 
 
