@@ -8,9 +8,9 @@ each label is as frequent as before. Cells are unlike each other: four networks 
 For each quantity and layer, the area under the ROC curve (AUC) is the share of pairs, of a run with wrong labels and a
 run with right ones, in which the quantity is larger in the first (ties count half). It is averaged over the layers of a
 cell, then over the cells. "One threshold" is the AUC over all layers of all cells together. In advance we expected all
-quantities to be larger with wrong labels, except sharpness (the inverse of the stable rank, so its AUC is 1 minus that
-of the stable rank and is not shown) and alpha. 95 % intervals are bootstrapped over the seeds, with the same seeds for
-both labels. Moments at which runs are compared:
+quantities to be larger with wrong labels, except sharpness (the inverse of the stable rank, with the same AUC for
+"smaller", and not shown) and alpha, for which the share of pairs in which it is smaller is shown. 95 % intervals are
+bootstrapped over the seeds, with the same seeds for both labels. Moments at which runs are compared:
 
     end      after the last step
     early    after a fifth of the steps
@@ -55,7 +55,7 @@ QUANTITIES = {
     "update_norm": "`update_norm`",
     "update_rank": "`update_rank`",
     "update_stable_rank": "`update_stable_rank`",
-    "alpha": "`alpha`",
+    "alpha": "`alpha`, smaller",
 }
 Data = tuple[Tensor, Tensor, Tensor, Tensor]
 Rows = list[dict[str, str]]
@@ -170,9 +170,10 @@ Column = dict[tuple[str, str, str, int], float]
 
 
 def column(rows: Rows, quantity: str, moment: str) -> Column:
-    """Arm, cell, layer and seed → value."""
+    """Arm, cell, layer and seed → value, with the sign with which it should be larger if labels are wrong."""
+    sign = -1.0 if quantity == "alpha" else 1.0
     return {
-        (row["arm"], row["cell"], row["layer"], int(row["seed"])): number(row[quantity])
+        (row["arm"], row["cell"], row["layer"], int(row["seed"])): sign * number(row[quantity])
         for row in rows
         if row["moment"] == moment
     }
@@ -230,6 +231,23 @@ def table(rows: Rows, arm: str, moment: str) -> Iterator[str]:
         yield f"| {text} | {with_interval(mean)} | {difference} | {shared} | {each} |"
 
 
+def summary(rows: Rows, arm: str) -> Iterator[str]:
+    """For each moment the mean AUC, and the smallest and the largest of a cell; for the end also the difference."""
+    yield "| quantity | at the end | minus the norm's | at equal ‖W − W₀‖_F | after a fifth of the steps |"
+    yield "|---|---|---|---|---|"
+    moments = {moment: {name: aucs(column(rows, name, moment), arm) for name in QUANTITIES} for moment in MOMENTS}
+    norm = mean_of(list(moments["end"][NORM].values()))
+    for quantity, text in QUANTITIES.items():
+        spans = {}
+        for moment, found in moments.items():
+            each = [values[0] for values in found[quantity].values()]
+            mean = mean_of(list(found[quantity].values()))
+            spans[moment] = f"{with_interval(mean)}; {min(each):.2f} to {max(each):.2f}"
+        mean = mean_of(list(moments["end"][quantity].values()))
+        difference = "" if quantity == NORM else with_interval(mean - norm)
+        yield f"| {text} | {spans['end']} | {difference} | {spans['equal']} | {spans['early']} |"
+
+
 def fits(rows: Rows) -> Iterator[str]:
     """How well each kind of run fits: means over the seeds."""
     yield "| cell | labels | training loss | training error | test error |\n|---|---|---|---|---|"
@@ -245,6 +263,11 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = with_missing(RESULTS, ["cell", "seed"], ((cell, seed) for seed in SEEDS for cell in CELLS), run)
     print("\n".join(fits(rows)))
+    for arm in list(ARMS)[1:]:
+        print(f"\n{arm}: mean AUC; of the cells\n")
+        print("\n".join(summary(rows, arm)))
+    loss = aucs(column([row for row in rows if row["moment"] == "end"], "train_loss", "end"), "all wrong")
+    print(f"\ntraining loss at the end, all wrong: AUC {with_interval(mean_of(list(loss.values())))}")
     for arm, moment in product(list(ARMS)[1:], MOMENTS):
         matched = sum(row["moment"] == moment and row["arm"] == arm for row in rows)
         print(f"\n{arm}, {moment}: {matched} layers of runs\n")
