@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import math
 from pathlib import Path
@@ -80,3 +81,19 @@ def test_sentences_name_layers(study):
     layers = [ww.LayerReport(name=f"net.{i}", kind="Linear", M=9, unchanged_since=0) for i in (0, 1, 10)]
     report = ww.report.Report.of([*layers, ww.LayerReport(name="net.2", kind="Linear", M=9)], 5)
     assert updates_found.named(report) == {"still": {"net.0", "net.1", "net.10"}}
+
+
+def test_the_page_shows_the_results(study):
+    page = (ROOT / "docs" / "updates.md").read_text(encoding="utf-8")
+    memorising, updates_found, forgetting = study("memorising"), study("updates_found"), study("forgetting")
+    labels, runs, tunings = (read(each.RESULTS) for each in (memorising, updates_found, forgetting))
+    shown = [memorising.summary(labels, "all wrong"), updates_found.false_alarms(runs), updates_found.lost(runs)]
+    for table in [*shown, forgetting.summary(tunings)]:
+        assert "\n".join(table) in page
+    assert "14 % (10 to 19 %)" in page
+    assert "14 %, 95 % interval 10 to 19 %" in updates_found.interval(runs)
+
+
+def read(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))

@@ -17,7 +17,7 @@ bootstrapped over the seeds, with the same seeds for both labels. Moments at whi
     equal    each layer at the snapshot at which its ‖W - W₀‖_F is nearest to that of the run with right labels and the
              same seed at the end; left out if it differs by more than a tenth
 
-Runs already in the table are not repeated. Takes about ten minutes on one core:
+Runs already in the table are not repeated. Takes about fifteen minutes on one core:
 
     OMP_NUM_THREADS=1 python benchmarks/evidence/memorising.py
 """
