@@ -12,6 +12,13 @@ import ww_callbacks as ww
 from ww_callbacks.report import History, LayerReport, Report
 from ww_callbacks.signals.advice import NOTHING
 
+
+def moved(update, learned, since=50):
+    """Shares of the largest direction in the last change and since step 0."""
+    columns = {"update_sharpness": update, "learned_sharpness": learned}
+    return columns | {"update_since": since, "learned_since": 0}
+
+
 LEVEL = np.full(30, 2.5)
 FALLEN = [*falling(30, rate=0.3), *LEVEL]
 
@@ -70,8 +77,24 @@ REPORTS = {
         ["fc (97 % of its elements unchanged since step 50) hardly changes"],
     ),
     "one direction": (
+        after(100, layer("fc", 3.0, **moved(0.995, 0.995)), layer("fc2", 3.0, **moved(0.995, 0.98))),
+        ["fc moves in one direction only."],
+    ),
+    "one direction from a baseline": (
         after(100, layer("fc", 3.0, update_sharpness=0.995), layer("fc2", 3.0, update_sharpness=0.98)),
         ["fc moves in one direction only."],
+    ),
+    "one direction, but so far only once": (
+        after(100, layer("fc", 3.0, **moved(0.995, 0.995, since=0))),
+        [NOTHING],
+    ),
+    "two classes have one direction": (
+        after(100, layer("fc", 3.0, **moved(1.0, 1.0), M=2)),
+        [NOTHING],
+    ),
+    "too small to have changed as noise does": (
+        after(100, layer("fc", 3.0, learned_pvalue=0.4, learned_norm=0.5, learned_since=0, num_evals=10)),
+        [NOTHING, "Uncertain: fc has fewer than 50 eigenvalues."],
     ),
     "a fast layer": (
         after(100, *(layer(f"fc{i}", 3.0, update_norm=norm, update_since=0) for i, norm in enumerate(NORMS))),

@@ -27,6 +27,13 @@ LOST = 0.9
 ONE_DIRECTION = 0.99
 """Share of the largest direction from which a change is said to have one direction only."""
 
+MIN_SIDE = 3
+"""Smallest side of a layer of which it is said that it moves in one direction only."""
+
+MIN_TESTED = 20
+"""Smallest number of eigenvalues of a layer of which it is said that it changed as noise does. In smaller ones, such as
+a last layer with ten classes, the test has little power."""
+
 HALF = 0.5
 """A low-rank adapter is said to use few directions if these are at most this share of its rank."""
 
@@ -155,17 +162,24 @@ def _lost(report: Report) -> str:
 
 
 def _one_direction(report: Report) -> str:
-    found = [
-        layer
-        for layer in report.layers
-        if (layer.M or 0) > 1
-        and layer.role != "adapter"
-        and layer.unchanged_since is None
-        and (layer.update_sharpness or 0.0) >= ONE_DIRECTION
-    ]
+    found = [layer for layer in report.layers if layer.role != "adapter" and _has_one_direction(layer)]
     if not found:
         return ""
     return f"{_names(found)} {_verb(found, 'moves', 'move')} in one direction only."
+
+
+def _has_one_direction(layer: LayerReport) -> bool:
+    """Whether a layer keeps moving in one direction; that of a last layer with two classes has no other one.
+
+    The first change of a run says little: with few samples per step, each step has few directions.
+    """
+    if layer.unchanged_since is not None or (layer.M or 0) < MIN_SIDE:
+        return False
+    if layer.learned_since is None:  # a finished model
+        return (layer.update_sharpness or 0.0) >= ONE_DIRECTION
+    if layer.learned_since == layer.update_since:
+        return False
+    return min(layer.update_sharpness or 0.0, layer.learned_sharpness or 0.0) >= ONE_DIRECTION
 
 
 def _fast(report: Report) -> str:
@@ -185,7 +199,11 @@ def _fast(report: Report) -> str:
 
 
 def _unlearned(report: Report) -> str:
-    found = [layer for layer in report.layers if layer.learned_norm and (layer.learned_pvalue or 0.0) > LEVEL]
+    found = [
+        layer
+        for layer in report.layers
+        if layer.learned_norm and (layer.learned_pvalue or 0.0) > LEVEL and (layer.num_evals or 0) >= MIN_TESTED
+    ]
     if not found:
         return ""
     return (
