@@ -65,9 +65,10 @@ def analyze(
         progress: show a progress bar on standard error, in a terminal or a notebook.
         baseline: a second model or file to compare the model with, layer by layer, such as the base of a fine-tuned
             model or the original of a compressed one. Each layer then reports how far it moved (``delta_alpha``,
-            ``delta_log_lambda_max``, ``distance``), the spectrum of the change (``update_alpha``,
-            ``update_stable_rank``, ``update_rank``, ``update_pvalue``), whether its scale collapsed, and the findings
-            in words (``change``). A :class:`~ww_callbacks.Report` works too, but without distances.
+            ``delta_log_lambda_max``, ``distance``), the spectrum of the change (``update_…``), new and lost leading
+            directions (``intruders``, ``forgetting``), whether its scale collapsed, and the findings in words
+            (``change``). A :class:`~ww_callbacks.Report` works too, but without the columns that need weights. If
+            ``model`` is a folder with low-rank adapters, they are added to the weights of the baseline.
 
     Raises:
         TypeError: the model or an argument has the wrong type.

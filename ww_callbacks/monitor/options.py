@@ -66,7 +66,7 @@ class Options:
             ``{"*.qkv": 3}``.
         updates: analyse also how each layer changed since its previous and since its first snapshot (``update_norm``,
             ``update_rank``, ``learned_rank`` and so on). Needs twice the memory of the weights in addition, and 1.3
-            to 1.8 times the CPU time; not with an executor of your own.
+            to 2 times the CPU time; not with an executor of your own.
         conv_scale: scale of convolution eigenvalues, see :class:`ww_callbacks.analysis.Settings`.
         randomize: compare each layer with a shuffled copy of itself to find correlation traps.
         precision: "float64", or "float32", which takes about three quarters of the time with a small, estimated error
