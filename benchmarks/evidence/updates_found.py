@@ -321,7 +321,7 @@ def false_alarms(rows: Rows) -> Iterator[str]:
     for name, mine in sorted(kinds.items(), key=lambda each: -alarms(each[1])):
         if alarms(mine):
             yield f"| {name} | {' | '.join(counts(mine))} |"
-    yield f"| {len({row['kind'] for row in silent})} other kinds | {' | '.join(counts(silent))} |"
+    yield f"| {len({row['kind'] for row in silent})} kinds without any | {' | '.join(counts(silent))} |"
     yield f"| all {len(healthy_rows(rows))} | {' | '.join(counts(healthy_rows(rows)))} |"
 
 
