@@ -74,6 +74,13 @@ def test_numbers_that_do_not_exist_are_none(base):
     assert change_of(np.zeros_like(base), base).distance == 1
 
 
+def test_a_baseline_of_zeros_has_no_directions(base):
+    found = change_of(base, np.zeros_like(base))
+    assert (found.status, found.num_directions) == ("ok", 4)
+    assert found.update_norm == 1
+    assert (found.distance, found.intruders, found.forgetting, found.update_rotation) == (None,) * 4
+
+
 def test_kernels_of_half_precision_are_compared_in_single_precision(rng):
     shape = (64, 40, 3, 3)
     spec = pair_spec(layer(shape, "float16"), layer(shape, "bfloat16"))

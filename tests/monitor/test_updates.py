@@ -204,3 +204,18 @@ def test_the_rotation_of_the_leading_direction_is_measured_from_both_snapshots(o
     assert history.series("update_rotation", "fixed") == [None, 0.0, 0.0, 0.0]
     assert history.series("update_rotation", "noise") == [None] * 4
     assert history[-1].summary()["update_rotation"] == pytest.approx(5, abs=0.5)
+
+
+@pytest.mark.parametrize("start", [0.0, np.nan], ids=["zeros", "NaN"])
+def test_a_layer_that_starts_without_values_has_its_numbers_later(start, capfd):
+    weights = {"fc": np.full(SHAPE, start, "f4")}
+    with ww.Monitor(weights, every_n_steps=1, updates=True, executor="sync") as monitor:
+        weights["fc"][:] = Turning().at(0)
+        monitor.step(1)
+        weights["fc"][:] = Turning().at(10)
+        monitor.step(2)
+    last = monitor.history[-1]["fc"]
+    assert last.status == "ok"
+    assert last.update_rotation == pytest.approx(10, abs=0.5)
+    assert last.learned_rotation is None
+    assert capfd.readouterr().err == ""

@@ -47,8 +47,17 @@ def test_the_same_matrix_gives_the_same_directions():
     matrix = planted(np.random.default_rng(2), (300, 200), [5, 4])
     first, second = leading_directions(matrix, 6), leading_directions(matrix.copy(), 6)
     assert np.array_equal(first.vectors, second.vectors)
+
+
+@pytest.mark.parametrize("size", [(50, 40), (200, 150)])
+def test_matrices_without_directions_are_refused(size, capfd):
+    zero, broken = np.zeros(size), np.full(size, np.nan)
+    for matrix in (zero, broken, zero + np.inf):
+        with pytest.raises(ValueError, match="expected finite elements that are not all zero"):
+            leading_directions(matrix, 6)
     with pytest.raises(ValueError, match="count: expected at least 1 direction"):
-        leading_directions(matrix, 0)
+        leading_directions(zero, 0)
+    assert capfd.readouterr().err == "", "LAPACK prints nothing"
 
 
 @pytest.mark.parametrize("degrees", [0, 5, 30, 90])

@@ -79,9 +79,8 @@ def _columns(now: NDArray[Any], before: NDArray[Any], change: NDArray[Any], repo
     columns["update_norm"] = spectra.frobenius_norm(change) / norm
     columns["update_unchanged"] = share_unchanged(before, change)
     leading, base = leading_of(now, NUM_HELD + 1), leading_of(before, NUM_HELD + 1)
-    if leading is not None:
-        columns["intruders"] = _num_intruders(leading, before, change, report)
     if leading is not None and base is not None:
+        columns["intruders"] = _num_intruders(leading, before, change, report)
         columns["update_rotation"] = spectra.rotation(base, leading)
         columns["forgetting"] = spectra.subspace_loss(base, leading)
     return columns

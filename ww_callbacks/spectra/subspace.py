@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,11 +56,11 @@ def leading_directions(matrix: NDArray[Any], count: int) -> Leading:
     these eigenvalues. A direction stands out if :func:`num_directions` counts it.
 
     Args:
-        matrix: W, shape (rows, columns), finite and not all zero.
+        matrix: W, shape (rows, columns).
         count: number of directions, at most as many as W has.
 
     Raises:
-        ValueError: the directions did not converge, or ``count`` is not positive.
+        ValueError: W is zero or not finite, the directions did not converge, or ``count`` is not positive.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -72,18 +73,21 @@ def leading_directions(matrix: NDArray[Any], count: int) -> Leading:
     count = min(count, rows, columns)
     if count < 1:
         raise ValueError(f"count: expected at least 1 direction of a {rows} x {columns} matrix, got {count}")
+    largest = magnitude(matrix)
+    if not 0 < largest < math.inf:
+        raise ValueError(f"matrix: expected finite elements that are not all zero, the largest is {largest}")
     precision: Precision = "float64" if matrix.dtype.itemsize > 4 else "float32"
-    found = _leading(matrix, count, precision)
+    found = _leading(matrix, count, largest, precision)
     if precision == "float32":
         error = float32_error(float(found.values[0]), rows, columns)
         if error > MAX_ERROR * float(found.values[-1]):
-            found = _leading(matrix, count, "float64")
+            found = _leading(matrix, count, largest, "float64")
     return found
 
 
-def _leading(matrix: NDArray[Any], count: int, precision: Precision) -> Leading:
+def _leading(matrix: NDArray[Any], count: int, largest: float, precision: Precision) -> Leading:
     rows, columns = matrix.shape
-    scale = power_of_two_scale(magnitude(matrix), precision)
+    scale = power_of_two_scale(largest, precision)
     shorter = matrix.T if rows <= columns else matrix
     product = gram(row_blocks(shorter), shorter.shape[1], precision, scale)
     total = float(np.trace(product))
@@ -210,11 +214,9 @@ def _coordinates(matrix: NDArray[Any], vectors: NDArray[Any]) -> Floats:
     """Cosines of vectors with all left singular vectors of a matrix, from the Gram matrix of its smaller side."""
     rows, columns = matrix.shape
     wide = matrix.astype(np.float64)
-    if rows <= columns:
-        left: Floats = eigh(gram(row_blocks(wide.T), rows, "float64"), lower=False)[1]
-        found: Floats = left.T @ vectors
-        return found
-    values, right = eigh(gram(row_blocks(wide), columns, "float64"), lower=False)
+    shorter = wide.T if rows <= columns else wide
+    values, basis = eigh(gram(row_blocks(shorter), len(shorter.T), "float64"), lower=False)
     exists = values > len(values) * np.finfo(np.float64).eps * values[-1]
-    cosines: Floats = (right.T @ (wide.T @ vectors))[exists] / np.sqrt(values[exists])[:, None]
-    return cosines
+    projected = vectors if rows <= columns else wide.T @ vectors
+    cosines: Floats = (basis.T @ projected)[exists]
+    return cosines if rows <= columns else cosines / np.sqrt(values[exists])[:, None]
