@@ -119,3 +119,16 @@ def test_a_history_compares_its_end_with_its_start():
     report = monitor.history[-1].against(monitor.history[0])
     assert report["a"].delta_log_lambda_max > 0.5
     assert report["b"].delta_log_lambda_max == 0
+
+
+def test_the_whole_model_is_told_in_a_line():
+    now, before = (Report((layer("a", null="arranged"), layer("b", null="arranged"))) for _ in range(2))
+    report = now.against(before, [layer("a", distance=0.1, forgetting=0.5), layer("b", distance=0.3, forgetting=0.1)])
+    assert "against the baseline: median distance 0.2 over 2 layers, mean forgetting 0.3 over 2 layers" in str(report)
+
+
+def test_the_ranks_of_adapters_are_told_in_a_line_for_each_rank():
+    adapters = [("a", 16, 3), ("b", 16, 13), ("c", 8, 8), ("d", 16, 4)]
+    report = Report(tuple(layer(name, lora_rank=rank, lora_used=used) for name, rank, used in adapters))
+    assert "low-rank adapters: rank 8 is paid for, 8 directions are used (1 layer)" in str(report)
+    assert "rank 16 is paid for, 3 to 13 directions (median 4) are used (3 layers)" in str(report)

@@ -63,6 +63,7 @@ def notes(rows: Sequence[Row], summary: Mapping[str, float]) -> list[str]:
     lines = _without_fit([row for row in rows if not is_shown(row)])
     lines += [f"{', '.join(names)}: {change}" for change, names in _by(rows, "change").items() if change]
     lines += [_against(rows)] if any("distance" in row or "delta_alpha" in row for row in rows) else []
+    lines += _ranks(rows)
     return lines + ([_means(rows, summary)] if "alpha" in summary else [])
 
 
@@ -141,13 +142,38 @@ def _by(rows: Sequence[Row], *columns: str) -> dict[Any, list[str]]:
 
 
 def _against(rows: Sequence[Row]) -> str:
-    """Median changes over the whole model."""
+    """Changes over the whole model."""
     parts = []
-    for column, text in (("delta_alpha", "median change of alpha {:+.2f}"), ("distance", "median distance {:.3g}")):
+    for column, text, average in (
+        ("delta_alpha", "median change of alpha {:+.2f}", statistics.median),
+        ("distance", "median distance {:.3g}", statistics.median),
+        ("forgetting", "mean forgetting {:.3g}", statistics.fmean),
+    ):
         values = [row[column] for row in rows if row.get(column) is not None]
         if values:
-            parts.append(f"{text.format(statistics.median(values))} over {len(values)} layers")
+            parts.append(f"{text.format(average(values))} over {_layers(values)}")
     return "against the baseline: " + ", ".join(parts)
+
+
+def _ranks(rows: Sequence[Row]) -> list[str]:
+    """The ranks of low-rank adapters, paid for and used, one line for each rank."""
+    used: dict[int, list[int]] = {}
+    for row in rows:
+        if row.get("lora_used") is not None:
+            used.setdefault(row["lora_rank"], []).append(row["lora_used"])
+    return [
+        f"low-rank adapters: rank {rank} is paid for, {_span(counts)} are used ({_layers(counts)})"
+        for rank, counts in sorted(used.items())
+    ]
+
+
+def _layers(values: Sequence[object]) -> str:
+    return "1 layer" if len(values) == 1 else f"{len(values)} layers"
+
+
+def _span(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low} directions" if low == high else f"{low} to {high} directions (median {statistics.median(counts):g})"
 
 
 def _means(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, float]) -> str:
