@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,6 @@ COLUMNS = (
     "stable_rank",
 )
 FIXED = ("kind", "N", "M", "num_evals", "status")
-LOSSES = ("train_loss", "val_loss", "val_error", "test_loss", "test_error")
 
 
 @dataclass
@@ -45,25 +44,25 @@ class Recording:
     Attributes:
         run: plain values that identify the run.
         steps: steps of the snapshots.
-        losses: one list per name in ``LOSSES``.
+        losses: one list per loss or other value of the run.
         layers: per layer name, the constant values and one list per column.
     """
 
     run: dict[str, Any]
     steps: list[int] = field(default_factory=list)
-    losses: dict[str, list[float | None]] = field(default_factory=lambda: {name: [] for name in LOSSES})
+    losses: dict[str, list[float | None]] = field(default_factory=dict)
     layers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def note(self, report: Report, step: int, losses: dict[str, float]) -> None:
+    def note(self, report: Report, step: int, losses: Mapping[str, float], columns: Sequence[str] = COLUMNS) -> None:
         """Add the results of a snapshot."""
         self.steps.append(step)
-        for name in LOSSES:
-            self.losses[name].append(_short(losses[name]))
+        for name, value in losses.items():
+            self.losses.setdefault(name, []).append(_short(value))
         for layer in report:
             if layer.M is None:
                 continue
             row = self.layers.setdefault(layer.name, {name: getattr(layer, name) for name in FIXED})
-            for name in COLUMNS:
+            for name in columns:
                 row.setdefault(name, []).append(_short(getattr(layer, name)))
 
     def history(self) -> History:
@@ -74,8 +73,7 @@ class Recording:
                     LayerReport(
                         name=name,
                         step=step,
-                        **{key: row[key] for key in FIXED},
-                        **{key: row[key][position] for key in COLUMNS},
+                        **{key: value if key in FIXED else value[position] for key, value in row.items()},
                     )
                     for name, row in self.layers.items()
                 ],
