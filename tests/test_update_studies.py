@@ -97,3 +97,13 @@ def test_the_page_shows_the_results(study):
 def read(path):
     with path.open() as file:
         return list(csv.DictReader(file))
+
+
+def test_cells_and_seeds_that_are_held_out_are_not_chosen_on(study):
+    cells = study("cells")
+    chosen, held_out = set(cells.part(is_held_out=False)), set(cells.part(is_held_out=True))
+    assert len(chosen) == len(held_out) == 24
+    assert not chosen & held_out
+    assert not {*cells.CHOOSING_SEEDS, cells.RATE_SEED} & set(cells.HELD_OUT_SEEDS)
+    for factor in ("network", "scaling", "initialisation", "optimizer", "schedule", "mask"):
+        assert len({getattr(cell, factor) for cell in held_out}) == len({getattr(cell, factor) for cell in chosen})
