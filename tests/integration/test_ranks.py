@@ -387,6 +387,7 @@ trainer = transformers.Trainer(
 trainer.train()
 save({"seen": seen, "steps": monitor.history.steps, "ranks": trainer.args.world_size}, f"rank{os.environ['RANK']}.json")
 torch.distributed.destroy_process_group()
+os._exit(0)  # gloo's threads sometimes abort the process at exit, without this package too
 """
 
 
