@@ -51,7 +51,8 @@ RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 RATE_FILE = RESULTS / "cells_rates.csv"
 RECORDS = {False: RESULTS / "recorded" / "cells.jsonl.gz", True: RESULTS / "recorded" / "cells_held_out.jsonl.gz"}
 COLUMNS = (
-    *("alpha", "alpha_low", "alpha_high", "alpha_stable", "alpha_hill", "D", "num_pl_spikes", "reliable", "warning"),
+    *("status", "skip_reason", "reason", "alpha", "alpha_low", "alpha_high", "alpha_stable", "alpha_hill", "D"),
+    *("num_pl_spikes", "reliable", "warning", "counted", "matrix_rank", "rank_loss", "entropy"),
     *("null", "null_pvalue", "num_directions", "num_traps", "initial_traps", "trap_pvalue", "trap_size", "trap_kind"),
     *("ww_softrank", "log_norm", "log_spectral_norm", "stable_rank", "unchanged_since", "update_norm", "update_rank"),
     *("update_stable_rank", "update_unchanged", "update_rotation", "learned_norm", "learned_rank", "learned_pvalue"),

@@ -34,7 +34,7 @@ COLUMNS = (
     "log_norm",
     "stable_rank",
 )
-FIXED = ("kind", "N", "M", "num_evals", "status")
+FIXED = ("kind", "role", "N", "M", "num_evals")
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Recording:
                     LayerReport(
                         name=name,
                         step=step,
-                        **{key: value if key in FIXED else value[position] for key, value in row.items()},
+                        **{key: value[position] if isinstance(value, list) else value for key, value in row.items()},
                     )
                     for name, row in self.layers.items()
                 ],
