@@ -12,7 +12,7 @@ from scipy.stats import beta, t
 from ww_callbacks import Report
 from ww_callbacks.signals.rules import FUNCTIONS, RuleOptions
 from ww_callbacks.signals.stalled import is_stalled
-from ww_callbacks.signals.stop import StopRules
+from ww_callbacks.signals.stop import AUTO, StopRules
 
 STILL_IMPROVING = 0.99
 """The validation loss was still improving if it later falls below this share of its minimum so far."""
@@ -34,13 +34,21 @@ class Stop:
     rule: str = ""
 
 
-def spectral_stop(recording: Recording, rules: StopRules) -> Stop | None:
-    """Where our rules end a run."""
+def spectral_stop(recording: Recording, rules: StopRules, has_metric: bool = True) -> Stop | None:
+    """Where our rules end a run.
+
+    Args:
+        recording: of the run.
+        rules: the rules.
+        has_metric: whether the validation loss is recorded for "auto".
+    """
     reports, values = list(recording.history()), _finite(recording.losses["val_loss"])
-    for end in range(len(reports)):
-        verdict = rules.verdict(reports[: end + 1], values[: end + 1])
+    rates = list(zip(recording.steps, _finite(recording.losses.get("rate", [])), strict=False))
+    asks = rules.and_monitor is not None and (has_metric or rules.and_monitor != AUTO)
+    for end in range(1, len(reports) + 1):
+        verdict = rules.verdict(reports[:end], values[:end] if asks else None, rates[:end])
         if verdict["stop"]:
-            return Stop(end, verdict["rule"])
+            return Stop(end - 1, verdict["rule"])
     return None
 
 

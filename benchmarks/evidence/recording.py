@@ -13,27 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-import ww_callbacks as ww
 from ww_callbacks import History, LayerReport, Report
 
 RESULTS = Path(__file__).parent / "results"
-COLUMNS = (
-    "alpha",
-    "alpha_low",
-    "alpha_high",
-    "alpha_hill",
-    "D",
-    "num_pl_spikes",
-    "reliable",
-    "num_traps",
-    "trap_pvalue",
-    "ww_softrank",
-    "log_norm",
-    "stable_rank",
-)
 FIXED = ("kind", "role", "N", "M", "num_evals")
 
 
@@ -53,7 +35,7 @@ class Recording:
     losses: dict[str, list[float | None]] = field(default_factory=dict)
     layers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def note(self, report: Report, step: int, losses: Mapping[str, float], columns: Sequence[str] = COLUMNS) -> None:
+    def note(self, report: Report, step: int, losses: Mapping[str, float], columns: Sequence[str]) -> None:
         """Add the results of a snapshot."""
         self.steps.append(step)
         for name, value in losses.items():
@@ -118,42 +100,3 @@ def record_missing(
             with path.open("ab") as file:
                 file.write(gzip.compress(json.dumps(done[key].__dict__).encode() + b"\n", mtime=0))
     return [done[json.dumps(run)] for run in wanted]
-
-
-def train_and_record(
-    run: dict[str, Any],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    train_loss: Callable[[int], torch.Tensor],
-    evaluate: Callable[[], dict[str, float]],
-    steps: int,
-    every: int,
-) -> Recording:
-    """Train a model and record its spectra and losses at regular steps.
-
-    Args:
-        run: the identifying values of the run.
-        model: the model to train.
-        optimizer: the optimizer of its parameters.
-        train_loss: returns the loss of the batch of a step.
-        evaluate: returns the other losses and errors.
-        steps: total number of optimizer steps.
-        every: steps between snapshots.
-    """
-    recording = Recording(run)
-    seen: list[float] = []
-    for step in range(steps + 1):
-        if step % every == 0:
-            mean = math.fsum(seen) / len(seen) if seen else math.nan
-            seen.clear()
-            model.eval()
-            with torch.no_grad():
-                recording.note(ww.analyze(model), step, {"train_loss": mean} | evaluate())
-            model.train()
-        if step < steps:
-            optimizer.zero_grad()
-            loss = train_loss(step)
-            loss.backward()
-            optimizer.step()
-            seen.append(float(loss.detach()))
-    return recording

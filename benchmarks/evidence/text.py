@@ -1,4 +1,4 @@
-"""A small character transformer on the source code of Python's standard library, for the experiments on early stopping.
+"""A small character transformer on the source code of Python's standard library.
 
 The corpus is the installed library of the running Python, with files sorted by name; the page states the version.
 """
@@ -8,10 +8,8 @@ from __future__ import annotations
 import sysconfig
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
-from recording import Recording, train_and_record
 from torch import Tensor, nn
 
 TRAIN, HELD_OUT = 1_000_000, 3_072
@@ -64,41 +62,3 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return scores of shape batch × context × characters."""
         return self.head(self.norm(self.blocks(self.embed(x) + self.position)))
-
-
-def train(run: dict[str, Any]) -> Recording:
-    """Train one run, identified by rate, decay, batch, seed, steps, size of the text and share of wrong labels.
-
-    Wrong labels are random characters, in both training and validation. Test targets are correct.
-    """
-    torch.manual_seed(run["seed"])
-    generator = torch.Generator().manual_seed(1000 + run["seed"])
-    parts = corpus()
-    begin = int(torch.randint(TRAIN - run["size"] + 1, (1,), generator=generator))
-    parts = parts | {"train": parts["train"][begin : begin + run["size"]]}
-    targets = {name: _spoil(parts[name], run["wrong"], generator) for name in ("train", "val")} | {
-        "test": parts["test"]
-    }
-    model = Transformer()
-    offsets = torch.arange(CONTEXT)
-
-    def loss_at(name: str, starts: Tensor) -> tuple[Tensor, Tensor]:
-        positions = starts[:, None] + offsets
-        scores, wanted = model(parts[name][positions]).flatten(0, 1), targets[name][positions + 1].flatten()
-        return nn.functional.cross_entropy(scores, wanted), (scores.argmax(1) != wanted).float().mean()
-
-    def train_loss(step: int) -> Tensor:
-        return loss_at("train", torch.randint(run["size"] - CONTEXT, (run["batch"],), generator=generator))[0]
-
-    def evaluate() -> dict[str, float]:
-        starts = torch.arange(0, HELD_OUT - CONTEXT, CONTEXT)
-        both = {name: loss_at(name, starts) for name in ("val", "test")}
-        return {f"{name}_{kind}": float(both[name][i]) for name in both for i, kind in enumerate(("loss", "error"))}
-
-    optimizer = torch.optim.AdamW(model.parameters(), lr=run["rate"], weight_decay=run["decay"])
-    return train_and_record(run, model, optimizer, train_loss, evaluate, run["steps"], run["every"])
-
-
-def _spoil(text: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    drawn = torch.randint(len(CHARACTERS), text.shape, generator=generator)
-    return torch.where(torch.rand(text.shape, generator=generator) < share, drawn, text)

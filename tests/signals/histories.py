@@ -20,7 +20,7 @@ def layer(name="fc", alpha=None, **columns):
         "reliable": alpha is not None,
         "num_traps": 0,
         "trap_pvalue": 0.5,
-        "ww_softrank": 0.2,
+        "trap_size": 1.0,
     }
     return LayerReport(name=name, kind="Linear", alpha=alpha, **(known | columns))
 

@@ -18,7 +18,7 @@ from ww_callbacks.signals.stop import EarlyStopping, StopRules, stop_message
 
 def trapped(size=6, **series):
     """Traps in each result but the first, at step 0."""
-    return history(alpha=[3.0] * size, num_traps=[0] + [1] * (size - 1), ww_softrank=[0.9] * size, **series)
+    return history(alpha=[3.0] * size, num_traps=[0, *[1] * (size - 1)], trap_size=[1.0, *[7.0] * (size - 1)], **series)
 
 
 def overtrained(size=6, **series):
@@ -65,7 +65,7 @@ def test_the_first_stop_of_a_history_stays_and_another_history_begins_anew():
     signal = EarlyStopping(rules=["traps"], patience=3)
     run = ww.History()
     verdicts = []
-    for report in history(alpha=[3.0] * 8, num_traps=[0, 1, 1, 1, 1, 0, 0, 0], ww_softrank=[0.9] * 8):
+    for report in history(alpha=[3.0] * 8, num_traps=[0, 1, 1, 1, 1, 0, 0, 0], trap_size=[1.0, *[7.0] * 7]):
         run.append(report)
         judgement = signal.judge(run)
         verdicts.append(judgement.verdict)
@@ -112,7 +112,7 @@ def test_patterns_that_match_nothing_are_told():
 
 def test_scaling_all_weights_changes_no_verdict():
     rng = np.random.default_rng(0)
-    weights = [rng.standard_normal((120, 60)) + 0.3 * (step > 2) for step in range(9)]
+    weights = [rng.standard_normal((120, 60)) + 0.6 * (step > 2) for step in range(9)]
     for scale in (1e-3, 1.0, 1e3):
         run = ww.History()
         for step, matrix in enumerate(weights):

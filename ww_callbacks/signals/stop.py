@@ -11,15 +11,17 @@ from ww_callbacks.checks import check_choice, check_count, check_patterns
 from ww_callbacks.patterns import matching
 from ww_callbacks.report import History
 from ww_callbacks.report.keys import AGGREGATES
+from ww_callbacks.signals.rates import LEARNING_RATE, decay_words
 from ww_callbacks.signals.rules import (
     FUNCTIONS,
     MIN_DELTA,
+    NEEDS_RATE,
     NEEDS_SUPPORT,
     PATIENCE,
     RULES,
-    Finding,
     RuleName,
     RuleOptions,
+    RuleScore,
     has_traps,
 )
 from ww_callbacks.signals.signal import Judgement
@@ -33,6 +35,12 @@ VERDICT = "stop"
 """Name of the verdict, also part of the metric keys."""
 
 DEFAULT_RULES: tuple[RuleName, ...] = ("plateau", "traps")
+
+AUTO = "auto"
+"""Value of ``and_monitor`` for the first of ``AUTO_METRICS`` that is recorded."""
+
+AUTO_METRICS = ("val_loss", "eval_loss")
+"""Validation losses as Lightning, Keras and transformers name them by habit."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -48,7 +56,8 @@ class StopRules:
             with persistent traps or with a stalled ``and_monitor``. See :mod:`ww_callbacks.signals.rules`.
         patience: number of consecutive results that must support a stop, and of values of ``and_monitor`` without a new
             best.
-        and_monitor: name of a metric, such as "val_loss", that must have stalled too; None for none.
+        and_monitor: name of a metric that must have stalled too; "auto" for "val_loss" (or "eval_loss") if it is
+            recorded; None for none.
         and_mode: "min" if small values of that metric are good, "max" if large ones are.
         min_delta: alpha counts as no longer falling if it falls by less than this while the number of steps doubles.
         start_after: results up to this optimizer step are ignored.
@@ -60,18 +69,18 @@ class StopRules:
 
     Example:
         >>> from ww_callbacks import LayerReport, Report
-        >>> def report(step):
-        ...     return Report((LayerReport(name="fc", kind="Linear", num_traps=1, ww_softrank=0.9),), step)
-        >>> verdict = StopRules(patience=2).verdict([report(100), report(200)])
+        >>> def report(step, traps):
+        ...     return Report((LayerReport(name="fc", kind="Linear", num_traps=traps, trap_size=1 + 5 * traps),), step)
+        >>> verdict = StopRules(patience=2).verdict([report(0, 0), report(100, 1), report(200, 1)])
         >>> verdict["stop"], verdict["rule"], verdict["step"]
         (True, 'traps', 200)
         >>> verdict["reason"].partition(";")[0]
-        'traps: fc has 1 correlation trap at step 200, the largest at 0.9 of its largest eigenvalue'
+        'traps: fc has 1 correlation trap at step 200, the largest at 6 times the random edge'
     """
 
     rules: Sequence[RuleName] = DEFAULT_RULES
     patience: int = PATIENCE
-    and_monitor: str | None = None
+    and_monitor: str | None = AUTO
     and_mode: Mode = "min"
     min_delta: float = MIN_DELTA
     start_after: int = 0
@@ -106,12 +115,19 @@ class StopRules:
         if self.layers is not None:
             matching(names, self.layers, "layers")
 
-    def verdict(self, reports: Sequence[Any], monitored: Sequence[float] = ()) -> dict[str, Any]:
+    def verdict(
+        self,
+        reports: Sequence[Any],
+        monitored: Sequence[float] | None = None,
+        rates: Sequence[tuple[int | None, float]] = (),
+    ) -> dict[str, Any]:
         """The verdict after the latest report.
 
         Args:
             reports: the reports in step order, such as a History.
-            monitored: the values of ``and_monitor`` so far.
+            monitored: the values so far of the metric that must have stalled; None if none must.
+            rates: steps and learning rates so far, if they are known. Alpha that no longer falls does not stop a run
+                whose learning rate has fallen to less than half.
 
         Returns:
             Plain values: "stop", the "rule" that stops, its "reason", the judged "step", and "scores" by rule. If
@@ -121,25 +137,52 @@ class StopRules:
         options = RuleOptions(
             patience=self.patience, min_delta=self.min_delta, start_after=self.start_after, layers=self.layers
         )
-        findings: dict[str, Finding] = {rule: FUNCTIONS[rule](reports, options) for rule in self.rules}
-        stalled = self.and_monitor is not None and is_stalled(monitored, self.patience, self.and_mode)
-        full = [rule for rule, finding in findings.items() if finding.score >= 1]
-        stops = [rule for rule in full if rule not in NEEDS_SUPPORT or stalled or has_traps(reports, options)]
-        if self.and_monitor is not None and not stalled:
+        scores: dict[str, RuleScore] = {rule: FUNCTIONS[rule](reports, options) for rule in self.rules}
+        decay = decay_words(rates)
+        stalled = monitored is not None and is_stalled(monitored, self.patience, self.and_mode)
+        full = [rule for rule, score in scores.items() if score.score >= 1]
+        stops = [
+            rule
+            for rule in full
+            if not (rule in NEEDS_SUPPORT and not stalled and not has_traps(reports, options))
+            and not (rule in NEEDS_RATE and decay)
+        ]
+        if monitored is not None and not stalled:
             stops = []
         return {
             "stop": bool(stops),
             "rule": stops[0] if stops else None,
-            "reason": self._reason(findings, stops or full, stalled),
+            "reason": self._reason(scores, stops or full, stalled, decay),
             "step": reports[-1].step if len(reports) else None,
-            "scores": {rule: finding.score for rule, finding in findings.items()},
+            "scores": {rule: score.score for rule, score in scores.items()},
         }
 
-    def _reason(self, findings: Mapping[str, Finding], rules: Sequence[str], stalled: bool) -> str:
+    def metric_of(self, history: History) -> str | None:
+        """The metric that must have stalled: ``and_monitor``, or the one that "auto" finds in a history.
+
+        Args:
+            history: of the run, with the recorded metrics.
+
+        Example:
+            >>> history = History()
+            >>> history.record("val_loss", 0.5, step=10)
+            >>> StopRules().metric_of(history), StopRules().metric_of(History())
+            ('val_loss', None)
+        """
+        if self.and_monitor != AUTO:
+            return self.and_monitor
+        return next((name for name in AUTO_METRICS if history.recorded(name)), None)
+
+    def _reason(self, scores: Mapping[str, RuleScore], rules: Sequence[str], stalled: bool, decay: str) -> str:
         if not rules:
             return ""
-        more = f"; and {self.and_monitor} has not improved in its last {self.patience} values" if stalled else ""
-        return findings[rules[0]].reason + more
+        more = ""
+        if stalled:
+            which = "the monitored metric" if self.and_monitor == AUTO else self.and_monitor
+            more = f"; and {which} has not improved in its last {self.patience} values"
+        if decay and rules[0] in NEEDS_RATE:
+            more += f"; but {decay}, which explains it"
+        return scores[rules[0]].reason + more
 
 
 def _check_metric(name: str, value: object) -> None:
@@ -153,7 +196,10 @@ class EarlyStopping(StopRules):
 
     The metrics are ``ww/stop/<rule>``, the progress of each rule towards a stop (0 to 1). The verdict is that of
     :meth:`StopRules.verdict`; the first verdict that stops is kept for the rest of the run. Values for ``and_monitor``
-    come from :meth:`ww_callbacks.Monitor.record`.
+    come from :meth:`ww_callbacks.Monitor.record`, as do learning rates under the name "learning_rate".
+
+    Attributes:
+        awaits_metric: whether a first value for ``and_monitor="auto"`` may still come; nothing stops until then.
 
     All arguments are those of :class:`StopRules`.
 
@@ -178,6 +224,7 @@ class EarlyStopping(StopRules):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.awaits_metric = False
         self._history: weakref.ref[History] | None = None
         self._first_stop: dict[str, Any] | None = None
 
@@ -185,8 +232,9 @@ class EarlyStopping(StopRules):
         """The scores after the latest report, and the first verdict of this history that stops, or the latest one."""
         if self._history is None or self._history() is not history:  # another run
             self._history, self._first_stop = weakref.ref(history), None
-        monitored = [value for _, value in history.recorded(self.and_monitor)] if self.and_monitor else []
-        verdict = self.verdict(history, monitored)
+        metric = self.metric_of(history) or (AUTO_METRICS[0] if self.awaits_metric else None)
+        monitored = None if metric is None else [value for _, value in history.recorded(metric)]
+        verdict = self.verdict(history, monitored, history.recorded(LEARNING_RATE))
         if verdict["stop"] and self._first_stop is None:
             self._first_stop = verdict
         metrics = {f"{AGGREGATES}{VERDICT}/{rule}": score for rule, score in verdict["scores"].items()}
