@@ -44,6 +44,12 @@ def network(widths: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+def spoiled(labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """The labels, a share of which is drawn from the other nine classes."""
+    is_wrong = torch.rand(len(labels), generator=generator) < share
+    return (labels + is_wrong * torch.randint(1, 10, (len(labels),), generator=generator)) % 10
+
+
 def train(run: dict[str, Any]) -> Recording:
     """Train one run, identified by widths, optimizer, batch, seed, steps, training set size and share of wrong labels.
 
@@ -52,10 +58,8 @@ def train(run: dict[str, Any]) -> Recording:
     torch.manual_seed(run["seed"])
     generator = torch.Generator().manual_seed(1000 + run["seed"])
     images, labels = digits()
-    seen = labels.clone()
-    is_wrong = torch.rand(TRAIN + VALIDATION, generator=generator) < run["wrong"]
-    shift = torch.randint(1, 10, (TRAIN + VALIDATION,), generator=generator)
-    seen[: TRAIN + VALIDATION] = (labels[: TRAIN + VALIDATION] + is_wrong * shift) % 10
+    end = TRAIN + VALIDATION
+    seen = torch.cat([spoiled(labels[:end], run["wrong"], generator), labels[end:]])
     chosen = torch.randperm(TRAIN, generator=generator)[: run["size"]]
     model = network(run["widths"])
     held_out = {"val": slice(TRAIN, TRAIN + VALIDATION), "test": slice(TRAIN + VALIDATION, None)}

@@ -53,7 +53,9 @@ class Recording:
     losses: dict[str, list[float | None]] = field(default_factory=dict)
     layers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def note(self, report: Report, step: int, losses: Mapping[str, float], columns: Sequence[str] = COLUMNS) -> None:
+    def note(
+        self, report: Report, step: int, losses: Mapping[str, float | None], columns: Sequence[str] = COLUMNS
+    ) -> None:
         """Add the results of a snapshot."""
         self.steps.append(step)
         for name, value in losses.items():

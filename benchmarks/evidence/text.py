@@ -76,7 +76,7 @@ def train(run: dict[str, Any]) -> Recording:
     parts = corpus()
     begin = int(torch.randint(TRAIN - run["size"] + 1, (1,), generator=generator))
     parts = parts | {"train": parts["train"][begin : begin + run["size"]]}
-    targets = {name: _spoil(parts[name], run["wrong"], generator) for name in ("train", "val")} | {
+    targets = {name: spoiled(parts[name], run["wrong"], generator) for name in ("train", "val")} | {
         "test": parts["test"]
     }
     model = Transformer()
@@ -99,6 +99,7 @@ def train(run: dict[str, Any]) -> Recording:
     return train_and_record(run, model, optimizer, train_loss, evaluate, run["steps"], run["every"])
 
 
-def _spoil(text: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def spoiled(text: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """The text, a share of whose characters is drawn at random."""
     drawn = torch.randint(len(CHARACTERS), text.shape, generator=generator)
     return torch.where(torch.rand(text.shape, generator=generator) < share, drawn, text)
