@@ -331,6 +331,7 @@ def fit(
     training: Training,
     recording: Recording | None = None,
     summary: Callable[[Sequence[float], int], Mapping[str, float | None]] = mean_loss,
+    digits: Mapping[str, int] | None = None,
 ) -> float:
     """Carry a training out, also beyond a loss that is not finite.
 
@@ -338,6 +339,7 @@ def fit(
         training: what is trained.
         recording: where spectra and losses are noted every :data:`EVERY` steps; None for nowhere.
         summary: what is noted of the training losses since the last snapshot, given them and the step of the snapshot.
+        digits: the significant digits of columns, see :meth:`recording.Recording.note`.
 
     Returns:
         The last validation loss.
@@ -352,7 +354,7 @@ def fit(
                 monitor.step(step)
             if monitor is not None and recording is not None and step % EVERY == 0:
                 losses = {**summary(seen, step), "rate": schedule.get_last_lr()[0], **evaluated(model, task)}
-                recording.note(monitor.history[-1], step, losses, COLUMNS)
+                recording.note(monitor.history[-1], step, losses, COLUMNS, digits)
                 seen.clear()
             if step == training.steps:
                 break

@@ -28,6 +28,7 @@ import text
 import torch
 from cells import (
     CHOOSING_SEEDS,
+    COLUMNS,
     EVERY,
     HELD_OUT_SEEDS,
     RATE_SEED,
@@ -52,6 +53,9 @@ DRAW = 2029
 STEPS, PRETRAINING = 400, 100
 RATE_FILE = RESULTS / "faults_rates.csv"
 RECORDS = {False: RESULTS / "recorded" / "faults.jsonl.gz", True: RESULTS / "recorded" / "faults_held_out.jsonl.gz"}
+FOUR_DIGITS = ("alpha", "alpha_stable", "entropy", "log_norm", "log_spectral_norm")
+DIGITS = {name: 2 if name.endswith("_pvalue") else 3 for name in COLUMNS if name not in FOUR_DIGITS}
+"""Significant digits that are kept, for a file of moderate size; four for the others."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,9 @@ def train(run: dict[str, Any], recording: Recording | None = None) -> float:
     task = spoiled(task, fault, seed)
     break_model(model, run)
     schedule = partial(rate_at, recipe.schedule, steps=STEPS)
-    return fit(Training(model, optimizer_of(model, run), task, generator, batch, schedule, STEPS), recording, summary)
+    return fit(
+        Training(model, optimizer_of(model, run), task, generator, batch, schedule, STEPS), recording, summary, DIGITS
+    )
 
 
 def as_bfloat16(inputs: Tensor) -> Tensor:
