@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -211,15 +211,15 @@ USUAL: dict[str, tuple[Callable[..., torch.optim.Optimizer], float]] = {
 }
 
 
-def rate_at(schedule: str, step: int) -> float:
+def rate_at(schedule: str, step: int, steps: int = STEPS) -> float:
     """Factor on the rate."""
-    share = step / STEPS
+    share = step / steps
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * share))
     if schedule == "step":
         return 1.0 if share < 0.5 else 0.1 if share < 0.75 else 0.01
     if schedule == "warm-up, stable, decay":
-        return min(1.0, (step + 1) / (0.05 * STEPS), (1 - share) / 0.2)
+        return min(1.0, (step + 1) / (0.05 * steps), (1 - share) / 0.2)
     return 1.0
 
 
@@ -259,7 +259,7 @@ def task_of(cell: Cell, generator: torch.Generator) -> Task:
 
 
 def _cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(scores.flatten(0, -2), labels.flatten())
+    return nn.functional.cross_entropy(scores.flatten(0, -2).float(), labels.flatten())
 
 
 def embedding_scale(cell: Cell) -> float:
@@ -287,30 +287,85 @@ def train(cell: Cell, seed: int, factor: float, run: dict[str, Any] | None = Non
             model.embed.weight.mul_(embedding_scale(cell))
     make, usual = USUAL[cell.optimizer]
     optimizer = make([each for each in model.parameters() if each.requires_grad], lr=factor * usual)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(rate_at, cell.schedule))
-    batch = 8 if cell.network == "transformer" else BATCH
+    training = Training(
+        model, optimizer, task, generator, batch_of(cell.network), partial(rate_at, cell.schedule), STEPS
+    )
     recording = Recording(run or {})
+    return fit(training, None if run is None else recording), recording
+
+
+def batch_of(network: str) -> int:
+    """Samples of a batch: images, or windows of text."""
+    return 8 if network == "transformer" else BATCH
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that has not begun.
+
+    Attributes:
+        model: the network.
+        optimizer: of its parameters.
+        task: the data and the loss.
+        generator: draws the batches.
+        batch: number of samples of a batch.
+        rate_at: the factor on the rates of the optimizer at a step.
+        steps: number of steps.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    task: Task
+    generator: torch.Generator
+    batch: int
+    rate_at: Callable[[int], float]
+    steps: int
+
+
+def mean_loss(seen: Sequence[float], step: int) -> dict[str, float]:
+    """What is noted of the training losses since the last snapshot."""
+    return {"train_loss": math.fsum(seen) / len(seen) if seen else math.nan}
+
+
+def fit(
+    training: Training,
+    recording: Recording | None = None,
+    summary: Callable[[Sequence[float], int], Mapping[str, float | None]] = mean_loss,
+    digits: Mapping[str, int] | None = None,
+) -> float:
+    """Carry a training out, also beyond a loss that is not finite.
+
+    Args:
+        training: what is trained.
+        recording: where spectra and losses are noted every :data:`EVERY` steps; None for nowhere.
+        summary: what is noted of the training losses since the last snapshot, given them and the step of the snapshot.
+        digits: the significant digits of columns, see :meth:`recording.Recording.note`.
+
+    Returns:
+        The last validation loss.
+    """
+    model, optimizer, task = training.model, training.optimizer, training.task
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, training.rate_at)
     seen: list[float] = []
-    monitor = None if run is None else ww.Monitor(model, every_n_steps=EVERY, updates=True, executor="sync")
+    monitor = None if recording is None else ww.Monitor(model, every_n_steps=EVERY, updates=True, executor="sync")
     with monitor or nullcontext():
-        for step in range(STEPS + 1):
+        for step in range(training.steps + 1):
             if monitor is not None and step:
                 monitor.step(step)
-            if monitor is not None and step % EVERY == 0:
-                mean = math.fsum(seen) / len(seen) if seen else math.nan
-                losses = {"train_loss": mean, "rate": schedule.get_last_lr()[0], **evaluated(model, task)}
-                recording.note(monitor.history[-1], step, losses, COLUMNS)
+            if monitor is not None and recording is not None and step % EVERY == 0:
+                losses = {**summary(seen, step), "rate": schedule.get_last_lr()[0], **evaluated(model, task)}
+                recording.note(monitor.history[-1], step, losses, COLUMNS, digits)
                 seen.clear()
-            if step == STEPS:
+            if step == training.steps:
                 break
-            chosen = torch.randint(len(task.inputs["train"]), (batch,), generator=generator)
+            chosen = torch.randint(len(task.inputs["train"]), (training.batch,), generator=training.generator)
             optimizer.zero_grad()
             loss = task.loss(model(task.inputs["train"][chosen]), task.targets["train"][chosen])
             loss.backward()
             optimizer.step()
             schedule.step()
             seen.append(float(loss.detach()))
-    return evaluated(model, task)["val_loss"], recording
+    return evaluated(model, task)["val_loss"]
 
 
 @torch.no_grad()

@@ -21,3 +21,9 @@ def digits() -> tuple[Tensor, Tensor]:
     order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
     images = torch.tensor(pixels, dtype=torch.float32)[order] / 255
     return (images - 0.1307) / 0.3081, torch.tensor(labels)[order]
+
+
+def spoiled(labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """The labels, a share of which is drawn from the other nine classes."""
+    is_wrong = torch.rand(len(labels), generator=generator) < share
+    return (labels + is_wrong * torch.randint(1, 10, (len(labels),), generator=generator)) % 10

@@ -56,6 +56,11 @@ def windows(part: str, count: int, generator: torch.Generator) -> tuple[Tensor, 
     return chosen[:-1].reshape(count, CONTEXT), chosen[1:].reshape(count, CONTEXT)
 
 
+def cut_before(module: nn.Module) -> None:
+    """Let no gradient pass from a module to what comes before it."""
+    module.register_forward_pre_hook(lambda _, args: (args[0].detach(),))
+
+
 def loss_of(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     return nn.functional.cross_entropy(model(inputs).flatten(0, -2).float(), labels.flatten())
 

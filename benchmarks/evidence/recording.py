@@ -35,8 +35,23 @@ class Recording:
     losses: dict[str, list[float | None]] = field(default_factory=dict)
     layers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def note(self, report: Report, step: int, losses: Mapping[str, float], columns: Sequence[str]) -> None:
-        """Add the results of a snapshot."""
+    def note(
+        self,
+        report: Report,
+        step: int,
+        losses: Mapping[str, float | None],
+        columns: Sequence[str],
+        digits: Mapping[str, int] | None = None,
+    ) -> None:
+        """Add the results of a snapshot.
+
+        Args:
+            report: the results.
+            step: at which it was taken.
+            losses: losses and other values of the run.
+            columns: what is kept of the results.
+            digits: the significant digits of columns that are not kept with four.
+        """
         self.steps.append(step)
         for name, value in losses.items():
             self.losses.setdefault(name, []).append(_short(value))
@@ -45,7 +60,7 @@ class Recording:
                 continue
             row = self.layers.setdefault(layer.name, {name: getattr(layer, name) for name in FIXED})
             for name in columns:
-                row.setdefault(name, []).append(_short(getattr(layer, name)))
+                row.setdefault(name, []).append(_short(getattr(layer, name), (digits or {}).get(name, 4)))
 
     def history(self) -> History:
         """The reports of the run, with the recorded columns."""
@@ -65,10 +80,10 @@ class Recording:
         )
 
 
-def _short(value: Any) -> Any:
-    """Round to four significant digits; non-finite values become None."""
+def _short(value: Any, digits: int = 4) -> Any:
+    """Round to significant digits; non-finite values become None."""
     if isinstance(value, float):
-        return float(f"{value:.4g}") if math.isfinite(value) else None
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     return value
 
 

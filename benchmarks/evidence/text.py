@@ -62,3 +62,9 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return scores of shape batch × context × characters."""
         return self.head(self.norm(self.blocks(self.embed(x) + self.position)))
+
+
+def spoiled(text: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """The text, a share of whose characters is drawn at random."""
+    drawn = torch.randint(len(CHARACTERS), text.shape, generator=generator)
+    return torch.where(torch.rand(text.shape, generator=generator) < share, drawn, text)

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from digits import TRAIN, digits
-from networks import Make, adam, convolutional, dense, loss_of, sgd, tested, trained, windows
+from networks import Make, adam, convolutional, cut_before, dense, loss_of, sgd, tested, trained, windows
 from policies import binomial_interval
 from tables import Row, short, with_missing
 from text import CHARACTERS, Transformer, corpus
@@ -225,7 +225,7 @@ def break_layer(model: nn.Module, kind: Kind, fault: str) -> None:
         layer.requires_grad_(False)
     elif fault == "cut":
         place = kind.cut.removesuffix(".norm1")  # the residual connection of a block is cut too
-        model.get_submodule(place).register_forward_pre_hook(lambda _, args: (args[0].detach(),))
+        cut_before(model.get_submodule(place))
     else:
         for parameter in layer.parameters():
             parameter.register_hook(torch.zeros_like)
