@@ -8,7 +8,8 @@ five with the smallest validation loss, for a seed that is not used otherwise.
     OMP_NUM_THREADS=1 python benchmarks/evidence/cells.py                 rates, and the runs for choosing
     OMP_NUM_THREADS=1 python benchmarks/evidence/cells.py --held-out      the others
 
-Runs that are recorded already are not repeated. Takes about an hour on one core.
+With ``--long``, half of the cells of each part, drawn in the same way, train four times as long at a constant rate: in
+short runs, alpha rarely levels off. Runs that are recorded already are not repeated. Everything takes about two hours on one core.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import argparse
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,6 @@ import numpy as np
 import torch
 from digits import TRAIN, VALIDATION, digits
 from networks import windows
-from policies import is_false_alarm, spectral_stop
 from recording import RESULTS, Recording, record_missing
 from tables import Row, short, with_missing
 from text import Transformer
@@ -33,7 +33,6 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import ww_callbacks as ww
-from ww_callbacks.signals.stop import StopRules
 
 NETWORKS = ("dense", "convolutional", "LSTM", "transformer", "autoencoder")
 SCALINGS = ("0 to 1", "standardised", "raw")
@@ -49,7 +48,8 @@ RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Factors on the usual rate of an optimizer."""
 
 RATE_FILE = RESULTS / "cells_rates.csv"
-RECORDS = {False: RESULTS / "recorded" / "cells.jsonl.gz", True: RESULTS / "recorded" / "cells_held_out.jsonl.gz"}
+LONG_STEPS, LONG_CELLS, LONG_SEEDS = 2400, 12, 2
+RECORDS = RESULTS / "recorded"
 COLUMNS = (
     *("status", "skip_reason", "reason", "alpha", "alpha_low", "alpha_high", "alpha_stable", "alpha_hill", "D"),
     *("num_pl_spikes", "reliable", "warning", "counted", "matrix_rank", "rank_loss", "entropy"),
@@ -267,7 +267,9 @@ def embedding_scale(cell: Cell) -> float:
     return {"0 to 1": 0.1, "standardised": 1.0, "raw": 10.0}[cell.scaling]
 
 
-def train(cell: Cell, seed: int, factor: float, run: dict[str, Any] | None = None) -> tuple[float, Recording]:
+def train(
+    cell: Cell, seed: int, factor: float, run: dict[str, Any] | None = None, steps: int = STEPS
+) -> tuple[float, Recording]:
     """Train a run, and record its spectra if it is one of the study.
 
     Args:
@@ -275,6 +277,7 @@ def train(cell: Cell, seed: int, factor: float, run: dict[str, Any] | None = Non
         seed: of the weights and batches.
         factor: on the usual rate.
         run: what identifies the run; None to record nothing.
+        steps: number of steps.
 
     Returns:
         The last validation loss, and the record.
@@ -287,9 +290,8 @@ def train(cell: Cell, seed: int, factor: float, run: dict[str, Any] | None = Non
             model.embed.weight.mul_(embedding_scale(cell))
     make, usual = USUAL[cell.optimizer]
     optimizer = make([each for each in model.parameters() if each.requires_grad], lr=factor * usual)
-    training = Training(
-        model, optimizer, task, generator, batch_of(cell.network), partial(rate_at, cell.schedule), STEPS
-    )
+    rate = partial(rate_at, cell.schedule, steps=steps)
+    training = Training(model, optimizer, task, generator, batch_of(cell.network), rate, steps)
     recording = Recording(run or {})
     return fit(training, None if run is None else recording), recording
 
@@ -400,31 +402,35 @@ def runs(is_held_out: bool) -> Iterator[dict[str, Any]]:
             yield {"number": number, **asdict(cell), "factor": factors[number], "seed": seed}
 
 
+def long_runs(is_held_out: bool) -> Iterator[dict[str, Any]]:
+    """What identifies each long run of one half."""
+    factors, everything, seeds = rates(), cells(), HELD_OUT_SEEDS if is_held_out else CHOOSING_SEEDS
+    drawn = np.random.default_rng([DRAW, is_held_out]).choice(COUNT // 2, LONG_CELLS, replace=False)
+    for number in sorted(map(int, drawn + is_held_out * COUNT // 2)):
+        cell = replace(everything[number], schedule="constant")
+        for seed in seeds[:LONG_SEEDS]:
+            yield {"number": number, **asdict(cell), "factor": factors[number], "seed": seed, "steps": LONG_STEPS}
+
+
 def record(run: dict[str, Any]) -> Recording:
-    """Train one run of :func:`runs`."""
-    return train(cells()[run["number"]], run["seed"], run["factor"], run)[1]
+    """Train one run of :func:`runs` or :func:`long_runs`."""
+    cell = Cell(**{name: run[name] for name in asdict(cells()[0])})
+    return train(cell, run["seed"], run["factor"], run, run.get("steps", STEPS))[1]
 
 
-def table(recordings: Sequence[Recording]) -> Iterator[str]:
-    """Each cell: its rate, the validation loss, and how often the default rules ended it, and too early."""
-    yield "| cell | rate | validation loss, first to last | ended | still improving |\n|---|---|---|---|---|"
-    for number in dict.fromkeys(recording.run["number"] for recording in recordings):
-        mine = [recording for recording in recordings if recording.run["number"] == number]
-        stops = [(each, spectral_stop(each, StopRules())) for each in mine]
-        ended = [(each, stop) for each, stop in stops if stop is not None]
-        false = sum(is_false_alarm(each, stop.position) for each, stop in ended)
-        first, last = (np.mean([each.losses["val_loss"][place] for each in mine]) for place in (0, -1))
-        words = ", ".join(asdict(cells()[number]).values())
-        yield f"| {words} | {mine[0].run['factor']:g} | {first:.3g} to {last:.3g} | {len(ended)} | {false} |"
+def recorded(is_held_out: bool, is_long: bool) -> list[Recording]:
+    """The runs of one half; those that are missing are trained."""
+    name = f"{'long' if is_long else 'cells'}{'_held_out' if is_held_out else ''}.jsonl.gz"
+    return record_missing(RECORDS / name, (long_runs if is_long else runs)(is_held_out), record)
 
 
 def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--held-out", action="store_true", help="record the half that is held out, and show nothing")
-    is_held_out = parser.parse_args().held_out
-    recordings = record_missing(RECORDS[is_held_out], runs(is_held_out), record)
-    print(f"{RECORDS[is_held_out]}: {len(recordings)} runs" if is_held_out else "\n".join(table(recordings)))
+    parser.add_argument("--held-out", action="store_true", help="record the half that is held out")
+    parser.add_argument("--long", action="store_true", help="record the long runs")
+    arguments = parser.parse_args()
+    print(f"{len(recorded(arguments.held_out, arguments.long))} runs are recorded")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ def ended(size=60, bend=8, noise_scale=0.005, seed=0):
 
 def stops_at(reports, options=FIVE, rule=plateau):
     """Step of the first report at which a rule is sure; None if it never is."""
-    return next((reports[end - 1].step for end in range(1, len(reports) + 1) if is_sure(reports[:end], options, rule)), None)
+    return next(
+        (reports[end - 1].step for end in range(1, len(reports) + 1) if is_sure(reports[:end], options, rule)), None
+    )
 
 
 def is_sure(reports, options, rule):
@@ -127,7 +129,9 @@ SIZES = {"trap_size": [1.0, *[7.0] * 7]}
 
 
 def test_large_traps_that_last_are_an_alarm_and_the_reason_names_them():
-    reports = history(alpha=[3.0] * 6, num_traps=[0, 2, 2, 2, 2, 2], trap_size=[1.0, *[7.0] * 5], trap_kind=["rows"] * 6)
+    reports = history(
+        alpha=[3.0] * 6, num_traps=[0, 2, 2, 2, 2, 2], trap_size=[1.0, *[7.0] * 5], trap_kind=["rows"] * 6
+    )
     assert traps(reports[:5], FIVE).score == pytest.approx(4 / 5)
     score = traps(reports, FIVE)
     assert (score.score, score.since) == (1, 100)

@@ -27,7 +27,9 @@ def correlated(rng, size, rho):
 def test_a_lower_95_percent_bound_is_below_the_slope_in_95_percent_of_all_series(size, rho):
     rng = np.random.default_rng(size)
     at = np.log2(np.arange(size, 2 * size))
-    wrong = sum(fit_slope(correlated(rng, size, rho) - at, at, range(size)).probability_below(-1) < 0.05 for _ in range(200))
+    wrong = sum(
+        fit_slope(correlated(rng, size, rho) - at, at, range(size)).probability_below(-1) < 0.05 for _ in range(200)
+    )
     assert stats.binomtest(wrong, 200, 0.05, alternative="greater").pvalue > 0.001
 
 
