@@ -9,7 +9,8 @@ five with the smallest validation loss, for a seed that is not used otherwise.
     OMP_NUM_THREADS=1 python benchmarks/evidence/cells.py --held-out      the others
 
 With ``--long``, half of the cells of each part, drawn in the same way, train four times as long at a constant rate: in
-short runs, alpha rarely levels off. Runs that are recorded already are not repeated. Everything takes about two hours on one core.
+short runs, alpha rarely levels off. Runs that are recorded already are not repeated. Everything takes about two hours
+on one core.
 """
 
 from __future__ import annotations

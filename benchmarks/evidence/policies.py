@@ -9,21 +9,11 @@ from dataclasses import dataclass
 from recording import Recording
 from scipy.stats import beta, t
 
-from ww_callbacks import Report
-from ww_callbacks.signals.rules import FUNCTIONS, RuleOptions
 from ww_callbacks.signals.stalled import is_stalled
 from ww_callbacks.signals.stop import AUTO, StopRules
 
 STILL_IMPROVING = 0.99
 """The validation loss was still improving if it later falls below this share of its minimum so far."""
-
-
-def first_alarm(reports: Sequence[Report], rule: str, options: RuleOptions) -> int | None:
-    """Index of the first result at which the score of a rule is 1."""
-    return next(
-        (end for end in range(len(reports)) if FUNCTIONS[rule](reports[: end + 1], options).score >= 1),
-        None,
-    )
 
 
 @dataclass(frozen=True)
@@ -52,9 +42,15 @@ def spectral_stop(recording: Recording, rules: StopRules, has_metric: bool = Tru
     return None
 
 
-def validation_stop(recording: Recording, patience: int) -> Stop | None:
-    """Where stopping on the validation loss ends a run."""
-    values = _finite(recording.losses["val_loss"])
+def loss_stop(recording: Recording, name: str, patience: int) -> Stop | None:
+    """Where stopping on a loss ends a run.
+
+    Args:
+        recording: of the run.
+        name: of the loss.
+        patience: number of results without a new smallest loss.
+    """
+    values = _finite(recording.losses[name])
     return next((Stop(end) for end in range(len(values)) if is_stalled(values[: end + 1], patience)), None)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ww_callbacks.report import History, Report
-from ww_callbacks.signals.rules import FUNCTIONS, RuleOptions, overtrained, plateau, traps
+from ww_callbacks.signals.rules import FUNCTIONS, LOOKS_PER_DOUBLING, RuleOptions, overtrained, plateau, traps
 
 FIVE = RuleOptions(patience=5)
 
@@ -85,11 +85,11 @@ def test_noise_that_hides_the_end_of_a_fall_is_no_plateau():
 
 def test_the_decision_hardly_depends_on_the_number_of_steps_between_results():
     rng = np.random.default_rng(2)
-    steps = np.arange(10, 6410, 10)
+    steps = np.arange(10, 9610, 10)
     lasting = rng.standard_normal(len(steps))
     for i in range(1, len(steps)):
         lasting[i] = 0.9 * lasting[i - 1] + math.sqrt(1 - 0.81) * lasting[i]
-    alphas = 2.5 + 0.5 * np.maximum(math.log2(400) - np.log2(steps), 0) + 0.005 * lasting
+    alphas = 2.5 + 0.5 * np.maximum(math.log2(1000) - np.log2(steps), 0) + 0.01 * lasting
     found = []
     for gap in (1, 2, 4, 8, 16):  # a result every 10 to 160 steps
         run = History(
@@ -97,8 +97,8 @@ def test_the_decision_hardly_depends_on_the_number_of_steps_between_results():
             for alpha, step in zip(alphas[gap - 1 :: gap], steps[gap - 1 :: gap], strict=True)
         )
         found.append(stops_at(run))
-    assert all(step is not None for step in found)
-    assert max(found) / min(found) <= 2**0.5 * (1 + 160 / min(found))
+    decisions = [math.floor(LOOKS_PER_DOUBLING * math.log2(step)) for step in found]
+    assert max(decisions) - min(decisions) <= 1
 
 
 def test_between_two_decisions_nothing_changes():
@@ -120,9 +120,8 @@ def test_layers_without_a_reliable_tail_do_not_count_for_a_plateau():
 
 def test_the_score_of_a_plateau_grows_to_one():
     reports = history(alpha=ended(90, 12), first=100)
-    scores = [plateau(reports[:end], FIVE).score for end in (12, 16, 23, 90)]
-    assert 0 < scores[0] < 1
-    assert scores[0] <= scores[1] <= scores[2] <= scores[-1] == 1
+    scores = [plateau(reports[:end], FIVE).score for end in (23, 32, 90)]
+    assert 0 < scores[0] < scores[1] < scores[2] == 1
 
 
 SIZES = {"trap_size": [1.0, *[7.0] * 7]}

@@ -119,8 +119,8 @@ def plateau(reports: Sequence[Report], options: RuleOptions) -> RuleScore:
     The mean has fallen if a line that becomes flat excludes that there was no fall
     (:func:`~ww_callbacks.signals.trend.find_fall`) and the fall is at least 0.2. It has stopped falling if the lower
     bound of its slope over the last three quarters of the steps (:func:`~ww_callbacks.signals.trend.fit_slope`) is
-    above -``min_delta`` per doubling. The error of a single decision is 0.5 %; over ten decisions it adds up to at most 5 %.
-    Both tests expect noise that is correlated from report to report.
+    above -``min_delta`` per doubling. The error of a single decision is 0.5 %; over ten decisions it adds up to at most
+    5 %. Both tests expect noise that is correlated from report to report.
 
     A constant alpha is not a plateau, nor is one that is too noisy. A rise is a plateau.
 
@@ -300,9 +300,10 @@ def _sustained(
 ) -> RuleScore:
     """The score of the layer with the longest streak."""
     longest, worst = _longest(reports, options, counts)
-    if worst is None:
+    score = longest.share(options.patience)
+    if worst is None or score <= 0:
         return RuleScore()
-    return RuleScore(longest.share(options.patience), rule, words(worst, longest.count), longest.since)
+    return RuleScore(score, rule, words(worst, longest.count), longest.since)
 
 
 class _Streak(NamedTuple):
