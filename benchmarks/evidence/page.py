@@ -8,101 +8,90 @@ from __future__ import annotations
 import csv
 import math
 import re
+import statistics
 import sys
-from collections import defaultdict
+from collections import Counter
 from pathlib import Path
 
-from policies import mean_interval
+from policies import binomial_interval, mean_interval
 from recording import RESULTS
 
 PAGE = Path(__file__).parents[2] / "docs" / "early_stopping.md"
+HALVES = {"stops": "chosen on", "stops_held_out": "held out"}
 POLICIES = {
-    "none": "no stopping",
-    "val_loss": "validation loss",
-    "default rules": "ours",
-    "default rules and val_loss": "ours and `val_loss`",
-    "all rules and val_loss": "all rules and `val_loss`",
+    "default": "default rules and the validation loss",
+    "default, no metric": "default rules, no metric",
+    "plateau, no metric": "`plateau` alone",
+    "traps, no metric": "`traps` alone",
+    "overtrained, no metric": "`overtrained`, with traps",
+    "all rules": "all rules and the validation loss",
+    "validation loss": "validation loss, patience 5",
+    "training loss": "training loss, patience 5",
+    "fixed budget": "fixed budget",
 }
+Row = dict[str, str]
 
 
-def rows_of(name: str) -> list[dict[str, str]]:
-    """Rows of a result file; empty if there is none."""
+def rows_of(name: str) -> list[Row]:
+    """Rows of a result file."""
     with (RESULTS / f"{name}.csv").open() as file:
         return list(csv.DictReader(file))
 
 
 def false_alarm_table() -> str:
-    """The default settings of each rule, on the seeds used to choose them and on the others."""
-    lines = ["| rule | runs | ended | of these still improving | share, 95 % interval |", "|---|---|---|---|---|"]
-    for row in rows_of("false_alarms"):
-        if row["is_default"] == "True":
-            name = f"{row['rule']} ({'chosen on these runs' if row['part'] == 'choosing' else 'fresh runs'})"
-            share = (
-                f"{100 * float(row['share']):.1f} % ({100 * float(row['low']):.1f} to {100 * float(row['high']):.1f})"
-            )
-            lines.append(f"| {name} | {row['runs']} | {row['stops']} | {row['false_alarms']} | {share} |")
-    return "\n".join(lines)
-
-
-def settings_table() -> str:
-    """False alarms of other settings, in per cent of all runs."""
-    false: dict[tuple[str, str], list[int]] = defaultdict(list)
-    totals: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for row in rows_of("false_alarms"):
-        level = f"min_delta {row['min_delta']}" if row["min_delta"] else ""
-        level = f"level {row['trap_level']}" if row["trap_level"] else level
-        key = f"{row['rule']}{', ' if level else ''}{level}", row["patience"]
-        false[key].append(int(row["false_alarms"]))
-        totals[key].append(int(row["runs"]))
-    patiences = sorted({patience for _, patience in false}, key=int)
+    """How many runs each policy ended, and too early, in each half of the cells."""
     lines = [
-        f"| | {' | '.join(f'patience {patience}' for patience in patiences)} |",
-        "|---" * (len(patiences) + 1) + "|",
+        "| policy | runs | ended | of these still improving | share, 95 % interval | worst cell |",
+        "|---|---|---|---|---|---|",
     ]
-    for name in dict.fromkeys(name for name, _ in false):
-        shares = [100 * sum(false[name, patience]) / sum(totals[name, patience]) for patience in patiences]
-        lines.append(f"| {name} | {' | '.join(f'{share:.1f} %' for share in shares)} |")
-    return "\n".join(lines)
-
-
-def stopping_table(task: str) -> str:
-    """Per case and policy: number of runs ended, when, by which rule, and the test errors, on the reporting seeds."""
-    rows = [row for row in rows_of("stopping") if row["task"] == task and row["part"] == "reporting"]
-    lines = ["| case | policy | ended | by | at step | test error at the end | best test error |", "|---" * 7 + "|"]
-    for case in dict.fromkeys(row["case"] for row in rows):
+    for half, which in HALVES.items():
+        rows = rows_of(half)
         for policy, name in POLICIES.items():
-            mine = [row for row in rows if row["case"] == case and row["policy"] == policy]
-            ended = [row for row in mine if row["is_stopped"] == "True"]
-            rules = ", ".join(sorted({row["rule"] for row in ended if row["rule"]}))
-            cells = [
-                case if policy == "none" else "",
-                name,
-                f"{len(ended)} of {len(mine)}" if policy != "none" else "",
-                rules,
-                _steps([int(row["step"]) for row in mine]),
-                _percent([float(row["final_error"]) for row in mine]),
-                _percent([float(row["best_error"]) for row in mine]),
-            ]
-            lines.append("| " + " | ".join(cells) + " |")
+            mine = [row for row in rows if row["policy"] == policy]
+            false = [row for row in mine if row["is_false"] == "True"]
+            low, high = binomial_interval(len(false), len(mine))
+            ended = sum(row["is_stopped"] == "True" for row in mine)
+            share = f"{100 * len(false) / len(mine):.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+            lines.append(f"| {name} ({which}) | {len(mine)} | {ended} | {len(false)} | {share} | {_worst(mine)} |")
     return "\n".join(lines)
 
 
-def _steps(steps: list[int]) -> str:
-    mean, _ = mean_interval(steps)
-    return f"{mean:.0f} ({min(steps)} to {max(steps)})" if min(steps) < max(steps) else f"{mean:.0f}"
+def _worst(rows: list[Row]) -> str:
+    """False alarms in the cell with the most."""
+    sizes = Counter((row["kind"], row["cell"]) for row in rows)
+    false = Counter((row["kind"], row["cell"]) for row in rows if row["is_false"] == "True")
+    if not false:
+        return f"0 of {max(sizes.values())}"
+    cell = max(false, key=lambda each: (false[each] / sizes[each], false[each]))
+    return f"{false[cell]} of {sizes[cell]}"
 
 
-def _percent(errors: list[float]) -> str:
-    mean, half = mean_interval(errors)
-    return f"{100 * mean:.1f} %" if math.isnan(half) else f"{100 * mean:.1f} ± {100 * half:.1f} %"
+def cost_table() -> str:
+    """Steps saved and test loss paid on the half that is held out, against training to the end."""
+    rows = rows_of("stops_held_out")
+    lines = ["| policy | runs | ended | steps saved | test loss paid |", "|---|---|---|---|---|"]
+    for kind, length in (("short", "600 steps"), ("long", "2,400 steps, constant rate")):
+        for policy, name in POLICIES.items():
+            mine = [row for row in rows if row["kind"] == kind and row["policy"] == policy]
+            ended = sum(row["is_stopped"] == "True" for row in mine)
+            saved = _percent(_means(mine, "saved"))
+            paid = _percent([math.expm1(each) for each in _means(mine, "paid")], sign="+")
+            lines.append(f"| {name}, {length} | {len(mine)} | {ended} | {saved} | {paid} |")
+    return "\n".join(lines)
 
 
-TABLES = {
-    "false alarms": false_alarm_table,
-    "settings": settings_table,
-    "digits": lambda: stopping_table("digits"),
-    "text": lambda: stopping_table("text"),
-}
+def _means(rows: list[Row], column: str) -> list[float]:
+    """The mean of each cell: runs of a cell are alike, so the interval is over cells."""
+    cells = dict.fromkeys(row["cell"] for row in rows)
+    return [statistics.fmean(float(row[column]) for row in rows if row["cell"] == cell) for cell in cells]
+
+
+def _percent(shares: list[float], sign: str = "") -> str:
+    mean, half = mean_interval(shares)
+    return f"{100 * mean:{sign}.1f} ± {100 * half:.1f} %"
+
+
+TABLES = {"false alarms": false_alarm_table, "cost": cost_table}
 
 
 def filled(text: str) -> str:
