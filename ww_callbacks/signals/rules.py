@@ -18,7 +18,7 @@ RULES: tuple[str, ...] = get_args(RuleName)
 PATIENCE = 5
 """Default number of results in a row that have to support a stop."""
 
-MIN_DELTA = 0.05
+MIN_DELTA = 0.1
 """Default smallest fall of the mean alpha per doubling of the steps that still counts as a fall."""
 
 MIN_FALL = 0.2
@@ -226,8 +226,9 @@ def traps(reports: Sequence[Report], options: RuleOptions) -> RuleScore:
 
     A result counts if the layer has more traps than at its first result (``num_traps``) and the largest eigenvalue of
     the shuffled weights is at least four times the random edge (``trap_size``), and twice what it was at the layer's
-    first result. Smaller ones occur in healthy networks. Results of weights that do not change do not count, and the
-    traps must have lasted for a fifth of the steps.
+    first result. Smaller ones occur in healthy networks, and so do large ones whose cause is a mean that is not 0
+    (``trap_kind`` "mean"), which do not count. Nor do results of weights that do not change. The traps must have
+    lasted for a fifth of the steps.
 
     Args:
         reports: in the order of their steps, such as a History.
@@ -365,7 +366,9 @@ def _first_results(reports: Sequence[Report]) -> dict[str, LayerReport]:
 
 
 def _has_more_traps(layer: LayerReport, first: LayerReport) -> bool:
-    return layer.unchanged_since is None and layer.is_trapped and (layer.num_traps or 0) > (first.num_traps or 0)
+    """A mean that is not 0 does not count: healthy recurrent networks and autoencoders have one."""
+    is_moving = layer.unchanged_since is None and layer.trap_kind != "mean"
+    return is_moving and layer.is_trapped and (layer.num_traps or 0) > (first.num_traps or 0)
 
 
 def is_trapped(layer: LayerReport, first: LayerReport, level: float = TRAP_LEVEL) -> bool:
