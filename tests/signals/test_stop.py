@@ -13,7 +13,7 @@ from histories import falling, history
 import ww_callbacks as ww
 from ww_callbacks.checks import arguments_of
 from ww_callbacks.signals.rules import PATIENCE
-from ww_callbacks.signals.stop import EarlyStopping, StopRules, stop_message
+from ww_callbacks.signals.stop import EarlyStopping, StopRules, progress_message, stop_message
 
 
 def trapped(size=6, **series):
@@ -146,8 +146,8 @@ def test_a_loop_is_told_at_a_snapshot_step_why_and_when(executor, told):
     monitor.attach("stop", EarlyStopping(rules=["traps"], patience=3))
     with monitor:
         assert train(monitor, weights, 200) == told
-        assert "traps: fc has 1 correlation trap at step 50" in monitor.stop_reason
-        assert f"(weights of step 50 were judged, the verdict came at step {told})" in monitor.stop_reason
+        start = f"traps at step 50 (stopped at {told}): fc has 1 correlation trap at step 50, the largest at "
+        assert monitor.stop_reason.startswith(start)
     assert monitor.metrics["ww/stop/traps"] == 1
 
 
@@ -172,9 +172,34 @@ def test_should_stop_without_a_signal_follows_the_default_rules_without_their_me
         assert not any(key.startswith("ww/stop/") for key in monitor.metrics)
 
 
-def test_the_message_says_which_step_was_judged_and_when_the_verdict_came():
-    message = stop_message(StopRules(patience=5).verdict(trapped()), 700)
-    assert message.endswith("(weights of step 500 were judged, the verdict came at step 700)")
+def test_the_message_begins_with_rule_judged_step_and_step_of_the_verdict():
+    verdict = StopRules(patience=5).verdict(trapped())
+    assert stop_message(verdict, 700).startswith("traps at step 500 (stopped at 700): fc has 1 correlation trap")
+    assert stop_message(verdict, 700, "warn").startswith("traps at step 500 (warned at 700): fc has 1 correlation trap")
+
+
+def test_how_near_each_rule_is_says_its_score_and_its_text():
+    message = progress_message(StopRules(patience=5).verdict(trapped()[:4]))
+    assert message.startswith("plateau 0, traps 0.6 (fc has 1 correlation trap at step 300, the largest at 0.9 of")
+    assert message.endswith("above 0.5 in each of the last 3 results)")
+    assert progress_message({}) == "No results came in."
+
+
+def test_a_rule_at_full_score_says_what_it_waits_for():
+    def told(monitored=(), run=trapped, **options):
+        (text,) = StopRules(patience=3, **options).verdict(run(), monitored)["texts"].values()
+        return text.rpartition("; ")[2]
+
+    traps, over = {"rules": ["traps"]}, {"rules": ["overtrained"]}
+    assert told(**traps) == "above 0.5 in each of the last 3 results"
+    assert told(and_monitor="val_loss", **traps) == "it waits for val_loss: 0 values so far, a stall needs at least 4"
+    improving = [4, 3, 2, 1]
+    assert told(improving, and_monitor="val_loss", **traps) == (
+        "it waits for val_loss, which has improved in its last 3 values"
+    )
+    assert told([1, 2, 2, 2], and_monitor="val_loss", **traps) == "above 0.5 in each of the last 3 results"
+    alone = "it ends training only together with persistent traps or a stalled and_monitor"
+    assert told(run=overtrained, **over) == alone
 
 
 def test_a_history_shorter_than_patience_never_stops():

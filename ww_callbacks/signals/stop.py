@@ -114,9 +114,9 @@ class StopRules:
             monitored: the values of ``and_monitor`` so far.
 
         Returns:
-            Plain values: "stop", the "rule" that stops, its "reason", the judged "step", and "scores" by rule. If
-            nothing stops, "rule" is None, and "reason" is that of a rule at full score that must wait for another
-            signal, or empty.
+            Plain values: "stop", the "rule" that stops, its "reason", the judged "step", and "scores" and "texts" by
+            rule. If nothing stops, "rule" is None, and "reason" is that of a rule at full score that must wait for
+            another signal, or empty. The text of such a rule names that signal.
         """
         options = RuleOptions(
             patience=self.patience, min_delta=self.min_delta, start_after=self.start_after, layers=self.layers
@@ -133,6 +133,10 @@ class StopRules:
             "reason": self._reason(findings, stops or full, stalled),
             "step": reports[-1].step if len(reports) else None,
             "scores": {rule: finding.score for rule, finding in findings.items()},
+            "texts": {
+                rule: finding.text + (self._awaited(monitored) if rule in full and rule not in stops else "")
+                for rule, finding in findings.items()
+            },
         }
 
     def _reason(self, findings: Mapping[str, Finding], rules: Sequence[str], stalled: bool) -> str:
@@ -140,6 +144,14 @@ class StopRules:
             return ""
         more = f"; and {self.and_monitor} has not improved in its last {self.patience} values" if stalled else ""
         return findings[rules[0]].reason + more
+
+    def _awaited(self, monitored: Sequence[float]) -> str:
+        """What a rule at full score waits for, to be added to its text."""
+        if (name := self.and_monitor) is None:
+            return "; it ends training only together with persistent traps or a stalled and_monitor"
+        if len(monitored) <= self.patience:
+            return f"; it waits for {name}: {len(monitored)} values so far, a stall needs at least {self.patience + 1}"
+        return f"; it waits for {name}, which has improved in its last {self.patience} values"
 
 
 def _check_metric(name: str, value: object) -> None:
@@ -197,16 +209,37 @@ class EarlyStopping(StopRules):
         return self.__dict__ | {"_history": None, "_first_stop": None}
 
 
-def stop_message(verdict: Mapping[str, Any], reported_at_step: int | None) -> str:
-    """A verdict as a sentence, with the judged step and the step at which the verdict arrived.
+def stop_message(verdict: Mapping[str, Any], reported_at_step: int | None, action: Action = "stop") -> str:
+    """A verdict that stops as a sentence: rule, judged step and step at which the verdict took effect, then details.
 
     Args:
         verdict: verdict of an :class:`EarlyStopping`.
-        reported_at_step: step at which it arrived.
+        reported_at_step: step at which it took effect.
+        action: what was done then.
 
     Example:
-        >>> stop_message({"reason": "traps: fc has 1 correlation trap at step 200", "step": 200}, 400)
-        'traps: fc has 1 correlation trap at step 200 (weights of step 200 were judged, the verdict came at step 400)'
+        >>> verdict = {"rule": "traps", "reason": "traps: fc has 1 correlation trap at step 200", "step": 200}
+        >>> stop_message(verdict, 400)
+        'traps at step 200 (stopped at 400): fc has 1 correlation trap at step 200'
     """
-    judged = f"weights of step {verdict['step']} were judged"
-    return f"{verdict['reason']} ({judged}, the verdict came at step {reported_at_step})"
+    done = {"stop": "stopped", "warn": "warned"}[action]
+    details = verdict["reason"].removeprefix(f"{verdict['rule']}: ")
+    return f"{verdict['rule']} at step {verdict['step']} ({done} at {reported_at_step}): {details}"
+
+
+def progress_message(verdict: Mapping[str, Any]) -> str:
+    """How near each rule is to a stop: its score, rounded down, and what it says.
+
+    Args:
+        verdict: verdict of an :class:`EarlyStopping`; empty before the first.
+
+    Example:
+        >>> progress_message({"scores": {"plateau": 0.628, "traps": 0.0}, "texts": {"plateau": "alpha falls by 0.08"}})
+        'plateau 0.62 (alpha falls by 0.08), traps 0'
+    """
+    if not verdict:
+        return "No results came in."
+    texts = {rule: f" ({text})" if text else "" for rule, text in verdict["texts"].items()}
+    return ", ".join(
+        f"{rule} {int(100 * score) / 100:g}{texts.get(rule, '')}" for rule, score in verdict["scores"].items()
+    )
