@@ -21,14 +21,19 @@ def arguments_of(holder: Any, declared: Any = None) -> dict[str, Any]:
     return {field.name: getattr(holder, field.name) for field in fields(declared or holder)}
 
 
-def check_flag(name: str, value: object) -> None:
+def check_flag(name: str, value: object, *, or_none: bool = False) -> None:
     """Check that a value is True or False.
+
+    Args:
+        name: of the argument.
+        value: of the argument.
+        or_none: whether None is allowed too.
 
     Raises:
         TypeError: it has another type.
     """
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    if not isinstance(value, bool) and not (or_none and value is None):
+        raise TypeError(f"{name}: expected {'True, False or None' if or_none else 'True or False'}, got {value!r}")
 
 
 def check_count(name: str, value: object, *, least: int = 1) -> None:

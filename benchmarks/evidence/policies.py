@@ -10,7 +10,7 @@ from recording import Recording
 from scipy.stats import beta, t
 
 from ww_callbacks.signals.stalled import is_stalled
-from ww_callbacks.signals.stop import AUTO, StopRules
+from ww_callbacks.signals.stop import AUTO, Metric, StopRules
 
 STILL_IMPROVING = 0.99
 """The validation loss was still improving if it later falls below this share of its minimum so far."""
@@ -36,7 +36,7 @@ def spectral_stop(recording: Recording, rules: StopRules, has_metric: bool = Tru
     rates = list(zip(recording.steps, _finite(recording.losses.get("rate", [])), strict=False))
     asks = rules.and_monitor is not None and (has_metric or rules.and_monitor != AUTO)
     for end in range(1, len(reports) + 1):
-        verdict = rules.verdict(reports[:end], values[:end] if asks else None, rates[:end])
+        verdict = rules.verdict(reports[:end], Metric("val_loss", values[:end]) if asks else None, rates[:end])
         if verdict["stop"]:
             return Stop(end - 1, verdict["rule"])
     return None

@@ -533,7 +533,7 @@ def test_other_callbacks_find_the_monitor_in_any_order_and_it_keeps_nothing_aliv
         ({"prog_bar": "yes"}, TypeError, r"prog_bar: expected True or False, got 'yes'"),
         ({"on_result": "print"}, TypeError, r"on_result: expected a function or None, got 'print'"),
         ({"conv_scale": "half"}, ValueError, r"conv_scale: expected"),
-        ({"deterministic": "wait"}, TypeError, r"deterministic: expected True or False, got 'wait'"),
+        ({"deterministic": "wait"}, TypeError, r"deterministic: expected True, False or None, got 'wait'"),
         ({"workers": 0}, ValueError, r"workers: expected at least 1, got 0"),
         ({"timeout": "1"}, TypeError, r"timeout: expected a number of seconds"),
         ({"on_error": "ignore"}, ValueError, r"on_error: expected one of 'warn', 'raise'"),

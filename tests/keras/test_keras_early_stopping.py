@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from delayed import Delayed
 from keras import layers
 
 from ww_callbacks.keras import SpectralEarlyStopping, SpectralMonitor
@@ -68,9 +69,10 @@ def test_a_training_is_ended_and_says_why_once(order: int, capsys: pytest.Captur
     history = fit(model, Trap(), *[watching(), stop][::order], verbose=2)
     assert int(model.optimizer.iterations) == 29  # results of steps 20, 24 and 28; one more batch is trained
     assert stop.stopped_step == 28
-    assert stop.stopped_reason.startswith("traps: first has")
-    assert "(weights of step 28 were judged, the verdict came at step 28)" in stop.stopped_reason
-    assert capsys.readouterr().out.count("SpectralEarlyStopping ends the training. traps: first has") == 1
+    assert stop.stopped_reason.startswith("traps at step 28 (stopped at 28): first has")
+    assert (
+        capsys.readouterr().out.count("SpectralEarlyStopping ends the training. traps at step 28 (stopped at 28)") == 1
+    )
     assert len(history.history["ww/alpha"]) == 4
 
 
@@ -83,17 +85,39 @@ def test_where_epochs_are_counted_the_epoch_is_the_last(order: int) -> None:
 
 def test_a_warning_ends_nothing() -> None:
     stop, model = stopping(mode="warn"), network()
-    with pytest.warns(RuntimeWarning, match=r"training could end: traps: first has") as caught:
+    with pytest.warns(
+        RuntimeWarning, match=r"training could end: traps at step 28 .warned at 28.: first has"
+    ) as caught:
         fit(model, Trap(), watching(), stop, epochs=5)
     assert len([each for each in caught if "could end" in str(each.message)]) == 1
     assert int(model.optimizer.iterations) == 40
 
 
-def test_how_far_the_rules_are_is_in_the_logs_and_nothing_happens_without_a_trap() -> None:
+def test_how_far_the_rules_are_is_in_the_logs_and_nothing_happens_without_a_trap(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     stop, model = stopping(), network()
-    history = fit(model, Trap(springs=False), watching(), stop, epochs=4)
+    history = fit(model, Trap(springs=False), watching(), stop, epochs=4, verbose=2)
+    assert capsys.readouterr().out.count("SpectralEarlyStopping did not end this training. traps 0\n") == 1
     assert history.history["ww/stop/traps"] == [0, 0, 0, 0]
     assert (stop.stopped_reason, stop.stopped_step) == ("", None)
+
+
+def test_a_slow_analysis_ends_training_at_the_same_step() -> None:
+    steps = []
+    for seconds in (0.0, 0.1):
+        stop = stopping()
+        with Delayed(seconds) as executor:
+            fit(network(), Trap(), watching(executor=executor), stop)
+        steps.append(stop.stopped_step)
+    assert steps == [32, 32]  # results of steps 20, 24 and 28
+
+
+def test_with_warnings_only_a_slow_analysis_does_not_delay_training() -> None:
+    monitor = watching()
+    fit(network(), monitor, stopping(mode="warn"), epochs=1)
+    assert monitor.monitor is not None
+    assert not monitor.monitor.waits
 
 
 def test_the_same_callbacks_begin_anew_with_a_second_fit() -> None:

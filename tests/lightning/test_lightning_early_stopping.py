@@ -10,10 +10,11 @@ import lightning.pytorch  # noqa: F401 - both are loaded before the callbacks ta
 import pytest
 import pytorch_lightning  # noqa: F401
 import torch
+from delayed import Delayed
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ww_callbacks.lightning import SpectralEarlyStopping, SpectralMonitor
+from ww_callbacks.lightning import LayerwiseLearningRate, SpectralEarlyStopping, SpectralMonitor
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -81,8 +82,8 @@ def test_a_training_is_ended_and_says_why_once(pl, tmp_path, caplog, order):
         trainer = fit(pl, tmp_path, *[watching(), stopping][::order])
     assert 32 <= trainer.global_step <= 33
     assert stopping.stopped_step == 32
-    assert "traps: net.0 has 1 correlation trap at step 32" in stopping.stopped_reason
-    assert "(weights of step 32 were judged, the verdict came at step 32)" in stopping.stopped_reason
+    start = "traps at step 32 (stopped at 32): net.0 has 1 correlation trap at step 32"
+    assert stopping.stopped_reason.startswith(start)
     assert sum("SpectralEarlyStopping ends the training. traps" in record.message for record in caplog.records) == 1
     assert trainer.callback_metrics["ww/stop/traps"] == 1
     state = stopping.state_dict()
@@ -92,16 +93,63 @@ def test_a_training_is_ended_and_says_why_once(pl, tmp_path, caplog, order):
     assert (other.stopped_step, other.stopped_reason) == (32, stopping.stopped_reason)
 
 
+@pytest.mark.parametrize(("mode", "said"), [("stop", "did not end this training"), ("warn", "gave no warning")])
+def test_a_training_that_is_not_ended_says_how_near_each_rule_was(pl, tmp_path, caplog, mode, said):
+    stopping = SpectralEarlyStopping(rules=["traps"], patience=9, mode=mode)
+    with caplog.at_level(logging.INFO):
+        fit(pl, tmp_path, stopping, watching(), max_steps=30)
+    (message,) = [record.message for record in caplog.records if "SpectralEarlyStopping" in record.message]
+    assert said in message
+    assert ". traps 0.33 (net.0 has 1 correlation trap at step 30, the largest at " in message
+
+
+def test_a_rule_that_waits_for_a_metric_says_so_at_the_end(pl, tmp_path, caplog):
+    stopping = SpectralEarlyStopping(rules=["traps"], patience=3, and_monitor="val_loss")
+    with caplog.at_level(logging.INFO):
+        fit(pl, tmp_path, watching(), stopping, model=network(pl, validation=range(99, 0, -1)), max_steps=60)
+    (message,) = [record.message for record in caplog.records if "SpectralEarlyStopping" in record.message]
+    assert ". traps 1 (net.0 has 1 correlation trap" in message
+    assert "; it waits for val_loss, which has improved in its last 3 values)" in message
+
+
+def test_a_slow_analysis_ends_training_at_the_same_step(pl, tmp_path):
+    steps = []
+    for seconds in (0.0, 0.1):
+        stopping = SpectralEarlyStopping(rules=["traps"], patience=3)
+        with Delayed(seconds) as executor:
+            fit(pl, tmp_path, SpectralMonitor(every_n_steps=4, executor=executor), stopping)
+        steps.append(stopping.stopped_step)
+    assert steps == [36, 36]  # results of steps 24, 28 and 32
+
+
+@pytest.mark.parametrize(
+    ("callback", "waits"),
+    [
+        (SpectralEarlyStopping(rules=["traps"]), True),
+        (SpectralEarlyStopping(rules=["traps"], mode="warn"), False),
+        (LayerwiseLearningRate(layers=["net.0"], apply=True), True),
+        (LayerwiseLearningRate(layers=["net.0"]), False),
+    ],
+)
+def test_training_waits_for_results_if_a_callback_acts_on_them(pl, tmp_path, callback, waits):
+    for given, expected in ((None, waits), (False, False), (True, True)):
+        monitor = watching(deterministic=given)
+        fit(pl, tmp_path, monitor, callback, max_steps=8)
+        assert monitor.monitor.waits is expected
+
+
 def test_a_late_verdict_says_which_step_was_judged_and_when_it_came(pl, tmp_path):
     stopping = SpectralEarlyStopping(rules=["traps"], patience=3)
-    monitor = SpectralMonitor(every_n_steps=4, deterministic=True)
+    monitor = SpectralMonitor(every_n_steps=4)
     assert fit(pl, tmp_path, monitor, stopping).global_step == 36
-    assert "(weights of step 32 were judged, the verdict came at step 36)" in stopping.stopped_reason
+    assert stopping.stopped_reason.startswith("traps at step 32 (stopped at 36): net.0")
 
 
 def test_warn_only_warns_and_training_is_the_same(pl, tmp_path):
     stopping = SpectralEarlyStopping(rules=["traps"], patience=3, mode="warn")
-    with pytest.warns(RuntimeWarning, match="training could end: traps: net.0 has 1") as caught:
+    with pytest.warns(
+        RuntimeWarning, match="training could end: traps at step 32 .warned at 32.: net.0 has 1"
+    ) as caught:
         trainer = fit(pl, tmp_path, stopping, watching(), max_steps=60)
     assert sum("training could end" in str(warning.message) for warning in caught) == 1
     assert (trainer.global_step, stopping.stopped_step) == (60, 32)
@@ -131,7 +179,7 @@ def test_a_second_training_goes_on_with_the_history_and_is_ended_by_a_result_of_
     data = TensorDataset(torch.randn(64, 60), torch.arange(64) % 4)
     trainer.fit(model, DataLoader(data, 8))
     assert trainer.global_step == stopping.stopped_step == 36
-    assert "traps: net.0 has 1 correlation trap at step 36" in stopping.stopped_reason
+    assert stopping.stopped_reason.startswith("traps at step 36 (stopped at 36): net.0 has 1 correlation trap")
 
 
 def test_without_a_monitor_or_with_a_pattern_that_matches_nothing_training_does_not_begin(pl, tmp_path):

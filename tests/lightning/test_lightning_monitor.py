@@ -446,7 +446,7 @@ def test_strategies_whose_weights_cannot_be_put_together_are_named() -> None:
         ({"every_n_epochs": -1}, ValueError, "every_n_epochs: expected at least 1, got -1"),
         ({"every_n_steps": 5, "every_n_epochs": 1}, ValueError, "every_n_steps, every_n_epochs: give one of them"),
         ({"layers": "net.*"}, TypeError, "layers: expected a list of patterns"),
-        ({"deterministic": "wait"}, TypeError, "deterministic: expected True or False, got 'wait'"),
+        ({"deterministic": "wait"}, TypeError, "deterministic: expected True, False or None, got 'wait'"),
         ({"workers": 0}, ValueError, "workers: expected at least 1"),
         ({"timeout": -1.0}, ValueError, "timeout: expected more than 0 seconds"),
         ({"conv_scale": "x"}, ValueError, "conv_scale: expected"),

@@ -164,6 +164,33 @@ def test_a_snapshot_that_finds_no_free_slot_is_skipped_and_counted():
     assert monitor.metrics["ww/skipped"] == 3.0  # step 5 was made up for
 
 
+@pytest.mark.parametrize(("waits", "niceness"), [(True, "0"), (False, "19")])
+def test_a_worker_that_training_waits_for_has_the_priority_of_training(waits, niceness):
+    monitor = ww.Monitor(weights(), every_n_steps=1)
+    monitor.attach("stop", ww.EarlyStopping(), acts=waits)
+    monitor.start()
+    assert eventually(workers, 10.0)
+    (pid,) = workers()
+    command = psutil.Process(pid).cmdline()
+    assert command[command.index("--niceness") + 1] == niceness
+    monitor.close()
+
+
+def test_a_worker_that_hangs_makes_training_wait_once():
+    monitor = ww.Monitor(weights(), every_n_steps=1, timeout=0.5)
+    monitor.attach("stop", ww.EarlyStopping())
+    monitor.start()
+    worker = stopped_worker()
+    start = time.monotonic()
+    with pytest.warns(RuntimeWarning, match=r"took longer than timeout=0\.5 s; training does not wait") as caught:
+        [monitor.step(step) for step in range(1, 20)]
+    assert 0.5 <= time.monotonic() - start < 5
+    assert len(caught) == 1
+    assert not monitor.waits
+    worker.resume()
+    monitor.close()
+
+
 def test_results_that_never_come_end_with_a_warning_and_no_process():
     monitor = ww.Monitor(weights(), every_n_steps=1, timeout=0.3)
     monitor.start()

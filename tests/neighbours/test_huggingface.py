@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from delayed import Delayed
 
 pytest.importorskip("accelerate")
 transformers = pytest.importorskip("transformers")
@@ -99,11 +101,22 @@ def test_the_best_model_and_early_stopping_go_by_alpha(tmp_path: Path) -> None:
 
 def test_it_ends_training_on_request(tmp_path: Path) -> None:
     rules = ww.EarlyStopping(rules=["plateau"], patience=1, min_delta=100.0)
-    monitor = SpectralMonitor(every_n_steps=1, deterministic=True, stop=rules, randomize=False)
-    trainer = trainer_of(tmp_path, monitor, max_steps=50)
-    trainer.train()
-    assert trainer.state.global_step < 50
-    assert monitor.published.verdicts["stop"]["rule"] == "plateau"
+    steps = []
+    for seconds in (0.0, 0.01):  # a slow analysis changes nothing
+        with Delayed(seconds) as executor:
+            monitor = SpectralMonitor(every_n_steps=1, executor=executor, stop=rules, randomize=False)
+            trainer = trainer_of(tmp_path, monitor, max_steps=50)
+            trainer.train()
+        assert monitor.published.verdicts["stop"]["rule"] == "plateau"
+        steps.append(trainer.state.global_step)
+    assert steps[0] == steps[1] < 50
+
+
+def test_the_end_says_how_near_the_rules_were(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "ww_callbacks"):
+        trainer_of(tmp_path, SpectralMonitor(every_n_steps=5, stop=True, randomize=False), max_steps=6).train()
+    messages = [record.message for record in caplog.records]
+    assert sum("EarlyStopping did not end this training. plateau 0, traps 0" in message for message in messages) == 1
 
 
 def test_the_printed_logs_carry_alpha_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

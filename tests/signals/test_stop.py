@@ -13,7 +13,7 @@ from histories import falling, history
 import ww_callbacks as ww
 from ww_callbacks.checks import arguments_of
 from ww_callbacks.signals.rules import PATIENCE
-from ww_callbacks.signals.stop import EarlyStopping, StopRules, stop_message
+from ww_callbacks.signals.stop import EarlyStopping, Metric, StopRules, progress_message, stop_message
 
 
 def trapped(size=6, **series):
@@ -48,17 +48,17 @@ def test_overtrained_stops_only_together_with_traps_or_a_stalled_metric():
     assert rules.verdict(overtrained(num_traps=[0] + [1] * 5))["stop"]
     assert not rules.verdict(overtrained(num_traps=[0, 1, 1, 1, 0, 1]))["stop"]
     watching = StopRules(rules=["overtrained"], patience=3, and_monitor="val_loss")
-    assert not watching.verdict(overtrained(), [4, 3, 2, 1])["stop"]
-    stalled = watching.verdict(overtrained(), [4, 1, 2, 2, 2])
+    assert not watching.verdict(overtrained(), Metric("val_loss", [4, 3, 2, 1]))["stop"]
+    stalled = watching.verdict(overtrained(), Metric("val_loss", [4, 1, 2, 2, 2]))
     assert stalled["stop"]
     assert stalled["reason"].endswith("and val_loss has not improved in its last 3 values")
 
 
 def test_with_a_metric_no_rule_stops_before_it_has_stalled():
     rules = StopRules(patience=3, and_monitor="val_acc", and_mode="max")
-    assert not rules.verdict(trapped(), [])["stop"]
-    assert not rules.verdict(trapped(), [0.1, 0.2, 0.3, 0.4])["stop"]
-    assert rules.verdict(trapped(), [0.5, 0.2, 0.3, float("nan")])["stop"]
+    assert not rules.verdict(trapped(), Metric("val_acc", []))["stop"]
+    assert not rules.verdict(trapped(), Metric("val_acc", [0.1, 0.2, 0.3, 0.4]))["stop"]
+    assert rules.verdict(trapped(), Metric("val_acc", [0.5, 0.2, 0.3, float("nan")]))["stop"]
 
 
 def test_the_first_stop_of_a_history_stays_and_another_history_begins_anew():
@@ -112,7 +112,9 @@ def test_patterns_that_match_nothing_are_told():
 
 def test_scaling_all_weights_changes_no_verdict():
     rng = np.random.default_rng(0)
-    weights = [rng.standard_normal((120, 60)) + 0.6 * (step > 2) for step in range(9)]
+    weights = [rng.standard_normal((120, 60)) for _ in range(9)]
+    for step, matrix in enumerate(weights):
+        matrix[3, 4] = 60.0 * (step > 2)
     for scale in (1e-3, 1.0, 1e3):
         run = ww.History()
         for step, matrix in enumerate(weights):
@@ -125,7 +127,8 @@ def test_scaling_all_weights_changes_no_verdict():
 def train(monitor, weights, steps, validation=None):
     """Ten results, from the third one on with a trap; the step at which the loop was told to end."""
     for step in range(1, steps + 1):
-        weights["fc"] += 0.5 if step == 25 else 0.001
+        weights["fc"] += 0.001
+        weights["fc"][3, 4] = 60.0 * (step >= 25)
         if validation and step % 5 == 0:
             monitor.record("val_loss", validation(step))
         monitor.step(step)
@@ -146,8 +149,8 @@ def test_a_loop_is_told_at_a_snapshot_step_why_and_when(executor, told):
     monitor.attach("stop", EarlyStopping(rules=["traps"], patience=3))
     with monitor:
         assert train(monitor, weights, 200) == told
-        assert "traps: fc has 1 correlation trap at step 50" in monitor.stop_reason
-        assert f"(weights of step 50 were judged, the verdict came at step {told})" in monitor.stop_reason
+        start = f"traps at step 50 (stopped at {told}): fc has 1 correlation trap at step 50 (cause: elements)"
+        assert monitor.stop_reason.startswith(start)
     assert monitor.metrics["ww/stop/traps"] == 1
 
 
@@ -172,9 +175,38 @@ def test_should_stop_without_a_signal_follows_the_default_rules_without_their_me
         assert not any(key.startswith("ww/stop/") for key in monitor.metrics)
 
 
-def test_the_message_says_which_step_was_judged_and_when_the_verdict_came():
-    message = stop_message(StopRules(patience=5).verdict(trapped()), 700)
-    assert message.endswith("(weights of step 500 were judged, the verdict came at step 700)")
+def test_the_message_begins_with_rule_judged_step_and_step_of_the_verdict():
+    verdict = StopRules(patience=5).verdict(trapped())
+    assert stop_message(verdict, 700).startswith("traps at step 500 (stopped at 700): fc has 1 correlation trap")
+    assert stop_message(verdict, 700, "warn").startswith("traps at step 500 (warned at 700): fc has 1 correlation trap")
+
+
+def test_how_near_each_rule_is_says_its_score_and_its_text():
+    message = progress_message(StopRules(patience=5).verdict(trapped()[:4]))
+    assert message.startswith(
+        "plateau 0, traps 0.6 (fc has 1 correlation trap at step 300, the largest at 7 times the random edge;"
+    )
+    assert message.endswith("above 4 in each of the last 3 results)")
+    assert progress_message({}) == "No results came in."
+
+
+def test_a_rule_at_full_score_says_what_it_waits_for():
+    def told(monitored=(), run=trapped, rates=(), **options):
+        rules = StopRules(patience=3, **options)
+        metric = Metric("val_loss", monitored) if rules.and_monitor == "val_loss" else None
+        (text,) = rules.verdict(run(), metric, rates)["texts"].values()
+        return text.rpartition("; ")[2]
+
+    traps, over = {"rules": ["traps"]}, {"rules": ["overtrained"]}
+    assert told(**traps) == "above 4 in each of the last 3 results"
+    assert told(and_monitor="val_loss", **traps) == "it waits for val_loss: 0 values so far, a stall needs at least 4"
+    improving = [4, 3, 2, 1]
+    assert told(improving, and_monitor="val_loss", **traps) == (
+        "it waits for val_loss, which has improved in its last 3 values"
+    )
+    assert told([1, 2, 2, 2], and_monitor="val_loss", **traps) == "above 4 in each of the last 3 results"
+    alone = "it ends training only together with persistent traps or a stalled and_monitor"
+    assert told(run=overtrained, **over) == alone
 
 
 def test_a_history_shorter_than_patience_never_stops():

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from itertools import islice
 
 from ww_callbacks.analysis import LayerSpec, Settings
@@ -47,13 +48,16 @@ class Engine:
         """Why layers can no longer be analysed; empty while they can."""
         return self._resources.executor.broken if self._resources is not None else ""
 
-    def status(self, step: int, *, published: int, missed: Missed, hook_seconds: float) -> Status:
+    def status(
+        self, step: int, *, published: int, missed: Missed, waited_seconds: float, hook_seconds: float
+    ) -> Status:
         """The state of the monitoring, and what it cost so far.
 
         Args:
             step: finished optimizer steps.
             published: reports published.
             missed: snapshots missed so far.
+            waited_seconds: time that training waited for results.
             hook_seconds: time that training spent in the monitor.
         """
         pids = self._resources.pids if self._resources is not None else ()
@@ -70,6 +74,7 @@ class Engine:
             worker_cpu=self.worker_cpu,
             snapshot_bytes=self.snapshot_bytes,
             copy_seconds=self.copy_seconds,
+            waited_seconds=waited_seconds,
             hook_seconds=hook_seconds,
             wall_seconds=time.monotonic() - self._start,
             staleness={name: None if last is None else step - last for name, last in self._last_steps().items()},
@@ -87,14 +92,19 @@ class Engine:
         """Whether the memory was allocated for these layers; otherwise call :meth:`renew` first."""
         return self._resources is not None and self._resources.specs == _specs(layers)
 
-    def renew(self, layers: Sequence[Layer]) -> None:
+    def renew(self, layers: Sequence[Layer], *, low_priority: bool = True) -> None:
         """Allocate memory and executors for these layers; pending snapshots are dropped.
+
+        Args:
+            layers: every layer of the model, analysed or not.
+            low_priority: whether worker processes get a lower priority than training. At a low priority a worker gets
+                next to no CPU time beside other programs, so a training that waits for it would come to a halt.
 
         Raises:
             MemoryError: the copies need more memory than is available.
         """
         self.close()
-        self._resources = Resources(_specs(layers), self._limits)
+        self._resources = Resources(_specs(layers), replace(self._limits, low_priority=low_priority))
         self.snapshot_bytes = self._resources.buffer.nbytes
 
     @property

@@ -38,6 +38,7 @@ class Limits:
         slots: snapshots that can be pending at the same time.
         layer_timeout: seconds that the analysis of one layer may take.
         budget: limit of the CPU time of the analysis; None to analyse all layers at each snapshot.
+        low_priority: whether worker processes get a lower priority than training, which then does not wait for them.
         updates: keep two copies of each layer, to compare it with its first and its previous snapshot.
     """
 
@@ -46,6 +47,7 @@ class Limits:
     slots: int = 2
     layer_timeout: float = 600.0
     budget: Budget | None = None
+    low_priority: bool = True
     updates: bool = False
 
 
@@ -68,7 +70,11 @@ class Resources:
         keep = kept_layers(specs, self._memory_beside_slots()) if limits.updates else []
         self.buffer = SnapshotBuffer(arrays, limits.slots, self.capacity, keep)
         self.executor = make_executor(
-            limits.executor, self.buffer, workers=limits.workers, layer_timeout=limits.layer_timeout
+            limits.executor,
+            self.buffer,
+            workers=limits.workers,
+            layer_timeout=limits.layer_timeout,
+            low_priority=limits.low_priority,
         )
         self._figure_worker: FigureWorker | None = None
         self.known: dict[int, Known] = {}

@@ -25,7 +25,8 @@ class Status:
         worker_cpu: CPU seconds that the analysis took.
         snapshot_bytes: memory reserved for the copies.
         copy_seconds: time that training waited for the copies.
-        hook_seconds: time that training spent in the monitor, the copies included.
+        waited_seconds: time that training waited for results at snapshots, see ``deterministic``.
+        hook_seconds: time that training spent in the monitor, copies and waiting included.
         wall_seconds: time since the start.
         staleness: steps since each analysed layer was analysed last, by name; None if it never was.
     """
@@ -42,6 +43,7 @@ class Status:
     worker_cpu: float
     snapshot_bytes: int
     copy_seconds: float
+    waited_seconds: float
     hook_seconds: float
     wall_seconds: float
     staleness: dict[str, int | None]
@@ -50,7 +52,7 @@ class Status:
         """One line: what was done and what it cost.
 
         Example:
-            >>> str(Status(3, 3, 0, 1, 0, 0, 0, (), None, 1.5, 2**20, 0.01, 0.02, 10.0, {"fc": 0})).split(";")[0]
+            >>> str(Status(3, 3, 0, 1, 0, 0, 0, (), None, 1.5, 2**20, 0.01, 0.0, 0.02, 10.0, {"fc": 0})).split(";")[0]
             '3 of 4 snapshots analysed, 1 skipped, 0 over budget, 0 results failed'
         """
         wall = max(self.wall_seconds, 1e-9)
@@ -59,8 +61,8 @@ class Status:
             f"{self.skipped} skipped, {self.over_budget} over budget, {self.failed} results failed; "
             f"training waited {self.hook_seconds:.2g} s ({100 * self.hook_seconds / wall:.2f} % of "
             f"{self.wall_seconds:.3g} s), {self.copy_seconds:.2g} s of it for copies of "
-            f"{self.snapshot_bytes / 2**20:.0f} MiB; the analysis took {self.worker_cpu:.3g} s of CPU time "
-            f"({self.worker_cpu / wall:.2f} cores)"
+            f"{self.snapshot_bytes / 2**20:.0f} MiB and {self.waited_seconds:.2g} s for results; "
+            f"the analysis took {self.worker_cpu:.3g} s of CPU time ({self.worker_cpu / wall:.2f} cores)"
         )
 
 

@@ -14,7 +14,7 @@ from ww_callbacks.checks import arguments_of, check_choice, check_count, check_f
 from ww_callbacks.keras.copies import Copies
 from ww_callbacks.keras.follower import FollowerCallback
 from ww_callbacks.keras.monitor import SpectralMonitor
-from ww_callbacks.signals.stop import ACTIONS, VERDICT, Action, EarlyStopping, StopRules, stop_message
+from ww_callbacks.signals.stop import ACTIONS, VERDICT, Action, EarlyStopping, StopRules, progress_message, stop_message
 from ww_callbacks.weights import find_layers
 
 _log = logging.getLogger("ww_callbacks")
@@ -27,8 +27,12 @@ class SpectralEarlyStopping(FollowerCallback, StopRules):
 
     ``ww/stop/<rule>`` in TensorBoard and the logs is the progress of each rule towards a stop, 0 to 1. A verdict takes
     effect at a snapshot step (one more batch is trained, because Keras checks after each batch) or at the end of
-    training. The reason names the step whose weights were judged, and when the verdict arrived. It is printed once,
-    unless ``fit`` is silent (``verbose=0``).
+    training. The reason begins with the rule, the step whose weights were judged and the step of the stop. It is
+    printed once, unless ``fit`` is silent (``verbose=0``). If nothing ended the training, one line at the end says how
+    near each rule was.
+
+    With ``mode="stop"``, training waits at each snapshot for the results of the one before, so that the same run is
+    stopped at the same step on a busy machine too; ``SpectralMonitor(deterministic=False)`` switches that off.
 
     Results arrive late, so the weights at the stop are not those that were judged. With ``restore_best_weights=True``,
     ``keep`` full copies of the weights are kept in memory, and the model gets back those of the last result before the
@@ -90,6 +94,11 @@ class SpectralEarlyStopping(FollowerCallback, StopRules):
         """The signal to attach, and its name."""
         return VERDICT, self._signal
 
+    @property
+    def acts(self) -> bool:
+        """Whether training depends on the verdict."""
+        return self.mode == "stop"
+
     def check_model(self) -> None:
         """Raise an error if a pattern matches no layer."""
         found = find_layers(self._model)
@@ -115,7 +124,9 @@ class SpectralEarlyStopping(FollowerCallback, StopRules):
             return
         self._source.finish()
         self._act(self._source)
-        if self.restore_best_weights and self.stopped_reason:
+        if not self.stopped_reason:
+            self._say_progress(self._source)
+        elif self.restore_best_weights:
             self._restore(self._source)
         self._copies.clear()
 
@@ -133,12 +144,18 @@ class SpectralEarlyStopping(FollowerCallback, StopRules):
         verdict = published.verdicts.get(VERDICT)
         if not verdict or not verdict["stop"]:
             return
-        self.stopped_reason, self.stopped_step = stop_message(verdict, published.step), published.step
+        self.stopped_reason = stop_message(verdict, published.step, self.mode)
+        self.stopped_step = published.step
         if self.mode == "warn":
             warn(f"training could end: {self.stopped_reason}")
             return
         self._model.stop_training = True
         self._say(f"{type(self).__name__} ends the training. {self.stopped_reason}")
+
+    def _say_progress(self, source: SpectralMonitor) -> None:
+        """Say how near each rule was."""
+        done = "did not end this training" if self.mode == "stop" else "gave no warning in this training"
+        self._say(f"{type(self).__name__} {done}. {progress_message(source.published.verdicts.get(VERDICT, {}))}")
 
     def _keep_snapshot(self, source: SpectralMonitor) -> None:
         """Copy the weights at snapshot steps only, because on JAX the state of the model is fetched then."""

@@ -38,6 +38,11 @@ class FollowerCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def named_signal(self) -> tuple[str, Signal]:
         """The signal to attach, and its name."""
 
+    @property
+    @abstractmethod
+    def acts(self) -> bool:
+        """Whether training depends on the verdict."""
+
     @abstractmethod
     def check_model(self) -> None:
         """Raise an error if the arguments do not fit the model; called before the signal is attached."""
@@ -52,7 +57,7 @@ class FollowerCallback(keras.callbacks.Callback):  # type: ignore[misc]
             source = source_of(self, self.source)
             assert source.monitor is not None
             self.check_model()
-            source.monitor.attach(*self.named_signal())
+            source.monitor.attach(*self.named_signal(), acts=self.acts)
             self._source = source
 
     def get_config(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class LayerwiseLearningRate(FollowerCallback, LayerwiseOptions):
         >>> from ww_callbacks.keras import SpectralMonitor, layerwise
         >>> model = keras.Sequential([keras.Input((60,)), *(keras.layers.Dense(60) for _ in range(4))])
         >>> model.compile(layerwise(keras.optimizers.SGD(0.01)), loss="mse")
-        >>> monitor = SpectralMonitor(every_n_steps=2, deterministic=True)
+        >>> monitor = SpectralMonitor(every_n_steps=2)
         >>> x = np.random.default_rng(0).standard_normal((64, 60))
         >>> # These layers are random: without shrink=False their ratios are 1.
         >>> callbacks = [monitor, LayerwiseLearningRate(apply=True, shrink=False)]
@@ -77,6 +77,11 @@ class LayerwiseLearningRate(FollowerCallback, LayerwiseOptions):
     def named_signal(self) -> tuple[str, LayerRatios]:
         """The signal to attach, and its name."""
         return self._signal.name, self._signal
+
+    @property
+    def acts(self) -> bool:
+        """Whether training depends on the ratios."""
+        return self.apply
 
     def check_model(self) -> None:
         """Raise an error if a pattern matches no layer; warn of layers that are not trained."""

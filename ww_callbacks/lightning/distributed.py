@@ -22,12 +22,12 @@ class TrainerMonitor(DistributedMonitor):
 
     Args:
         trainer: its loggers get the results too; they are asked for on the first rank only.
-        signals: attached before the start, by name.
+        signals: attached before the start, by name, and whether training acts on each.
         state: of the checkpoint to resume from; empty for none.
     """
 
     trainer: Trainer = field(repr=False)
-    signals: Mapping[str, Signal]
+    signals: Mapping[str, tuple[Signal, bool | None]]
     state: Mapping[str, Any] = field(repr=False)
 
     def _create(self) -> None:
@@ -36,8 +36,8 @@ class TrainerMonitor(DistributedMonitor):
     def _make(self) -> None:
         outputs = [*self.outputs, *logger_outputs(self.trainer)]
         self.monitor = Monitor(self.model, **self.as_arguments() | {"outputs": outputs})
-        for name, signal in self.signals.items():
-            self.monitor.attach(name, signal)
+        for name, (signal, acts) in self.signals.items():
+            self.monitor.attach(name, signal, acts=acts)
         self.monitor.load_state_dict(self.state)
 
     def _begin(self, step: int | None) -> tuple[int, Published]:

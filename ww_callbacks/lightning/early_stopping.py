@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ww_callbacks.checks import arguments_of, check_choice, warn
 from ww_callbacks.lightning.base import Callback, Trainer, log
 from ww_callbacks.lightning.monitor import SpectralMonitor, check_source, monitor_of
-from ww_callbacks.signals.stop import ACTIONS, VERDICT, Action, EarlyStopping, StopRules, stop_message
+from ww_callbacks.signals.stop import ACTIONS, VERDICT, Action, EarlyStopping, StopRules, progress_message, stop_message
 from ww_callbacks.weights import find_layers
 
 if TYPE_CHECKING:
@@ -21,9 +21,13 @@ class SpectralEarlyStopping(StopRules, Callback):
     """Stops training early, or warns, based on the spectra from a :class:`SpectralMonitor`.
 
     ``ww/stop/<rule>`` in the loggers is the progress of each rule towards a stop, 0 to 1. A verdict takes effect at a
-    snapshot step (or at the end of training), on all ranks at the same step. The reason names the step whose weights
-    were judged, and when the verdict arrived; it is printed once. A training that resumes from a checkpoint, or a
-    second ``fit``, continues with the results so far, and is stopped by a new result only.
+    snapshot step (or at the end of training), on all ranks at the same step. The reason begins with the rule, the step
+    whose weights were judged and the step of the stop; it is printed once. If nothing ended the training, one line at
+    the end says how near each rule was. A training that resumes from a checkpoint, or a second ``fit``, continues with
+    the results so far, and is stopped by a new result only.
+
+    With ``mode="stop"``, training waits at each snapshot for the results of the one before, so that the same run is
+    stopped at the same step on a busy machine too; ``SpectralMonitor(deterministic=False)`` switches that off.
 
     Attributes:
         stopped_reason: why training was stopped or the warning given; empty before.
@@ -63,7 +67,7 @@ class SpectralEarlyStopping(StopRules, Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the monitor, at any position in the list."""
         if stage == "fit" and not (trainer.fast_dev_run or trainer.barebones):
-            self._monitor(trainer).attach(VERDICT, self._signal)
+            self._monitor(trainer).attach(VERDICT, self._signal, acts=self.mode == "stop")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that the patterns match layers."""
@@ -97,9 +101,10 @@ class SpectralEarlyStopping(StopRules, Callback):
         self._act(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Act again: a monitor later in the list receives the last results only now."""
+        """Act again: a monitor later in the list receives the last results only now. Say how near the rules were."""
         if stage == "fit":
             self._act(trainer)
+            self._say_progress(trainer)
             self._started_at = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -117,13 +122,22 @@ class SpectralEarlyStopping(StopRules, Callback):
         if published is None or not verdict or not verdict["stop"] or (published.step or 0) <= (self._started_at or 0):
             return
         self._started_at = None
-        self.stopped_reason, self.stopped_step = stop_message(verdict, published.step), published.step
+        self.stopped_reason = stop_message(verdict, published.step, self.mode)
+        self.stopped_step = published.step
         if self.mode == "stop":
             trainer.should_stop = True
         if trainer.is_global_zero and self.mode == "stop":
             log.info(f"{type(self).__name__} ends the training. {self.stopped_reason}")
         elif trainer.is_global_zero:
             warn(f"training could end: {self.stopped_reason}")
+
+    def _say_progress(self, trainer: Trainer) -> None:
+        """Say how near each rule was, if none has ended this training."""
+        if self._started_at is None or not trainer.is_global_zero:
+            return
+        verdict = self._monitor(trainer).published.verdicts.get(VERDICT, {})
+        done = "did not end this training" if self.mode == "stop" else "gave no warning in this training"
+        log.info(f"{type(self).__name__} {done}. {progress_message(verdict)}")
 
     def _note(self, trainer: Trainer) -> None:
         """Record the value of the first rank, which judges."""

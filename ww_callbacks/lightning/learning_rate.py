@@ -61,7 +61,7 @@ class LayerwiseLearningRate(LayerwiseOptions, Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the monitor, at any position in the list."""
         if stage == "fit" and not (trainer.fast_dev_run or trainer.barebones):
-            self._monitor(trainer).attach(self._signal.name, self._signal)
+            self._monitor(trainer).attach(self._signal.name, self._signal, acts=self.apply)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hook into the optimizers."""

@@ -72,7 +72,7 @@ class SpectralMonitor(Options, Callback):
         check_flag("prog_bar", self.prog_bar)
         self._distributed: TrainerMonitor | None = None
         self._passed_on: Published | None = None
-        self._signals: dict[str, Signal] = {}
+        self._signals: dict[str, tuple[Signal, bool | None]] = {}
         self._is_watching = False
         self._awaits_first = False
         self._restored: Mapping[str, Any] = {}
@@ -92,7 +92,7 @@ class SpectralMonitor(Options, Callback):
         """The reports of the current or last training, empty before the first; on the first rank only."""
         return self.monitor.history if self.monitor is not None else History()
 
-    def attach(self, name: str, signal: Signal) -> None:
+    def attach(self, name: str, signal: Signal, *, acts: bool | None = None) -> None:
         """Let a signal judge the history after each report, in this training and later ones.
 
         Call it on every rank, in ``setup``. The verdict is then in ``published.verdicts``, on every rank.
@@ -100,14 +100,18 @@ class SpectralMonitor(Options, Callback):
         Args:
             name: of the verdict.
             signal: judges the history.
+            acts: whether training acts on the verdict, see :meth:`ww_callbacks.Monitor.attach`.
 
         Raises:
+            TypeError: ``acts`` is neither True, False nor None.
             ValueError: another signal has that name.
         """
-        if self._signals.setdefault(name, signal) != signal:
+        check_flag("acts", acts, or_none=True)
+        if name in self._signals and self._signals[name][0] != signal:
             raise ValueError(f"name: {name!r} is attached already, choose another name")
+        self._signals[name] = signal, acts
         if self.monitor is not None and self._is_watching:
-            self.monitor.attach(name, signal)
+            self.monitor.attach(name, signal, acts=acts)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the baseline."""

@@ -12,16 +12,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
-from ww_callbacks.checks import warn
+from ww_callbacks.checks import check_flag, warn
 from ww_callbacks.engine import Engine, Missed, Status, wait_for
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.monitor.publishing import Published, Publisher, drawn_layers, logged_layers, own_outputs
 from ww_callbacks.monitor.resuming import Resumed
 from ww_callbacks.monitor.schedule import crosses
+from ww_callbacks.monitor.waiting import Waiting
 from ww_callbacks.report import History
 from ww_callbacks.signals.signal import Signal
+from ww_callbacks.signals.stop import VERDICT, progress_message
 from ww_callbacks.weights import Layer, find_layers, select_layers
 
 FIGURES_TIMEOUT = 10.0
@@ -68,12 +70,14 @@ class Monitor(Options):
         own = own_outputs(self.log_dir, self.jsonl, strict=self.on_error == "raise")
         self._engine = Engine(self.settings(), self.limits())
         self._publisher = Publisher(self, [*self.outputs, *own], self._engine.draw)
+        self._waiting = Waiting(self.deterministic, self.timeout)
         self._hook_seconds = 0.0
         self._restored: Resumed | None = None
         self._last_step: int | None = None
         self._last_snapshot: int | None = None
         self._missed = Missed()
-        self._warned_empty = False
+        self._warned_empty = self._warned_missed = False
+        self._is_asked = False
         self._closed = False
 
     def start(self, step: int | None = None, *, baseline: bool = True) -> None:
@@ -151,7 +155,7 @@ class Monitor(Options):
         if self.every_n_steps is not None and crosses(last, step, self.every_n_steps):
             self.snapshot(step)
         elif self._engine.pending:
-            self._safely(self._engine.submit if self.deterministic else self._collect)
+            self._safely(self._engine.submit if self._waiting.is_on else self._collect)
 
     def is_due(self, step: int) -> bool:
         """Whether :meth:`step` would take a snapshot.
@@ -163,17 +167,22 @@ class Monitor(Options):
             return False
         return self._last_step is None or crosses(self._last_step, step, self.every_n_steps)
 
-    def attach(self, name: str, signal: Signal) -> None:
+    def attach(self, name: str, signal: Signal, *, acts: bool | None = None) -> None:
         """Let a signal judge the history after each report; its metrics are logged with the report.
 
         Args:
             name: name of its verdict in ``published.verdicts``.
             signal: judges the history.
+            acts: whether training acts on the verdict, so that it has to depend on the step alone: from now on
+                training waits at snapshots, unless ``deterministic`` is False. None for yes if the name is "stop".
 
         Raises:
+            TypeError: ``acts`` is neither True, False nor None.
             ValueError: another signal has that name.
         """
+        check_flag("acts", acts, or_none=True)
         self._publisher.attach(name, signal)
+        self._waiting.acts |= name == VERDICT if acts is None else acts
 
     @property
     def history(self) -> History:
@@ -203,13 +212,15 @@ class Monitor(Options):
         """Whether training should end, as of the last snapshot step; :attr:`stop_reason` says why.
 
         The rules are those of the :class:`~ww_callbacks.EarlyStopping` attached as "stop". If none is attached, the
-        default rules apply, without logging their metrics.
+        default rules apply, without logging their metrics. Who reads this acts on it: from the first time on training
+        waits at snapshots, as with an attached rule, and the end of the run says how near the rules were (level INFO).
         """
+        self._is_asked = self._waiting.acts = True
         return self.published.should_stop
 
     @property
     def stop_reason(self) -> str:
-        """Why training should end: rule, layer, value, interval, the judged step and the step of the verdict."""
+        """Why training should end: rule, judged step and step of the verdict, then layer, value and interval."""
         return self.published.stop_reason
 
     def record(self, name: str, value: float, step: int | None = None) -> None:
@@ -226,6 +237,11 @@ class Monitor(Options):
     def last_step(self) -> int | None:
         """Finished optimizer steps at the last call; None before the start."""
         return self._last_step
+
+    @property
+    def waits(self) -> bool:
+        """Whether training waits at the next snapshot for pending results; see ``deterministic``."""
+        return self._waiting.is_on
 
     @property
     def skipped(self) -> int:
@@ -265,7 +281,11 @@ class Monitor(Options):
             (2, 0)
         """
         return self._engine.status(
-            self._last_step or 0, published=self.history.seen, missed=self._missed, hook_seconds=self._hook_seconds
+            self._last_step or 0,
+            published=self.history.seen,
+            missed=self._missed,
+            waited_seconds=self._waiting.seconds,
+            hook_seconds=self._hook_seconds,
         )
 
     def snapshot(self, step: int) -> None:
@@ -278,8 +298,7 @@ class Monitor(Options):
         if self._last_step is None or step > self._last_step:
             self._last_step = step
         if self._last_snapshot is None or step > self._last_snapshot:
-            timeout = self.timeout if self.deterministic else 0.0
-            self._safely(lambda: self._snapshot(step, timeout))
+            self._safely(lambda: self._snapshot(step))
 
     def wait_for_first(self) -> bool:
         """Wait until the first results are published, at most ``timeout`` seconds.
@@ -311,6 +330,8 @@ class Monitor(Options):
         self._publisher.update(self._last_step)
         if self._engine.pending and not self._closed:
             warn(f"{self._engine.pending} snapshots were not analysed within {self.timeout:g} s")
+        if self._is_asked and not self._closed:
+            self._say_verdict()
         self.close()
 
     def close(self) -> None:
@@ -319,6 +340,7 @@ class Monitor(Options):
             return
         if self.has_snapshot:
             _log.info("%s", self.status())
+            self._say_missed()
         self._closed = True
         self._engine.close()
         self._publisher.close()
@@ -342,12 +364,16 @@ class Monitor(Options):
         logged_layers(found, self.log_every_layer)
         drawn_layers(found, self.figures)
 
-    def _snapshot(self, step: int, timeout: float) -> None:
+    def _snapshot(self, step: int, timeout: float | None = None) -> None:
         """Copy the weights and submit them; with a timeout, first wait so long for pending results."""
-        self._collect(self._engine.pending if timeout > 0 else 0, timeout)
+        if timeout is not None:
+            self._collect(self._engine.pending, timeout)
+        elif self._waiting.is_on and self._engine.pending:
+            self._waiting.wait(self._engine.futures(self._engine.pending))
+        self._collect()
         self._publisher.update(self._last_step)
         if self._engine.is_full:
-            self._missed = self._missed.at(step, "skipped")
+            self._miss(step, "skipped")
             return
         layers = select_layers(find_layers(self.model, split=self.split), self.layers)
         if all(layer.spec is None for layer in layers):
@@ -355,10 +381,10 @@ class Monitor(Options):
             return
         if not self._engine.fits(layers):  # the first snapshot, or layers were initialised late or replaced
             self._collect(self._engine.pending, self.timeout)
-            self._engine.renew(layers)
+            self._engine.renew(layers, low_priority=not self._waiting.is_on)
             self._publisher.choose_layers(layers)
         if not self._engine.is_affordable():
-            self._missed = self._missed.at(step, "over_budget")
+            self._miss(step, "over_budget")
             return
         self._missed = self._missed.made_up(step)
         self._engine.take(layers, step, self._missed)
@@ -391,6 +417,34 @@ class Monitor(Options):
             _log.debug("monitoring has ended", exc_info=True)
         finally:
             self._hook_seconds += time.perf_counter() - start
+
+    def _miss(self, step: int, reason: Literal["skipped", "over_budget"]) -> None:
+        """Count a missed snapshot; say once that many are missed."""
+        self._missed = self._missed.at(step, reason)
+        if not self._warned_missed and self._missed.are_many(self._num_taken):
+            self._warned_missed = True
+            _log.warning("step %s: %s", step, self._missed.message(self._num_taken))
+
+    @property
+    def _num_taken(self) -> int:
+        """Snapshots taken so far, those of the checkpoint included."""
+        return self.history.seen + self._engine.pending
+
+    def _say_missed(self) -> None:
+        """Say at the end how many snapshots were missed."""
+        if self._missed.total:
+            level = logging.WARNING if self._missed.are_many(self._num_taken) else logging.INFO
+            _log.log(level, "%s", self._missed.message(self._num_taken))
+
+    def _say_verdict(self) -> None:
+        """Say at the end why training should end, or how near the rules were; nothing of a signal of the user's."""
+        verdict = self.published.verdicts.get(VERDICT, {})
+        if not verdict:
+            _log.info("EarlyStopping did not end this training. No results came in.")
+        elif "scores" in verdict and self.should_stop:
+            _log.info("%s", self.stop_reason)
+        elif "scores" in verdict:
+            _log.info("EarlyStopping did not end this training. %s", progress_message(verdict))
 
     def _warn_empty(self, layers: Sequence[Layer]) -> None:
         if not self._warned_empty and not any(layer.is_late for layer in layers):

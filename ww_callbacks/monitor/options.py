@@ -60,8 +60,10 @@ class Options:
             shut down.
         workers: number of worker processes or threads; ignored for an external executor.
         deterministic: make the results known at a step depend on the step alone: training waits at each snapshot for
-            the results of the one before. By default, training does not wait: results arrive when they are ready, and
-            a snapshot is skipped (and counted) while two others are pending.
+            the results of the one before, where they are not in yet. None for yes if training acts on results: with a
+            stop rule or with applied learning-rate ratios. False: training never waits, results arrive when they are
+            ready, and a snapshot is skipped (and counted) while two others are pending, so that the step of a stop
+            depends on the speed of the machine. A ``budget`` depends on it in any case.
         split: how to split fused projections: pattern → number of equal parts or list of sizes, such as
             ``{"*.qkv": 3}``.
         updates: analyse also how each layer changed since its previous and since its first snapshot (``update_norm``,
@@ -75,7 +77,8 @@ class Options:
             spectra).
         fit: "PL" (power law) or "TPL" (truncated power law).
         seed: seed of the shuffle and of all resampling.
-        timeout: seconds to wait for pending results at the end, and at each snapshot if ``deterministic``.
+        timeout: seconds to wait for pending results at the end, and at each snapshot if ``deterministic``. If that is
+            too short at a snapshot, a warning says so, and training does not wait at later ones.
         on_error: "warn" once and stop monitoring, or "raise".
 
     Raises:
@@ -94,7 +97,7 @@ class Options:
     budget: float | str | None = None
     executor: str | Executor = "process"
     workers: int = 1
-    deterministic: bool = False
+    deterministic: bool | None = None
     split: Split | None = None
     updates: bool = False
     conv_scale: ConvScale = "weightwatcher"
@@ -122,7 +125,7 @@ class Options:
         check_callable("on_result", self.on_result)
         check_executor("executor", self.executor)
         check_count("workers", self.workers)
-        check_flag("deterministic", self.deterministic)
+        check_flag("deterministic", self.deterministic, or_none=True)
         check_sizes("split", self.split)
         check_flag("updates", self.updates)
         if self.updates and not isinstance(self.executor, str):

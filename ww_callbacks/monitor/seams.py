@@ -41,12 +41,14 @@ Four rules hold at all of these interfaces:
 - **Training comes first.** All calls come from the training thread, except for those of the executors, and all of them
   are guarded: with ``on_error="warn"`` an error ends the monitoring, or drops one output, and never reaches the
   training loop.
-- **Nothing waits without a limit.** Training waits for a free slot only with ``deterministic=True``, and for late
-  results only at the end, for ``timeout`` seconds at most.
+- **Nothing waits without a limit.** Training waits at snapshots only if it acts on results or with
+  ``deterministic=True``, and for late results at the end, each time for ``timeout`` seconds at most. If that is too
+  short at a snapshot, training does not wait at later ones.
 - **Plain values cross process borders.** Reports, verdicts and checkpoints consist of strings, numbers, lists and
   dictionaries. Nothing is pickled between trainer and worker.
 - **Time is not an input.** Given the weights at each snapshot, the reports are the same for every executor. Only when
-  they are known differs; with ``deterministic=True`` that is fixed too.
+  they are known differs. If training acts on a verdict (``attach(…, acts=True)``), or with ``deterministic=True``, that
+  is fixed too. A ``budget`` is the exception: it counts time.
 
 To add a destination, write an :class:`Output`; to add a rule, a :class:`Signal`; to analyse elsewhere, pass a
 ``concurrent.futures.Executor``; to support a framework, find its layers and their sources.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from ww_callbacks.checks import check_choice, check_count, check_patterns
 from ww_callbacks.patterns import matching
@@ -41,6 +41,13 @@ AUTO = "auto"
 
 AUTO_METRICS = ("val_loss", "eval_loss")
 """Validation losses as Lightning, Keras and transformers name them by habit."""
+
+
+class Metric(NamedTuple):
+    """A metric of the user: its name, and its values in order of time."""
+
+    name: str
+    values: Sequence[float]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -116,48 +123,45 @@ class StopRules:
             matching(names, self.layers, "layers")
 
     def verdict(
-        self,
-        reports: Sequence[Any],
-        monitored: Sequence[float] | None = None,
-        rates: Sequence[tuple[int | None, float]] = (),
+        self, reports: Sequence[Any], metric: Metric | None = None, rates: Sequence[tuple[int | None, float]] = ()
     ) -> dict[str, Any]:
         """The verdict after the latest report.
 
         Args:
             reports: the reports in step order, such as a History.
-            monitored: the values so far of the metric that must have stalled; None if none must.
+            metric: the metric that must have stalled, as :meth:`metric_of` finds it; None if none must.
             rates: steps and learning rates so far, if they are known. Alpha that no longer falls does not stop a run
                 whose learning rate has fallen to less than half.
 
         Returns:
-            Plain values: "stop", the "rule" that stops, its "reason", the judged "step", and "scores" by rule. If
-            nothing stops, "rule" is None, and "reason" is that of a rule at full score that must wait for another
-            signal, or empty.
+            Plain values: "stop", the "rule" that stops, its "reason", the judged "step", and "scores" and "texts" by
+            rule. If nothing stops, "rule" is None, and "reason" is that of a rule at full score that must wait for
+            another signal, or empty. The text of such a rule names that signal.
         """
         options = RuleOptions(
             patience=self.patience, min_delta=self.min_delta, start_after=self.start_after, layers=self.layers
         )
         scores: dict[str, RuleScore] = {rule: FUNCTIONS[rule](reports, options) for rule in self.rules}
+        is_stalled_too = metric is not None and is_stalled(metric.values, self.patience, self.and_mode)
         decay = decay_words(rates)
-        stalled = monitored is not None and is_stalled(monitored, self.patience, self.and_mode)
         full = [rule for rule, score in scores.items() if score.score >= 1]
-        stops = [
-            rule
-            for rule in full
-            if not (rule in NEEDS_SUPPORT and not stalled and not has_traps(reports, options))
-            and not (rule in NEEDS_RATE and decay)
-        ]
-        if monitored is not None and not stalled:
-            stops = []
+        waits = {rule: self._waits_for(rule, reports, options, metric, is_stalled_too, decay) for rule in full}
+        stops = [rule for rule in full if not waits[rule]]
+        texts = {rule: score.text + waits.get(rule, "") for rule, score in scores.items()}
+        if metric is not None and is_stalled_too:
+            for rule in stops:
+                texts[rule] += f"; and {metric.name} has not improved in its last {self.patience} values"
+        first = next(iter(stops or full), None)
         return {
             "stop": bool(stops),
             "rule": stops[0] if stops else None,
-            "reason": self._reason(scores, stops or full, stalled, decay),
+            "reason": "" if first is None else f"{first}: {texts[first]}",
             "step": reports[-1].step if len(reports) else None,
             "scores": {rule: score.score for rule, score in scores.items()},
+            "texts": texts,
         }
 
-    def metric_of(self, history: History) -> str | None:
+    def metric_of(self, history: History) -> Metric | None:
         """The metric that must have stalled: ``and_monitor``, or the one that "auto" finds in a history.
 
         Args:
@@ -165,24 +169,40 @@ class StopRules:
 
         Example:
             >>> history = History()
+            >>> StopRules().metric_of(history)
             >>> history.record("val_loss", 0.5, step=10)
-            >>> StopRules().metric_of(history), StopRules().metric_of(History())
-            ('val_loss', None)
+            >>> StopRules().metric_of(history)
+            Metric(name='val_loss', values=(0.5,))
         """
-        if self.and_monitor != AUTO:
-            return self.and_monitor
-        return next((name for name in AUTO_METRICS if history.recorded(name)), None)
+        names = AUTO_METRICS if self.and_monitor == AUTO else (self.and_monitor,)
+        for name in names:
+            values = tuple(value for _, value in history.recorded(name)) if name else ()
+            if name and (values or self.and_monitor != AUTO):
+                return Metric(name, values)
+        return None
 
-    def _reason(self, scores: Mapping[str, RuleScore], rules: Sequence[str], stalled: bool, decay: str) -> str:
-        if not rules:
-            return ""
-        more = ""
-        if stalled:
-            which = "the monitored metric" if self.and_monitor == AUTO else self.and_monitor
-            more = f"; and {which} has not improved in its last {self.patience} values"
-        if decay and rules[0] in NEEDS_RATE:
-            more += f"; but {decay}, which explains it"
-        return scores[rules[0]].reason + more
+    def _waits_for(
+        self,
+        rule: str,
+        reports: Sequence[Any],
+        options: RuleOptions,
+        metric: Metric | None,
+        is_stalled_too: bool,
+        decay: str,
+    ) -> str:
+        """What a rule at full score waits for, to be added to its text; empty if it stops the run."""
+        if rule in NEEDS_RATE and decay:
+            return f"; but {decay}, which explains it"
+        if metric is not None and not is_stalled_too:
+            count = len(metric.values)
+            if count <= self.patience:
+                return (
+                    f"; it waits for {metric.name}: {count} values so far, a stall needs at least {self.patience + 1}"
+                )
+            return f"; it waits for {metric.name}, which has improved in its last {self.patience} values"
+        if rule in NEEDS_SUPPORT and metric is None and not has_traps(reports, options):
+            return "; it ends training only together with persistent traps or a stalled and_monitor"
+        return ""
 
 
 def _check_metric(name: str, value: object) -> None:
@@ -214,12 +234,13 @@ class EarlyStopping(StopRules):
         >>> monitor = ww.Monitor(weights, every_n_steps=10, executor="sync")
         >>> monitor.attach("stop", ww.EarlyStopping(rules=["traps"], patience=3))
         >>> with monitor:
-        ...     for step in range(1, 31):
+        ...     for step in range(1, 101):
+        ...         weights["fc"][3, 4] = step  # one very large weight
         ...         monitor.step(step)
         ...         if monitor.should_stop:
         ...             break
-        >>> step
-        30
+        >>> step, monitor.stop_reason.partition(":")[0]
+        (60, 'traps at step 60 (stopped at 60)')
     """
 
     def __post_init__(self) -> None:
@@ -232,9 +253,8 @@ class EarlyStopping(StopRules):
         """The scores after the latest report, and the first verdict of this history that stops, or the latest one."""
         if self._history is None or self._history() is not history:  # another run
             self._history, self._first_stop = weakref.ref(history), None
-        metric = self.metric_of(history) or (AUTO_METRICS[0] if self.awaits_metric else None)
-        monitored = None if metric is None else [value for _, value in history.recorded(metric)]
-        verdict = self.verdict(history, monitored, history.recorded(LEARNING_RATE))
+        metric = self.metric_of(history) or (Metric(AUTO_METRICS[0], ()) if self.awaits_metric else None)
+        verdict = self.verdict(history, metric, history.recorded(LEARNING_RATE))
         if verdict["stop"] and self._first_stop is None:
             self._first_stop = verdict
         metrics = {f"{AGGREGATES}{VERDICT}/{rule}": score for rule, score in verdict["scores"].items()}
@@ -245,16 +265,37 @@ class EarlyStopping(StopRules):
         return self.__dict__ | {"_history": None, "_first_stop": None}
 
 
-def stop_message(verdict: Mapping[str, Any], reported_at_step: int | None) -> str:
-    """A verdict as a sentence, with the judged step and the step at which the verdict arrived.
+def stop_message(verdict: Mapping[str, Any], reported_at_step: int | None, action: Action = "stop") -> str:
+    """A verdict that stops as a sentence: rule, judged step and step at which the verdict took effect, then details.
 
     Args:
         verdict: verdict of an :class:`EarlyStopping`.
-        reported_at_step: step at which it arrived.
+        reported_at_step: step at which it took effect.
+        action: what was done then.
 
     Example:
-        >>> stop_message({"reason": "traps: fc has 1 correlation trap at step 200", "step": 200}, 400)
-        'traps: fc has 1 correlation trap at step 200 (weights of step 200 were judged, the verdict came at step 400)'
+        >>> verdict = {"rule": "traps", "reason": "traps: fc has 1 correlation trap at step 200", "step": 200}
+        >>> stop_message(verdict, 400)
+        'traps at step 200 (stopped at 400): fc has 1 correlation trap at step 200'
     """
-    judged = f"weights of step {verdict['step']} were judged"
-    return f"{verdict['reason']} ({judged}, the verdict came at step {reported_at_step})"
+    done = {"stop": "stopped", "warn": "warned"}[action]
+    details = verdict["reason"].removeprefix(f"{verdict['rule']}: ")
+    return f"{verdict['rule']} at step {verdict['step']} ({done} at {reported_at_step}): {details}"
+
+
+def progress_message(verdict: Mapping[str, Any]) -> str:
+    """How near each rule is to a stop: its score, rounded down, and what it says.
+
+    Args:
+        verdict: verdict of an :class:`EarlyStopping`; empty before the first.
+
+    Example:
+        >>> progress_message({"scores": {"plateau": 0.628, "traps": 0.0}, "texts": {"plateau": "alpha falls by 0.08"}})
+        'plateau 0.62 (alpha falls by 0.08), traps 0'
+    """
+    if not verdict:
+        return "No results came in."
+    texts = {rule: f" ({text})" if text else "" for rule, text in verdict["texts"].items()}
+    return ", ".join(
+        f"{rule} {int(100 * score) / 100:g}{texts.get(rule, '')}" for rule, score in verdict["scores"].items()
+    )

@@ -75,22 +75,26 @@ class DistributedMonitor(Options):
     def should_stop(self) -> bool:
         """Whether training should end, as of the last snapshot step.
 
-        The rules are those of the :class:`ww_callbacks.EarlyStopping` attached as "stop", or the default rules.
+        The rules are those of the :class:`ww_callbacks.EarlyStopping` attached as "stop", or the default rules. From
+        the first time on that the first rank reads this, training waits at snapshots: see
+        :attr:`ww_callbacks.Monitor.should_stop`.
         """
-        return self.published.should_stop
+        return self.published.should_stop if self.monitor is None else self.monitor.should_stop
 
-    def attach(self, name: str, signal: Signal) -> None:
+    def attach(self, name: str, signal: Signal, *, acts: bool | None = None) -> None:
         """Let a signal judge the history after each report; call it on every rank, before :meth:`start`.
 
         Args:
             name: name of its verdict in ``published.verdicts``.
             signal: judges the history.
+            acts: whether training acts on the verdict, see :meth:`ww_callbacks.Monitor.attach`.
 
         Raises:
+            TypeError: ``acts`` is neither True, False nor None.
             ValueError: another signal has that name.
         """
         if self.monitor is not None:
-            self.monitor.attach(name, signal)
+            self.monitor.attach(name, signal, acts=acts)
 
     def start(self, step: int | None = None) -> None:
         """Start, with a first snapshot. Every rank calls it, or enters the context.

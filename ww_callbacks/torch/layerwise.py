@@ -143,7 +143,7 @@ def layerwise(  # noqa: D417 - documented by RatioOptions
         >>> import ww_callbacks as ww
         >>> model = nn.Sequential(*(nn.Linear(60, 60) for _ in range(4)))
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> monitor = ww.Monitor(model, every_n_steps=5, deterministic=True)
+        >>> monitor = ww.Monitor(model, every_n_steps=5)
         >>> # These layers are random: without shrink=False their ratios are 1.
         >>> handle = layerwise(optimizer, source=monitor, shrink=False)
         >>> with monitor:
@@ -169,7 +169,7 @@ def layerwise(  # noqa: D417 - documented by RatioOptions
         partners=partners_of(model),
     )
     handle = Layerwise(model, [optimizer], signal, source, Ramp(ramp_steps))
-    source.attach(signal.name, signal)
+    source.attach(signal.name, signal, acts=True)
     return handle
 
 

@@ -38,7 +38,7 @@ class AnalysisExecutor(Protocol):
 
 
 def make_executor(
-    executor: str | Executor, memory: SharedMemory, *, workers: int, layer_timeout: float
+    executor: str | Executor, memory: SharedMemory, *, workers: int, layer_timeout: float, low_priority: bool = True
 ) -> AnalysisExecutor:
     """Create the executor that analyses layers.
 
@@ -47,9 +47,10 @@ def make_executor(
         memory: memory that holds the weights.
         workers: number of processes or threads; not used for "sync" or a user's executor.
         layer_timeout: limit per layer in seconds; for executors that cannot stop a task, seconds without any result.
+        low_priority: whether processes get a lower priority than this one.
     """
     if executor == "process":
-        return ProcessPool(memory, workers=workers, layer_timeout=layer_timeout)
+        return ProcessPool(memory, workers=workers, layer_timeout=layer_timeout, low_priority=low_priority)
     if executor == "sync":
         return Inline()
     if executor == "thread":

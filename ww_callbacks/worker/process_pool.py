@@ -32,7 +32,7 @@ class SharedMemory(Protocol):
 class ProcessPool(Pool):
     """Runs ``run_task`` in separate processes. Each process runs one task at a time.
 
-    A process is started with the first task, with one BLAS thread and low priority. It exits when this process exits,
+    A process is started with the first task, with one BLAS thread. It exits when this process exits,
     for any reason. If the worker crashes, hangs or cannot be started, the result of the task is the error, and the
     worker is restarted for the next task after an increasing delay. A layer on which the worker crashed twice is
     skipped. After ``MAX_CRASHES`` crashes in a row the worker is not restarted.
@@ -42,6 +42,7 @@ class ProcessPool(Pool):
         workers: number of processes.
         layer_timeout: limit per task: seconds of CPU time, or wall-clock seconds if the process is idle.
         lifeline_method: how a worker notices that this process has exited.
+        low_priority: whether workers get a lower priority than this process.
     """
 
     def __init__(
@@ -51,10 +52,14 @@ class ProcessPool(Pool):
         workers: int = 1,
         layer_timeout: float = 600.0,
         lifeline_method: lifeline.Method | None = None,
+        low_priority: bool = True,
     ) -> None:
         self._memory, self._restarts = memory, RestartPolicy()
         method = lifeline_method or lifeline.default_method()
-        self._processes = [WorkerProcess(memory.fd, layer_timeout, method, self._restarts) for _ in range(workers)]
+        self._processes = [
+            WorkerProcess(memory.fd, layer_timeout, method, self._restarts, low_priority=low_priority)
+            for _ in range(workers)
+        ]
         super().__init__([partial(_analyze, process) for process in self._processes], partial(_close, self._processes))
 
     def submit(  # type: ignore[override]

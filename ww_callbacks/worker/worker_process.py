@@ -20,7 +20,7 @@ from ww_callbacks.worker.protocol import Message, ProtocolError, decode, encode,
 from ww_callbacks.worker.restarts import RestartPolicy
 
 NICENESS = 19
-"""Nice value of the worker: it only uses CPU time that training does not need."""
+"""Nice value of a worker at low priority: it only uses CPU time that training does not need."""
 
 MIN_START_TIMEOUT = 60.0
 """Minimum seconds allowed for the start of the process, even if the timeout of a task is shorter."""
@@ -41,11 +41,20 @@ class WorkerProcess:
         timeout: limit per task: seconds of CPU time, or wall-clock seconds if the process is idle.
         method: how the process notices that this process has exited.
         restarts: counts the crashes.
+        low_priority: whether the process gets a lower priority than this one.
     """
 
-    def __init__(self, memory_fd: int | None, timeout: float, method: lifeline.Method, restarts: RestartPolicy) -> None:
+    def __init__(
+        self,
+        memory_fd: int | None,
+        timeout: float,
+        method: lifeline.Method,
+        restarts: RestartPolicy,
+        *,
+        low_priority: bool = True,
+    ) -> None:
         self._memory_fd, self._timeout, self._method = memory_fd, timeout, method
-        self._restarts = restarts
+        self._restarts, self._low_priority = restarts, low_priority
         self._popen: subprocess.Popen[bytes] | None = None
         self._tasks = self._answers = self._lifeline = -1
         self._log: Any = None
@@ -128,10 +137,11 @@ class WorkerProcess:
     def _spawn(self, descriptors: Mapping[str, int]) -> subprocess.Popen[bytes]:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
         options = [part for name, fd in descriptors.items() for part in (f"--{name}", str(fd))]
+        niceness = NICENESS if self._low_priority else 0
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "ww_callbacks.worker", *options),
-                *("--lifeline-method", self._method, "--niceness", str(NICENESS)),
+                *("--lifeline-method", self._method, "--niceness", str(niceness)),
             ],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
