@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.checks import check_flag
-from ww_callbacks.monitor import Published
+from ww_callbacks.monitor import Monitor, Published
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.report import History, Report
 from ww_callbacks.report.keys import ALPHA, aggregates
-from ww_callbacks.signals.stop import VERDICT, EarlyStopping
+from ww_callbacks.signals.rates import LEARNING_RATE
+from ww_callbacks.signals.stop import AUTO, VERDICT, EarlyStopping
 from ww_callbacks.torch.distributed import DistributedMonitor
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class SpectralMonitor(Options, TrainerCallback):
             check_flag("stop", self.stop)
         check_flag("prog_bar", self.prog_bar)
         self._monitor: DistributedMonitor | None = None
+        self._signal: EarlyStopping | None = None
 
     @property
     def history(self) -> History:
@@ -79,13 +81,16 @@ class SpectralMonitor(Options, TrainerCallback):
             self._monitor.close()
         outputs = [*self.outputs, _LogHistory(state)]
         self._monitor = DistributedMonitor(model, **self.as_arguments() | {"outputs": outputs})
-        if self.stop is not False:
-            self._monitor.attach(VERDICT, EarlyStopping() if self.stop is True else self.stop)
+        self._signal = EarlyStopping() if self.stop is True else self.stop or None
+        if self._signal is not None:
+            self._signal.awaits_metric = self._signal.and_monitor == AUTO and args.eval_strategy != "no"
+            self._monitor.attach(VERDICT, self._signal)
         self._monitor.start(state.global_step)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
         """Take a snapshot if one is due; end training if ``stop`` is set."""
         if self._monitor is not None:
+            self._record_rate(self._monitor.monitor, state.global_step, optimizer)
             self._monitor.step(state.global_step)
             control.should_training_stop |= self.stop is not False and self._monitor.should_stop
 
@@ -97,6 +102,7 @@ class SpectralMonitor(Options, TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
         """Add the metrics, so that they can select the best model."""
         if self._monitor is not None and metrics is not None:
+            self._record_metrics(self._monitor.monitor, metrics, state.global_step)
             self._monitor.wait_for_first()
             metrics.update({f"eval_{key}": value for key, value in self.published.metrics.items()})
 
@@ -104,6 +110,21 @@ class SpectralMonitor(Options, TrainerCallback):
         """Take the last snapshot and wait for late results."""
         if self._monitor is not None:
             self._monitor.finish(state.global_step)
+
+    def _record_rate(self, monitor: Monitor | None, step: int, optimizer: Any) -> None:
+        """Record the largest learning rate at snapshots, for the rules that have to know it."""
+        rates = [float(group["lr"]) for group in getattr(optimizer, "param_groups", ())]
+        if monitor is not None and rates and monitor.is_due(step):
+            monitor.record(LEARNING_RATE, max(rates), step)
+
+    def _record_metrics(self, monitor: Monitor | None, metrics: Mapping[str, Any], step: int) -> None:
+        """Record the metrics that the rules ask for."""
+        if self._signal is None:
+            return
+        self._signal.awaits_metric = False
+        for name in self._signal.metric_names:
+            if monitor is not None and name in metrics:
+                monitor.record(name, float(metrics[name]), step)
 
 
 class _LogHistory:

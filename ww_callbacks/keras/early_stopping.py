@@ -14,7 +14,16 @@ from ww_callbacks.checks import arguments_of, check_choice, check_count, check_f
 from ww_callbacks.keras.copies import Copies
 from ww_callbacks.keras.follower import FollowerCallback
 from ww_callbacks.keras.monitor import SpectralMonitor
-from ww_callbacks.signals.stop import ACTIONS, VERDICT, Action, EarlyStopping, StopRules, progress_message, stop_message
+from ww_callbacks.signals.stop import (
+    ACTIONS,
+    AUTO,
+    VERDICT,
+    Action,
+    EarlyStopping,
+    StopRules,
+    progress_message,
+    stop_message,
+)
 from ww_callbacks.weights import find_layers
 
 _log = logging.getLogger("ww_callbacks")
@@ -46,7 +55,8 @@ class SpectralEarlyStopping(FollowerCallback, StopRules):
 
     Args:
         mode: "stop" to stop training, "warn" to warn only.
-        and_monitor: a metric in the logs of the epochs, such as "val_loss", that must have stalled too; None for none.
+        and_monitor: a metric in the logs of the epochs that must have stalled too; "auto" for "val_loss" if it is in
+            them, which the rules wait for in the first of several epochs; None for none.
         restore_best_weights: whether to restore earlier weights when training is stopped.
         keep: number of copies of the weights to keep for that; None for ``patience`` + 2.
 
@@ -78,6 +88,7 @@ class SpectralEarlyStopping(FollowerCallback, StopRules):
         self._signal = EarlyStopping(**arguments_of(self, StopRules))
         self._copies = Copies(1)
         self._best: float | None = None
+        self._metric = None if self.and_monitor == AUTO else self.and_monitor
         self._has_warned = False
         self.stopped_reason = ""
         self.stopped_step: int | None = None
@@ -86,7 +97,9 @@ class SpectralEarlyStopping(FollowerCallback, StopRules):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Reset the state of an earlier training."""
         super().on_train_begin(logs)
-        count = 1 if self.and_monitor is not None else self.keep or self.patience + 2
+        self._metric = None if self.and_monitor == AUTO else self.and_monitor
+        self._signal.awaits_metric = self.and_monitor == AUTO and self.params.get("epochs", 1) > 1
+        count = 1 if self._metric is not None else self.keep or self.patience + 2
         self._copies, self._best, self._has_warned = Copies(count), None, False
         self.stopped_reason, self.stopped_step, self.restored_step = "", None, None
 
@@ -138,7 +151,7 @@ class SpectralEarlyStopping(FollowerCallback, StopRules):
         """Stop or warn, once per training. Before that, keep the weights of a new snapshot."""
         if self.stopped_reason:
             return
-        if self.restore_best_weights and self.and_monitor is None:
+        if self.restore_best_weights and self._metric is None:
             self._keep_snapshot(source)
         published = source.published
         verdict = published.verdicts.get(VERDICT)
@@ -164,7 +177,12 @@ class SpectralEarlyStopping(FollowerCallback, StopRules):
             self._copies.take(self.model, step)
 
     def _note(self, source: SpectralMonitor, epoch: int, logs: Mapping[str, Any]) -> None:
-        name = self.and_monitor
+        self._signal.awaits_metric = False
+        if self.and_monitor == AUTO and self._metric is None:
+            self._metric = next((name for name in self.metric_names if name in logs), None)
+            if self._metric is not None:  # the best value decides from now on, not the snapshot
+                self._copies = Copies(1)
+        name = self._metric
         if name is None or source.monitor is None:
             return
         if name not in logs:
@@ -186,14 +204,14 @@ class SpectralEarlyStopping(FollowerCallback, StopRules):
             )
 
     def _restore(self, source: SpectralMonitor) -> None:
-        """Restore the last result before the judged streak, or with ``and_monitor`` the copy of its best value."""
+        """Restore the last result before the judged streak, or with a metric the copy of its best value."""
         steps = [step or 0 for step in source.history.steps]
         judged = source.published.verdicts[VERDICT]["step"]
         wanted = steps[max(steps.index(judged) - self.patience, 0)]
         self.restored_step = self._copies.restore(self.model, wanted)
         if self.restored_step is None:
             warn("restore_best_weights: there is no copy of the weights, they stay what they are")
-        elif self.and_monitor is None and self.restored_step != wanted:
+        elif self._metric is None and self.restored_step != wanted:
             warn(
                 f"restore_best_weights: the weights of step {wanted} are not kept any more, those of step "
                 f"{self.restored_step} were restored; a larger keep keeps more"

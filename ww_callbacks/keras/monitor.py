@@ -18,6 +18,7 @@ from ww_callbacks.monitor import Monitor, Published, crosses
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.monitor.schedule import schedule
 from ww_callbacks.report import History
+from ww_callbacks.signals.rates import LEARNING_RATE
 
 _BASELINE_TRIES = 2
 
@@ -146,6 +147,7 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
         if self.monitor.is_due(self._step):
             model = self.model  # on JAX this fetches the state
             self._step, self._batches_before = steps_done(model), batches_done(model) - batch
+            self._record_rate(self.monitor)
             self.monitor.step(self._step)
             self._show()
         else:
@@ -166,6 +168,8 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
         if self.monitor is None or epoch == self._ended_epoch:
             return
         self._ended_epoch, self._step = epoch, steps_done(self.model)
+        if self.monitor.is_due(self._step):
+            self._record_rate(self.monitor)
         self.monitor.step(self._step)
         if self.every_n_epochs is not None and crosses(epoch, epoch + 1, self.every_n_epochs):
             self.monitor.snapshot(self._step)
@@ -213,9 +217,16 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
         if step > 0 and step == known_step:  # a second fit continues where the first one ended
             self._baselines_due, self._logged = 0, dict(known_metrics)
             return
+        self._record_rate(monitor)
         monitor.snapshot(step)
         if monitor.has_snapshot:
             self._baselines_due = 0
+
+    def _record_rate(self, monitor: Monitor) -> None:
+        """Record the learning rate at a snapshot, for the rules that have to know it."""
+        rate = getattr(self.model.optimizer, "learning_rate", None)
+        if rate is not None:
+            monitor.record(LEARNING_RATE, float(rate), self._step)
 
 
 def enter(model: keras.Model, monitor: SpectralMonitor) -> None:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from ww_callbacks.checks import arguments_of, check_choice, warn
 from ww_callbacks.lightning.base import Callback, Trainer, log
 from ww_callbacks.lightning.monitor import SpectralMonitor, check_source, monitor_of
-from ww_callbacks.signals.stop import ACTIONS, VERDICT, Action, EarlyStopping, StopRules, progress_message, stop_message
+from ww_callbacks.signals.stop import (
+    ACTIONS,
+    AUTO,
+    VERDICT,
+    Action,
+    EarlyStopping,
+    StopRules,
+    progress_message,
+    stop_message,
+)
 from ww_callbacks.weights import find_layers
 
 if TYPE_CHECKING:
@@ -35,7 +44,8 @@ class SpectralEarlyStopping(StopRules, Callback):
 
     Args:
         mode: "stop" to stop training, "warn" to warn only.
-        and_monitor: a logged metric, such as "val_loss", that must have stalled too; None for none.
+        and_monitor: a logged metric that must have stalled too; "auto" for "val_loss" if it is logged, which the rules
+            wait for if there is a validation loop; None for none.
         source: the monitor to follow; None for the first SpectralMonitor among the callbacks.
 
     All other arguments are those of :class:`ww_callbacks.signals.stop.StopRules`.
@@ -75,6 +85,7 @@ class SpectralEarlyStopping(StopRules, Callback):
             return
         self.check_layers([layer.name for layer in find_layers(pl_module)])
         self._started_at, self._validated = int(trainer.global_step), not trainer.enable_validation
+        self._signal.awaits_metric = self.and_monitor == AUTO and trainer.enable_validation
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -85,7 +96,7 @@ class SpectralEarlyStopping(StopRules, Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the metric ``and_monitor``."""
         if self._started_at is not None and not trainer.sanity_checking:
-            self._validated = True
+            self._validated, self._signal.awaits_metric = True, False
             self._note(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -140,14 +151,15 @@ class SpectralEarlyStopping(StopRules, Callback):
         log.info(f"{type(self).__name__} {done}. {progress_message(verdict)}")
 
     def _note(self, trainer: Trainer) -> None:
-        """Record the value of the first rank, which judges."""
-        name, monitor = self.and_monitor, self._monitor(trainer).monitor
-        if name is not None and monitor is not None and name in trainer.callback_metrics:
-            monitor.record(name, float(trainer.callback_metrics[name]), int(trainer.global_step))
+        """Record the values of the first rank, which judges."""
+        monitor = self._monitor(trainer).monitor
+        for name in self.metric_names:
+            if monitor is not None and name in trainer.callback_metrics:
+                monitor.record(name, float(trainer.callback_metrics[name]), int(trainer.global_step))
 
     def _warn_missing_metric(self, trainer: Trainer) -> None:
         name = self.and_monitor
-        if name is None or name in trainer.callback_metrics or self._has_warned:
+        if name is None or name == AUTO or name in trainer.callback_metrics or self._has_warned:
             return
         self._has_warned = True
         if trainer.is_global_zero:

@@ -20,6 +20,7 @@ from ww_callbacks.monitor.schedule import schedule
 from ww_callbacks.outputs.jsonl import FILE_NAME
 from ww_callbacks.report import History
 from ww_callbacks.report.keys import ALPHA
+from ww_callbacks.signals.rates import LEARNING_RATE
 from ww_callbacks.signals.signal import Signal
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class SpectralMonitor(Options, Callback):
             | {"log_dir": None if any(map(is_tensorboard, trainer.loggers)) else self.log_dir, "jsonl": jsonl},
         )
         self._is_watching, self._restored = True, {}
+        self._record_rate(trainer, self._distributed)
         self._distributed.start(step)
         self._pass_on(trainer)
         if scheduler_checks_steps(trainer):
@@ -144,6 +146,7 @@ class SpectralMonitor(Options, Callback):
         """Take a snapshot if one is due, and publish results that have come in."""
         if (watching := self._watching) is None:
             return
+        self._record_rate(trainer, watching)
         watching.step(trainer.global_step)
         self._pass_on(trainer)
         if self._awaits_first and checkpoint_checks_batches(trainer):
@@ -223,6 +226,14 @@ class SpectralMonitor(Options, Callback):
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in published.metrics.items()})
         if self.prog_bar and ALPHA in published.metrics:
             trainer.progress_bar_metrics[ALPHA] = published.metrics[ALPHA]
+
+    def _record_rate(self, trainer: Trainer, watching: TrainerMonitor) -> None:
+        """Record the largest learning rate at snapshots, for the rules that have to know it."""
+        step = int(trainer.global_step)
+        if watching.monitor is not None and watching.monitor.is_due(step):
+            rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
+            if rates:
+                watching.monitor.record(LEARNING_RATE, max(rates), step)
 
     def _wait_for_first(self, trainer: Trainer) -> None:
         """Wait once, and only if a callback or scheduler would fail without a first result."""

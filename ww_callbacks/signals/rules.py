@@ -304,19 +304,19 @@ def _sustained(
     score = longest.share(options.patience)
     if worst is None or score <= 0:
         return RuleScore()
-    return RuleScore(score, rule, words(worst, longest.count), longest.since)
+    return RuleScore(score, rule, words(worst, longest.length), longest.since)
 
 
 class _Streak(NamedTuple):
     """Results in a row that count: how many, the first and the last step; the steps are None if there is none."""
 
-    count: int = 0
+    length: int = 0
     since: int | None = None
     until: int | None = None
 
     def share(self, patience: int) -> float:
         """How much of what supports a stop has been reached, 0 to 1."""
-        share = min(1.0, self.count / patience)
+        share = min(1.0, self.length / patience)
         if self.since is None or self.until is None or self.until <= 0:
             return share
         return min(share, (self.until - self.since) / (SUSTAINED * self.until))
@@ -330,7 +330,7 @@ def _longest(
     for layer in reports[-1].layers if len(reports) else ():
         if options.keeps(layer.name) and counts(layer):
             streak = _streak(reports, layer.name, options, counts)
-            if streak.count > longest.count:
+            if streak.length > longest.length:
                 longest, worst = streak, layer
     return longest, worst
 
@@ -347,8 +347,8 @@ def _streak(
             break
         if step is None or step != last:
             until = step if streak.until is None else streak.until
-            streak, last = _Streak(streak.count + 1, step, until), step
-        if streak.count >= options.patience and streak.share(options.patience) >= 1:
+            streak, last = _Streak(streak.length + 1, step, until), step
+        if streak.length >= options.patience and streak.share(options.patience) >= 1:
             break
     return streak
 

@@ -161,6 +161,11 @@ class StopRules:
             "texts": texts,
         }
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The metrics that may have to stall, the preferred one first; empty if none must."""
+        return AUTO_METRICS if self.and_monitor == AUTO else () if self.and_monitor is None else (self.and_monitor,)
+
     def metric_of(self, history: History) -> Metric | None:
         """The metric that must have stalled: ``and_monitor``, or the one that "auto" finds in a history.
 
@@ -174,10 +179,9 @@ class StopRules:
             >>> StopRules().metric_of(history)
             Metric(name='val_loss', values=(0.5,))
         """
-        names = AUTO_METRICS if self.and_monitor == AUTO else (self.and_monitor,)
-        for name in names:
-            values = tuple(value for _, value in history.recorded(name)) if name else ()
-            if name and (values or self.and_monitor != AUTO):
+        for name in self.metric_names:
+            values = tuple(value for _, value in history.recorded(name))
+            if values or self.and_monitor != AUTO:
                 return Metric(name, values)
         return None
 
