@@ -145,6 +145,7 @@ def test_large_traps_that_last_are_an_alarm_and_the_reason_names_them():
         {"num_traps": [1, *[2] * 7], "trap_size": [6.0, *[9.0] * 7]},  # and training hardly made it larger
         {"num_traps": [0, *[1] * 7], "trap_size": [1.0, *[2.2] * 7]},  # small ones, as in healthy networks
         {"num_traps": [0, *[1] * 7], **SIZES, "trap_kind": ["mean"] * 8},  # as in healthy recurrent networks
+        {"num_traps": [0, *[1] * 7], **SIZES, "trap_kind": ["kurtosis"] * 8},
         {"num_traps": [0] * 8, **SIZES},  # explained by uneven weights
         {"num_traps": [0, *[1] * 7], **SIZES, "unchanged_since": [0] * 8},  # weights that do not move
         {"num_traps": [0, 1, 1, 1, 0, 1, 1, 1], **SIZES},  # interrupted

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
 from ww_callbacks.patterns import keeps
-from ww_callbacks.report import LayerReport, Report
+from ww_callbacks.report import LayerReport, Report, TrapKind
 from ww_callbacks.signals.trend import MIN_SLOPE, Fall, find_fall, fit_slope
 
 RuleName = Literal["plateau", "traps", "overtrained"]
@@ -18,7 +18,7 @@ RULES: tuple[str, ...] = get_args(RuleName)
 PATIENCE = 5
 """Default number of results in a row that have to support a stop."""
 
-MIN_DELTA = 0.1
+MIN_DELTA = 0.05
 """Default smallest fall of the mean alpha per doubling of the steps that still counts as a fall."""
 
 MIN_FALL = 0.2
@@ -26,6 +26,9 @@ MIN_FALL = 0.2
 
 TRAP_LEVEL = 4.0
 """Smallest ratio of the largest shuffled eigenvalue to the random edge (``trap_size``) at which a trap counts."""
+
+HARMLESS_TRAPS: frozenset[TrapKind] = frozenset({"mean", "kurtosis"})
+"""Causes of traps of any size in healthy networks: a mean that is not 0, and heavy tails."""
 
 TRAP_GROWTH = 2.0
 """A trap counts if ``trap_size`` is at least this many times that of the layer's first result."""
@@ -226,9 +229,9 @@ def traps(reports: Sequence[Report], options: RuleOptions) -> RuleScore:
 
     A result counts if the layer has more traps than at its first result (``num_traps``) and the largest eigenvalue of
     the shuffled weights is at least four times the random edge (``trap_size``), and twice what it was at the layer's
-    first result. Smaller ones occur in healthy networks, and so do large ones whose cause is a mean that is not 0
-    (``trap_kind`` "mean"), which do not count. Nor do results of weights that do not change. The traps must have
-    lasted for a fifth of the steps.
+    first result. Smaller ones occur in healthy networks, and so do large ones whose cause is a mean that is not 0 or
+    heavy tails (``trap_kind`` "mean" or "kurtosis"), which do not count. Nor do results of weights that do not change.
+    The traps must have lasted for a fifth of the steps.
 
     Args:
         reports: in the order of their steps, such as a History.
@@ -366,9 +369,9 @@ def _first_results(reports: Sequence[Report]) -> dict[str, LayerReport]:
 
 
 def _has_more_traps(layer: LayerReport, first: LayerReport) -> bool:
-    """A mean that is not 0 does not count: healthy recurrent networks and autoencoders have one."""
-    is_moving = layer.unchanged_since is None and layer.trap_kind != "mean"
-    return is_moving and layer.is_trapped and (layer.num_traps or 0) > (first.num_traps or 0)
+    if layer.unchanged_since is not None or layer.trap_kind in HARMLESS_TRAPS:
+        return False
+    return layer.is_trapped and (layer.num_traps or 0) > (first.num_traps or 0)
 
 
 def is_trapped(layer: LayerReport, first: LayerReport, level: float = TRAP_LEVEL) -> bool:
