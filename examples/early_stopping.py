@@ -63,7 +63,7 @@ def digits() -> tuple[DataLoader, DataLoader]:
 def main() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     pl.seed_everything(0)
-    # The analysis runs in a separate low-priority process: leave it one core.
+    # The analysis runs in a separate process: leave it one core.
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     monitor = SpectralMonitor(every_n_steps=STEPS_PER_EPOCH)
     stopping = SpectralEarlyStopping(rules=["plateau", "traps"], and_monitor="val_loss")

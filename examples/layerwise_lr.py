@@ -81,7 +81,7 @@ def print_ratios(history: History) -> None:
 def main() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     pl.seed_everything(0)
-    # The analysis runs in a separate low-priority process: leave it one core.
+    # The analysis runs in a separate process: leave it one core.
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     monitor = SpectralMonitor(every_n_steps=50)
     trainer = pl.Trainer(
