@@ -166,6 +166,8 @@ class Monitor(Options):
     def attach(self, name: str, signal: Signal) -> None:
         """Let a signal judge the history after each report; its metrics are logged with the report.
 
+        If the signal has an attribute ``needs``, the settings of the analysis that it names are turned on.
+
         Args:
             name: name of its verdict in ``published.verdicts``.
             signal: judges the history.
@@ -174,6 +176,7 @@ class Monitor(Options):
             ValueError: another signal has that name.
         """
         self._publisher.attach(name, signal)
+        self._engine.need(getattr(signal, "needs", ()))
 
     @property
     def history(self) -> History:
@@ -193,8 +196,9 @@ class Monitor(Options):
     def lr_ratios(self) -> dict[str, float]:
         """The factor for the learning rate of each layer, by name, as of the last snapshot step.
 
-        The factors come from the :class:`~ww_callbacks.signals.learning_rate.LayerRatios` attached as "lr_ratio", or
-        from one with its defaults. Empty before the first result.
+        The factors come from the :class:`~ww_callbacks.signals.learning_rate.LayerRatios` attached as "lr_ratio". If
+        none is attached, they come from one with its defaults, without ``alpha_farms``: it compares layers of one
+        aspect ratio only. Empty before the first result.
         """
         return self._publisher.lr_ratios()
 
