@@ -127,9 +127,10 @@ def line(quantity: str, names: Sequence[str], reasons: Sequence[LeftOut | None])
             found.setdefault(reason, []).append(name)
     members = found.pop(None, [])
     takes = "layer takes" if len(members) == 1 else "layers take"
-    said = f"{quantity.replace('_', '-')} ratios: {len(members)} {takes} part{_names(members)}"
+    which = f" ({_listed(members)})" if members else ""
+    said = f"{quantity.replace('_', '-')} ratios: {len(members)} {takes} part{which}"
     kept = sum(map(len, found.values()))
-    why = ", ".join(f"{WORDS[reason]}{_names(each)}" for reason, each in found.items() if reason is not None)
+    why = ", ".join(f"{WORDS[reason]} ({_counted(each)})" for reason, each in found.items() if reason is not None)
     return f"{said}, {kept} {'keeps' if kept == 1 else 'keep'} 1: {why}" if kept else said
 
 
@@ -153,6 +154,9 @@ def announce(quantity: str, verdict: Mapping[str, Any]) -> bool:
     return True
 
 
-def _names(names: Sequence[str]) -> str:
-    shown = [*names[:MAX_NAMES], *(["…"] if len(names) > MAX_NAMES else [])]
-    return f" ({', '.join(shown)})" if shown else ""
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join([*names[:MAX_NAMES], *(["…"] if len(names) > MAX_NAMES else [])])
+
+
+def _counted(names: Sequence[str]) -> str:
+    return f"{len(names)}: {_listed(names)}" if len(names) > MAX_NAMES else _listed(names)
