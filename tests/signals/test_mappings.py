@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ww_callbacks.signals.mappings import MAPPINGS, block_means, block_of, ratios_of
+from ww_callbacks.signals.mappings import MAPPINGS, averaged, block_means, block_of, ratios_of, share_beyond_noise
 
 alphas = st.lists(
     st.one_of(st.floats(1.001, 30.0), st.sampled_from([None, math.nan, math.inf, -math.inf])), min_size=1, max_size=12
@@ -117,6 +118,40 @@ def test_the_block_of_a_layer(name, block):
     assert block_of(name) == block
 
 
-def test_a_block_has_the_mean_of_its_numbers():
-    names = ["h.0.q", "h.0.k", "h.1.q", "h.2.q"]
-    assert block_means(names, [2.0, math.nan, 4.0, None]) == [2.0, 2.0, 4.0, None]
+def test_a_block_has_the_mean_of_its_numbers_and_its_error():
+    rng = np.random.default_rng(0)
+    draws = rng.normal([2.0, 3.0, 5.0], [0.3, 0.4, 0.1], (20_000, 3))
+    means, errors = block_means(["h.0.q", "h.0.k", "h.1.q"], [2.0, 3.0, 5.0], [0.3, 0.4, 0.1])
+    assert means == [2.5, 2.5, 5.0]
+    assert errors[0] == errors[1] == pytest.approx(np.std(draws[:, :2].mean(axis=1)), rel=0.03)
+    assert errors[2] == 0.1
+
+
+@pytest.mark.parametrize("errors", [[0.1] * 3, [0.1] * 10, [0.01, 0.1, 0.1, 1.0, 10.0], [1e-3, 1.0]])
+def test_layers_that_differ_by_their_errors_share_nothing_in_99_of_100_draws(errors):
+    rng = np.random.default_rng(1)
+    found = [share_beyond_noise(list(rng.normal(2.0, errors)), errors) for _ in range(8_000)]
+    assert np.mean(np.array(found) > 0) == pytest.approx(0.01, abs=0.005)
+
+
+def test_one_noisy_layer_does_not_hide_that_the_others_differ():
+    assert share_beyond_noise([2.0, 2.0, 3.0, 2.5], [0.01, 0.01, 0.01, 5.0]) == 1.0
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_nine_layers_that_differ_by_chance_get_one_ratio_beside_one_that_differs(mapping):
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        alphas, errors = [*rng.normal(2.0, 0.02, 9), 3.0], [0.02] * 10
+        plain = ratios_of(alphas, mapping, 0.5, 1.5)
+        found = averaged(plain, alphas, errors)
+        assert np.ptp(found[:9]) < 0.3 * np.ptp(plain[:9])
+        assert found[9] == pytest.approx(plain[9], abs=1e-3)
+        assert found[9] > max(found[:9])
+
+
+@given(st.lists(st.tuples(st.floats(0.5, 1.5), st.floats(1.01, 20), st.floats(1e-3, 1)), min_size=1, max_size=8))
+def test_an_average_lies_between_the_ratios_and_does_not_depend_on_the_order(rows):
+    found = averaged(*(list(column) for column in zip(*rows, strict=True)))
+    assert min(r for r, _, _ in rows) - 1e-9 <= min(found) <= max(found) <= max(r for r, _, _ in rows) + 1e-9
+    assert averaged(*(list(column) for column in zip(*rows[::-1], strict=True)))[::-1] == pytest.approx(found)

@@ -121,7 +121,7 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
     if skip is not None:
         return _plain(result | skip.columns)
     if settings.farms:
-        result["alpha_farms"] = _farms(matrices, settings.seed)
+        result["alpha_farms"] = _farms(matrices, by_position, settings.seed)
     return _plain(result | tail_columns(positive, values, result["null"], max(rows, columns), settings))
 
 
@@ -169,9 +169,10 @@ def _bulk_columns(values: Floats, rows: int, columns: int) -> dict[str, Any]:
         return {}
 
 
-def _farms(matrices: NDArray[Any], seed: int) -> float | None:
+def _farms(matrices: NDArray[Any], by_position: list[Floats], seed: int) -> float | None:
+    _, rows, columns = matrices.shape
     try:
-        return spectra.farms_alpha(matrices, seed=seed)
+        return spectra.pooled_alpha(by_position) if rows == columns else spectra.farms_alpha(matrices, seed=seed)
     except ValueError:  # the upper half of the eigenvalues is constant
         return None
 

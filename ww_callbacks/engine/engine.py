@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from itertools import islice
@@ -37,6 +37,14 @@ class Engine:
         self.worker_cpu = self.copy_seconds = 0.0
         self.snapshot_bytes = 0
         self._drawing: Future[Message] | None = None
+
+    def need(self, flags: Iterable[str]) -> None:
+        """Turn on settings of the analysis, for the snapshots submitted from now on.
+
+        Args:
+            flags: names of settings that are True or False, such as "farms".
+        """
+        self._settings = replace(self._settings, **dict.fromkeys(flags, True))
 
     @property
     def pending(self) -> int:

@@ -17,6 +17,7 @@ from ww_callbacks.keras.layerwise import OptimizerRatios, ratios_in, save_plainl
 from ww_callbacks.signals.learning_rate import LayerRatios, LayerwiseOptions, Quantity, RatioOptions, ratios_at
 from ww_callbacks.signals.partners import holder_of, module_ratios
 from ww_callbacks.signals.ramp import Ramp
+from ww_callbacks.signals.taking_part import announce
 from ww_callbacks.weights import find_layers
 
 
@@ -27,7 +28,8 @@ class LayerwiseLearningRate(FollowerCallback, LayerwiseOptions):
 
     By default the ratios are only logged, as ``ww_layer/lr_ratio/…`` in TensorBoard. With ``apply=True`` and an
     optimizer prepared by :func:`layerwise`, each layer is updated at its own rate; ``optimizer.learning_rate``,
-    schedules and other callbacks see the common rate. Ratios change at snapshot steps only, and are reset to 1 when
+    schedules and other callbacks see the common rate. The log says once which layers take part and why the others keep
+    ratio 1; if no ratio can change, a warning says so. Ratios change at snapshot steps only, and are reset to 1 when
     ``fit`` ends.
 
     The callback finds the monitor at any position in the list. On JAX the state of the model is fetched at each step at
@@ -62,6 +64,7 @@ class LayerwiseLearningRate(FollowerCallback, LayerwiseOptions):
         self._signal = LayerRatios(**arguments_of(self, RatioOptions), partners=self._partners)
         self._ramp = Ramp(self.ramp_steps)
         self._steering: Steering | None = None
+        self._announces = False
         self._end_watch: Callable[[], None] = nothing_to_end
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -71,7 +74,7 @@ class LayerwiseLearningRate(FollowerCallback, LayerwiseOptions):
         self._partners.clear()
         self._end()
         if self.apply:
-            self._steering = Steering(self.model, self.quantity)
+            self._steering, self._announces = Steering(self.model, self.quantity), True
             self._end_watch = when_left(sys._getframe(2), self.model, self._steering.reset)
 
     def named_signal(self) -> tuple[str, LayerRatios]:
@@ -96,8 +99,10 @@ class LayerwiseLearningRate(FollowerCallback, LayerwiseOptions):
             self._partners.update(partners_of(self._model))
         if self._steering is not None:
             self._steering.look()
-            step = self._source.step
-            ratios = ratios_at(step, self._signal, self._ramp, self._source.published.verdicts)
+            step, verdicts = self._source.step, self._source.published.verdicts
+            if self._announces:
+                self._announces = not announce(self.quantity, verdicts.get(self._signal.name, {}))
+            ratios = ratios_at(step, self._signal, self._ramp, verdicts)
             if self._steering.differs(ratios):
                 self._steering.steer(self.model, ratios)  # on JAX `model` fetches the state
 

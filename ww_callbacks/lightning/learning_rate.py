@@ -24,7 +24,8 @@ class LayerwiseLearningRate(LayerwiseOptions, Callback):
 
     By default the ratios are only logged, as ``ww_layer/lr_ratio/…``. With ``apply=True`` the optimizers update each
     layer at its own rate. The rate is changed during the update only, so ``training_step``, schedulers,
-    LearningRateMonitor and checkpoints see the common rate. Ratios change at snapshot steps only and are the same on
+    LearningRateMonitor and checkpoints see the common rate. The log says once which layers take part and why the others
+    keep ratio 1; if no ratio can change, a warning says so. Ratios change at snapshot steps only and are the same on
     every rank.
 
     Args:
@@ -76,6 +77,7 @@ class LayerwiseLearningRate(LayerwiseOptions, Callback):
                 self._monitor(trainer),
                 self._ramp,
                 lambda: int(trainer.global_step),
+                announces=trainer.is_global_zero,
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -170,6 +170,8 @@ class Monitor(Options):
     def attach(self, name: str, signal: Signal, *, acts: bool | None = None) -> None:
         """Let a signal judge the history after each report; its metrics are logged with the report.
 
+        If the signal has an attribute ``needs``, the settings of the analysis that it names are turned on.
+
         Args:
             name: name of its verdict in ``published.verdicts``.
             signal: judges the history.
@@ -183,6 +185,7 @@ class Monitor(Options):
         check_flag("acts", acts, or_none=True)
         self._publisher.attach(name, signal)
         self._waiting.acts |= name == VERDICT if acts is None else acts
+        self._engine.need(getattr(signal, "needs", ()))
 
     @property
     def history(self) -> History:
@@ -202,8 +205,9 @@ class Monitor(Options):
     def lr_ratios(self) -> dict[str, float]:
         """The factor for the learning rate of each layer, by name, as of the last snapshot step.
 
-        The factors come from the :class:`~ww_callbacks.signals.learning_rate.LayerRatios` attached as "lr_ratio", or
-        from one with its defaults. Empty before the first result.
+        The factors come from the :class:`~ww_callbacks.signals.learning_rate.LayerRatios` attached as "lr_ratio". If
+        none is attached, they come from one with its defaults, without ``alpha_farms``: it compares layers of one
+        aspect ratio only. Empty before the first result.
         """
         return self._publisher.lr_ratios()
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from ww_callbacks.checks import check_choice, check_count, check_flag, check_patterns, check_range
-from ww_callbacks.patterns import keeps, matching
-from ww_callbacks.report import MIN_COUNTED, History, LayerReport, Report
+from ww_callbacks.patterns import matching
+from ww_callbacks.report import History, LayerReport, Report
 from ww_callbacks.report.keys import layer_key
 from ww_callbacks.signals.mappings import (
     MAPPINGS,
     MappingName,
+    averaged,
     block_means,
     block_of,
     ratios_of,
@@ -22,11 +22,16 @@ from ww_callbacks.signals.mappings import (
 )
 from ww_callbacks.signals.ramp import Ramp
 from ww_callbacks.signals.signal import Judgement
+from ww_callbacks.signals.taking_part import LeftOut, asks, left_out
 
 Quantity = Literal["learning_rate", "weight_decay"]
 QUANTITIES: tuple[str, ...] = get_args(Quantity)
 
-_CHANCE = 4.0
+Estimate = Literal["alpha_farms", "alpha_hill"]
+
+_ELEMENTS = 3.5
+_POPULATION = 0.3
+_LEAST = 1e-9
 
 VERDICTS: dict[str, str] = {"learning_rate": "lr_ratio", "weight_decay": "weight_decay_ratio"}
 """Name of the verdict of each quantity, also used in the keys of the metrics."""
@@ -47,8 +52,8 @@ class RatioOptions:
         layers: patterns of the layers that take part, ``"!pattern"`` to exclude; None for all but the first, the last
             and embeddings.
         blocks: give all layers of a block the same ratio, from their mean alpha.
-        shrink: move the ratios towards 1 as far as the alphas differ by chance, see
-            :func:`~ww_callbacks.signals.mappings.share_beyond_noise`. False for the mapping as published.
+        shrink: compare the layers by ``alpha_farms``, which their shapes do not bias, and move the ratios towards 1 as
+            far as it differs by chance. False for the mapping of ``alpha_hill`` as published.
         until: all ratios are 1 from this optimizer step on; None for never.
         quantity: "learning_rate" or "weight_decay".
 
@@ -101,15 +106,22 @@ class LayerwiseOptions(RatioOptions):
 class LayerRatios(RatioOptions):
     """A signal: the ratio of each layer's learning rate, or weight decay, to the common one.
 
-    The input is ``alpha_hill``, the Hill estimate from the upper half of the spectrum, which changes smoothly over
-    time. A larger alpha gives a larger ratio. The ratio is 1 for the first and the last layer and for embeddings
-    (unless ``layers`` names them), for layers with fewer than 50 eigenvalues or without a finite alpha, and for all
-    layers if the alphas are equal, or if they differ by chance only and ``shrink`` is True. Before the first optimizer
-    step all ratios are 1, because an untrained spectrum depends only on the shape of the layer.
+    A larger alpha gives a larger ratio. The alpha is ``alpha_farms``, the Hill estimate from square windows; a monitor
+    computes it while this signal is attached. In a report without it, ``alpha_hill`` is used if all layers have the
+    same aspect ratio Q; otherwise all ratios are 1. The mapping is applied, each ratio is averaged over the layers that
+    cannot be told from it (:func:`~ww_callbacks.signals.mappings.averaged`), and all are moved towards 1 unless the
+    alphas differ beyond chance (:func:`~ww_callbacks.signals.mappings.share_beyond_noise`, with the errors of
+    :func:`null_error`). With ``shrink=False`` the ratios are those of the mapping of ``alpha_hill``.
 
-    The verdict is ``{"step": the judged step, "layers": names, "ratios": numbers}`` with one entry per layer of the
-    report, in its order. The metrics are ``ww_layer/lr_ratio/<index>.<name>`` (``ww_layer/weight_decay_ratio/…``) of
-    the layers that take part.
+    The ratio is 1 for the first and the last layer and for embeddings (unless ``layers`` names them), for layers with
+    fewer than 50 eigenvalues or without a finite alpha (:func:`~ww_callbacks.signals.taking_part.left_out`), and for
+    all layers if the alphas are equal or differ by chance. Before the first optimizer step all ratios are 1, because
+    nothing has been learned.
+
+    The verdict is ``{"step": the judged step, "layers": names, "ratios": numbers, "left_out": reasons, "num_compared":
+    number}``, with one entry per layer of the report in each list, in its order. A reason is None for a layer that
+    takes part; ``num_compared`` counts these layers, or their blocks. The metrics are
+    ``ww_layer/lr_ratio/<index>.<name>`` (``ww_layer/weight_decay_ratio/…``) of the layers that take part.
 
     Sources: Zhou et al., *Temperature Balancing, Layer-wise Weight Analysis, and Neural Network Training* (2023); for
     the weight decay AlphaDecay (2025), which uses the range 2/3 … 5; see :func:`ratios_of` for the mappings. ``shrink``
@@ -123,9 +135,8 @@ class LayerRatios(RatioOptions):
     Example:
         >>> from ww_callbacks import LayerReport, Report
         >>> rows = [("conv", 2.0), ("fc1", 2.2), ("fc2", 2.6), ("fc3", 3.0), ("head", 4.0)]
-        >>> layers = [
-        ...     LayerReport(name=name, kind="Linear", N=90, num_evals=90, alpha_hill=alpha) for name, alpha in rows
-        ... ]
+        >>> shape = {"N": 900, "num_evals": 900}
+        >>> layers = [LayerReport(name=name, kind="Linear", alpha_hill=alpha, **shape) for name, alpha in rows]
         >>> LayerRatios().ratios(Report(tuple(layers)))
         [1.0, 0.5, 1.0, 1.5, 1.0]
     """
@@ -137,47 +148,82 @@ class LayerRatios(RatioOptions):
         """The name to attach the signal under, also part of the metric keys."""
         return VERDICTS[self.quantity]
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Settings of the analysis that a monitor turns on while the signal is attached."""
+        return ("farms",) if self.shrink else ()
+
     def judge(self, history: History) -> Judgement:
         """The ratios after the latest report."""
         report = history[-1]
         verdict = self.verdict(report)
-        members = sorted(self._members(report))
-        metrics = {layer_key(self.name, i, report.layers[i].name): verdict["ratios"][i] for i in members}
+        metrics = {
+            layer_key(self.name, index, layer.name): verdict["ratios"][index]
+            for index, layer in enumerate(report.layers)
+            if verdict["left_out"][index] is None
+        }
         return Judgement(metrics, verdict)
 
     def verdict(self, report: Report) -> dict[str, Any]:
         """The verdict after a report, as plain values."""
         over = self.until is not None and report.step is not None and report.step >= self.until
-        ratios = [1.0] * len(report.layers) if over or report.step == 0 else self.ratios(report)
-        return {"step": report.step, "layers": [layer.name for layer in report.layers], "ratios": ratios}
+        reasons = self.left_out(report)
+        members = [layer.name for layer, reason in zip(report.layers, reasons, strict=True) if reason is None]
+        return {
+            "step": report.step,
+            "layers": [layer.name for layer in report.layers],
+            "ratios": [1.0] * len(report.layers) if over or report.step == 0 else self.ratios(report),
+            "left_out": reasons,
+            "num_compared": len(set(map(block_of, members))) if self.blocks else len(members),
+        }
+
+    def left_out(self, report: Report) -> list[LeftOut | None]:
+        """Why each layer of a report keeps ratio 1; None for those that take part."""
+        reasons = left_out(report.layers, self.layers)
+        estimate = self._estimate(report, reasons)
+        for index, layer in enumerate(report.layers):
+            if reasons[index] is None and (estimate is None or not _is_finite(getattr(layer, estimate))):
+                reasons[index] = "unlike_shapes" if estimate is None else "no_alpha"
+        return reasons
 
     def ratios(self, report: Report) -> list[float]:
         """One ratio per layer of a report, in its order, regardless of its step."""
-        members = self._members(report)
-        alphas = [layer.alpha_hill if i in members else None for i, layer in enumerate(report.layers)]
-        if self.blocks:
-            means = block_means([layer.name for layer in report.layers], alphas)
-            alphas = [mean if i in members else None for i, mean in enumerate(means)]
-        ratios = ratios_of(alphas, self.mapping, self.low, self.high)
-        share = self._share([report.layers[i] for i in sorted(members)]) if self.shrink else 1.0
-        if share < 1:
-            ratios = [1 + share * (ratio - 1) for ratio in ratios]
+        reasons = self.left_out(report)
+        members = [index for index, reason in enumerate(reasons) if reason is None]
+        ratios = [1.0] * len(reasons)
+        estimate = self._estimate(report, reasons)
+        if estimate is not None:
+            found = self._mapped([report.layers[index] for index in members], estimate)
+            for index, ratio in zip(members, found, strict=True):
+                ratios[index] = ratio
         first = ratios_by_name({"layers": [layer.name for layer in report.layers], "ratios": ratios})
         leaders = (self.partners.get(layer.name) for layer in report.layers)
         return [
             ratio if leader is None else first.get(leader, 1.0) for ratio, leader in zip(ratios, leaders, strict=True)
         ]
 
-    def _share(self, members: Sequence[LayerReport]) -> float:
-        """How much the alphas of the layers, or of the blocks, differ beyond noise."""
-        blocks: dict[object, list[tuple[float, float]]] = {}
-        for i, layer in enumerate(members):
-            if layer.alpha_hill is not None and math.isfinite(layer.alpha_hill):
-                pair = layer.alpha_hill, chance_error(layer)
-                blocks.setdefault(block_of(layer.name) if self.blocks else i, []).append(pair)
-        means = [statistics.fmean(alpha for alpha, _ in pairs) for pairs in blocks.values()]
-        errors = [math.hypot(*(error for _, error in pairs)) / len(pairs) for pairs in blocks.values()]
-        return share_beyond_noise(means, errors)
+    def _estimate(self, report: Report, reasons: Sequence[LeftOut | None]) -> Estimate | None:
+        """The column by which the layers can be compared; None if there is none."""
+        if not self.shrink:
+            return "alpha_hill"
+        members = [layer for layer, reason in zip(report.layers, reasons, strict=True) if reason is None]
+        if any(_is_finite(layer.alpha_farms) for layer in members):
+            return "alpha_farms"
+        return "alpha_hill" if len({layer.Q for layer in members}) == 1 else None
+
+    def _mapped(self, layers: Sequence[LayerReport], estimate: Estimate) -> list[float]:
+        """The ratios of the layers that take part."""
+        names, alphas = [layer.name for layer in layers], [getattr(layer, estimate) for layer in layers]
+        errors = [null_error(layer, estimate) for layer in layers]
+        units: Sequence[object] = [block_of(name) for name in names] if self.blocks else range(len(layers))
+        if self.blocks:
+            alphas, errors = block_means(names, alphas, errors)
+        ratios = ratios_of(alphas, self.mapping, self.low, self.high)
+        if not self.shrink:
+            return ratios
+        once = {unit: (alpha, error) for unit, alpha, error in zip(units, alphas, errors, strict=True)}
+        share = share_beyond_noise([alpha for alpha, _ in once.values()], [error for _, error in once.values()])
+        return [1 + share * (ratio - 1) for ratio in averaged(ratios, alphas, errors)]
 
     def choose(self, names: Sequence[str]) -> list[str]:
         """The layers of a model that can take part: selected by the patterns, without the first and the last.
@@ -189,56 +235,37 @@ class LayerRatios(RatioOptions):
             ValueError: a pattern of ``layers`` matches no layer.
         """
         kept = set(names) if self.layers is None else matching(names, self.layers, "layers")
-        return [name for name in (names if self._asks else names[1:-1]) if name in kept]
-
-    @property
-    def _asks(self) -> bool:
-        """Whether ``layers`` selects layers and does not only exclude some."""
-        return self.layers is not None and any(not pattern.startswith("!") for pattern in self.layers)
-
-    def _members(self, report: Report) -> set[int]:
-        """Positions of the layers whose alpha counts."""
-        positions = range(len(report.layers)) if self._asks else _inner(report)
-        return {
-            i
-            for i in positions
-            if report.layers[i].role != "adapter"
-            and (report.layers[i].num_evals or 0) >= MIN_COUNTED
-            and (self.layers is None or keeps(self.layers, report.layers[i].name))
-        }
+        return [name for name in (names if asks(self.layers) else names[1:-1]) if name in kept]
 
 
-def chance_error(layer: LayerReport) -> float:
-    """Standard deviation of alpha_hill over random matrices of the shape of a layer: 4 (alpha_hill - 1)/(M √rf).
+def null_error(layer: LayerReport, estimate: Estimate = "alpha_farms") -> float:
+    """Standard deviation of an estimate of alpha over layers that do not differ, of any shape.
 
-    Eigenvalues of one matrix repel each other, so it falls as 1/M, not as 1/√M. On Gaussian matrices the
-    factor is 2.6 to 3.6 for M from 32 to 256, Q from 1 to 8 and 3 x 3 kernels of 16 channels, and 4.1 for 512 x 512
-    (``pytest -m slow -s tests/signals/test_learning_rate.py``).
+    With a the estimate and n = N·M·rf the number of weights, it is (a - 1) √(3.5²/n + 0.3²/M) for ``alpha_farms``, and
+    with n = M²·rf for ``alpha_hill``. The first term is the chance of the elements. It falls as 1/√n, because the
+    eigenvalues of one matrix repel each other: over random matrices the factor is 2.2 to 3.5 for Gaussian and uniform
+    elements with M from 6 to 256, Q from 1 to 16 and rf up to 25. The second term is the chance of the population, such
+    as rows whose sizes are drawn for each layer, and covers the bias of small matrices. Measured with
+    ``pytest -m slow -s tests/signals/test_learning_rate.py``.
 
     Args:
-        layer: with num_evals = M·rf and alpha_hill.
+        layer: with N, rf, num_evals = M·rf and the estimate.
+        estimate: "alpha_farms" or "alpha_hill".
 
     Example:
-        >>> chance_error(LayerReport(name="fc", kind="Linear", rf=1, num_evals=80, alpha_hill=3.0))
-        0.1
+        >>> layer = LayerReport(name="fc", kind="Linear", N=400, rf=1, num_evals=100, alpha_farms=3.0)
+        >>> round(null_error(layer), 3)
+        0.054
     """
-    return _CHANCE * abs((layer.alpha_hill or 1.0) - 1) * math.sqrt(layer.rf or 1) / (layer.num_evals or 1)
+    positions, pooled = layer.rf or 1, layer.num_evals or 1
+    smaller = pooled / positions
+    weights = pooled * (layer.N or smaller) if estimate == "alpha_farms" else pooled * smaller
+    above = max((getattr(layer, estimate) or 1.0) - 1, _LEAST)
+    return above * math.sqrt(_ELEMENTS**2 / weights + _POPULATION**2 / smaller)
 
 
-def _inner(report: Report) -> list[int]:
-    """Positions of the layers that hold a matrix, without the first, the last and embeddings."""
-    holders = [i for i, layer in enumerate(report.layers) if _holds_matrix(layer)]
-    return [i for i in holders[1:-1] if report.layers[i].role != "embedding"]
-
-
-def _holds_matrix(layer: LayerReport) -> bool:
-    """Whether a layer holds a matrix. A tied head and an embedding with too many rows do, although not analysed.
-
-    A low-rank adapter is a change of another layer's matrix.
-    """
-    if layer.role == "adapter":
-        return False
-    return layer.N is not None or layer.role == "embedding" or layer.skip_reason == "tied"
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def ratios_by_name(verdict: Mapping[str, Any]) -> dict[str, float]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
@@ -18,11 +17,12 @@ MAPPINGS: tuple[str, ...] = get_args(MappingName)
 TEMPERATURE = 10.0
 """τ of Model Balancing's sigmoid."""
 
-CERTAIN = 4.0
-"""The mapping applies in full if the variance of the alphas is this many times what noise can reach."""
+CERTAIN = 2.0
+"""The mapping applies in full if the squared differences of the alphas are this many times what noise can reach."""
 
 _EQUAL = 1e-9
-_NORMAL = 1.645  # 95 % quantile
+_NORMAL = 2.326  # 99 % quantile
+_APART = 4.0  # standard deviations from which on two alphas are told apart
 
 
 def ratios_of(alphas: Sequence[float | None], mapping: MappingName, low: float, high: float) -> list[float]:
@@ -63,14 +63,15 @@ def ratios_of(alphas: Sequence[float | None], mapping: MappingName, low: float, 
 def share_beyond_noise(alphas: Sequence[float], errors: Sequence[float]) -> float:
     """How much the alphas of the layers differ beyond their errors, from 0 (not at all) to 1.
 
-    If the layers differ by chance only, the variance V of L alphas, divided by the mean S of their squared errors, is a
-    χ² variable divided by its L - 1 degrees of freedom. With q its 95 % quantile, the share is 0 up to V = q S, 1 from
-    V = 4 q S on, and linear in V between them. So layers that differ by chance have a share of 0 in 95 % of cases.
+    Cochran's Q is Σ w_i (a_i - m)², with w_i = 1/e_i² and m = Σ w_i a_i/Σ w_i. If the L alphas differ by chance only,
+    it is a χ² variable with L - 1 degrees of freedom. With q its 99 % quantile, the share is 0 up to Q = q, 1 from
+    Q = 2 q on, and linear in Q between them. So layers that differ by chance have a share of 0 in 99 % of cases.
 
-    The quantile is that of Wilson and Hilferty, *The distribution of chi-square* (1931). The rest is ours.
+    Sources: Cochran, *The combination of estimates from different experiments* (1954); the quantile is that of Wilson
+    and Hilferty, *The distribution of chi-square* (1931). The rest is ours.
 
     Args:
-        alphas: finite.
+        alphas: finite, shape (L,).
         errors: standard deviation of each alpha, > 0.
 
     Returns:
@@ -84,33 +85,67 @@ def share_beyond_noise(alphas: Sequence[float], errors: Sequence[float]) -> floa
     """
     if len(alphas) < 2:
         return 0.0
-    unit = max(*alphas, *errors)
-    variance = statistics.variance([alpha / unit for alpha in alphas])
-    noise = statistics.fmean([(error / unit) ** 2 for error in errors])
+    smallest = min(errors)
+    weights = [(smallest / error) ** 2 for error in errors]
+    mean = math.fsum(w * alpha for w, alpha in zip(weights, alphas, strict=True)) / math.fsum(weights)
+    scores = [(alpha - mean) / error for alpha, error in zip(alphas, errors, strict=True)]
     ninth = 2 / (9 * (len(alphas) - 1))
-    excess = variance / (noise * (1 - ninth + _NORMAL * math.sqrt(ninth)) ** 3) - 1 if noise else math.inf
+    quantile = (len(alphas) - 1) * (1 - ninth + _NORMAL * math.sqrt(ninth)) ** 3
+    excess = math.fsum(score * score for score in scores) / quantile - 1
     return min(max(excess / (CERTAIN - 1), 0.0), 1.0)
 
 
-def block_means(names: Sequence[str], alphas: Sequence[float | None]) -> list[float | None]:
-    """The mean alpha of the block of each layer, over the layers of the block with a finite alpha.
+def averaged(ratios: Sequence[float], alphas: Sequence[float], errors: Sequence[float]) -> list[float]:
+    """Each ratio averaged over the layers whose alphas cannot be told apart.
+
+    Beside one layer that differs, a mapping still spreads the others by their noise: "rank" over most of its range. The
+    weight of layer j in the average of layer i is (1 - z²/16)², with z = (a_i - a_j)/√(e_i² + e_j²), and 0 from four
+    standard deviations on (Tukey's biweight). Its use here is ours.
+
+    Args:
+        ratios: one per layer, shape (L,).
+        alphas: finite, shape (L,).
+        errors: standard deviation of each alpha, > 0.
+
+    Example:
+        >>> averaged([0.5, 0.8, 1.5], [2.0, 2.01, 4.0], [0.1, 0.1, 0.1])
+        [0.65, 0.65, 1.5]
+    """
+
+    def weight(i: int, j: int) -> float:
+        score = (alphas[i] - alphas[j]) / math.hypot(errors[i], errors[j])
+        return (1 - (score / _APART) ** 2) ** 2 if abs(score) < _APART else 0.0
+
+    result = []
+    for i in range(len(ratios)):
+        weights = [weight(i, j) for j in range(len(ratios))]
+        total = math.fsum(w * ratio for w, ratio in zip(weights, ratios, strict=True))
+        result.append(total / math.fsum(weights))
+    return result
+
+
+def block_means(
+    names: Sequence[str], alphas: Sequence[float], errors: Sequence[float]
+) -> tuple[list[float], list[float]]:
+    """The mean alpha of the block of each layer, and its error.
 
     Source: Model Balancing (2024), which gives all layers of a transformer block the same rate.
 
     Args:
         names: full dotted names of the layers, see :func:`block_of`.
         alphas: one per layer.
+        errors: standard deviation of each alpha.
 
     Example:
-        >>> block_means(["h.0.q", "h.0.k", "h.1.q"], [2.0, 3.0, 4.0])
-        [2.5, 2.5, 4.0]
+        >>> block_means(["h.0.q", "h.0.k", "h.1.q"], [2.0, 3.0, 4.0], [0.6, 0.8, 0.1])
+        ([2.5, 2.5, 4.0], [0.5, 0.5, 0.1])
     """
-    blocks: dict[str, list[float]] = {}
-    for name, alpha in zip(names, alphas, strict=True):
-        if alpha is not None and math.isfinite(alpha):
-            blocks.setdefault(block_of(name), []).append(alpha)
-    means = {block: math.fsum(values) / len(values) for block, values in blocks.items()}
-    return [means.get(block_of(name)) for name in names]
+    blocks: dict[str, list[tuple[float, float]]] = {}
+    for name, alpha, error in zip(names, alphas, errors, strict=True):
+        blocks.setdefault(block_of(name), []).append((alpha, error))
+    means = {block: math.fsum(alpha for alpha, _ in pairs) / len(pairs) for block, pairs in blocks.items()}
+    mean_errors = {block: math.hypot(*(error for _, error in pairs)) / len(pairs) for block, pairs in blocks.items()}
+    return [means[block_of(name)] for name in names], [mean_errors[block_of(name)] for name in names]
 
 
 def block_of(name: str) -> str:

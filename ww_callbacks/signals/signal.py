@@ -24,7 +24,11 @@ class Judgement:
 
 
 class Signal(Protocol):
-    """Judges a history; attached to a monitor by :meth:`ww_callbacks.Monitor.attach`."""
+    """Judges a history; attached to a monitor by :meth:`ww_callbacks.Monitor.attach`.
+
+    It may have an attribute ``needs``: names of settings of the analysis, such as ``("farms",)``, that a monitor turns
+    on when the signal is attached.
+    """
 
     def judge(self, history: History) -> Judgement:
         """The judgement after the latest report of ``history``; a function of the history alone."""

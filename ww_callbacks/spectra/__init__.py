@@ -21,7 +21,7 @@ from ww_callbacks.spectra.eigen import (
     storage_error,
 )
 from ww_callbacks.spectra.factors import factor_singular_values, rank_used
-from ww_callbacks.spectra.farms import farms_alpha
+from ww_callbacks.spectra.farms import farms_alpha, pooled_alpha
 from ww_callbacks.spectra.goodness import goodness_of_fit
 from ww_callbacks.spectra.histogram import log_histogram
 from ww_callbacks.spectra.interval import asymptotic_interval, bootstrap_interval, near_tied_interval, rounding_shift
@@ -74,6 +74,7 @@ __all__ = [
     "num_directions",
     "num_intruders",
     "numerical_rank",
+    "pooled_alpha",
     "rank_tolerance",
     "rank_used",
     "relative_distance",

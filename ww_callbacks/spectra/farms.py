@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,26 @@ def farms_alpha(matrices: NDArray[Any], *, seed: int = 0) -> float:
     """
     stack = np.asarray(matrices)
     windows = _windows(stack[None] if stack.ndim == 2 else stack, seed)
-    values = np.concatenate([eigenvalues(window) for window in windows])
+    return pooled_alpha([eigenvalues(window) for window in windows])
+
+
+def pooled_alpha(spectra: Sequence[NDArray[np.float64]]) -> float:
+    """The estimate of :func:`farms_alpha` from the eigenvalues of its windows.
+
+    The only window of a square matrix is the matrix with other rows first, so it has the same eigenvalues.
+
+    Args:
+        spectra: eigenvalues of each window of each kernel position.
+
+    Raises:
+        ValueError: the upper half of the eigenvalues is constant.
+
+    Example:
+        >>> W = np.random.default_rng(0).standard_normal((100, 100))
+        >>> bool(np.isclose(pooled_alpha([eigenvalues(W)]), farms_alpha(W)))
+        True
+    """
+    values = np.concatenate(spectra)
     upper = len(values) - len(values) // 2
     smallest = float(values[values > 0].min(initial=np.inf))  # those below the rounding error are 0
     return 1 + (hill_alpha(np.maximum(values, smallest)) - 1) * (upper - 1) / upper

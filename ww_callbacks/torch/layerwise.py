@@ -14,6 +14,7 @@ from ww_callbacks.monitor import Monitor, Published
 from ww_callbacks.signals.learning_rate import LayerRatios, Quantity, ratios_at
 from ww_callbacks.signals.mappings import MappingName
 from ww_callbacks.signals.ramp import Ramp
+from ww_callbacks.signals.taking_part import announce
 from ww_callbacks.torch.layers import holds, owners_of, parameter_ratios, partners_of
 from ww_callbacks.torch.update import check_optimizer, scale_updates
 from ww_callbacks.weights import find_layers
@@ -39,6 +40,7 @@ class Layerwise:
         source: the publisher of its verdict.
         ramp: the ramp of the ratios.
         clock: returns the number of finished optimizer steps; None to count the steps of the optimizers.
+        announces: whether to say once which layers take part; the first rank only.
 
     Raises:
         TypeError: an optimizer is not one of torch.
@@ -53,10 +55,13 @@ class Layerwise:
         source: Source,
         ramp: Ramp,
         clock: Callable[[], int] | None = None,
+        *,
+        announces: bool = True,
     ) -> None:
         self._signal, self._source, self._ramp = signal, source, ramp
         self._owners = owners_of(model)
         self._steps = 0
+        self._announces = announces
         self._clock = clock if clock is not None else lambda: self._steps
         self._known: tuple[dict[str, float], dict[Tensor, float]] = ({}, {})
         for each in optimizers:
@@ -67,7 +72,10 @@ class Layerwise:
 
     def ratios(self) -> dict[str, float]:
         """The ratios of the next update by layer name; a layer without an entry has ratio 1."""
-        return ratios_at(self._clock(), self._signal, self._ramp, self._source.published.verdicts)
+        verdicts = self._source.published.verdicts
+        if self._announces:
+            self._announces = not announce(self._signal.quantity, verdicts.get(self._signal.name, {}))
+        return ratios_at(self._clock(), self._signal, self._ramp, verdicts)
 
     def remove(self) -> None:
         """Remove the hooks: every layer is at the common rate again."""
