@@ -319,6 +319,8 @@ def table(recordings: Sequence[Recording]) -> Iterator[str]:
     for each in recordings:
         groups.setdefault((each.run["fault"], each.run["architecture"], each.run["form"]), []).append(each)
     for (fault, name, form), mine in groups.items():
+        if fault == NONE:
+            continue
         pairs = [
             f"{last(group, loss):.3g}"
             for loss in ("train_loss", "val_loss")
