@@ -9,7 +9,12 @@ fault and its control have the same seed, so they see the same weights and batch
     OMP_NUM_THREADS=1 python benchmarks/evidence/faults.py               the runs for choosing, and what faults cost
     OMP_NUM_THREADS=1 python benchmarks/evidence/faults.py --held-out    the others
 
-Runs that are recorded already are not repeated. Takes about an hour on one core. Needs peft.
+Runs that are recorded already are not repeated. Takes about half an hour on one core. Needs peft.
+
+Not every fault costs something. Of those for choosing, the validation loss stays within 0.05 of that of the control
+in each of five runs with a frozen layer (dense), with a layer initialised x 0.1 (dense and LSTM) and with LoRA scale
+x 20 (transformer). In the transformer, a layer initialised x 10, a huge feature and an exploding embedding cost less
+than 0.15. The control in bfloat16 loses most of its updates, too, when the rate of its schedule comes near zero.
 """
 
 from __future__ import annotations
@@ -319,6 +324,8 @@ def table(recordings: Sequence[Recording]) -> Iterator[str]:
     for each in recordings:
         groups.setdefault((each.run["fault"], each.run["architecture"], each.run["form"]), []).append(each)
     for (fault, name, form), mine in groups.items():
+        if fault == NONE:
+            continue
         pairs = [
             f"{last(group, loss):.3g}"
             for loss in ("train_loss", "val_loss")

@@ -95,23 +95,38 @@ def read(path: Path) -> Iterator[Recording]:
                 yield Recording(**json.loads(line))
 
 
+def compressed(recordings: Iterable[Recording]) -> bytes:
+    """The lines of recordings as they are in a file."""
+    lines = (json.dumps(recording.__dict__, separators=(",", ":")) + "\n" for recording in recordings)
+    return gzip.compress("".join(lines).encode(), mtime=0)
+
+
+def write(path: Path, recordings: Iterable[Recording]) -> None:
+    """Write recordings to a file, in place of what is there."""
+    new = path.with_suffix(".new")
+    new.write_bytes(compressed(recordings))
+    new.replace(path)
+
+
 def record_missing(
     path: Path, runs: Iterable[dict[str, Any]], train: Callable[[dict[str, Any]], Recording]
 ) -> list[Recording]:
     """Train the runs that are missing, and return all recordings of ``runs`` in order.
 
     Args:
-        path: the record, to which one line per run is appended.
+        path: the record, to which one line per run is appended. At the end it is compressed again as a whole.
         runs: the identifying values of each run.
         train: trains and records one run.
     """
     done = {json.dumps(recording.run): recording for recording in read(path)}
     path.parent.mkdir(exist_ok=True)
-    wanted = list(runs)
+    wanted, before = list(runs), len(done)
     for run in wanted:
         key = json.dumps(run)
         if key not in done:
             done[key] = train(run)
             with path.open("ab") as file:
-                file.write(gzip.compress(json.dumps(done[key].__dict__).encode() + b"\n", mtime=0))
+                file.write(compressed([done[key]]))
+    if len(done) > before:
+        write(path, done.values())
     return [done[json.dumps(run)] for run in wanted]
