@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def network(pl, **options):
-    """A network whose first layer gets a large mean, which is a trap, at step 20."""
+    """A network whose first layer gets one very large weight, which is a trap, at step 20."""
 
     class Network(pl.LightningModule):
         def __init__(self, validation=None):
@@ -32,7 +32,7 @@ def network(pl, **options):
         def training_step(self, batch, index):
             if self.global_step == 20:
                 with torch.no_grad():
-                    self.net[0].weight += 1.0
+                    self.net[0].weight[3, 4] = 5.0
             return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
 
         def validation_step(self, batch, index):
