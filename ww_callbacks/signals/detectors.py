@@ -7,13 +7,14 @@ What holds is decided from several results in a row by :mod:`ww_callbacks.signal
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ww_callbacks.report import LayerReport, TrapKind
 from ww_callbacks.report.finding import Confidence, FindingKind, Value
-from ww_callbacks.signals.courses import Seen, finite
+from ww_callbacks.signals.courses import Seen
+from ww_callbacks.signals.scales import DENSE, MIN_COMPARED, finite, gain_of, medians_of_others, positive
 
 LEVEL = 0.001
 """A layer has learned if the p-value of its change is at most this."""
@@ -46,10 +47,10 @@ by ``REPLACED``, from one result to the next."""
 REPLACED = 0.5
 """Share of the norm from which an update is always too large."""
 
-BLOWN_UP = 3.0
+BLOWN_UP = 2.0
 """The rate is far too large if layers have this many times the norm of their start, and the gain ``LARGE_GAIN``."""
 
-LARGE_GAIN = 2.0
+LARGE_GAIN = 1.5
 """Root mean square of the outputs of a layer for inputs of root mean square 1, far above that of an initialisation."""
 
 MOST = 0.5
@@ -58,11 +59,17 @@ MOST = 0.5
 STRAIGHT = 0.8
 """The rate is too small if the way since the start is at least this share of the sum of the updates, in all layers …"""
 
-SHORT = 0.01
-"""… and at most this share of the norm …"""
+STEADY = 0.5
+"""… while the last update is at least this share of the mean one, since healthy trainings slow down …"""
+
+SHORT = 0.15
+"""… and the way is at most this share of the norm …"""
 
 MIN_PATH = 10
-"""… after at least this many results."""
+"""… after at least this many results …"""
+
+MIN_STEPS = 200
+"""… and steps."""
 
 GROWTH = 3.0
 """A layer explodes (or collapses) if its norm grew by this factor more (or less) than that of the others …"""
@@ -76,17 +83,14 @@ START_SCALE = 6.0
 STILL_OUT = 3.0
 """… as long as it is by this factor."""
 
-MIN_COMPARED = 2
-"""Smallest number of other layers with which the scale of a layer is compared."""
+DECAYED = 0.85
+"""Weight decay wins if norms fell below this share of their largest value and still fall, along the weights …"""
 
-DECAYED = 0.8
-"""Weight decay wins if norms fell below this share of their start and still fall, mostly along the weights …"""
-
-RADIAL = 0.15
+RADIAL = 0.1
 """… that is, the fall of the norm is at least this share of the update norm."""
 
 DECAYED_ALONE = 0.5
-"""Without update norms: weight decay wins if norms fell below this share of their start and still fall."""
+"""Without update norms: weight decay wins if norms fell below this share of their largest value and still fall."""
 
 MOST_DECAYED = 0.75
 """Weight decay wins if this share of the layers shows it."""
@@ -117,8 +121,6 @@ MIN_OTHERS = 3
 
 HALF = 0.5
 """A low-rank adapter is said to use few directions if these are at most this share of its rank."""
-
-_DENSE = frozenset({"matrix", "convolution", "recurrent", "other"})
 
 
 class Shown(NamedTuple):
@@ -156,12 +158,24 @@ def failed(seen: Seen) -> list[Shown]:
 
 
 def frozen(seen: Seen) -> list[Shown]:
-    """Layers whose weights are the same as at an earlier result."""
-    return [
-        Shown(layer.name, {"unchanged_since": layer.unchanged_since}, since=layer.unchanged_since)
-        for layer in seen.fresh
-        if layer.unchanged_since is not None and layer.status != "failed"
-    ]
+    """Layers whose weights are the same as at an earlier result.
+
+    The first result of a resumed run does not say so. There, a layer counts that had not changed before and has the
+    same norms.
+    """
+    found = []
+    for layer in seen.fresh:
+        since, before = layer.unchanged_since, seen.before.get(layer.name)
+        if since is None and before is not None and _has_same_norms(layer, before):
+            since = before.unchanged_since
+        if since is not None and layer.status != "failed":
+            found.append(Shown(layer.name, {"unchanged_since": since}, since=since))
+    return found
+
+
+def _has_same_norms(layer: LayerReport, before: LayerReport) -> bool:
+    pairs = (layer.norm, before.norm), (layer.spectral_norm, before.spectral_norm)
+    return all(now is not None and then is not None and math.isclose(now, then) for now, then in pairs)
 
 
 def decay_only(seen: Seen) -> list[Shown]:
@@ -172,27 +186,16 @@ def decay_only(seen: Seen) -> list[Shown]:
     """
     found = []
     for layer in seen.fresh:
-        fall = decay_of(layer, seen.before.get(layer.name))
+        fall = decay_of(layer, seen)
         if fall is not None:
             found.append(Shown(layer.name, _columns(layer, "update_norm") | {"norm_fall": fall}, fall))
     return found
 
 
-def decay_of(layer: LayerReport, before: LayerReport | None) -> float | None:
-    """The fall of the norm ‖W‖ as a share of it, if the change is proportional to the weights; otherwise None.
-
-    Args:
-        layer: a result.
-        before: the result before it.
-
-    Example:
-        >>> before = LayerReport(name="fc", kind="Linear", norm=1.0)
-        >>> round(decay_of(LayerReport(name="fc", kind="Linear", norm=0.81, update_norm=1 / 9), before), 3)
-        0.111
-        >>> decay_of(LayerReport(name="fc", kind="Linear", norm=0.81, update_norm=0.2), before)
-    """
-    fall = _fall(layer, before)
-    if before is None or fall is None or fall < LEAST_DECAY or layer.role == "adapter":
+def decay_of(layer: LayerReport, seen: Seen) -> float | None:
+    """The fall of the norm ‖W‖ as a share of it, if the last change is proportional to the weights; otherwise None."""
+    fall, before = seen.falls.get(layer.name), seen.before.get(layer.name)
+    if before is None or fall is None or fall < LEAST_DECAY:
         return None
     update = finite(layer.update_norm)
     if update is not None and layer.update_since in (None, before.step):
@@ -221,7 +224,7 @@ def not_learning(seen: Seen) -> list[Shown]:
     """Layers that changed as noise does since the first snapshot or, if that is unknown, still have no tail."""
     found = []
     for layer in seen.fresh:
-        if layer.unchanged_since is not None or decay_of(layer, seen.before.get(layer.name)) is not None:
+        if layer.unchanged_since is not None or decay_of(layer, seen) is not None:
             continue
         if layer.learned_pvalue is None:
             if layer.warning == "no tail" and layer.step != 0:
@@ -234,7 +237,7 @@ def not_learning(seen: Seen) -> list[Shown]:
 def rate_too_large(seen: Seen) -> list[Shown]:
     """Layers that are replaced from one result to the next, or that have blown up, if at least half of them are."""
     judged = [layer for layer in seen.report.layers if layer.role != "adapter" and finite(layer.norm)]
-    found = {layer.name: size for layer in judged if (size := _excess(layer, seen.first.get(layer.name))) >= 1}
+    found = {layer.name: size for layer in judged if (size := _excess(layer, seen.growths.get(layer.name))) >= 1}
     if len(found) < max(MOST * len(judged), 1):
         return []
     return [
@@ -244,14 +247,14 @@ def rate_too_large(seen: Seen) -> list[Shown]:
     ]
 
 
-def _excess(layer: LayerReport, first: LayerReport | None) -> float:
+def _excess(layer: LayerReport, growth: float | None) -> float:
     """How many times a layer exceeds what a rate may do; below 1 if it does not."""
     excess = 0.0
     update = finite(layer.update_norm)
     if update is not None and layer.update_since is not None and layer.step is not None:
         steps = max(layer.step - layer.update_since, 1)
         excess = update / min(REPLACED, LARGE_STEP * math.sqrt(steps))
-    growth, gain = _growth(layer, first), _gain(layer)
+    gain = gain_of(layer) if growth is not None and growth >= math.log10(BLOWN_UP) else None
     if growth is not None and gain is not None:
         excess = max(excess, min(10 ** min(growth, 9) / BLOWN_UP, 10 ** min(gain[0], 9) / LARGE_GAIN))
     return excess
@@ -263,9 +266,9 @@ def rate_too_small(seen: Seen) -> list[Shown]:
     found = []
     for layer in moving:
         path = seen.paths.get(layer.name)
-        if path is None or path.results < MIN_PATH or not 0 < path.learned <= SHORT:
+        if path is None or path.results < MIN_PATH or path.steps < MIN_STEPS or not 0 < path.learned <= SHORT:
             return []
-        if path.learned < STRAIGHT * path.length:
+        if not 0 < STRAIGHT * path.length <= path.learned or path.last < STEADY * path.length / path.results:
             return []
         straight = path.learned / path.length
         found.append(Shown(layer.name, _columns(layer, "learned_norm") | {"straightness": straight}, 1 - path.learned))
@@ -287,14 +290,9 @@ def collapsing(seen: Seen) -> list[Shown]:
 
 def _out_of_line(seen: Seen, sign: int) -> list[Shown]:
     """Layers that grew (sign 1) or shrank (-1) unlike the others, or that are out of line since the first snapshot."""
-    now, start = _distances(seen.report.layers), _distances(seen.first.values())
-    growths = {
-        layer.name: growth
-        for layer in seen.report.layers
-        if layer.role != "adapter" and (growth := _growth(layer, seen.first.get(layer.name))) is not None
-    }
-    usual = medians_of_others(growths, MIN_COMPARED)
-    last = next((layer.name for layer in reversed(seen.report.layers) if layer.role in _DENSE and layer.M), None)
+    now, start = seen.scales, seen.starts
+    growths, usual = seen.growths, medians_of_others(seen.growths, MIN_COMPARED)
+    last = next((layer.name for layer in reversed(seen.report.layers) if layer.role in DENSE and layer.M), None)
     found = []
     for layer in seen.fresh:
         name = layer.name
@@ -321,15 +319,17 @@ def weight_decay(seen: Seen) -> list[Shown]:
     """Layers whose norm falls along the weights, if most layers do."""
     judged, found = 0, []
     for layer in seen.fresh:
-        growth, fall = _growth(layer, seen.first.get(layer.name)), _fall(layer, seen.before.get(layer.name))
-        if growth is None or fall is None or layer.role == "adapter":
+        norm, peak, fall = positive(layer.norm), seen.peaks.get(layer.name), seen.falls.get(layer.name)
+        if norm is None or not peak or fall is None:
             continue
+        left = math.sqrt(norm / peak)
         judged += 1
         update = finite(layer.update_norm)
         limit = DECAYED_ALONE if update is None else DECAYED
         is_radial = update is None or fall >= RADIAL * update
-        if fall > 0 and is_radial and growth <= math.log10(limit):
-            found.append(Shown(layer.name, _columns(layer, "norm", "update_norm") | _at_start(seen, layer), -growth))
+        if fall > 0 and is_radial and left <= limit:
+            evidence = _columns(layer, "norm", "update_norm") | {"largest_norm": peak}
+            found.append(Shown(layer.name, evidence, 1 - left))
     return found if len(found) >= max(MOST_DECAYED * judged, 1) else []
 
 
@@ -365,12 +365,11 @@ def traps(seen: Seen) -> list[Shown]:
     """Layers with large correlation traps, larger than at the first result of the layer."""
     found = []
     for layer in seen.fresh:
-        size = finite(layer.trap_size)
-        if size is None or size < TRAP_SIZE or layer.trap_kind is None or not layer.is_trapped:
+        size, first = finite(layer.trap_size), seen.first.get(layer.name)
+        if size is None or size < TRAP_SIZE or layer.trap_kind is None or not layer.num_traps or first is layer:
             continue
-        first = seen.first.get(layer.name)
         start = finite(first.trap_size) if first is not None else None
-        if first is layer or (start is not None and size < TRAP_GROWTH * start):
+        if size < TRAP_GROWTH * start if start is not None else not layer.is_trapped:
             continue
         evidence = _columns(layer, "num_traps", "trap_size", "ww_softrank", "trap_pvalue")
         found.append(Shown(layer.name, evidence, size, kind=_TRAPS[layer.trap_kind]))
@@ -465,12 +464,24 @@ class Detector:
         shows: the layers that show it now.
         patience: results in a row of a layer that raise a finding, and that withdraw it.
         confidence: of its findings.
+        judges: whether a result of a layer that is not shown says that it is not so. One that lacks the columns, such
+            as the first of a resumed run, says nothing.
     """
 
     kind: FindingKind
     shows: Callable[[Seen], list[Shown]] = field(repr=False)
     patience: int
     confidence: Confidence
+    judges: Callable[[Seen, LayerReport], bool] = field(default=lambda seen, layer: True, repr=False)
+
+
+def _has_updates(seen: Seen, layer: LayerReport) -> bool:
+    return layer.update_norm is not None
+
+
+def _has_path(seen: Seen, layer: LayerReport) -> bool:
+    path = seen.paths.get(layer.name)
+    return path is not None and path.results >= MIN_PATH
 
 
 DETECTORS: tuple[Detector, ...] = (
@@ -478,80 +489,22 @@ DETECTORS: tuple[Detector, ...] = (
     Detector("rate_too_large", rate_too_large, 2, "likely"),
     Detector("exploding", exploding, 2, "likely"),
     Detector("collapsing", collapsing, 2, "likely"),
-    Detector("lost_updates", lost_updates, 2, "likely"),
+    Detector("lost_updates", lost_updates, 2, "likely", _has_updates),
     Detector("weight_decay", weight_decay, 3, "likely"),
     Detector("rank_collapse", rank_collapse, 3, "likely"),
     Detector("trap_mean", traps, 3, "likely"),  # and the other kinds of traps
-    Detector("rate_too_small", rate_too_small, 3, "likely"),
+    Detector("rate_too_small", rate_too_small, 3, "likely", _has_path),
     Detector("failed", failed, 1, "certain"),
     Detector("frozen", frozen, 1, "certain"),
     Detector("decay_only", decay_only, 2, "likely"),
-    Detector("one_direction", one_direction, 2, "possible"),
-    Detector("moves_most", moves_most, 2, "possible"),
+    Detector("one_direction", one_direction, 2, "possible", _has_updates),
+    Detector("moves_most", moves_most, 2, "possible", _has_updates),
     Detector("not_learning", not_learning, 3, "likely"),
     Detector("under_trained", under_trained, 3, "possible"),
     Detector("over_trained", over_trained, 3, "possible"),
     Detector("unused_rank", unused_rank, 3, "likely"),
     Detector("plateau", plateau, 1, "possible"),  # the rule has a patience of its own
 )
-
-
-def medians_of_others(values: Mapping[str, float], least: int) -> dict[str, float]:
-    """For each name the median of the values of the others; empty if there are fewer than ``least`` others.
-
-    Example:
-        >>> medians_of_others({"a": 1.0, "b": 2.0, "c": 9.0, "d": 4.0}, 2)
-        {'a': 4.0, 'b': 4.0, 'c': 2.0, 'd': 2.0}
-    """
-    if len(values) <= least:
-        return {}
-    order = sorted(values.values())
-    middle = (len(order) - 1) // 2
-    if len(order) % 2 == 0:  # an odd number of others: one in the middle
-        low, high = order[middle], order[middle + 1]
-        return {name: high if value <= low else low for name, value in values.items()}
-    centre = order[middle]
-    above, below = (centre + order[middle + 1]) / 2, (order[middle - 1] + centre) / 2
-    around = (order[middle - 1] + order[middle + 1]) / 2
-    return {name: around if value == centre else above if value < centre else below for name, value in values.items()}
-
-
-def _distances(layers: Iterable[LayerReport]) -> dict[str, float]:
-    """log10 of the scale of each layer divided by that of the median layer; 0 within what its shape leaves open."""
-    gains = {layer.name: gain for layer in layers if layer.role in _DENSE and (gain := _gain(layer)) is not None}
-    usual = medians_of_others({name: (low + high) / 2 for name, (low, high) in gains.items()}, MIN_COMPARED)
-    return {
-        name: low - usual[name] if low > usual[name] else min(high - usual[name], 0.0)
-        for name, (low, high) in gains.items()
-        if name in usual
-    }
-
-
-def _gain(layer: LayerReport) -> tuple[float, float] | None:
-    """log10 of ‖W‖_F/√outputs: the root mean square of the outputs for independent inputs of root mean square 1.
-
-    A report does not say which side is the outputs, so this is an interval.
-    """
-    norm = finite(layer.norm)
-    if norm is None or norm <= 0 or not layer.M or not layer.N:
-        return None
-    return (math.log10(norm / layer.N) / 2, math.log10(norm / layer.M) / 2)
-
-
-def _growth(layer: LayerReport, first: LayerReport | None) -> float | None:
-    """log10 of the Frobenius norm now divided by that of the first result."""
-    if first is None:
-        return None
-    norm, start = finite(layer.norm), finite(first.norm)
-    return math.log10(norm / start) / 2 if norm and start and norm > 0 and start > 0 else None
-
-
-def _fall(layer: LayerReport, before: LayerReport | None) -> float | None:
-    """Fall of the Frobenius norm from the result before, divided by the norm now; negative if it rose."""
-    if before is None:
-        return None
-    norm, old = finite(layer.norm), finite(before.norm)
-    return math.sqrt(old / norm) - 1 if norm and old and norm > 0 and old > 0 else None
 
 
 def _log(value: float | None) -> float | None:

@@ -124,18 +124,23 @@ class Tracker:
             The findings that are raised, then those that are withdrawn, which have ``until``.
         """
         seen = self._courses.add(report, is_plateau=is_plateau)
-        steps = {layer.name: report.step if layer.step is None else layer.step for layer in seen.fresh}
+        fresh = {layer.name: layer for layer in seen.fresh}
         present = {layer.name for layer in report.layers}
         raised: list[_Held] = []
         withdrawn: list[_Held] = []
         for detector, held in zip(DETECTORS, self._held, strict=True):
             shown = {each.name: each for each in detector.shows(seen)}
             for each in shown.values():
-                entry = _show(detector, held, each, steps.get(each.name, report.step))
+                step = fresh[each.name].step if each.name in fresh else None
+                entry = _show(detector, held, each, report.step if step is None else step)
                 if not entry.is_raised and entry.streak >= detector.patience:
                     entry.is_raised = True
                     raised.append(entry)
-            missing = [name for name in held if name not in shown and (name in steps or name not in present)]
+            missing = [
+                name
+                for name in held
+                if name not in shown and (detector.judges(seen, fresh[name]) if name in fresh else name not in present)
+            ]
             withdrawn += filter(None, [_miss(detector, held, name) for name in missing])
         new = _grouped(raised)
         self._raised |= dict.fromkeys(finding.kind for finding in new)
@@ -175,7 +180,7 @@ def _show(detector: Detector, held: dict[str, _Held], shown: Shown, step: int | 
         entry.kind = shown.kind or detector.kind
     entry.shown, entry.step, entry.misses = shown, step, 0
     entry.streak += 1
-    if shown.since is not None:
+    if shown.since is not None and not entry.is_raised:
         entry.since = shown.since
     return entry
 

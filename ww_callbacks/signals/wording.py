@@ -126,8 +126,8 @@ def _moved(evidence: Evidence) -> str:
 
 def _noise(evidence: Evidence) -> str:
     if "learned_norm" in evidence:
-        return f"a change of {evidence['learned_norm']:.2g} of its norm, as noise"
-    return "no tail"
+        return f"{evidence['learned_norm']:.2g} of its norm changed, as noise does"
+    return ""
 
 
 def _alpha(evidence: Evidence) -> str:
@@ -147,9 +147,10 @@ def _ranks(evidence: Evidence) -> str:
 
 def _trap_words(cause: str, action: str) -> Wording:
     return Wording(
-        f"has a large correlation trap, {cause},",
-        f"have large correlation traps, {cause},",
-        action=action,
+        "has a large correlation trap",
+        "have large correlation traps",
+        f": {cause}",
+        action,
         value=_trap,
     )
 
@@ -193,7 +194,7 @@ WORDS: dict[FindingKind, Wording] = {
         "shrink",
         ": weight decay is stronger than the gradients",
         "Lower the weight decay.",
-        _norms,
+        lambda evidence: f"norm {evidence['norm'] ** 0.5:.3g}, was {evidence['largest_norm'] ** 0.5:.3g}",
     ),
     "rank_collapse": Wording(
         "has lost most of its directions",
@@ -208,7 +209,7 @@ WORDS: dict[FindingKind, Wording] = {
         "single large weights", "Look at these weights (trap_places), lower the learning rate or clip the gradients."
     ),
     "trap_kurtosis": _trap_words("weights with heavy tails or many zeros", "Lower the learning rate."),
-    "trap_mixed": _trap_words("with several causes", _INPUTS),
+    "trap_mixed": _trap_words("several causes", _INPUTS),
     "rate_too_small": Wording(
         "has moved little and in a straight line",
         "have moved little and in a straight line",
