@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ww_callbacks.models import analyze, compare
     from ww_callbacks.monitor import Monitor
     from ww_callbacks.outputs.jsonl import read_jsonl
-    from ww_callbacks.report import Comparison, History, LayerReport, Report
+    from ww_callbacks.report import Comparison, Finding, History, LayerReport, Report
     from ww_callbacks.signals.stop import EarlyStopping
     from ww_callbacks.weights.files import WeightsFileError
     from ww_callbacks.weights.registered import register_layer
@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Comparison": "ww_callbacks.report",
     "EarlyStopping": "ww_callbacks.signals.stop",
+    "Finding": "ww_callbacks.report",
     "History": "ww_callbacks.report",
     "LayerReport": "ww_callbacks.report",
     "Monitor": "ww_callbacks.monitor",
@@ -36,6 +37,7 @@ _HOMES = {
 __all__ = [
     "Comparison",
     "EarlyStopping",
+    "Finding",
     "History",
     "LayerReport",
     "Monitor",

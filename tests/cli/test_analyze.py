@@ -21,7 +21,8 @@ pytestmark = pytest.mark.timeout(120)
 def test_piped_output_is_only_the_table_of_the_report(tmp_path):
     done = run("analyze", save_model(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.strip() == str(ww.analyze(tmp_path / "model.npz"))
+    report = ww.analyze(tmp_path / "model.npz")
+    assert done.stdout.splitlines() == [*str(report).splitlines(), *map(str, report.findings)]
 
 
 def test_the_entry_point_is_installed():
@@ -215,3 +216,13 @@ def test_an_adapter_alone_and_with_its_base(tmp_path, capsys):
     assert "<button>LoRA rank</button>" in page
     assert run_here("analyze", folder, "-o", tmp_path / "alone.html") == 0
     assert "<button>used</button>" in (tmp_path / "alone.html").read_text()
+
+
+def test_findings_are_lines_below_the_table_and_values_in_json(tmp_path, capsys):
+    np.savez(tmp_path / "shifted.npz", fc=np.random.default_rng(0).standard_normal((90, 60)) + 1)
+    assert run_here("analyze", tmp_path / "shifted.npz") == 0
+    assert "ALARM: fc (" in capsys.readouterr().out
+    assert run_here("analyze", tmp_path / "shifted.npz", "--format", "json") == 0
+    findings = [ww.Finding.from_dict(each) for each in json.loads(capsys.readouterr().out)["findings"]]
+    assert findings == list(ww.analyze(tmp_path / "shifted.npz").findings)
+    assert findings[0].kind == "trap_mean"

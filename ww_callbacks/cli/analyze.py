@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from ww_callbacks.cli.options import analysis_arguments
-from ww_callbacks.cli.output import Writers, chosen_format, show_progress, status_of, to_csv, write
+from ww_callbacks.cli.output import Writers, chosen_format, finding_lines, show_progress, status_of, to_csv, write
 from ww_callbacks.cli.tables import can_show, show_report
 from ww_callbacks.models import analyze
 from ww_callbacks.outputs.html import report_page
@@ -31,11 +31,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _table(report: Report, title: str) -> str:
-    return str(report)
+    return "\n".join([str(report), *finding_lines(report)])
 
 
 def _json(report: Report, title: str) -> str:
-    return json.dumps({"model": title, "summary": report.summary(), "layers": report.to_dicts()}, allow_nan=False)
+    return json.dumps(
+        {
+            "model": title,
+            "summary": report.summary(),
+            "layers": report.to_dicts(),
+            "findings": [finding.to_dict() for finding in report.findings],
+        },
+        allow_nan=False,
+    )
 
 
 def _csv(report: Report, title: str) -> str:

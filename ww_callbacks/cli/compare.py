@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ww_callbacks.cli.options import analysis_arguments
-from ww_callbacks.cli.output import Writers, chosen_format, show_progress, status_of, to_csv, write
+from ww_callbacks.cli.output import Writers, chosen_format, finding_lines, show_progress, status_of, to_csv, write
 from ww_callbacks.models import compare
 from ww_callbacks.outputs.html import comparison_page
 from ww_callbacks.report import Comparison
@@ -58,7 +58,8 @@ def _quality(words: Sequence[str], models: dict[str, str]) -> dict[str, float] |
 
 
 def _table(comparison: Comparison, title: str) -> str:
-    return str(comparison)
+    lines = [f"{name}: {line}" for name, report in comparison.reports.items() for line in finding_lines(report)]
+    return "\n".join([str(comparison), *lines])
 
 
 def _json(comparison: Comparison, title: str) -> str:
@@ -67,6 +68,9 @@ def _json(comparison: Comparison, title: str) -> str:
             "models": comparison.to_dicts(),
             "correlations": [asdict(each) for each in comparison.correlations()],
             "conclusions": comparison.conclusions(),
+            "findings": {
+                name: [finding.to_dict() for finding in report.findings] for name, report in comparison.reports.items()
+            },
         },
         allow_nan=False,
     )

@@ -52,6 +52,16 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return file.getvalue().rstrip("\n")
 
 
+def finding_lines(report: Report) -> list[str]:
+    """The findings of a report, one line each; alarms are marked.
+
+    Example:
+        >>> finding_lines(Report(()))
+        []
+    """
+    return [f"{'ALARM: ' if finding.is_alarm else ''}{finding}" for finding in report.findings]
+
+
 def show_progress() -> bool:
     """Whether to show a progress bar: standard error is a terminal and rich is installed."""
     return sys.stderr.isatty() and importlib.util.find_spec("rich") is not None

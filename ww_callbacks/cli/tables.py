@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Literal
 
+from ww_callbacks.cli.output import finding_lines
 from ww_callbacks.report import Report
 from ww_callbacks.report.table import LEFT, layer_table, notes
 
@@ -28,7 +29,7 @@ def show_report(report: Report) -> None:
 
     console = Console(highlight=False)
     console.print(rich_table(report, console.width))
-    for line in notes(report.to_dicts(), report.summary()):
+    for line in [*notes(report.to_dicts(), report.summary()), *finding_lines(report)]:
         console.print(line, markup=False)
 
 

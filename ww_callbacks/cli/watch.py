@@ -27,6 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.once:
             follower.poll()
             print(follower.history[-1] if len(follower.history) else "no results yet")
+            for finding in follower.history.findings:
+                print(finding)
         elif can_show():
             _live(path, follower, arguments.interval)
         else:

@@ -24,7 +24,7 @@ from ww_callbacks.checks import (
 from ww_callbacks.engine import Limits
 from ww_callbacks.engine.budget import parse_budget
 from ww_callbacks.outputs.output import Output
-from ww_callbacks.report import Report
+from ww_callbacks.report import Finding, Report
 from ww_callbacks.spectra import Precision
 from ww_callbacks.weights import Split
 
@@ -47,6 +47,8 @@ class Options:
         log_dir: TensorBoard folder, written to ``<log_dir>/ww``; None for no TensorBoard.
         jsonl: JSON lines file for all results, or True for ``<log_dir>/ww_history.jsonl``.
         on_result: called with each :class:`~ww_callbacks.report.Report`.
+        on_finding: called with a :class:`~ww_callbacks.report.Finding` when it is raised, and again, with ``until``,
+            when it is withdrawn.
         outputs: further outputs, each with the methods of :class:`ww_callbacks.monitor.Output`.
         log_every_layer: layers with their own metrics: "auto" (all if there are at most 64, otherwise 64 spread over
             the depth), True, False, or patterns.
@@ -91,6 +93,7 @@ class Options:
     log_dir: str | os.PathLike[str] | None = None
     jsonl: bool | str | os.PathLike[str] | None = None
     on_result: Callable[[Report], object] | None = None
+    on_finding: Callable[[Finding], object] | None = None
     outputs: Iterable[Output] = ()
     log_every_layer: LogEveryLayer = "auto"
     figures: Figures = True
@@ -123,6 +126,7 @@ class Options:
                 raise TypeError("figures: expected True, False or a list of patterns, got None")
             check_patterns("figures", self.figures)
         check_callable("on_result", self.on_result)
+        check_callable("on_finding", self.on_finding)
         check_executor("executor", self.executor)
         check_count("workers", self.workers)
         check_flag("deterministic", self.deterministic, or_none=True)

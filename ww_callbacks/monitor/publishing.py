@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,22 @@ from ww_callbacks.checks import warn
 from ww_callbacks.engine import Missed
 from ww_callbacks.monitor.options import Figures, LogEveryLayer, Options
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlOutput
-from ww_callbacks.outputs.metrics import metrics_of, spread
+from ww_callbacks.outputs.metrics import finding_metrics, metrics_of, spread
 from ww_callbacks.outputs.output import Output, Outputs
 from ww_callbacks.outputs.panel_schedule import Draw, PanelSchedule
-from ww_callbacks.outputs.panels import MAX_CHOSEN, Panels
+from ww_callbacks.outputs.panels import MAX_CHOSEN, Panels, finding_panels
 from ww_callbacks.outputs.tensorboard import TensorBoardOutput
 from ww_callbacks.patterns import matching
-from ww_callbacks.report import History, Report
+from ww_callbacks.report import Finding, History, Report
 from ww_callbacks.report.history import MEMORY_ENTRIES
 from ww_callbacks.report.keys import aggregates
+from ww_callbacks.signals.findings import Tracker, is_plateau
 from ww_callbacks.signals.learning_rate import VERDICTS, LayerRatios, ratios_by_name
 from ww_callbacks.signals.signal import Judgement, Signal
 from ww_callbacks.signals.stop import VERDICT, EarlyStopping, stop_message
 from ww_callbacks.weights import Layer
+
+_log = logging.getLogger("ww_callbacks")
 
 NUM_DRAWN = 3
 """Layers whose spectrum is drawn by default, spread over the depth."""
@@ -78,6 +82,7 @@ class Publisher:
         self._logged: frozenset[str] | None = None
         self._panels: PanelSchedule | None = None
         self._upcoming: Published | None = None
+        self._tracker = Tracker()
         self.history = History(max_entries=MEMORY_ENTRIES)
         self.published = Published()
 
@@ -116,20 +121,24 @@ class Publisher:
         assert self._logged is not None
         report = self.history.append(report)
         judgements = {name: signal.judge(self.history) for name, signal in self._signals.items()}
+        verdicts = self._verdicts(judgements)
+        warned = self._tracker.raised
+        findings = self._tracker.add(report, is_plateau=self._is_plateau(verdicts))
         metrics = metrics_of(
             report,
-            [judgement.metrics for judgement in judgements.values()],
+            [finding_metrics(self._tracker.counts), *(judgement.metrics for judgement in judgements.values())],
             self._logged,
             lag_steps=lag_steps,
             skipped=missed.skipped,
             over_budget=missed.over_budget,
         )
-        self._upcoming = Published(aggregates(metrics), self._verdicts(judgements), self.history.seen)
+        self._upcoming = Published(aggregates(metrics), verdicts, self.history.seen)
         self._outputs.write(report, metrics, wall_time)
         if self._panels is not None:
             self._show(self._panels.add(report, wall_time))
         if self._options.on_result is not None:
             self._options.on_result(report)
+        self._tell(findings, warned, report.step, wall_time)
 
     def update(self, step: int | None) -> None:
         """Let ``published`` be what has come in; decisions then depend on the step alone.
@@ -159,6 +168,7 @@ class Publisher:
     def restore(self, history: History, published: Published) -> None:
         """Continue from the state of a checkpoint."""
         self.history, self.published, self._upcoming = history, published, None
+        self._tracker = Tracker.of(history)
 
     def close(self) -> None:
         """Close the outputs."""
@@ -170,6 +180,24 @@ class Publisher:
         if VERDICT not in verdicts:
             verdicts[VERDICT] = self._default_stop.judge(self.history).verdict
         return verdicts
+
+    def _is_plateau(self, verdicts: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether the rule "plateau" is at its full score, from the verdict if that rule was asked."""
+        score = verdicts.get(VERDICT, {}).get("scores", {}).get("plateau")
+        return is_plateau(self.history) if score is None else score >= 1
+
+    def _tell(self, findings: Sequence[Finding], warned: Collection[str], step: int | None, wall_time: float) -> None:
+        """Tell of what was raised and withdrawn: the log, the outputs, the user's own function."""
+        if not findings:
+            return
+        for finding in findings:
+            is_new = finding.is_alarm and finding.until is None and finding.kind not in warned
+            _log.log(logging.WARNING if is_new else logging.INFO, "step %s: %s", step, finding)
+            self._outputs.write_finding(finding, wall_time)
+        self._outputs.show(finding_panels(findings, step, wall_time))
+        if self._options.on_finding is not None:
+            for finding in findings:
+                self._options.on_finding(finding)
 
     def _show(self, panels: Iterable[Panels]) -> None:
         for each in panels:

@@ -8,7 +8,7 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.report import Comparison, LayerReport, Report, in_words, worst_first
+from ww_callbacks.report import Comparison, Finding, LayerReport, Report, in_words, worst_first
 from ww_callbacks.report.table import LEFT, layer_table, notes
 
 if TYPE_CHECKING:
@@ -82,9 +82,11 @@ def report_page(report: Report, title: str = "Spectra of the layers") -> str:
 
     rows, summary = report.to_dicts(), report.summary()
     parts = [_summary(report, summary)]
-    findings = [layer for layer in worst_first(report.layers) if _has_findings(layer)]
-    if findings:
-        parts += ["<h2>Findings</h2>", _list(_sentence(layer) for layer in findings)]
+    layers = [layer for layer in worst_first(report.layers) if _has_findings(layer)]
+    if report.findings:
+        parts += ["<h2>Findings</h2>", _list(_finding(finding) for finding in report.findings)]
+    if layers:
+        parts += ["<h2>Layer by layer</h2>", _list(_sentence(layer) for layer in layers)]
     if any(layer.is_fitted for layer in report):
         parts.append('<h2>Alpha of the layers</h2><div class="pictures">')
         parts.append(_picture(partial(figures.draw_correlation_flow, report), "Alpha against depth"))
@@ -151,6 +153,11 @@ def _has_findings(layer: LayerReport) -> bool:
 
 def _sentence(layer: LayerReport) -> str:
     return f"<b>{escape(layer.name)}</b>: {escape(in_words(layer))}"
+
+
+def _finding(finding: Finding) -> str:
+    text = escape(str(finding))
+    return f"<b>{text}</b>" if finding.is_alarm else text
 
 
 def _list(items: Any) -> str:

@@ -1,4 +1,4 @@
-"""All results of a run in one file of JSON lines, one line per snapshot."""
+"""All results of a run in one file of JSON lines, one line per snapshot and one per finding."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ww_callbacks.outputs.background_file import AppendedFile
-from ww_callbacks.report import History, Report
+from ww_callbacks.report import Finding, History, Report
 
 FILE_NAME = "ww_history.jsonl"
 
-_BEGINNING = '{"step"'
+_BEGINNINGS = ('{"step"', '{"finding"')
 
 
 class JsonlOutput:
     """Appends one line per report: ``{"step": …, "wall_time": …, "layers": […]}``.
+
+    A finding that is raised or withdrawn is a line ``{"finding": {…}, "wall_time": …}`` after the report that
+    shows it, with the values of :meth:`ww_callbacks.report.Finding.to_dict`. Readers of the history leave it out.
 
     A thread writes each line at once, so a run that crashes keeps all lines except perhaps the last.
 
@@ -36,6 +39,10 @@ class JsonlOutput:
         """Append one report, without the metrics, which can be computed from it."""
         line = {"step": report.step, "wall_time": wall_time, "layers": report.to_dicts()}
         self._file.write(json.dumps(line).encode() + b"\n")
+
+    def write_finding(self, finding: Finding, wall_time: float) -> None:
+        """Append one finding that is raised or withdrawn."""
+        self._file.write(json.dumps({"finding": finding.to_dict(), "wall_time": wall_time}).encode() + b"\n")
 
     def close(self) -> None:
         """Close the file."""
@@ -108,13 +115,15 @@ class JsonlFollower:
         return found
 
     def _read(self, line: str) -> Report | None:
-        """The report in a line; None if the line is truncated."""
+        """The report in a line; None if the line is truncated or holds a finding."""
         self._number += 1
         try:
             values = json.loads(line)
+            if "finding" in values:
+                return None
             return Report(Report.from_dicts(values["layers"]).layers, values["step"])
         except (ValueError, KeyError, TypeError) as error:
-            truncated = line and (line.startswith(_BEGINNING) or _BEGINNING.startswith(line))
+            truncated = line and any(line.startswith(start) or start.startswith(line) for start in _BEGINNINGS)
             if truncated and isinstance(error, json.JSONDecodeError):
                 return None
             raise ValueError(f"{self._path}, line {self._number}: not a report: {error}") from error

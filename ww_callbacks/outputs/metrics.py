@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from ww_callbacks.report import SCHEMA, Report
+from ww_callbacks.report import SCHEMA, FindingKind, Report
 from ww_callbacks.report.keys import AGGREGATES, is_logged, layer_key
 
 LAYER_METRICS = tuple(name for name, column in SCHEMA.items() if column.logged)
@@ -69,6 +69,19 @@ def layer_metrics(report: Report, names: Collection[str]) -> dict[str, float]:
         for metric in LAYER_METRICS
         if (value := getattr(layer, metric)) is not None
     }
+
+
+def finding_metrics(counts: Mapping[FindingKind, int]) -> dict[str, float]:
+    """The number of layers that each kind of finding concerns now, under the keys ``ww/finding/<kind>``.
+
+    Args:
+        counts: of the kinds that were ever raised in the run.
+
+    Example:
+        >>> finding_metrics({"frozen": 2})
+        {'ww/finding/frozen': 2.0}
+    """
+    return {f"{AGGREGATES}finding/{kind}": float(count) for kind, count in counts.items()}
 
 
 def spread(names: Sequence[str], limit: int = MAX_LAYERS) -> list[str]:

@@ -10,14 +10,16 @@ from typing import Protocol
 
 from ww_callbacks.checks import warn
 from ww_callbacks.outputs.panels import Panels
-from ww_callbacks.report import Report
+from ww_callbacks.report import Finding, Report
 
 
 class Output(Protocol):
     """A destination for results.
 
     Its methods are called from the training thread. An output that also has a method ``show(panels)`` gets the
-    figures, texts and histograms as :class:`~ww_callbacks.outputs.panels.Panels`.
+    figures, texts and histograms as :class:`~ww_callbacks.outputs.panels.Panels`. One with a method
+    ``write_finding(finding, wall_time)`` gets each :class:`~ww_callbacks.report.Finding` when it is raised, and again,
+    with ``until``, when it is withdrawn.
 
     Example:
         >>> class Printer:
@@ -48,11 +50,18 @@ class _Target:
     name: str
     write: Callable[[Report, Mapping[str, float], float], None]
     show: Callable[[Panels], None] | None
+    write_finding: Callable[[Finding, float], None] | None
     close: Callable[[], None]
 
     @classmethod
     def of(cls, output: Output) -> _Target:
-        return cls(type(output).__name__, output.write, getattr(output, "show", None), output.close)
+        return cls(
+            type(output).__name__,
+            output.write,
+            getattr(output, "show", None),
+            getattr(output, "write_finding", None),
+            output.close,
+        )
 
 
 class Outputs:
@@ -95,6 +104,12 @@ class Outputs:
         for target in list(self._targets):
             if target.show is not None:
                 self._call(target, partial(target.show, panels))
+
+    def write_finding(self, finding: Finding, wall_time: float) -> None:
+        """Write a finding that is raised or withdrawn to every output that can."""
+        for target in list(self._targets):
+            if target.write_finding is not None:
+                self._call(target, partial(target.write_finding, finding, wall_time))
 
     def close(self) -> None:
         """Close every output."""

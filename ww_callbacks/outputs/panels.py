@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.report import Histogram, LayerReport, Report, in_words, worst_first
+from ww_callbacks.report import Finding, Histogram, LayerReport, Report, in_words, worst_first
 from ww_callbacks.report.keys import AGGREGATES, layer_key
 
 if TYPE_CHECKING:
@@ -63,6 +63,18 @@ def written_panels(report: Report, names: frozenset[str], wall_time: float) -> P
         if layer.name in names and layer.histogram is not None and layer.step == report.step
     }
     return Panels(report.step or 0, wall_time, texts={f"{AGGREGATES}layers": layer_text(report)}, histograms=histograms)
+
+
+def finding_panels(findings: Sequence[Finding], step: int | None, wall_time: float) -> Panels:
+    """The findings that are raised or withdrawn at a report, as a Markdown list."""
+    return Panels(step or 0, wall_time, texts={f"{AGGREGATES}findings": finding_text(findings)})
+
+
+def finding_text(findings: Sequence[Finding]) -> str:
+    """Findings as a Markdown list."""
+    return "\n".join(
+        f"- {'**Alarm:** ' if each.is_alarm and each.until is None else ''}{_escaped(str(each))}" for each in findings
+    )
 
 
 def layer_text(report: Report) -> str:

@@ -18,6 +18,7 @@ _LAYOUT = {
     "directions learned by layer (updates=True)": [r"ww_layer/learned_rank/.*"],
     "update norm by layer (updates=True)": [r"ww_layer/update_norm/.*"],
     "correlation traps": ["ww/num_traps", "ww/num_trap_layers"],
+    "layers with findings": [r"ww/finding/.*"],
     "towards a stop": [r"ww/stop/.*"],
     "learning-rate ratios": [r"ww_layer/lr_ratio/.*"],
     "lag and missed snapshots": ["ww/lag_steps", "ww/skipped", "ww/over_budget"],

@@ -2,6 +2,7 @@
 
 from ww_callbacks.report.comparison import Comparison
 from ww_callbacks.report.correlation import Correlation
+from ww_callbacks.report.finding import Confidence, Finding, FindingKind
 from ww_callbacks.report.flow import CorrelationFlow, ScaleChange
 from ww_callbacks.report.history import History
 from ww_callbacks.report.layer import (
@@ -28,8 +29,11 @@ __all__ = [
     "SCHEMA",
     "BetterFit",
     "Comparison",
+    "Confidence",
     "Correlation",
     "CorrelationFlow",
+    "Finding",
+    "FindingKind",
     "Histogram",
     "History",
     "LayerReport",

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ww_callbacks.report.finding import Finding
 from ww_callbacks.report.frame import to_frame
 from ww_callbacks.report.report import Report
 
@@ -128,6 +129,18 @@ class History(Sequence[Report]):
         from ww_callbacks.outputs import figures
 
         return figures.draw_history(self, metric, ax)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What holds at the latest report, alarms first, see :mod:`ww_callbacks.signals.findings`.
+
+        Example:
+            >>> History().findings
+            ()
+        """
+        from ww_callbacks.signals.findings import findings_of_history
+
+        return findings_of_history(self)
 
     def advice(self) -> list[str]:
         """Findings about the training as sentences, see :func:`ww_callbacks.signals.advice.advise_history`.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.report.change import against
 from ww_callbacks.report.discovery import discoveries
+from ww_callbacks.report.finding import Finding
 from ww_callbacks.report.flow import CorrelationFlow, ScaleChange, correlation_flow, scale_collapse
 from ww_callbacks.report.frame import to_frame
 from ww_callbacks.report.layer import SCHEMA, LayerReport
@@ -205,6 +206,13 @@ class Report:
         from ww_callbacks.outputs.html import report_fragment
 
         return report_fragment(self)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What this report shows, alarms first, see :func:`ww_callbacks.signals.findings.findings_of_report`."""
+        from ww_callbacks.signals.findings import findings_of_report
+
+        return findings_of_report(self)
 
     def advice(self) -> list[str]:
         """Findings and uncertainty as sentences, see :func:`ww_callbacks.signals.advice.advise_report`."""
