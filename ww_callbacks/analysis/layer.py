@@ -57,6 +57,7 @@ def analyze_layer(spec: LayerSpec, stored: NDArray[Any], settings: Settings, ste
         "rf": pooled,
         "Q": large / small if small else None,
         "num_evals": small * pooled,
+        "dtype": spec.dtype,
         "lora_rank": spec.shape[0] if spec.factors else None,
     }
     if 0 in (pooled, small, *spec.shape):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from ww_callbacks.analysis import LayerSpec, Settings
 from ww_callbacks.engine.missed import Missed
@@ -44,7 +45,8 @@ class Engine:
         Args:
             flags: names of settings that are True or False, such as "farms".
         """
-        self._settings = replace(self._settings, **dict.fromkeys(flags, True))
+        wanted: dict[str, Any] = dict.fromkeys(flags, True)
+        self._settings = replace(self._settings, **wanted)
 
     @property
     def pending(self) -> int:

@@ -22,7 +22,7 @@ from ww_callbacks.patterns import matching
 from ww_callbacks.report import Finding, History, Report
 from ww_callbacks.report.history import MEMORY_ENTRIES
 from ww_callbacks.report.keys import aggregates
-from ww_callbacks.signals.findings import Tracker, is_plateau
+from ww_callbacks.signals.findings import Tracker, has_decayed, is_plateau
 from ww_callbacks.signals.learning_rate import VERDICTS, LayerRatios, ratios_by_name
 from ww_callbacks.signals.signal import Judgement, Signal
 from ww_callbacks.signals.stop import VERDICT, EarlyStopping, stop_message
@@ -123,7 +123,9 @@ class Publisher:
         judgements = {name: signal.judge(self.history) for name, signal in self._signals.items()}
         verdicts = self._verdicts(judgements)
         warned = self._tracker.raised
-        findings = self._tracker.add(report, is_plateau=self._is_plateau(verdicts))
+        findings = self._tracker.add(
+            report, is_plateau=self._is_plateau(verdicts), has_decayed=has_decayed(self.history, report.step)
+        )
         metrics = metrics_of(
             report,
             [finding_metrics(self._tracker.counts), *(judgement.metrics for judgement in judgements.values())],

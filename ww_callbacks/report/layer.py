@@ -63,6 +63,7 @@ class LayerReport:
     rf: int | None = column("number of pooled matrices (kernel positions); 1 for dense layers")
     Q: float | None = column("N/M")
     num_evals: int | None = column("number of eigenvalues, M·rf")
+    dtype: str | None = column('stored dtype, such as "float32" or "bfloat16"')
     status: Status = column('"ok"; "skipped" (nothing to fit) or "failed", both with a reason', default="ok")
     skip_reason: SkipReason | None = column(
         'why the layer was not analysed, one of ``SkipReason``; None if the status is "ok"'

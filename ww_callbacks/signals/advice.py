@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ww_callbacks.report import MIN_COUNTED, Finding, History, LayerReport, Report
-from ww_callbacks.signals.detectors import TRAP_SIZE
 from ww_callbacks.signals.findings import findings_of_history, findings_of_report
 from ww_callbacks.signals.learning_rate import LayerRatios
-from ww_callbacks.signals.rules import RuleOptions, mean_alpha_trend
+from ww_callbacks.signals.rules import TRAP_LEVEL, RuleOptions, mean_alpha_trend
 from ww_callbacks.signals.wording import MAX_NAMES, listed
 
 NOTHING = "Nothing to say: no layer stands out, which does not mean that the network is good."
@@ -55,7 +54,7 @@ def _advise(report: Report, findings: Sequence[Finding]) -> list[str]:
 
 
 def _small_traps(report: Report) -> str:
-    found = [layer for layer in report.layers if layer.is_trapped and (layer.trap_size or 0.0) < TRAP_SIZE]
+    found = [layer for layer in report.layers if layer.is_trapped and (layer.trap_size or 0.0) < TRAP_LEVEL]
     if not found:
         return ""
     return (
@@ -88,12 +87,12 @@ def _uncertain(report: Report) -> list[str]:
 
 def _trend(history: History) -> list[str]:
     options = RuleOptions()
-    slope = mean_alpha_trend(history, options)
-    if slope is None:
+    trend = mean_alpha_trend(history, options)
+    if trend is None:
         return [f"These {len(history)} results do not show whether alpha is still falling."]
-    if slope.slope + 2 * slope.slope_error < -options.min_delta:
+    if trend.upper < -options.min_delta:
         return [
-            f"The mean alpha was still falling at the end, by {-slope.slope:.2g} per doubling of the steps, so the "
+            f"The mean alpha was still falling at the end, by {-trend.slope:.2g} per doubling of the steps, so the "
             "spectra do not suggest that training was finished."
         ]
     return []

@@ -43,6 +43,7 @@ class Seen:
         before: the result of each fresh layer before this one.
         paths: of the fresh layers; none with gaps, or without update norms.
         is_plateau: whether the rule "plateau" is at its full score.
+        has_decayed: whether the learning rate, where it is known, has fallen to less than half.
     """
 
     report: Report
@@ -53,6 +54,7 @@ class Seen:
     before: Mapping[str, LayerReport] = field(default_factory=dict)
     paths: Mapping[str, Path] = field(default_factory=dict)
     is_plateau: bool = False
+    has_decayed: bool = False
 
     @cached_property
     def scales(self) -> dict[str, float]:
@@ -109,12 +111,13 @@ class Courses:
         self._peaks: dict[str, float] = {}
         self._paths: dict[str, Path] = {}
 
-    def add(self, report: Report, *, is_plateau: bool = False) -> Seen:
+    def add(self, report: Report, *, is_plateau: bool = False, has_decayed: bool = False) -> Seen:
         """Take a report; reports come in the order of their steps.
 
         Args:
             report: the latest one.
             is_plateau: whether the rule "plateau" is at its full score.
+            has_decayed: whether the learning rate has fallen to less than half.
         """
         fresh = tuple(layer for layer in report.layers if self._is_new(layer))
         before = {layer.name: self._latest[layer.name] for layer in fresh if layer.name in self._latest}
@@ -138,7 +141,7 @@ class Courses:
         for layer in fresh:
             if layer.name not in paths:
                 self._paths.pop(layer.name, None)
-        return Seen(report, fresh, self._first, self._starts, self._peaks, before, paths, is_plateau)
+        return Seen(report, fresh, self._first, self._starts, self._peaks, before, paths, is_plateau, has_decayed)
 
     def _is_new(self, layer: LayerReport) -> bool:
         """Whether this is another result than the last one; a layer that waits for its turn repeats its result."""

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from ww_callbacks.report import LayerReport, TrapKind
 from ww_callbacks.report.finding import Confidence, FindingKind, Value
 from ww_callbacks.signals.courses import Seen
-from ww_callbacks.signals.scales import DENSE, MIN_COMPARED, finite, gain_of, medians_of_others, positive
+from ww_callbacks.signals.rules import is_trapped
+from ww_callbacks.signals.scales import DENSE, MIN_COMPARED, finite, gain_of, medians_of_others
 
 LEVEL = 0.001
 """A layer has learned if the p-value of its change is at most this."""
@@ -23,12 +24,13 @@ MIN_TESTED = 20
 """Smallest number of eigenvalues of a layer of which it is said that it changed as noise does. In smaller ones, such as
 a last layer with ten classes, the test has little power."""
 
-LOST = 0.9
+LOST = 0.7
 """Share of unchanged elements from which updates are said to be lost."""
 
-LOST_STEP = 2.0**-6
-"""Updates are lost to precision only if the elements that did change moved by at most this share of the weights. One
-step of bfloat16 is 2⁻⁷ to 2⁻⁸ of a number; elements without a gradient leave larger changes to the others."""
+LOST_STEPS: dict[str, float] = {"bfloat16": 2.0**-5, "float16": 2.0**-8}
+"""Dtypes in which updates get lost. The elements that did change moved by at most this share of the weights: a few
+steps of the dtype, which are 2⁻⁷ to 2⁻⁸ and 2⁻¹⁰ to 2⁻¹¹ of a number. Elements without a gradient leave larger changes
+to the others."""
 
 PROPORTIONAL = 0.01
 """A change is proportional to the weights if its norm exceeds the fall of their norm by at most this share."""
@@ -47,7 +49,10 @@ by ``REPLACED``, from one result to the next."""
 REPLACED = 0.5
 """Share of the norm from which an update is always too large."""
 
-BLOWN_UP = 2.0
+WHOLLY, AT_MOST = 0.9, 50
+"""Share of the norm from which a single update over at most so many steps is enough."""
+
+BLOWN_UP = 30.0
 """The rate is far too large if layers have this many times the norm of their start, and the gain ``LARGE_GAIN``."""
 
 LARGE_GAIN = 1.5
@@ -56,13 +61,13 @@ LARGE_GAIN = 1.5
 MOST = 0.5
 """A rate that is too large shows in at least this share of the layers."""
 
-STRAIGHT = 0.8
+STRAIGHT = 0.77
 """The rate is too small if the way since the start is at least this share of the sum of the updates, in all layers …"""
 
 STEADY = 0.5
 """… while the last update is at least this share of the mean one, since healthy trainings slow down …"""
 
-SHORT = 0.15
+SHORT = 0.3
 """… and the way is at most this share of the norm …"""
 
 MIN_PATH = 10
@@ -71,41 +76,29 @@ MIN_PATH = 10
 MIN_STEPS = 200
 """… and steps."""
 
-GROWTH = 3.0
+GROWTH = 4.0
 """A layer explodes (or collapses) if its norm grew by this factor more (or less) than that of the others …"""
 
 BESIDE = 2.0
 """… and its scale is this factor above (or below) the median of the others."""
 
-START_SCALE = 6.0
-"""Factor from the median of the others from which the scale of a first snapshot is out of line …"""
+START_LARGE, START_SMALL = 8.0, 5.0
+"""Factor above (or below) the median of the others from which the scale of a first snapshot is out of line …"""
 
 STILL_OUT = 3.0
 """… as long as it is by this factor."""
 
-DECAYED = 0.85
-"""Weight decay wins if norms fell below this share of their largest value and still fall, along the weights …"""
+DECAYED = 0.7
+"""Weight decay wins if norms fell below this share of those of the first result …"""
 
-RADIAL = 0.1
-"""… that is, the fall of the norm is at least this share of the update norm."""
+MOST_DECAYED = 0.5
+"""… in this share of the layers."""
 
-DECAYED_ALONE = 0.5
-"""Without update norms: weight decay wins if norms fell below this share of their largest value and still fall."""
-
-MOST_DECAYED = 0.75
-"""Weight decay wins if this share of the layers shows it."""
-
-RANK_LEFT = 0.4
+RANK_LEFT = 0.25
 """The rank has collapsed if the entropy of the spectrum, or its rank, is at most this share of that at the start."""
 
 MIN_RANKED = 10
 """Smallest side of a layer whose rank can collapse."""
-
-TRAP_SIZE = 3.5
-"""Trap size from which a trap is an alarm. In 42 runs it was at most 2.2 in healthy ones and at least 5.8 in others."""
-
-TRAP_GROWTH = 2.0
-"""A trap counts if its size is this many times that of the first result of the layer."""
 
 ONE_DIRECTION = 0.99
 """Share of the largest direction from which a change is said to have one direction only."""
@@ -132,6 +125,7 @@ class Shown(NamedTuple):
         severity: the layer with the largest one is named first.
         since: first step of it, if the report says so; None for that of the first result that shows it.
         kind: if it is not that of the detector.
+        is_enough: whether this result alone raises the finding.
     """
 
     name: str
@@ -139,6 +133,7 @@ class Shown(NamedTuple):
     severity: float = 0.0
     since: int | None = None
     kind: FindingKind | None = None
+    is_enough: bool = False
 
 
 def non_finite(seen: Seen) -> list[Shown]:
@@ -209,13 +204,21 @@ def decay_of(layer: LayerReport, seen: Seen) -> float | None:
 
 
 def lost_updates(seen: Seen) -> list[Shown]:
-    """Layers of which nearly all elements keep their value, while the others move by single steps of the precision."""
+    """Layers of which most elements keep their value, while the others move by single steps of the precision.
+
+    A learning rate that has decayed to almost nothing has the same effect, on purpose.
+    """
+    if seen.has_decayed:
+        return []
     found = []
     for layer in seen.fresh:
         unchanged, update = finite(layer.update_unchanged), finite(layer.update_norm)
         if layer.unchanged_since is not None or layer.role == "embedding" or unchanged is None or unchanged < LOST:
             continue
-        if update is None or unchanged >= 1 or update <= LOST_STEP * math.sqrt(1 - unchanged):
+        limit = LOST_STEPS.get(layer.dtype or "")
+        if limit is None:
+            continue
+        if update is None or unchanged >= 1 or update <= limit * math.sqrt(1 - unchanged):
             found.append(Shown(layer.name, _columns(layer, "update_unchanged", "update_norm"), unchanged))
     return found
 
@@ -238,21 +241,41 @@ def rate_too_large(seen: Seen) -> list[Shown]:
     """Layers that are replaced from one result to the next, or that have blown up, if at least half of them are."""
     judged = [layer for layer in seen.report.layers if layer.role != "adapter" and finite(layer.norm)]
     found = {layer.name: size for layer in judged if (size := _excess(layer, seen.growths.get(layer.name))) >= 1}
-    if len(found) < max(MOST * len(judged), 1):
+    least = max(MOST * len(judged), 1)
+    if len(found) < least:
         return []
+    is_enough = sum(map(_is_replaced, judged)) >= least
     return [
-        Shown(layer.name, _columns(layer, "update_norm", "norm") | _at_start(seen, layer), found[layer.name])
+        Shown(
+            layer.name,
+            _columns(layer, "update_norm", "norm") | _at_start(seen, layer),
+            found[layer.name],
+            is_enough=is_enough,
+        )
         for layer in seen.fresh
         if layer.name in found
     ]
+
+
+def _is_replaced(layer: LayerReport) -> bool:
+    """Whether a few steps replaced the weights."""
+    update, steps = finite(layer.update_norm), _steps_of(layer)
+    return update is not None and steps is not None and steps <= AT_MOST and update >= WHOLLY
+
+
+def _steps_of(layer: LayerReport) -> int | None:
+    """Number of steps of the last change; None if it is not known."""
+    if layer.update_since is None or layer.step is None:
+        return None
+    return max(layer.step - layer.update_since, 1)
 
 
 def _excess(layer: LayerReport, growth: float | None) -> float:
     """How many times a layer exceeds what a rate may do; below 1 if it does not."""
     excess = 0.0
     update = finite(layer.update_norm)
-    if update is not None and layer.update_since is not None and layer.step is not None:
-        steps = max(layer.step - layer.update_since, 1)
+    steps = _steps_of(layer)
+    if update is not None and steps is not None:
         excess = update / min(REPLACED, LARGE_STEP * math.sqrt(steps))
     gain = gain_of(layer) if growth is not None and growth >= math.log10(BLOWN_UP) else None
     if growth is not None and gain is not None:
@@ -303,11 +326,12 @@ def _out_of_line(seen: Seen, sign: int) -> list[Shown]:
         if more >= math.log10(GROWTH) and (beside >= math.log10(BESIDE) or is_incomparable):
             found.append(Shown(name, _scales(seen, layer, sign * more), more))
         elif (
-            sign * start.get(name, 0.0) >= math.log10(START_SCALE)
+            sign * start.get(name, 0.0) >= math.log10(START_LARGE if sign > 0 else START_SMALL)
             and beside >= math.log10(STILL_OUT)
             and not is_small_on_purpose
         ):
-            found.append(Shown(name, _scales(seen, layer, sign * beside), beside, seen.first[name].step))
+            evidence = _scales(seen, layer, sign * beside)
+            found.append(Shown(name, evidence, beside, seen.first[name].step, is_enough=True))
     return found
 
 
@@ -316,21 +340,16 @@ def _scales(seen: Seen, layer: LayerReport, factor: float) -> dict[str, Value]:
 
 
 def weight_decay(seen: Seen) -> list[Shown]:
-    """Layers whose norm falls along the weights, if most layers do."""
-    judged, found = 0, []
-    for layer in seen.fresh:
-        norm, peak, fall = positive(layer.norm), seen.peaks.get(layer.name), seen.falls.get(layer.name)
-        if norm is None or not peak or fall is None:
-            continue
-        left = math.sqrt(norm / peak)
-        judged += 1
-        update = finite(layer.update_norm)
-        limit = DECAYED_ALONE if update is None else DECAYED
-        is_radial = update is None or fall >= RADIAL * update
-        if fall > 0 and is_radial and left <= limit:
-            evidence = _columns(layer, "norm", "update_norm") | {"largest_norm": peak}
-            found.append(Shown(layer.name, evidence, 1 - left))
-    return found if len(found) >= max(MOST_DECAYED * judged, 1) else []
+    """Layers whose norm is far below that of their first result, if at least half of the layers are."""
+    least = max(MOST_DECAYED * len(seen.growths), 1)
+    found = {name: growth for name, growth in seen.growths.items() if growth <= math.log10(DECAYED)}
+    if len(found) < least:
+        return []
+    return [
+        Shown(layer.name, _columns(layer, "norm") | _at_start(seen, layer), -found[layer.name])
+        for layer in seen.fresh
+        if layer.name in found
+    ]
 
 
 def rank_collapse(seen: Seen) -> list[Shown]:
@@ -365,14 +384,11 @@ def traps(seen: Seen) -> list[Shown]:
     """Layers with large correlation traps, larger than at the first result of the layer."""
     found = []
     for layer in seen.fresh:
-        size, first = finite(layer.trap_size), seen.first.get(layer.name)
-        if size is None or size < TRAP_SIZE or layer.trap_kind is None or not layer.num_traps or first is layer:
-            continue
-        start = finite(first.trap_size) if first is not None else None
-        if size < TRAP_GROWTH * start if start is not None else not layer.is_trapped:
+        first = seen.first.get(layer.name)
+        if first is None or first is layer or layer.trap_kind is None or not is_trapped(layer, first):
             continue
         evidence = _columns(layer, "num_traps", "trap_size", "ww_softrank", "trap_pvalue")
-        found.append(Shown(layer.name, evidence, size, kind=_TRAPS[layer.trap_kind]))
+        found.append(Shown(layer.name, evidence, layer.trap_size or 0.0, kind=_TRAPS[layer.trap_kind]))
     return found
 
 
@@ -486,7 +502,7 @@ def _has_path(seen: Seen, layer: LayerReport) -> bool:
 
 DETECTORS: tuple[Detector, ...] = (
     Detector("non_finite", non_finite, 1, "certain"),
-    Detector("rate_too_large", rate_too_large, 2, "likely"),
+    Detector("rate_too_large", rate_too_large, 3, "likely"),
     Detector("exploding", exploding, 2, "likely"),
     Detector("collapsing", collapsing, 2, "likely"),
     Detector("lost_updates", lost_updates, 2, "likely", _has_updates),

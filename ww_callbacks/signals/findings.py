@@ -12,6 +12,7 @@ from ww_callbacks.report import History, Report
 from ww_callbacks.report.finding import KINDS, Confidence, Finding, FindingKind
 from ww_callbacks.signals.courses import Courses, Seen
 from ww_callbacks.signals.detectors import DETECTORS, Detector, Shown
+from ww_callbacks.signals.rates import LEARNING_RATE, decay_words
 from ww_callbacks.signals.rules import FUNCTIONS, RuleOptions
 from ww_callbacks.signals.wording import Named, action_of, text_of
 
@@ -110,20 +111,25 @@ class Tracker:
         tracker = cls()
         last = len(history) - 1
         for index, report in enumerate(history):
-            tracker.add(report, is_plateau=index == last and is_plateau(history))
+            tracker.add(
+                report,
+                is_plateau=index == last and is_plateau(history),
+                has_decayed=has_decayed(history, report.step),
+            )
         return tracker
 
-    def add(self, report: Report, *, is_plateau: bool = False) -> tuple[Finding, ...]:
+    def add(self, report: Report, *, is_plateau: bool = False, has_decayed: bool = False) -> tuple[Finding, ...]:
         """Take a report; reports come in the order of their steps.
 
         Args:
             report: the latest one.
             is_plateau: whether the rule "plateau" is at its full score.
+            has_decayed: whether the learning rate has fallen to less than half.
 
         Returns:
             The findings that are raised, then those that are withdrawn, which have ``until``.
         """
-        seen = self._courses.add(report, is_plateau=is_plateau)
+        seen = self._courses.add(report, is_plateau=is_plateau, has_decayed=has_decayed)
         fresh = {layer.name: layer for layer in seen.fresh}
         present = {layer.name for layer in report.layers}
         raised: list[_Held] = []
@@ -133,7 +139,7 @@ class Tracker:
             for each in shown.values():
                 step = fresh[each.name].step if each.name in fresh else None
                 entry = _show(detector, held, each, report.step if step is None else step)
-                if not entry.is_raised and entry.streak >= detector.patience:
+                if not entry.is_raised and (each.is_enough or entry.streak >= detector.patience):
                     entry.is_raised = True
                     raised.append(entry)
             missing = [
@@ -169,6 +175,12 @@ class Tracker:
 def is_plateau(history: History) -> bool:
     """Whether the rule "plateau", with its default options, is at its full score at the latest report."""
     return len(history) > 0 and FUNCTIONS["plateau"](history, RuleOptions()).score >= 1
+
+
+def has_decayed(history: History, step: int | None) -> bool:
+    """Whether the learning rate, where it is known, had fallen to less than half by a step."""
+    rates = history.recorded(LEARNING_RATE)
+    return bool(decay_words([each for each in rates if step is None or each[0] is None or each[0] <= step]))
 
 
 def _show(detector: Detector, held: dict[str, _Held], shown: Shown, step: int | None) -> _Held:

@@ -247,9 +247,11 @@ def traps(reports: Sequence[Report], options: RuleOptions) -> RuleScore:
         )
 
     first = _first_results(reports)
-    return _sustained(
-        reports, options, lambda layer: is_trapped(layer, first[layer.name], options.trap_level), "traps", words
-    )
+
+    def counts(layer: LayerReport) -> bool:
+        return layer.trap_kind not in HARMLESS_TRAPS and is_trapped(layer, first[layer.name], options.trap_level)
+
+    return _sustained(reports, options, counts, "traps", words)
 
 
 def overtrained(reports: Sequence[Report], options: RuleOptions) -> RuleScore:
@@ -291,8 +293,11 @@ NEEDS_RATE: frozenset[RuleName] = frozenset({"plateau"})
 def has_traps(reports: Sequence[Report], options: RuleOptions) -> bool:
     """Whether any layer has more traps than at its start, of any size, in each of the last ``patience`` results."""
     first = _first_results(reports)
-    streak, _ = _longest(reports, options, lambda layer: _has_more_traps(layer, first[layer.name]))
-    return streak.share(options.patience) >= 1
+
+    def counts(layer: LayerReport) -> bool:
+        return layer.trap_kind not in HARMLESS_TRAPS and _has_more_traps(layer, first[layer.name])
+
+    return _longest(reports, options, counts)[0].share(options.patience) >= 1
 
 
 def _sustained(
@@ -369,9 +374,7 @@ def _first_results(reports: Sequence[Report]) -> dict[str, LayerReport]:
 
 
 def _has_more_traps(layer: LayerReport, first: LayerReport) -> bool:
-    if layer.unchanged_since is not None or layer.trap_kind in HARMLESS_TRAPS:
-        return False
-    return layer.is_trapped and (layer.num_traps or 0) > (first.num_traps or 0)
+    return layer.unchanged_since is None and layer.is_trapped and (layer.num_traps or 0) > (first.num_traps or 0)
 
 
 def is_trapped(layer: LayerReport, first: LayerReport, level: float = TRAP_LEVEL) -> bool:

@@ -194,7 +194,7 @@ WORDS: dict[FindingKind, Wording] = {
         "shrink",
         ": weight decay is stronger than the gradients",
         "Lower the weight decay.",
-        lambda evidence: f"norm {evidence['norm'] ** 0.5:.3g}, was {evidence['largest_norm'] ** 0.5:.3g}",
+        _norms,
     ),
     "rank_collapse": Wording(
         "has lost most of its directions",
