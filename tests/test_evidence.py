@@ -39,9 +39,11 @@ def page(monkeypatch):
     return importlib.import_module("page")
 
 
-def test_the_tables_of_early_stopping_are_those_of_the_results(page):
-    text = page.PAGE.read_text(encoding="utf-8")
-    assert page.filled(text) == text
+@pytest.mark.parametrize("name", ["early_stopping.md", "findings.md"])
+def test_the_tables_of_stops_and_findings_are_those_of_the_results(page, name):
+    path = page.DOCS / name
+    text = path.read_text(encoding="utf-8")
+    assert page.filled(path, text) == text
 
 
 def test_intervals_of_shares_and_means(page):

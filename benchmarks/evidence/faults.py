@@ -341,12 +341,17 @@ def last(recordings: Sequence[Recording], name: str) -> float:
     return float(np.median([math.inf if value is None else value for value in values]))
 
 
+def recorded(is_held_out: bool) -> list[Recording]:
+    """The runs of one half; those that are missing are trained."""
+    return record_missing(RECORDS[is_held_out], runs(is_held_out), record)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--held-out", action="store_true", help="record the half that is held out, and show nothing")
     is_held_out = parser.parse_args().held_out
-    recordings = record_missing(RECORDS[is_held_out], runs(is_held_out), record)
+    recordings = recorded(is_held_out)
     print(f"{RECORDS[is_held_out]}: {len(recordings)} runs" if is_held_out else "\n".join(table(recordings)))
 
 

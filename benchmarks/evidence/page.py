@@ -1,4 +1,4 @@
-"""Writes the tables of ``docs/early_stopping.md`` from the result files, or checks that they agree.
+"""Writes the tables of ``docs/early_stopping.md`` and ``docs/findings.md`` from the result files, or checks them.
 
 python benchmarks/evidence/page.py [--check]
 """
@@ -16,8 +16,8 @@ from pathlib import Path
 from policies import binomial_interval, mean_interval
 from recording import RESULTS
 
-PAGE = Path(__file__).parents[2] / "docs" / "early_stopping.md"
-HALVES = {"stops": "chosen on", "stops_held_out": "held out"}
+DOCS = Path(__file__).parents[2] / "docs"
+HALVES = {"": "chosen on", "_held_out": "held out"}
 POLICIES = {
     "default": "default rules and the validation loss",
     "default, no metric": "default rules, no metric",
@@ -45,7 +45,7 @@ def false_alarm_table() -> str:
         "|---|---|---|---|---|---|",
     ]
     for half, which in HALVES.items():
-        rows = rows_of(half)
+        rows = rows_of(f"stops{half}")
         for policy, name in POLICIES.items():
             mine = [row for row in rows if row["policy"] == policy]
             false = [row for row in mine if row["is_false"] == "True"]
@@ -91,26 +91,74 @@ def _percent(shares: list[float], sign: str = "") -> str:
     return f"{100 * mean:{sign}.1f} ± {100 * half:.1f} %"
 
 
-TABLES = {"false alarms": false_alarm_table, "cost": cost_table}
+def fault_table() -> str:
+    """How many faults the findings show, and when, beside a watcher of the losses."""
+    lines = [
+        "| fault | found (chosen on) | found (held out) | as | right layer first | step, median | losses notice, median | "
+        "earlier |",
+        "|---" * 8 + "|",
+    ]
+    halves = [[row for row in rows_of(f"faults_found{half}") if row["fault"] != "none"] for half in HALVES]
+    for fault in dict.fromkeys(row["fault"] for half in halves for row in half):
+        mine = [[row for row in half if row["fault"] == fault] for half in halves]
+        both = [row for half in mine for row in half]
+        found = [row for row in both if row["is_found"] == "True"]
+        counts = [f"{sum(row['is_found'] == 'True' for row in half)} of {len(half)}" for half in mine]
+        kinds = ", ".join(f"`{kind}`" for kind, _ in Counter(row["kind"] for row in found).most_common(2))
+        right = f"{sum(row['is_right'] == 'True' for row in found)} of {len(found)}" if found else ""
+        earlier = f"{sum(_step(row, 'step') < _step(row, 'noticed') for row in found)} of {len(found)}" if found else ""
+        cells = [fault, *counts, kinds, right, _median(found, "step"), _median(both, "noticed"), earlier]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
-def filled(text: str) -> str:
-    """Return the page with each table inserted between its marks."""
-    for name, table in TABLES.items():
+def healthy_table() -> str:
+    """What is found in healthy runs."""
+    lines = ["| runs | with an alarm | share, 95 % interval | notices |", "|---|---|---|---|"]
+    for half, which in HALVES.items():
+        rows = [row for row in rows_of(f"faults_found{half}") if row["fault"] == "none"]
+        alarmed = sum(bool(row["alarms"]) for row in rows)
+        low, high = binomial_interval(alarmed, len(rows))
+        share = f"{100 * alarmed / len(rows):.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+        notices = Counter(kind for row in rows for kind in row["notices"].split())
+        words = ", ".join(f"`{kind}` in {count}" for kind, count in notices.most_common())
+        lines.append(f"| {len(rows)} ({which}) | {alarmed} | {share} | {words} |")
+    return "\n".join(lines)
+
+
+def _step(row: Row, name: str) -> float:
+    """Steps since the injection; infinite if there is none."""
+    return float(row[name]) - float(row["since"]) if row[name] else math.inf
+
+
+def _median(rows: list[Row], name: str) -> str:
+    middle = statistics.median_low([_step(row, name) for row in rows]) if rows else math.inf
+    return "" if not rows else "never" if middle == math.inf else f"{middle:.0f}"
+
+
+TABLES = {
+    DOCS / "early_stopping.md": {"false alarms": false_alarm_table, "cost": cost_table},
+    DOCS / "findings.md": {"faults": fault_table, "healthy": healthy_table},
+}
+
+
+def filled(path: Path, text: str) -> str:
+    """Return a page with each table inserted between its marks."""
+    for name, table in TABLES[path].items():
         mark = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not mark.search(text):
-            raise ValueError(f"{PAGE} has no marks for the table {name!r}")
+            raise ValueError(f"{path} has no marks for the table {name!r}")
         text = mark.sub(lambda found, table=table: f"{found[1]}\n{table()}\n\n{found[2]}", text)
     return text
 
 
 def main() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    if "--check" in sys.argv:
-        if filled(text) != text:
-            sys.exit(f"{PAGE} does not match {RESULTS}: run {Path(__file__).name}")
-    else:
-        PAGE.write_text(filled(text), encoding="utf-8")
+    for path in TABLES:
+        text = path.read_text(encoding="utf-8")
+        new = filled(path, text)
+        if new != text and "--check" in sys.argv:
+            sys.exit(f"{path} does not match {RESULTS}: run {Path(__file__).name}")
+        path.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ def spectral_stop(recording: Recording, rules: StopRules, has_metric: bool = Tru
         rules: the rules.
         has_metric: whether the validation loss is recorded for "auto".
     """
-    reports, values = list(recording.history()), _finite(recording.losses["val_loss"])
-    rates = list(zip(recording.steps, _finite(recording.losses.get("rate", [])), strict=False))
+    reports, values = list(recording.history()), known(recording.losses["val_loss"])
+    rates = list(zip(recording.steps, known(recording.losses.get("rate", [])), strict=False))
     asks = rules.and_monitor is not None and (has_metric or rules.and_monitor != AUTO)
     for end in range(1, len(reports) + 1):
         verdict = rules.verdict(reports[:end], Metric("val_loss", values[:end]) if asks else None, rates[:end])
@@ -50,13 +50,13 @@ def loss_stop(recording: Recording, name: str, patience: int) -> Stop | None:
         name: of the loss.
         patience: number of results without a new smallest loss.
     """
-    values = _finite(recording.losses[name])
+    values = known(recording.losses[name])
     return next((Stop(end) for end in range(len(values)) if is_stalled(values[: end + 1], patience)), None)
 
 
 def is_false_alarm(recording: Recording, position: int) -> bool:
     """Whether the validation loss was still improving at the stop."""
-    values = _finite(recording.losses["val_loss"])
+    values = known(recording.losses["val_loss"])
     return min(values[position:]) < STILL_IMPROVING * min(values[: position + 1])
 
 
@@ -76,5 +76,6 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, float(t.ppf(0.975, len(values) - 1)) * math.sqrt(variance / len(values))
 
 
-def _finite(values: Sequence[float | None]) -> list[float]:
+def known(values: Sequence[float | None]) -> list[float]:
+    """Recorded values as numbers; infinity for those that are missing or were not finite."""
     return [math.inf if value is None else value for value in values]
