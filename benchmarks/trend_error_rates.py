@@ -19,7 +19,7 @@ from ww_callbacks.signals.rules import RuleOptions, plateau
 from ww_callbacks.signals.trend import find_fall, fit_slope
 
 Floats = NDArray[np.float64]
-SERIES, RUNS, RESULTS = 2000, 200, 200
+SERIES, RUNS, RESULTS = 1000, 100, 200
 CORRELATIONS = (0.0, 0.5, 0.8, 0.9)
 GAPS = (1, 2, 4, 8, 16)
 
@@ -35,7 +35,7 @@ def correlated(rng: np.random.Generator, size: int, rho: float) -> Floats:
 def wrong_bounds(rng: np.random.Generator) -> None:
     """Lower 95 % bounds that are above the true slope, and falls that are claimed of noise, in per cent."""
     print("values  correlation  bounds above the slope  claims of a fall")
-    for size in (12, 30, 80):
+    for size in (16, 30, 80):
         at = np.log2(np.arange(size, 4 * size, 3))
         for rho in CORRELATIONS:
             noise = [correlated(rng, size, rho) for _ in range(SERIES)]

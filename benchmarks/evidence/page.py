@@ -94,8 +94,8 @@ def _percent(shares: list[float], sign: str = "") -> str:
 def fault_table() -> str:
     """How many faults the findings show, and when, beside a watcher of the losses."""
     lines = [
-        "| fault | found (chosen on) | found (held out) | as | right layer first | step, median | losses notice, median | "
-        "earlier |",
+        "| fault | found (chosen on) | found (held out) | as | right layer first | step, median "
+        "| losses notice, median | earlier |",
         "|---" * 8 + "|",
     ]
     halves = [[row for row in rows_of(f"faults_found{half}") if row["fault"] != "none"] for half in HALVES]

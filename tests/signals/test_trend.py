@@ -23,7 +23,7 @@ def correlated(rng, size, rho):
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.8])
-@pytest.mark.parametrize("size", [10, 30, 80])
+@pytest.mark.parametrize("size", [16, 30, 80])
 def test_a_lower_95_percent_bound_is_below_the_slope_in_95_percent_of_all_series(size, rho):
     rng = np.random.default_rng(size)
     at = np.log2(np.arange(size, 2 * size))

@@ -25,7 +25,7 @@ from scipy.special import stdtr
 MIN_SERIES = 8
 """Smallest number of values for a trend."""
 
-MIN_SLOPE = 12
+MIN_SLOPE = 16
 """Smallest number of values at which the bounds of a slope hold for a correlation of 0.8 between neighbours."""
 
 MAX_HINGES = 16
