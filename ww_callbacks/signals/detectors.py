@@ -213,9 +213,11 @@ def lost_updates(seen: Seen) -> list[Shown]:
     found = []
     for layer in seen.fresh:
         unchanged, update = finite(layer.update_unchanged), finite(layer.update_norm)
-        if layer.unchanged_since is not None or layer.role == "embedding" or unchanged is None or unchanged < LOST:
+        if layer.unchanged_since is not None or layer.role == "embedding" or unchanged is None:
             continue
-        if update is None or unchanged >= 1 or update <= LOST_STEP * math.sqrt(1 - unchanged):
+        if not LOST <= unchanged < 1:  # all of them: the same as the baseline
+            continue
+        if update is None or update <= LOST_STEP * math.sqrt(1 - unchanged):
             found.append(Shown(layer.name, _columns(layer, "update_unchanged", "update_norm"), unchanged))
     return found
 
