@@ -44,15 +44,7 @@ def test_each_finding_is_told_once_when_it_is_raised_and_once_when_it_is_withdra
     (alarm,) = (record for record in caplog.records if record.levelno == logging.WARNING)
     assert alarm.getMessage().startswith("step 30: a holds NaN or infinite weights since step 30.")
     assert watched.history.findings == (told[0].__class__.from_dict(told[0].to_dict() | {"step": 60}),)
-    assert watched.metrics["ww/finding/non_finite"] == 0
-    assert watched.metrics["ww/finding/frozen"] == 1
-
-
-def test_kinds_that_were_never_raised_have_no_metric():
-    weights = model()
-    with monitor(weights) as watched:
-        train(watched, weights, range(1, 11))
-    assert [key for key in watched.metrics if key.startswith("ww/finding/")] == ["ww/finding/frozen"]
+    assert not [key for key in watched.metrics if "finding" in key]  # frameworks expect the same keys in every epoch
 
 
 def test_a_resumed_run_tells_nothing_again(caplog):
@@ -109,10 +101,10 @@ def test_the_files_hold_what_was_told(tmp_path):
 def test_an_output_of_the_user_gets_findings_too():
     class Collector:
         def __init__(self):
-            self.found = []
+            self.found, self.metrics = [], []
 
         def write(self, report, metrics, wall_time):
-            pass
+            self.metrics.append({key: value for key, value in metrics.items() if "finding" in key})
 
         def write_finding(self, finding, wall_time):
             self.found.append((finding.kind, wall_time > 0))
@@ -124,6 +116,7 @@ def test_an_output_of_the_user_gets_findings_too():
     with monitor(weights, outputs=[collector]) as watched:
         train(watched, weights, range(1, 11))
     assert collector.found == [("frozen", True)]
+    assert collector.metrics == [{}, {"ww/finding/frozen": 1.0}]
 
 
 def test_layers_that_take_turns_within_a_budget_are_still_told_of():

@@ -87,6 +87,15 @@ def test_it_holds_summary_warnings_table_and_a_picture_per_spectrum(report, text
     assert "Δalpha" in page.text
 
 
+def test_findings_come_first_and_alarms_are_bold(report, text):
+    page = Page(text)
+    assert page.text.index("Findings") < page.text.index("Layer by layer") < page.text.index("Analysed layers")
+    assert all(str(finding) in page.text for finding in report.findings)
+    alarms = [finding for finding in report.findings if finding.is_alarm]
+    assert "trap_elements" in [alarm.kind for alarm in alarms]
+    assert all(f"<li><b>{html.escape(str(alarm))}</b></li>" in text for alarm in alarms)
+
+
 def test_more_layers_than_pictures_are_said(report, monkeypatch):
     monkeypatch.setattr(html, "MAX_PICTURES", 1)
     page = Page(html.report_page(report))

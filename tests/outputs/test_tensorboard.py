@@ -175,7 +175,8 @@ def test_a_run_with_a_monitor_has_strictly_increasing_steps_in_every_tag(tmp_pat
     tags = accumulator.Tags()["scalars"]
     assert {"ww/alpha", "ww_layer/alpha/000.fc", "ww/lag_steps"} <= set(tags)
     for tag in tags:
-        assert [point.step for point in accumulator.Scalars(tag)] == [0, 2, 4, 6, 7]
+        late = 1 if tag == "ww/finding/frozen" else 0  # the weights have not changed since the result before
+        assert [point.step for point in accumulator.Scalars(tag)] == [0, 2, 4, 6, 7][late:]
 
 
 # --- more than scalars -----------------------------------------------------------------------------------------------

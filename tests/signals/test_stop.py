@@ -25,6 +25,26 @@ def overtrained(size=6, **series):
     return history(alpha=[1.5] * size, **series)
 
 
+def levelled():
+    """An alpha that fell by 0.5 per doubling of the steps up to step 800, and then no longer."""
+    return history(first=100, alpha=[2.5 + 0.5 * max(3 - np.log2(i), 0) + 0.001 * (-1) ** i for i in range(1, 91)])
+
+
+def test_the_metric_that_must_stall_is_found():
+    run = trapped()
+    assert EarlyStopping(rules=["traps"], patience=3).judge(run).verdict["stop"]
+    awaiting = EarlyStopping(rules=["traps"], patience=3)
+    awaiting.awaits_metric = True  # a validation loss may still come
+    assert not awaiting.judge(trapped()).verdict["stop"]
+    improving = trapped()
+    for step, loss in enumerate([4.0, 3.0, 2.0, 1.0]):
+        improving.record("eval_loss", loss, step)
+    assert StopRules().metric_of(improving) == Metric("eval_loss", (4.0, 3.0, 2.0, 1.0))
+    assert not EarlyStopping(rules=["traps"], patience=3).judge(improving).verdict["stop"]
+    assert EarlyStopping(rules=["traps"], patience=3, and_monitor=None).judge(improving).verdict["stop"]
+    assert StopRules(and_monitor="val_acc").metric_of(improving) == Metric("val_acc", ())
+
+
 def test_a_verdict_is_plain_values():
     verdict = StopRules(patience=5).verdict(trapped())
     assert json.loads(json.dumps(verdict)) == verdict
@@ -204,7 +224,14 @@ def test_a_rule_at_full_score_says_what_it_waits_for():
     assert told(improving, and_monitor="val_loss", **traps) == (
         "it waits for val_loss, which has improved in its last 3 values"
     )
-    assert told([1, 2, 2, 2], and_monitor="val_loss", **traps) == "above 4 in each of the last 3 results"
+    stalled = told([1, 2, 2, 2], and_monitor="val_loss", **traps)
+    assert stalled == "and val_loss has not improved in its last 3 values"
+    decayed = StopRules(rules=["plateau"]).verdict(levelled(), rates=[(100, 0.1), (9000, 0.01)])
+    assert (decayed["stop"], decayed["scores"]["plateau"]) == (False, 1.0)
+    assert decayed["texts"]["plateau"].endswith(
+        "; but the learning rate fell from 0.1 to 0.01 since step 100, which explains it"
+    )
+    assert StopRules(rules=["plateau"]).verdict(levelled(), rates=[(100, 0.1), (9000, 0.06)])["stop"]
     alone = "it ends training only together with persistent traps or a stalled and_monitor"
     assert told(run=overtrained, **over) == alone
 

@@ -128,14 +128,14 @@ class Publisher:
         )
         metrics = metrics_of(
             report,
-            [finding_metrics(self._tracker.counts), *(judgement.metrics for judgement in judgements.values())],
+            [judgement.metrics for judgement in judgements.values()],
             self._logged,
             lag_steps=lag_steps,
             skipped=missed.skipped,
             over_budget=missed.over_budget,
         )
         self._upcoming = Published(aggregates(metrics), verdicts, self.history.seen)
-        self._outputs.write(report, metrics, wall_time)
+        self._outputs.write(report, metrics | finding_metrics(self._tracker.counts), wall_time)
         if self._panels is not None:
             self._show(self._panels.add(report, wall_time))
         if self._options.on_result is not None:

@@ -27,8 +27,9 @@ Each step is one call, from left to right. No part calls back into an earlier on
     sets learning rates reads the verdict from :class:`Published`, so that the same signal serves every framework.
 
 :class:`Output`
-    *Writes a report with its metrics, and may show panels.* Loggers, TensorBoard, JSON lines and the user's own classes
-    are all called in the same way (``ww_callbacks.outputs.output.Outputs``). Reports come in the order of their steps.
+    *Writes a report with its metrics, and may show panels and findings.* Loggers, TensorBoard, JSON lines and the
+    user's own classes are all called in the same way (``ww_callbacks.outputs.output.Outputs``). Reports come in the
+    order of their steps.
     An output that raises is dropped with a warning; the others continue.
 
 :class:`Published`

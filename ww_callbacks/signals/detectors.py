@@ -213,12 +213,12 @@ def lost_updates(seen: Seen) -> list[Shown]:
     found = []
     for layer in seen.fresh:
         unchanged, update = finite(layer.update_unchanged), finite(layer.update_norm)
-        if layer.unchanged_since is not None or layer.role == "embedding" or unchanged is None or unchanged < LOST:
+        if layer.unchanged_since is not None or layer.role == "embedding" or unchanged is None:
             continue
         limit = LOST_STEPS.get(layer.dtype or "")
-        if limit is None:
+        if limit is None or not LOST <= unchanged < 1:  # all of them: the same as the baseline
             continue
-        if update is None or unchanged >= 1 or update <= limit * math.sqrt(1 - unchanged):
+        if update is None or update <= limit * math.sqrt(1 - unchanged):
             found.append(Shown(layer.name, _columns(layer, "update_unchanged", "update_norm"), unchanged))
     return found
 
@@ -385,7 +385,9 @@ def traps(seen: Seen) -> list[Shown]:
     found = []
     for layer in seen.fresh:
         first = seen.first.get(layer.name)
-        if first is None or first is layer or layer.trap_kind is None or not is_trapped(layer, first):
+        if first is layer or layer.trap_kind is None:
+            continue
+        if not is_trapped(layer, first or LayerReport(name=layer.name, kind=layer.kind)):
             continue
         evidence = _columns(layer, "num_traps", "trap_size", "ww_softrank", "trap_pvalue")
         found.append(Shown(layer.name, evidence, layer.trap_size or 0.0, kind=_TRAPS[layer.trap_kind]))
