@@ -73,7 +73,7 @@ REPORTS = {
         ["fc1 has not changed since step 40: frozen, unused, without a gradient"],
     ),
     "lost updates": (
-        after(100, layer("fc", 3.0, update_unchanged=0.97, update_since=50), layer("e", 3.0, **SPARSE)),
+        after(100, layer("fc", 3.0, dtype="bfloat16", update_unchanged=0.97, update_since=50), layer("e", 3.0, **SPARSE)),
         ["fc (97 % of its elements unchanged) hardly changes: most elements keep their value"],
     ),
     "one direction": (
@@ -134,21 +134,21 @@ REPORTS = {
 HISTORIES = {
     "none": (History(), ["No results have come in, so there is nothing to say."]),
     "short": (history(alpha=[3.0] * 4), ["These 4 results do not show whether alpha is still falling."]),
-    "constant": (history(alpha=[3.0] * 20), [NOTHING]),
+    "constant": (history(alpha=[3.0] * 40), [NOTHING]),
     "still falling": (
-        history(alpha=list(np.linspace(8, 3, 20))),
-        ["The mean alpha was still falling at the end, by 3 per doubling of the steps"],
+        history(alpha=list(np.linspace(8, 3, 40))),
+        ["The mean alpha was still falling at the end, by of the steps"],
     ),
     "plateau": (
         history(alpha=FALLEN),
         ["fc (alpha 2.5) has an alpha that no longer falls since step 5900: the spectra suggest"],
     ),
     "traps that last": (
-        history(alpha=[3.0] * 20, num_traps=[0] + [1] * 19, trap_size=[1.0] + [9.0] * 19, trap_kind=["rows"] * 20),
+        history(alpha=[3.0] * 40, num_traps=[0] + [1] * 39, trap_size=[1.0] + [9.0] * 39, trap_kind=["rows"] * 40),
         ["fc (9 times the random edge) has a large correlation trap since step 100: single large rows."],
     ),
     "over-trained for long": (
-        history(alpha=[1.5] * 20, warning=["over-trained"] * 20),
+        history(alpha=[1.5] * 40, warning=["over-trained"] * 40),
         ["fc (1.5, 95 %: 1.2 to 1.8) looks over-trained since step 0"],
     ),
 }

@@ -14,7 +14,7 @@ import ww_callbacks as ww
 from ww_callbacks.report import SCHEMA, History, LayerReport, Report
 from ww_callbacks.signals.findings import Tracker
 
-TRAP = {"num_traps": 1, "trap_size": 8.0, "trap_kind": "mean"}
+TRAP = {"num_traps": 1, "trap_size": 8.0, "trap_kind": "columns"}
 FINE = {"num_traps": 0, "trap_size": 1.0, "trap_kind": None}
 LOST = {"status": "failed", "skip_reason": "non_finite", "reason": "non-finite weights"}
 
@@ -40,9 +40,9 @@ def events(reports):
 def test_a_finding_is_raised_once_after_its_streak_and_withdrawn_once_after_as_many_without_it():
     happened = events(run(FINE, TRAP, TRAP, TRAP, TRAP, TRAP, FINE, FINE, FINE, FINE))
     (raised_at, raised), (withdrawn_at, withdrawn) = happened
-    assert (raised_at, raised.kind, raised.layers, raised.since, raised.step) == (300, "trap_mean", ("fc",), 100, 300)
+    assert (raised_at, raised.kind, raised.layers, raised.since, raised.step) == (300, "trap_columns", ("fc",), 100, 300)
     assert raised.evidence["fc"]["trap_size"] == 8.0
-    assert (withdrawn_at, withdrawn.kind, withdrawn.since, withdrawn.until) == (800, "trap_mean", 100, 800)
+    assert (withdrawn_at, withdrawn.kind, withdrawn.since, withdrawn.until) == (800, "trap_columns", 100, 800)
 
 
 def test_a_single_result_without_it_neither_withdraws_a_finding_nor_is_it_part_of_a_streak():
@@ -61,11 +61,11 @@ def test_facts_hold_from_the_first_result_on():
 def test_history_and_report_tell_what_holds_and_what_one_result_shows():
     reports = run(FINE, TRAP, TRAP)
     assert reports.findings == ()
-    assert kinds(reports[-1].findings) == ["trap_mean"]
+    assert kinds(reports[-1].findings) == ["trap_columns"]
     reports.append(at(300, TRAP))
     (finding,) = reports.findings
     assert finding.text == "fc (8 times the random edge) has a large correlation trap since step 100: " + (
-        "a mean of the weights that is not 0."
+        "single large columns."
     )
     assert finding.is_alarm
 
@@ -73,13 +73,13 @@ def test_history_and_report_tell_what_holds_and_what_one_result_shows():
 def test_what_the_first_snapshot_shows_is_no_fault_of_the_training():
     assert run(*[TRAP] * 10).findings == ()
     larger = TRAP | {"trap_size": 30.0}
-    assert kinds(run(TRAP, *[larger] * 3).findings) == ["trap_mean"]
+    assert kinds(run(TRAP, *[larger] * 3).findings) == ["trap_columns"]
 
 
 def test_a_trap_that_changes_its_cause_is_the_same_finding():
     other = TRAP | {"trap_kind": "mixed"}
     ((_, raised),) = events(run(FINE, TRAP, other, TRAP, other))
-    assert (raised.kind, raised.since) == ("trap_mean", 100)
+    assert (raised.kind, raised.since) == ("trap_columns", 100)
 
 
 def test_layers_that_take_turns_count_when_they_are_analysed():
@@ -142,7 +142,7 @@ def test_a_replayed_history_is_in_the_same_state_and_raises_nothing_again():
     restored = History.from_state_dict(reports.state_dict())
     tracker, again = Tracker.of(reports), Tracker.of(restored)
     assert again.findings == tracker.findings
-    assert kinds(again.findings) == ["non_finite", "trap_mean"]
+    assert kinds(again.findings) == ["non_finite", "trap_columns"]
     assert again.add(at(500, LOST)) == ()
     assert [event.until for event in again.add(at(600, TRAP))] == [600]
 
@@ -227,4 +227,4 @@ def test_gaps_between_results_do_not_matter(gap):
     moved = [
         Report(tuple(replace(each, step=each.step * gap) for each in report), report.step * gap) for report in reports
     ]
-    assert kinds(History(moved).findings) == ["trap_mean"]
+    assert kinds(History(moved).findings) == ["trap_columns"]

@@ -227,9 +227,8 @@ def _plateau_words(series: _Series, trend: MeanAlphaTrend) -> str:
 def traps(reports: Sequence[Report], options: RuleOptions) -> RuleScore:
     """A layer has large correlation traps in several results in a row.
 
-    A result counts if the layer has more traps than at its first result (``num_traps``) and the largest eigenvalue of
-    the shuffled weights is at least four times the random edge (``trap_size``), and twice what it was at the layer's
-    first result. Smaller ones occur in healthy networks, and so do large ones whose cause is a mean that is not 0 or
+    A result counts if the layer has traps (``num_traps``) and the largest eigenvalue of the shuffled weights is at
+    least four times the random edge (``trap_size``), and twice what it was at the layer's first result. Smaller ones occur in healthy networks, and so do large ones whose cause is a mean that is not 0 or
     heavy tails (``trap_kind`` "mean" or "kurtosis"), which do not count. Nor do results of weights that do not change.
     The traps must have lasted for a fifth of the steps.
 
@@ -382,7 +381,7 @@ def is_trapped(layer: LayerReport, first: LayerReport, level: float = TRAP_LEVEL
 
     Args:
         layer: the latest result.
-        first: its first result of the run.
+        first: its first result of the run; one without a ``trap_size`` if that is not known.
         level: smallest ``trap_size``.
 
     Example:
@@ -390,7 +389,7 @@ def is_trapped(layer: LayerReport, first: LayerReport, level: float = TRAP_LEVEL
         >>> is_trapped(LayerReport(name="fc", kind="Linear", num_traps=1, trap_size=6.0), first)
         True
     """
-    if not _has_more_traps(layer, first) or not _finite(layer.trap_size):
+    if layer.unchanged_since is not None or not layer.num_traps or not _finite(layer.trap_size):
         return False
     start = first.trap_size if first.trap_size is not None and _finite(first.trap_size) else 0.0
     return (layer.trap_size or 0.0) >= max(level, TRAP_GROWTH * start)
