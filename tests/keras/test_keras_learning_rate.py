@@ -408,6 +408,20 @@ def test_frozen_layers_are_told_once() -> None:
     assert len([each for each in caught if "not trained" in str(each.message)]) == 1
 
 
+def test_it_is_said_once_which_layers_take_part_and_warned_where_no_ratio_can_change(caplog: Any) -> None:
+    caplog.set_level("INFO", "ww_callbacks")
+    fit(network(layerwise(keras.optimizers.SGD(0.05))), watching(), LayerwiseLearningRate(apply=True), epochs=2)
+    lines = [each.getMessage() for each in caplog.records if "learning-rate ratios" in each.getMessage()]
+    assert lines == [
+        "learning-rate ratios: 2 layers take part (fc1, fc2), 2 keep 1: first layer (fc0), last layer (head)"
+    ]
+    parts = [layers.Dense(60, name=f"fc{index}") for index in range(2)]
+    model = keras.Sequential([keras.Input((60,)), *parts, layers.Dense(4, name="head")])
+    model.compile(layerwise(keras.optimizers.SGD(0.05)), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.warns(RuntimeWarning, match=r"no ratio can change.*1 layer takes part \(fc1\)"):
+        fit(model, watching(), LayerwiseLearningRate(apply=True))
+
+
 def test_wrong_arguments_are_told_at_construction() -> None:
     for wrong, error, message in [
         ({"low": 2.0}, ValueError, "low, high: expected 0 < low <= high"),

@@ -322,6 +322,30 @@ def test_source_says_which_monitor_counts(tmp_path):
         LayerwiseLearningRate(source=ww.Monitor(layers()))
 
 
+def heard(caplog):
+    return [each.getMessage() for each in caplog.records if "learning-rate ratios" in each.getMessage()]
+
+
+def test_it_is_said_once_which_layers_take_part(tmp_path, caplog):
+    caplog.set_level("INFO")
+    fit(pytorch_lightning, tmp_path, network(pytorch_lightning), monitor(), LayerwiseLearningRate(apply=True))
+    [line] = heard(caplog)
+    assert line.startswith(
+        "learning-rate ratios: 3 layers take part (net.1, net.2, net.3), 3 keep 1: first layer (net.0)"
+    )
+    fit(pytorch_lightning, tmp_path, network(pytorch_lightning), monitor(), LayerwiseLearningRate())
+    assert len(heard(caplog)) == 1  # without apply nothing is steered
+
+
+def test_a_net_in_which_no_ratio_can_change_is_warned_of_once(tmp_path):
+    model = network(pytorch_lightning)
+    model.net, model.other = nn.Sequential(nn.Linear(60, 60), nn.Linear(60, 60)), nn.Linear(60, 4)
+    with pytest.warns(RuntimeWarning, match="no ratio can change") as caught:
+        fit(pytorch_lightning, tmp_path, model, monitor(), LayerwiseLearningRate(apply=True))
+    assert len([each for each in caught if "no ratio can change" in str(each.message)]) == 1
+    assert len(model.rates) == STEPS
+
+
 def test_an_optimizer_without_the_layers_is_an_error_and_one_without_some_a_warning(tmp_path):
     model = network(pytorch_lightning, parameters=lambda module: nn.Linear(60, 4).parameters())
     with pytest.raises(ValueError, match=r"optimizer: it holds none of the layers \['net.1'"):

@@ -391,3 +391,19 @@ def test_what_cannot_work_is_told_at_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # the first and the last layer take no part, so nobody misses them
         layerwise(torch.optim.SGD(model[2].parameters(), lr=0.1), source=ww.Monitor(model, randomize=False))
+
+
+def test_a_loop_is_told_once_which_layers_take_part(caplog):
+    caplog.set_level("INFO", "ww_callbacks")
+    model = nn.Sequential(*(nn.Linear(60, 60) for _ in range(4)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = ww.Monitor(model, every_n_steps=1, executor="sync", randomize=False)
+    with monitor, layerwise(optimizer, source=monitor):
+        for step in range(1, 5):
+            model(torch.randn(8, 60)).square().mean().backward()
+            optimizer.step()
+            monitor.step(step)
+    assert [each.getMessage() for each in caplog.records if "ratios" in each.getMessage()] == [
+        "learning-rate ratios: 2 layers take part (1, 2), 2 keep 1: first layer (0), last layer (3)"
+    ]
+    assert all(layer.alpha_farms for layer in monitor.history[-1])

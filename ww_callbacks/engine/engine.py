@@ -6,9 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 from ww_callbacks.analysis import LayerSpec, Settings
 from ww_callbacks.engine.missed import Missed
@@ -44,9 +42,11 @@ class Engine:
 
         Args:
             flags: names of settings that are True or False, such as "farms".
+
+        Raises:
+            ValueError: there is no such setting.
         """
-        wanted: dict[str, Any] = dict.fromkeys(flags, True)
-        self._settings = replace(self._settings, **wanted)
+        self._settings = Settings.from_dict(self._settings.to_dict() | dict.fromkeys(flags, True))
 
     @property
     def pending(self) -> int:

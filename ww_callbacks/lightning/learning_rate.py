@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.checks import arguments_of
-from ww_callbacks.lightning.base import Callback, Trainer
+from ww_callbacks.lightning.base import Callback, Trainer, log
 from ww_callbacks.lightning.monitor import SpectralMonitor, check_source, monitor_of
 from ww_callbacks.signals.learning_rate import LayerRatios, LayerwiseOptions, RatioOptions
 from ww_callbacks.signals.ramp import Ramp
@@ -77,7 +77,7 @@ class LayerwiseLearningRate(LayerwiseOptions, Callback):
                 self._monitor(trainer),
                 self._ramp,
                 lambda: int(trainer.global_step),
-                announces=trainer.is_global_zero,
+                log=log if trainer.is_global_zero else None,
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -43,7 +43,7 @@ WORDS: dict[LeftOut, str] = {
 MAX_NAMES = 3
 """Names in the log line for each reason."""
 
-_log = logging.getLogger("ww_callbacks")
+LOG = logging.getLogger("ww_callbacks")
 
 
 def asks(patterns: Sequence[str] | None) -> bool:
@@ -134,12 +134,13 @@ def line(quantity: str, names: Sequence[str], reasons: Sequence[LeftOut | None])
     return f"{said}, {kept} {'keeps' if kept == 1 else 'keep'} 1: {why}" if kept else said
 
 
-def announce(quantity: str, verdict: Mapping[str, Any]) -> bool:
+def announce(quantity: str, verdict: Mapping[str, Any], log: logging.Logger = LOG) -> bool:
     """Log once which layers take part, and warn if no ratio can change.
 
     Args:
         quantity: "learning_rate" or "weight_decay".
         verdict: of :class:`~ww_callbacks.signals.learning_rate.LayerRatios`; empty before the first.
+        log: where to say it, at the level INFO.
 
     Returns:
         Whether it was said; False if the layers cannot be compared before their next analysis.
@@ -148,7 +149,7 @@ def announce(quantity: str, verdict: Mapping[str, Any]) -> bool:
     if reasons is None or "unlike_shapes" in reasons:
         return False
     said = line(quantity, verdict["layers"], reasons)
-    _log.info("%s", said)
+    log.info("%s", said)
     if verdict["num_compared"] + reasons.count("waiting") < 2:
         warn(f"no ratio can change, because fewer than two layers or blocks can be compared ({said})")
     return True

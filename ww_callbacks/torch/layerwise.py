@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -14,7 +15,7 @@ from ww_callbacks.monitor import Monitor, Published
 from ww_callbacks.signals.learning_rate import LayerRatios, Quantity, ratios_at
 from ww_callbacks.signals.mappings import MappingName
 from ww_callbacks.signals.ramp import Ramp
-from ww_callbacks.signals.taking_part import announce
+from ww_callbacks.signals.taking_part import LOG, announce
 from ww_callbacks.torch.layers import holds, owners_of, parameter_ratios, partners_of
 from ww_callbacks.torch.update import check_optimizer, scale_updates
 from ww_callbacks.weights import find_layers
@@ -40,7 +41,7 @@ class Layerwise:
         source: the publisher of its verdict.
         ramp: the ramp of the ratios.
         clock: returns the number of finished optimizer steps; None to count the steps of the optimizers.
-        announces: whether to say once which layers take part; the first rank only.
+        log: where to say once which layers take part; None to say nothing, as on other ranks than the first.
 
     Raises:
         TypeError: an optimizer is not one of torch.
@@ -56,12 +57,12 @@ class Layerwise:
         ramp: Ramp,
         clock: Callable[[], int] | None = None,
         *,
-        announces: bool = True,
+        log: logging.Logger | None = LOG,
     ) -> None:
         self._signal, self._source, self._ramp = signal, source, ramp
         self._owners = owners_of(model)
         self._steps = 0
-        self._announces = announces
+        self._log = log
         self._clock = clock if clock is not None else lambda: self._steps
         self._known: tuple[dict[str, float], dict[Tensor, float]] = ({}, {})
         for each in optimizers:
@@ -73,8 +74,8 @@ class Layerwise:
     def ratios(self) -> dict[str, float]:
         """The ratios of the next update by layer name; a layer without an entry has ratio 1."""
         verdicts = self._source.published.verdicts
-        if self._announces:
-            self._announces = not announce(self._signal.quantity, verdicts.get(self._signal.name, {}))
+        if self._log is not None and announce(self._signal.quantity, verdicts.get(self._signal.name, {}), self._log):
+            self._log = None
         return ratios_at(self._clock(), self._signal, self._ramp, verdicts)
 
     def remove(self) -> None:
