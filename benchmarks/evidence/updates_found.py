@@ -20,7 +20,6 @@ repeated. Takes about ten minutes on one core:
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -37,15 +36,16 @@ from text import CHARACTERS, Transformer, corpus
 from torch import Tensor, nn
 
 import ww_callbacks as ww
+from ww_callbacks.report.finding import FindingKind
 
 RESULTS = Path(__file__).parent / "results" / "updates_found.csv"
 SEEDS = range(10, 20)
-SENTENCES = {
-    "still": "have not changed",
-    "lost": "elements keep their value",
-    "one direction": "in one direction only",
-    "fast": "times more than the other layers",
-    "noise": "changed as noise does",
+KINDS_FOUND: dict[str, FindingKind] = {
+    "still": "frozen",
+    "lost": "lost_updates",
+    "one direction": "one_direction",
+    "fast": "moves_most",
+    "noise": "not_learning",
 }
 Data = tuple[Tensor, Tensor]
 
@@ -238,13 +238,9 @@ def broken_layers(report: ww.Report, kind: Kind, fault: str) -> set[str]:
 
 
 def named(report: ww.Report) -> dict[str, set[str]]:
-    """The layers that each sentence about changes names; at most three and "more layers" by one sentence."""
-    found: dict[str, set[str]] = {}
-    for sentence, text in product(report.advice(), SENTENCES):
-        if SENTENCES[text] in sentence:
-            words = re.split("[ ,]+", re.sub(r" \([^)]*\)", "", sentence))
-            found[text] = {layer.name for layer in report} & set(words)
-    return found
+    """The layers that each finding about changes names."""
+    layers = {finding.kind: set(finding.layers) for finding in report.findings}
+    return {text: layers[kind] for text, kind in KINDS_FOUND.items() if kind in layers}
 
 
 def run(name: str, fault: str, seed: int) -> list[Row]:
@@ -281,7 +277,7 @@ def run(name: str, fault: str, seed: int) -> list[Row]:
     moved = [layer.learned_norm for layer in monitor.history[-1] if layer.learned_norm is not None]
     row = {"kind": name, "fault": fault, "seed": seed, "snapshots": len(said), "start_loss": short(start)}
     row |= {"loss": short(loss), "error": short(error), "learned_norm": short(float(np.mean(moved)))}
-    return [row | {key: value for text in SENTENCES for key, value in said_of(text, said, broken).items()}]
+    return [row | {key: value for text in KINDS_FOUND for key, value in said_of(text, said, broken).items()}]
 
 
 def said_of(text: str, said: list[tuple[int, dict[str, set[str]]]], broken: set[str]) -> Row:
@@ -312,8 +308,8 @@ def healthy_rows(rows: Rows) -> Rows:
 
 def false_alarms(rows: Rows) -> Iterator[str]:
     """Healthy runs with each sentence at any snapshot, and in brackets at the last one; worst kinds first."""
-    yield "| healthy runs | " + " | ".join(SENTENCES) + " | any |"
-    yield "|---" * (len(SENTENCES) + 2) + "|"
+    yield "| healthy runs | " + " | ".join(KINDS_FOUND) + " | any |"
+    yield "|---" * (len(KINDS_FOUND) + 2) + "|"
     kinds: dict[str, Rows] = {}
     for row in healthy_rows(rows):
         kinds.setdefault(row["kind"], []).append(row)
@@ -327,7 +323,7 @@ def false_alarms(rows: Rows) -> Iterator[str]:
 
 def alarms(rows: Rows) -> int:
     """Number of runs with any sentence about changes."""
-    return sum(any(is_said(row, text) for text in SENTENCES) for row in rows)
+    return sum(any(is_said(row, text) for text in KINDS_FOUND) for row in rows)
 
 
 def interval(rows: Rows) -> str:
@@ -347,7 +343,7 @@ def losses(rows: Rows) -> Iterator[str]:
 
 
 def counts(rows: Rows) -> Iterator[str]:
-    for text in SENTENCES:
+    for text in KINDS_FOUND:
         yield f"{sum(is_said(row, text) for row in rows)} ({sum(int(row[f'{text}: at the end']) for row in rows)})"
     yield str(alarms(rows))
 
@@ -357,9 +353,9 @@ def found(rows: Rows) -> Iterator[str]:
     yield "| fault | run | found | at step | first possible | by |\n|---|---|---|---|---|---|"
     for fault, name in product(FAULTS, HEALTHY):
         mine = [row for row in rows if (row["fault"], row["kind"]) == (fault, name)]
-        steps = [[row[f"{text}: broken layer at"] for text in SENTENCES] for row in mine]
+        steps = [[row[f"{text}: broken layer at"] for text in KINDS_FOUND] for row in mine]
         first = [min(int(step) for step in each if step) for each in steps if any(each)]
-        by = [text for position, text in enumerate(SENTENCES) if any(each[position] for each in steps)]
+        by = [text for position, text in enumerate(KINDS_FOUND) if any(each[position] for each in steps)]
         span = f"{min(first)} to {max(first)}" if len(set(first)) > 1 else "".join(map(str, set(first)))
         if mine:
             yield (

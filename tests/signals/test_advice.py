@@ -28,6 +28,7 @@ def after(step, *layers):
 
 
 NO_TAIL = {"warning": "no tail", "reliable": False}
+STUCK = {"dtype": "bfloat16", "update_unchanged": 0.97, "update_since": 50}
 SPARSE = {"role": "embedding", "update_unchanged": 0.99, "update_since": 50}
 NORMS = (0.01, 0.01, 0.01, 0.2)
 REPORTS = {
@@ -73,7 +74,7 @@ REPORTS = {
         ["fc1 has not changed since step 40: frozen, unused, without a gradient"],
     ),
     "lost updates": (
-        after(100, layer("fc", 3.0, dtype="bfloat16", update_unchanged=0.97, update_since=50), layer("e", 3.0, **SPARSE)),
+        after(100, layer("fc", 3.0, **STUCK), layer("e", 3.0, **SPARSE)),
         ["fc (97 % of its elements unchanged) hardly changes: most elements keep their value"],
     ),
     "one direction": (

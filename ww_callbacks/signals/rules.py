@@ -228,9 +228,10 @@ def traps(reports: Sequence[Report], options: RuleOptions) -> RuleScore:
     """A layer has large correlation traps in several results in a row.
 
     A result counts if the layer has traps (``num_traps``) and the largest eigenvalue of the shuffled weights is at
-    least four times the random edge (``trap_size``), and twice what it was at the layer's first result. Smaller ones occur in healthy networks, and so do large ones whose cause is a mean that is not 0 or
-    heavy tails (``trap_kind`` "mean" or "kurtosis"), which do not count. Nor do results of weights that do not change.
-    The traps must have lasted for a fifth of the steps.
+    least four times the random edge (``trap_size``), and twice what it was at the layer's first result. Smaller ones
+    occur in healthy networks, and so do large ones whose cause is a mean that is not 0 or heavy tails (``trap_kind``
+    "mean" or "kurtosis"), which do not count. Nor do results of weights that do not change. The traps must have lasted
+    for a fifth of the steps.
 
     Args:
         reports: in the order of their steps, such as a History.
