@@ -39,7 +39,6 @@ class Seen:
         first: the first result of each layer; it has no norm if the layer was zero then.
         starts: log10 of the scale of each layer in its first result, divided by that of the others, see
             :func:`ww_callbacks.signals.scales.distances`.
-        peaks: the largest norm of each layer so far.
         before: the result of each fresh layer before this one.
         paths: of the fresh layers; none with gaps, or without update norms.
         is_plateau: whether the rule "plateau" is at its full score.
@@ -50,7 +49,6 @@ class Seen:
     fresh: tuple[LayerReport, ...]
     first: Mapping[str, LayerReport] = field(default_factory=dict)
     starts: Mapping[str, float] = field(default_factory=dict)
-    peaks: Mapping[str, float] = field(default_factory=dict)
     before: Mapping[str, LayerReport] = field(default_factory=dict)
     paths: Mapping[str, Path] = field(default_factory=dict)
     is_plateau: bool = False
@@ -108,7 +106,6 @@ class Courses:
         self._first: dict[str, LayerReport] = {}
         self._latest: dict[str, LayerReport] = {}
         self._starts: dict[str, float] = {}
-        self._peaks: dict[str, float] = {}
         self._paths: dict[str, Path] = {}
 
     def add(self, report: Report, *, is_plateau: bool = False, has_decayed: bool = False) -> Seen:
@@ -128,9 +125,6 @@ class Courses:
                 layer.status == "ok" or layer.norm is not None or layer.skip_reason == "zero"
             ):
                 self._first[layer.name] = layer
-            norm = positive(layer.norm)
-            if norm is not None:
-                self._peaks[layer.name] = max(norm, self._peaks.get(layer.name, 0.0))
             path = _path(layer, before.get(layer.name), self._paths.get(layer.name))
             if path is not None:
                 paths[layer.name] = path
@@ -141,7 +135,7 @@ class Courses:
         for layer in fresh:
             if layer.name not in paths:
                 self._paths.pop(layer.name, None)
-        return Seen(report, fresh, self._first, self._starts, self._peaks, before, paths, is_plateau, has_decayed)
+        return Seen(report, fresh, self._first, self._starts, before, paths, is_plateau, has_decayed)
 
     def _is_new(self, layer: LayerReport) -> bool:
         """Whether this is another result than the last one; a layer that waits for its turn repeats its result."""

@@ -156,6 +156,7 @@ def _trap_words(cause: str, action: str) -> Wording:
 
 
 _INPUTS = "Standardise the inputs, or lower the learning rate."
+_HEALTHY_TOO = "Healthy networks have this too; if training goes badly, standardise the inputs or lower the rate."
 
 WORDS: dict[FindingKind, Wording] = {
     "non_finite": Wording(
@@ -202,13 +203,13 @@ WORDS: dict[FindingKind, Wording] = {
         action="Lower the weight decay or the learning rate; check for dead units.",
         value=_share("{} of its start left", "rank_left"),
     ),
-    "trap_mean": _trap_words("a mean of the weights that is not 0", _INPUTS),
+    "trap_mean": _trap_words("a mean of the weights that is not 0", _HEALTHY_TOO),
     "trap_rows": _trap_words("single large rows", "Look at these outputs (trap_places), and lower the learning rate."),
     "trap_columns": _trap_words("single large columns", "Look at these inputs (trap_places), and standardise them."),
     "trap_elements": _trap_words(
         "single large weights", "Look at these weights (trap_places), lower the learning rate or clip the gradients."
     ),
-    "trap_kurtosis": _trap_words("weights with heavy tails or many zeros", "Lower the learning rate."),
+    "trap_kurtosis": _trap_words("weights with heavy tails or many zeros", _HEALTHY_TOO),
     "trap_mixed": _trap_words("several causes", _INPUTS),
     "rate_too_small": Wording(
         "has moved little and in a straight line",
@@ -279,7 +280,7 @@ WORDS: dict[FindingKind, Wording] = {
     "plateau": Wording(
         "has an alpha that no longer falls",
         "have a mean alpha that no longer falls",
-        ": the spectra suggest that there is nothing more to gain",
+        ": weak evidence that there is nothing more to gain",
         "End the training if the validation loss agrees.",
         lambda evidence: f"alpha {evidence['alpha']:.3g}" if "alpha" in evidence else "",
     ),
