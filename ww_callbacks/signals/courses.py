@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from ww_callbacks.report import LayerReport, Report
-from ww_callbacks.signals.scales import distances, fall_of, finite, growth_of, positive
+from ww_callbacks.signals.scales import distances, fall_of, finite, growth_of
 
 
 class Path(NamedTuple):
