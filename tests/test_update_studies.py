@@ -101,9 +101,11 @@ def read(path):
 
 def test_cells_and_seeds_that_are_held_out_are_not_chosen_on(study):
     cells = study("cells")
-    chosen, held_out = set(cells.part(is_held_out=False)), set(cells.part(is_held_out=True))
-    assert len(chosen) == len(held_out) == 24
-    assert not chosen & held_out
-    assert not {*cells.CHOOSING_SEEDS, cells.RATE_SEED} & set(cells.HELD_OUT_SEEDS)
+    everything = cells.cells()
+    parts = {name: {everything[number] for number in cells.numbers(name)} for name in cells.PARTS}
+    assert [len(part) for part in parts.values()] == [24, 24, 24]
+    assert len(set().union(*parts.values())) == 72
+    seeds = [seed for mine in cells.PARTS.values() for seed in mine]
+    assert len({*seeds, cells.RATE_SEED}) == len(seeds) + 1
     for factor in ("network", "scaling", "initialisation", "optimizer", "schedule", "mask"):
-        assert len({getattr(cell, factor) for cell in held_out}) == len({getattr(cell, factor) for cell in chosen})
+        assert len({len({getattr(cell, factor) for cell in part}) for part in parts.values()}) == 1

@@ -1,12 +1,13 @@
-"""Kinds of healthy runs that are unlike each other, for early stopping that is judged on runs nothing was chosen on.
+"""Kinds of healthy runs that are unlike each other, for rules that are judged on runs nothing was chosen on.
 
 A cell is a combination of network, scaling of the inputs, initialisation, optimizer, schedule of the rate and mask.
-Two halves of 24 cells are drawn with a fixed seed, such that the values of each factor occur equally often in each. One
-half is held out, with other seeds: do not look at it until the rules are fixed. The rate of a cell is the one of
-five with the smallest validation loss, for a seed that is not used otherwise.
+Three parts of 24 cells are drawn with a fixed seed, such that the values of each factor occur equally often in each.
+Each part has its own seeds. Do not look at a part that is held out until the rules are fixed. A part that was looked at
+and led to a change is no longer held out, which is why there is a third part. The rate of a cell is the one of five
+with the smallest validation loss, for a seed that is not used otherwise.
 
-    OMP_NUM_THREADS=1 python benchmarks/evidence/cells.py                 rates, and the runs for choosing
-    OMP_NUM_THREADS=1 python benchmarks/evidence/cells.py --held-out      the others
+    OMP_NUM_THREADS=1 python benchmarks/evidence/cells.py                    the runs for choosing
+    OMP_NUM_THREADS=1 python benchmarks/evidence/cells.py --part held_out    the others; fresh is the third part
 
 With ``--long``, half of the cells of each part, drawn in the same way, train four times as long at a constant rate: in
 short runs, alpha rarely levels off. Runs that are recorded already are not repeated. Everything takes about two hours
@@ -42,9 +43,12 @@ OPTIMIZERS = ("SGD", "momentum", "Adam", "AdamW", "RMSprop", "Muon", "Lion")
 SCHEDULES = ("constant", "cosine", "step", "warm-up, stable, decay")
 MASKS = ("none", "none", "none", "80 % of the hidden weights")
 
-COUNT, DRAW = 48, 2028
+SIZE, DRAW = 24, 2028
+PARTS = {"choosing": range(5), "held_out": range(5, 10), "fresh": range(10, 15)}
+"""Part → its seeds. The seeds of the first two are also those of the study of faults."""
+
 STEPS, EVERY, BATCH = 600, 20, 64
-CHOOSING_SEEDS, HELD_OUT_SEEDS, RATE_SEED = range(5), range(5, 10), 777
+RATE_SEED = 777
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Factors on the usual rate of an optimizer."""
 
@@ -74,17 +78,17 @@ class Cell:
 
 
 def cells() -> list[Cell]:
-    """The cells, in the order in which they were drawn: first those for choosing, then those that are held out."""
+    """The cells, in the order in which they were drawn: those of each part in turn."""
     rng = np.random.default_rng(DRAW)
     factors = (NETWORKS, SCALINGS, INITIALISATIONS, OPTIMIZERS, SCHEDULES, MASKS)
-    halves = [[rng.permutation(np.resize(rng.permutation(each), COUNT // 2)) for each in factors] for _ in range(2)]
-    return [Cell(*map(str, row)) for half in halves for row in zip(*half, strict=True)]
+    parts = [[rng.permutation(np.resize(rng.permutation(each), SIZE)) for each in factors] for _ in PARTS]
+    return [Cell(*map(str, row)) for one in parts for row in zip(*one, strict=True)]
 
 
-def part(is_held_out: bool) -> list[Cell]:
-    """One half of the cells."""
-    found = cells()
-    return found[COUNT // 2 :] if is_held_out else found[: COUNT // 2]
+def numbers(part: str) -> list[int]:
+    """The numbers of the cells of one part."""
+    start = SIZE * list(PARTS).index(part)
+    return list(range(start, start + SIZE))
 
 
 class Rows(nn.Module):
@@ -386,30 +390,29 @@ def pilot(number: int, factor: float) -> list[Row]:
     return [{"cell": number, "factor": factor, "val_loss": short(loss if math.isfinite(loss) else math.inf)}]
 
 
-def rates() -> list[float]:
-    """The factor of each cell with the smallest loss."""
-    wanted = [(number, factor) for number in range(COUNT) for factor in RATES]
+def rates(part: str) -> dict[int, float]:
+    """The factor of each cell of a part with the smallest loss."""
+    wanted = [(number, factor) for number in numbers(part) for factor in RATES]
     rows = with_missing(RATE_FILE, ["cell", "factor"], wanted, pilot)
     losses = {(int(row["cell"]), float(row["factor"])): float(row["val_loss"]) for row in rows}
-    return [min(RATES, key=lambda factor, number=number: losses[number, factor]) for number in range(COUNT)]
+    return {n: min(RATES, key=lambda factor, n=n: losses[n, factor]) for n in numbers(part)}
 
 
-def runs(is_held_out: bool) -> Iterator[dict[str, Any]]:
-    """What identifies each run of one half."""
-    factors = rates()
-    for cell in part(is_held_out):
-        number = cells().index(cell)
-        for seed in HELD_OUT_SEEDS if is_held_out else CHOOSING_SEEDS:
-            yield {"number": number, **asdict(cell), "factor": factors[number], "seed": seed}
+def runs(part: str) -> Iterator[dict[str, Any]]:
+    """What identifies each run of one part."""
+    factors, everything = rates(part), cells()
+    for number in numbers(part):
+        for seed in PARTS[part]:
+            yield {"number": number, **asdict(everything[number]), "factor": factors[number], "seed": seed}
 
 
-def long_runs(is_held_out: bool) -> Iterator[dict[str, Any]]:
-    """What identifies each long run of one half."""
-    factors, everything, seeds = rates(), cells(), HELD_OUT_SEEDS if is_held_out else CHOOSING_SEEDS
-    drawn = np.random.default_rng([DRAW, is_held_out]).choice(COUNT // 2, LONG_CELLS, replace=False)
-    for number in sorted(map(int, drawn + is_held_out * COUNT // 2)):
+def long_runs(part: str) -> Iterator[dict[str, Any]]:
+    """What identifies each long run of one part."""
+    factors, everything = rates(part), cells()
+    drawn = np.random.default_rng([DRAW, list(PARTS).index(part)]).choice(numbers(part), LONG_CELLS, replace=False)
+    for number in sorted(map(int, drawn)):
         cell = replace(everything[number], schedule="constant")
-        for seed in seeds[:LONG_SEEDS]:
+        for seed in PARTS[part][:LONG_SEEDS]:
             yield {"number": number, **asdict(cell), "factor": factors[number], "seed": seed, "steps": LONG_STEPS}
 
 
@@ -419,19 +422,24 @@ def record(run: dict[str, Any]) -> Recording:
     return train(cell, run["seed"], run["factor"], run, run.get("steps", STEPS))[1]
 
 
-def recorded(is_held_out: bool, is_long: bool) -> list[Recording]:
-    """The runs of one half; those that are missing are trained."""
-    name = f"{'long' if is_long else 'cells'}{'_held_out' if is_held_out else ''}.jsonl.gz"
-    return record_missing(RECORDS / name, (long_runs if is_long else runs)(is_held_out), record)
+def recorded(part: str, is_long: bool) -> list[Recording]:
+    """The runs of one part; those that are missing are trained."""
+    name = f"{'long' if is_long else 'cells'}{suffix(part)}.jsonl.gz"
+    return record_missing(RECORDS / name, (long_runs if is_long else runs)(part), record)
+
+
+def suffix(part: str) -> str:
+    """What the names of files of a part end in."""
+    return "" if part == "choosing" else f"_{part}"
 
 
 def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--held-out", action="store_true", help="record the half that is held out")
+    parser.add_argument("--part", choices=PARTS, default="choosing", help="which cells")
     parser.add_argument("--long", action="store_true", help="record the long runs")
     arguments = parser.parse_args()
-    print(f"{len(recorded(arguments.held_out, arguments.long))} runs are recorded")
+    print(f"{len(recorded(arguments.part, arguments.long))} runs are recorded")
 
 
 if __name__ == "__main__":

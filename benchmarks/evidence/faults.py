@@ -32,10 +32,9 @@ import numpy as np
 import text
 import torch
 from cells import (
-    CHOOSING_SEEDS,
     COLUMNS,
     EVERY,
-    HELD_OUT_SEEDS,
+    PARTS,
     RATE_SEED,
     RATES,
     USUAL,
@@ -305,7 +304,7 @@ def runs(is_held_out: bool) -> Iterator[dict[str, Any]]:
     recipes += [(name, form_of(fault)) for fault, name in pairs if form_of(fault) != "float32"]
     faulty = [(fault, name, form_of(fault)) for fault, name in pairs]
     for fault, name, form in [*((NONE, *recipe) for recipe in recipes), *faulty]:
-        for seed in HELD_OUT_SEEDS if is_held_out else CHOOSING_SEEDS:
+        for seed in PARTS["held_out" if is_held_out else "choosing"]:
             yield run_of(fault, name, form, factors[name, form], seed)
 
 

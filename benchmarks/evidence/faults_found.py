@@ -1,10 +1,11 @@
 """Which injected faults the findings show, in which layer first, and when a watcher of the losses notices.
 
-The runs are those of ``faults.py`` (with a fault, and controls without one) and the healthy ones of ``cells.py``. The
-limits of the detectors were chosen on one half of both. Takes a minute:
+The runs are those of ``faults.py`` (with a fault, and controls without one) and the healthy ones of ``cells.py``. Takes
+a minute:
 
-    OMP_NUM_THREADS=1 python benchmarks/evidence/faults_found.py               the half for choosing
-    OMP_NUM_THREADS=1 python benchmarks/evidence/faults_found.py --held-out    the other half, when the limits are fixed
+    OMP_NUM_THREADS=1 python benchmarks/evidence/faults_found.py [choosing] [held_out] [fresh]
+
+The part "fresh" has healthy runs only.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from ww_callbacks.signals.findings import Tracker
 from ww_callbacks.signals.rates import decay_words
 from ww_callbacks.signals.stalled import is_stalled
 
-FILES = {False: RESULTS / "faults_found.csv", True: RESULTS / "faults_found_held_out.csv"}
 PATIENCE = 5
 LARGE: frozenset[FindingKind] = frozenset({"rate_too_large", "exploding", "non_finite"})
 EXPECTED: Mapping[str, frozenset[FindingKind]] = {
@@ -124,13 +124,13 @@ def healthy_row(recording: Recording, name: str) -> dict[str, object]:
     }
 
 
-def rows(is_held_out: bool) -> list[dict[str, object]]:
-    """One row per run of one half."""
-    injected = faults.recorded(is_held_out)
+def rows(part: str) -> list[dict[str, object]]:
+    """One row per run of one part."""
+    injected = [] if part == "fresh" else faults.recorded(part == "held_out")
     healthy = [
         (each, f"{'long' if is_long else 'short'} {each.run['number']}")
         for is_long in (False, True)
-        for each in cells.recorded(is_held_out, is_long)
+        for each in cells.recorded(part, is_long)
     ]
     controls = [(each, f"control {each.run['architecture']}") for each in injected if each.run["fault"] == faults.NONE]
     found = [fault_row(each) for each in injected if each.run["fault"] != faults.NONE]
@@ -138,14 +138,16 @@ def rows(is_held_out: bool) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    is_held_out = "--held-out" in sys.argv
-    found = rows(is_held_out)
-    columns = list(dict.fromkeys(name for row in found for name in row))
-    with FILES[is_held_out].open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found)
-    print(f"{FILES[is_held_out]}: {len(found)} rows")
+    for part in sys.argv[1:]:
+        found = rows(part)
+        path = RESULTS / f"faults_found{cells.suffix(part)}.csv"
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(
+                file, list(dict.fromkeys(name for row in found for name in row)), lineterminator="\n"
+            )
+            writer.writeheader()
+            writer.writerows(found)
+        print(f"{path}: {len(found)} rows")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """When each policy ends the runs of the cells, and what that costs: false alarms, steps saved, error paid.
 
-All policies are evaluated on the same recorded runs (``cells.py``). The settings of the rules were chosen on one half
-of the cells; the pages show both halves. A stop is a false alarm if the validation loss later falls by more than 1 %
+All policies are evaluated on the same recorded runs (``cells.py``). The settings of the rules were chosen on one part
+of the cells; the others are judged when the rules are fixed. A stop is a false alarm if the validation loss later falls by more than 1 %
 below its minimum so far. Takes a few minutes:
 
-    OMP_NUM_THREADS=1 python benchmarks/evidence/stops.py               the half for choosing
-    OMP_NUM_THREADS=1 python benchmarks/evidence/stops.py --held-out    the other half, when the rules are fixed
+    OMP_NUM_THREADS=1 python benchmarks/evidence/stops.py [choosing] [held_out] [fresh]
 """
 
 from __future__ import annotations
@@ -16,14 +15,13 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-from cells import recorded
+from cells import recorded, suffix
 from policies import Stop, is_false_alarm, loss_stop, spectral_stop
 from recording import RESULTS, Recording
 
 from ww_callbacks.signals.rules import PATIENCE, RULES
 from ww_callbacks.signals.stop import StopRules
 
-FILES = {False: RESULTS / "stops.csv", True: RESULTS / "stops_held_out.csv"}
 OURS = {
     "default": (StopRules(), True),
     "default, no metric": (StopRules(), False),
@@ -78,13 +76,14 @@ def rows_of(recordings: Sequence[Recording]) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    is_held_out = "--held-out" in sys.argv
-    rows = [each for is_long in (False, True) for each in rows_of(recorded(is_held_out, is_long))]
-    with FILES[is_held_out].open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"{FILES[is_held_out]}: {len(rows)} rows")
+    for part in sys.argv[1:]:
+        rows = [each for is_long in (False, True) for each in rows_of(recorded(part, is_long))]
+        path = RESULTS / f"stops{suffix(part)}.csv"
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        print(f"{path}: {len(rows)} rows")
 
 
 if __name__ == "__main__":
