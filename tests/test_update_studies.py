@@ -74,7 +74,7 @@ def test_missing_runs_are_added_once(study, tmp_path):
     assert [row["value"] for row in found] == ["0.3333", "0.3333"]
 
 
-def test_sentences_name_layers(study):
+def test_findings_name_layers(study):
     updates_found = study("updates_found")
     import ww_callbacks as ww
 
@@ -90,7 +90,7 @@ def test_the_page_shows_the_results(study):
     shown = [memorising.summary(labels, "all wrong"), updates_found.false_alarms(runs), updates_found.lost(runs)]
     for table in [*shown, forgetting.summary(tunings)]:
         assert "\n".join(table) in page
-    assert "none had a sentence (95 %: at most 1 %)" in page
+    assert "none had one (95 %: at most 1 %)" in page
     assert "0 %, 95 % interval 0 to 1 %" in updates_found.interval(runs)
 
 

@@ -1,8 +1,8 @@
 """When each policy ends the runs of the cells, and what that costs: false alarms, steps saved, error paid.
 
 All policies are evaluated on the same recorded runs (``cells.py``). The settings of the rules were chosen on one part
-of the cells; the others are judged when the rules are fixed. A stop is a false alarm if the validation loss later falls by more than 1 %
-below its minimum so far. Takes a few minutes:
+of the cells; the others are judged when the rules are fixed. A stop is a false alarm if the validation loss later falls
+by more than 1 % below its minimum so far. Takes a few minutes:
 
     OMP_NUM_THREADS=1 python benchmarks/evidence/stops.py [choosing] [held_out] [fresh]
 """

@@ -1,16 +1,16 @@
-"""Are broken layers named by the advice about changes, and how often is it said of healthy runs?
+"""Are broken layers named by findings about changes, and how often do healthy runs show them?
 
-Trains small networks on digits and text under ``ww.Monitor(updates=True)`` and reads ``advice()`` of each report for
-the five sentences about changes. Kinds of runs are unlike each other; ten seeds of each:
+Trains small networks on digits and text under ``ww.Monitor(updates=True)`` and reads the findings of each report about
+changes, of five kinds. Kinds of runs are unlike each other; ten seeds of each:
 
     healthy    runs of which some are likely to mislead: two classes, a new head with a larger rate, a rate that falls
                to 0, one-hot inputs, training far past convergence, a snapshot after each step
     faulty     one layer frozen; the gradient cut by ``detach``, so that no layer before the cut gets any; the gradient
                of one layer multiplied by 0, so that its optimizer still applies momentum and weight decay. A run is
-               found at the first snapshot whose sentences name a broken layer, and ends there
+               found at the first snapshot whose findings name a broken layer, and ends there
     lost       the same runs in bfloat16 and float32 at three rates of Adam
 
-A false alarm is a sentence about changes in a healthy run, at any of its snapshots. Two limits of the sentences were
+A false alarm is such a finding in a healthy run, at any of its snapshots. Two limits of the findings were
 chosen after seeds 0 to 9 of all but the last five healthy kinds: how often a layer has to move in one direction, and
 the size of a layer that changed as noise does. The seeds in the table are others. Runs already in the table are not
 repeated. Takes about ten minutes on one core:
@@ -281,7 +281,7 @@ def run(name: str, fault: str, seed: int) -> list[Row]:
 
 
 def said_of(text: str, said: list[tuple[int, dict[str, set[str]]]], broken: set[str]) -> Row:
-    """When a sentence names the broken layer first, in how many reports it is said, and of which layers."""
+    """When a finding names the broken layer first, in how many reports it is shown, and of which layers."""
     reports = [(step, found[text]) for step, found in said if text in found]
     layers = Counter(name for _, names in reports for name in sorted(names))
     return {
@@ -307,7 +307,7 @@ def healthy_rows(rows: Rows) -> Rows:
 
 
 def false_alarms(rows: Rows) -> Iterator[str]:
-    """Healthy runs with each sentence at any snapshot, and in brackets at the last one; worst kinds first."""
+    """Healthy runs with each finding at any snapshot, and in brackets at the last one; worst kinds first."""
     yield "| healthy runs | " + " | ".join(KINDS_FOUND) + " | any |"
     yield "|---" * (len(KINDS_FOUND) + 2) + "|"
     kinds: dict[str, Rows] = {}
@@ -322,7 +322,7 @@ def false_alarms(rows: Rows) -> Iterator[str]:
 
 
 def alarms(rows: Rows) -> int:
-    """Number of runs with any sentence about changes."""
+    """Number of runs with any finding about changes."""
     return sum(any(is_said(row, text) for text in KINDS_FOUND) for row in rows)
 
 
@@ -330,7 +330,7 @@ def interval(rows: Rows) -> str:
     healthy = healthy_rows(rows)
     low, high = binomial_interval(alarms(healthy), len(healthy))
     share = f"{100 * alarms(healthy) / len(healthy):.0f} %"
-    return f"any sentence: {share}, 95 % interval {100 * low:.0f} to {100 * high:.0f} % of such runs"
+    return f"any finding: {share}, 95 % interval {100 * low:.0f} to {100 * high:.0f} % of such runs"
 
 
 def losses(rows: Rows) -> Iterator[str]:

@@ -216,10 +216,10 @@ class Monitor(Options):
         """Whether training should end, as of the last snapshot step; :attr:`stop_reason` says why.
 
         The rules are those of the :class:`~ww_callbacks.EarlyStopping` attached as "stop". If none is attached, the
-        default rules apply, without logging their metrics. Who reads this acts on it: from the first time on training
-        waits at snapshots, as with an attached rule, and the end of the run says how near the rules were (level INFO).
+        default rules apply, without logging their metrics; pass ``deterministic=True`` then, so that the same run
+        decides the same. The end of a run in which this was read says how near the rules were (level INFO).
         """
-        self._is_asked = self._waiting.acts = True
+        self._is_asked = True
         return self.published.should_stop
 
     @property

@@ -61,11 +61,11 @@ class Seen:
 
     @cached_property
     def growths(self) -> dict[str, float]:
-        """log10 of the Frobenius norm of each layer, but adapters, divided by that of its first result."""
+        """log10 of the Frobenius norm of each layer that moves, but adapters, divided by that of its first result."""
         found = {}
         for layer in self.report.layers:
             first = self.first.get(layer.name)
-            if first is not None and layer.role != "adapter":
+            if first is not None and layer.role != "adapter" and layer.unchanged_since is None:
                 growth = growth_of(layer, first)
                 if growth is not None:
                     found[layer.name] = growth

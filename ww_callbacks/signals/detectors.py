@@ -80,7 +80,10 @@ GROWTH = 4.0
 """A layer explodes (or collapses) if its norm grew by this factor more (or less) than that of the others …"""
 
 BESIDE = 2.0
-"""… and its scale is this factor above (or below) the median of the others."""
+"""… its scale is this factor above (or below) the median of the others …"""
+
+STILL_CHANGING = 0.01
+"""… and its norm still grew (or fell) by this share since the result before."""
 
 START_LARGE, START_SMALL = 8.0, 5.0
 """Factor above (or below) the median of the others from which the scale of a first snapshot is out of line …"""
@@ -323,7 +326,8 @@ def _out_of_line(seen: Seen, sign: int) -> list[Shown]:
         more = sign * (growths[name] - usual[name]) if name in usual else 0.0
         is_incomparable = layer.role == "embedding" and sign > 0
         is_small_on_purpose = name == last and sign < 0
-        if more >= math.log10(GROWTH) and (beside >= math.log10(BESIDE) or is_incomparable):
+        is_going_on = -sign * seen.falls.get(name, 0.0) >= STILL_CHANGING
+        if more >= math.log10(GROWTH) and is_going_on and (beside >= math.log10(BESIDE) or is_incomparable):
             found.append(Shown(name, _scales(seen, layer, sign * more), more))
         elif (
             sign * start.get(name, 0.0) >= math.log10(START_LARGE if sign > 0 else START_SMALL)
@@ -504,7 +508,7 @@ def _has_path(seen: Seen, layer: LayerReport) -> bool:
 
 DETECTORS: tuple[Detector, ...] = (
     Detector("non_finite", non_finite, 1, "certain"),
-    Detector("rate_too_large", rate_too_large, 3, "likely"),
+    Detector("rate_too_large", rate_too_large, 5, "likely"),
     Detector("exploding", exploding, 2, "likely"),
     Detector("collapsing", collapsing, 2, "likely"),
     Detector("lost_updates", lost_updates, 2, "likely", _has_updates),

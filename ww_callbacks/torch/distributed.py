@@ -75,8 +75,7 @@ class DistributedMonitor(Options):
     def should_stop(self) -> bool:
         """Whether training should end, as of the last snapshot step.
 
-        The rules are those of the :class:`ww_callbacks.EarlyStopping` attached as "stop", or the default rules. From
-        the first time on that the first rank reads this, training waits at snapshots: see
+        The rules are those of the :class:`ww_callbacks.EarlyStopping` attached as "stop", or the default rules: see
         :attr:`ww_callbacks.Monitor.should_stop`.
         """
         return self.published.should_stop if self.monitor is None else self.monitor.should_stop
