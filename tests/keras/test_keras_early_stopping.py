@@ -44,6 +44,13 @@ class Validation(keras.callbacks.Callback):
         logs["val_error"] = self.values[min(epoch, len(self.values) - 1)]
 
 
+class Losses(Validation):
+    """Puts a validation loss that is known into the logs, under Keras's name."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        logs["val_loss"] = self.values[min(epoch, len(self.values) - 1)]
+
+
 def network() -> Any:
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((60,)), layers.Dense(60, name="first"), layers.Dense(4, name="head")])
@@ -160,6 +167,16 @@ def test_another_metric_has_to_stall_too_and_its_best_weights_are_restored() -> 
     assert "val_error has not improved in its last 3 values" in stop.stopped_reason
     for weight, seen in zip(model.get_weights(), trap.seen[40], strict=True):
         np.testing.assert_array_equal(weight, seen)
+
+
+def test_a_validation_loss_is_asked_by_default_and_the_rate_is_known() -> None:
+    model, stop, monitor = network(), stopping(restore_best_weights=True), watching()
+    fit(model, Trap(), Losses(0.9, 0.8, 0.7, 0.6, 0.5, 0.6, 0.7, 0.8), monitor, stop)
+    assert (stop.restored_step, stop.stopped_step) == (40, 68)
+    assert "val_loss has not improved in its last 3 values" in stop.stopped_reason
+    rates = monitor.history.recorded("learning_rate")
+    assert [step for step, _ in rates][:3] == [0, 4, 8]
+    assert rates[0][1] == pytest.approx(1e-3)
 
 
 def test_a_metric_that_is_not_in_the_logs_is_told_once() -> None:

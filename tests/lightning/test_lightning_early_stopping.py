@@ -156,12 +156,34 @@ def test_warn_only_warns_and_training_is_the_same(pl, tmp_path):
     assert (trainer.global_step, stopping.stopped_step) == (60, 32)
 
 
-def test_with_a_metric_training_ends_when_that_has_stalled_too(pl, tmp_path):
-    stopping = SpectralEarlyStopping(rules=["traps"], patience=3, and_monitor="val_loss")
+@pytest.mark.parametrize("asked", ["val_loss", "auto"])
+def test_with_a_metric_training_ends_when_that_has_stalled_too(pl, tmp_path, asked):
+    stopping = SpectralEarlyStopping(rules=["traps"], patience=3, and_monitor=asked)
     model = network(pl, validation=[9, 8, 7, 6, 5, 4, 4, 4, 4, 4])  # one an epoch of 8 steps: none better after step 48
     trainer = fit(pl, tmp_path, watching(), stopping, model=model, max_steps=200)
     assert trainer.global_step == 76
     assert "val_loss has not improved in its last 3 values" in stopping.stopped_reason
+
+
+def test_the_rules_wait_for_the_first_value_of_a_validation_loss(pl, tmp_path):
+    stopping, monitor = SpectralEarlyStopping(rules=["traps"], patience=3), watching()
+    model = network(pl, validation=[9, 8])
+    fit(pl, tmp_path, monitor, stopping, model=model, max_steps=60, check_val_every_n_epoch=5)
+    assert stopping.stopped_reason == ""  # sure at step 32; the first validation is at step 40
+    assert "it waits for val_loss" in monitor.published.verdicts["stop"]["texts"]["traps"]
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_the_learning_rate_is_known(pl, tmp_path, scheduled):
+    model, monitor = network(pl), watching()
+    if scheduled:
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 10, gamma=0.1)
+        model.configure_optimizers = lambda: ([optimizer], [{"scheduler": schedule, "interval": "step"}])
+    fit(pl, tmp_path, monitor, SpectralEarlyStopping(), model=model, max_steps=16)
+    assert [step for step, _ in monitor.history.recorded("learning_rate")] == [0, 4, 8, 12, 16]
+    rates = [rate for _, rate in monitor.history.recorded("learning_rate")]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 1e-4, 1e-4] if scheduled else [1e-3] * 5)
 
 
 def test_a_metric_that_nobody_logs_is_told_once(pl, tmp_path):

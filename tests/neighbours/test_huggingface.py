@@ -99,17 +99,39 @@ def test_the_best_model_and_early_stopping_go_by_alpha(tmp_path: Path) -> None:
     assert trainer.state.best_metric == pytest.approx(monitor.history[0].summary()["alpha"])
 
 
+class Trap(transformers.TrainerCallback):
+    """One very large weight in one layer after step 10."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if state.global_step == 10:
+            with torch.no_grad():
+                model.model.layers[0].mlp.up_proj.weight[3, 4] = 5.0
+
+
 def test_it_ends_training_on_request(tmp_path: Path) -> None:
-    rules = ww.EarlyStopping(rules=["plateau"], patience=1, min_delta=100.0)
     steps = []
     for seconds in (0.0, 0.01):  # a slow analysis changes nothing
         with Delayed(seconds) as executor:
-            monitor = SpectralMonitor(every_n_steps=1, executor=executor, stop=rules, randomize=False)
-            trainer = trainer_of(tmp_path, monitor, max_steps=50)
+            rules = ww.EarlyStopping(rules=["traps"], patience=3)
+            monitor = SpectralMonitor(every_n_steps=1, executor=executor, stop=rules)
+            trainer = trainer_of(tmp_path, Trap(), monitor, max_steps=50)
             trainer.train()
-        assert monitor.published.verdicts["stop"]["rule"] == "plateau"
+        assert monitor.published.verdicts["stop"]["rule"] == "traps"
         steps.append(trainer.state.global_step)
     assert steps[0] == steps[1] < 50
+
+
+def test_the_evaluation_loss_is_asked_and_the_rate_is_known(tmp_path: Path) -> None:
+    rules = ww.EarlyStopping(rules=["traps"], patience=3)
+    monitor = SpectralMonitor(every_n_steps=1, stop=rules)
+    trainer = trainer_of(tmp_path, Trap(), monitor, max_steps=20, eval_strategy="steps", eval_steps=10)
+    trainer.train()
+    assert trainer.state.global_step == 20  # two values are no stall
+    assert len(monitor.history.recorded("eval_loss")) == 2
+    rates = [rate for _, rate in monitor.history.recorded("learning_rate")]
+    assert rates[0] == pytest.approx(1e-2, rel=0.1)
+    assert rates[-1] < 0.2 * rates[0]  # the linear schedule of the Trainer
+    assert "it waits for eval_loss" in monitor.published.verdicts["stop"]["texts"]["traps"]
 
 
 def test_the_end_says_how_near_the_rules_were(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -134,8 +134,8 @@ class SpectralMonitor(Options, Callback):
             | {"log_dir": None if any(map(is_tensorboard, trainer.loggers)) else self.log_dir, "jsonl": jsonl},
         )
         self._is_watching, self._restored = True, {}
-        self._record_rate(trainer, self._distributed)
         self._distributed.start(step)
+        self._record_rate(trainer, self._distributed.monitor)
         self._pass_on(trainer)
         if scheduler_checks_steps(trainer):
             self._wait_for_first(trainer)
@@ -146,7 +146,8 @@ class SpectralMonitor(Options, Callback):
         """Take a snapshot if one is due, and publish results that have come in."""
         if (watching := self._watching) is None:
             return
-        self._record_rate(trainer, watching)
+        if watching.monitor is not None and watching.monitor.is_due(int(trainer.global_step)):
+            self._record_rate(trainer, watching.monitor)
         watching.step(trainer.global_step)
         self._pass_on(trainer)
         if self._awaits_first and checkpoint_checks_batches(trainer):
@@ -227,13 +228,11 @@ class SpectralMonitor(Options, Callback):
         if self.prog_bar and ALPHA in published.metrics:
             trainer.progress_bar_metrics[ALPHA] = published.metrics[ALPHA]
 
-    def _record_rate(self, trainer: Trainer, watching: TrainerMonitor) -> None:
-        """Record the largest learning rate at snapshots, for the rules that have to know it."""
-        step = int(trainer.global_step)
-        if watching.monitor is not None and watching.monitor.is_due(step):
-            rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
-            if rates:
-                watching.monitor.record(LEARNING_RATE, max(rates), step)
+    def _record_rate(self, trainer: Trainer, monitor: Monitor | None) -> None:
+        """Record the largest learning rate at a snapshot, for the rules that have to know it."""
+        rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        if monitor is not None and rates:
+            monitor.record(LEARNING_RATE, max(rates), int(trainer.global_step))
 
     def _wait_for_first(self, trainer: Trainer) -> None:
         """Wait once, and only if a callback or scheduler would fail without a first result."""
