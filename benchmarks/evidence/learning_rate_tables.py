@@ -15,8 +15,14 @@ from scipy.stats import t as student
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "learning_rates.md"
-TASKS = {"digits": "digits, convolutional", "python": "Python's sources, transformer"}
-ARMS = ("linear", "same mean as linear", "sigmoid", "same mean as sigmoid")
+PUBLISHED, SHRUNK = "learning_rates.csv", "learning_rates_shrunk.csv"
+TASKS = {
+    "little": "200 digits, dense",
+    "fine-tuning": "fine-tuning on 100 digits, dense",
+    "digits": "digits, convolutional",
+    "python": "Python's sources, transformer",
+}
+ARMS = ("linear", "sigmoid", "shrunk linear")
 NEAR = 0.15
 MEASURES = {"loss": ("loss", 1, 4), "error": ("error, %", 100, 2)}
 
@@ -56,31 +62,43 @@ def told(found: tuple[float, float, float], digits: int) -> str:
     return text if found[1] <= 0 <= found[2] else f"**{text}**"
 
 
-def tuning() -> str:
-    rows, body = [row for row in rows_of("learning_rates.csv") if row["arm"] == "tuning"], []
-    for task, title in TASKS.items():
+def tasks_in(rows: list[Row]) -> list[str]:
+    return [task for task in TASKS if any(row["task"] == task for row in rows)]
+
+
+def pairs_in(rows: list[Row], task: str) -> list[tuple[str, str]]:
+    """The arms that are compared with plain, and those compared with their mean for all layers."""
+    arms = [arm for arm in ARMS if any((row["task"], row["arm"]) == (task, arm) for row in rows)]
+    means = [f"same mean as {arm}" for arm in arms]
+    against_plain = [(each, "plain") for both in zip(arms, means, strict=True) for each in both]
+    return against_plain + list(zip(arms, means, strict=True))
+
+
+def tuning(results: str, measure: str = "loss") -> str:
+    rows, body = [row for row in rows_of(results) if row["arm"] == "tuning"], []
+    for task in tasks_in(rows):
         rates = sorted({float(row["rate"]) for row in rows if row["task"] == task})
         means = {
-            rate: statistics.fmean(float(r["loss"]) for r in rows if r["task"] == task and float(r["rate"]) == rate)
+            rate: statistics.fmean(float(r[measure]) for r in rows if r["task"] == task and float(r["rate"]) == rate)
             for rate in rates
         }
         best = min(means, key=means.__getitem__)
         told = ", ".join(
-            f"**{rate:g}: {loss:.3f}**" if rate == best else f"{rate:g}: {loss:.3f}" for rate, loss in means.items()
+            f"**{rate:g}: {mean:.3f}**" if rate == best else f"{rate:g}: {mean:.3f}" for rate, mean in means.items()
         )
-        body.append([title, told])
-    return table(["training", "common rate: mean test loss of two seeds"], body)
+        body.append([TASKS[task], told])
+    return table(["training", f"common rate: mean test {measure} of two seeds"], body)
 
 
-def levels() -> str:
-    rows, body = rows_of("learning_rates.csv"), []
-    for task, title in TASKS.items():
-        for arm in ("plain", *ARMS):
+def levels(results: str) -> str:
+    rows, body = rows_of(results), []
+    for task in tasks_in(rows):
+        for arm in ("plain", *(first for first, second in pairs_in(rows, task) if second == "plain")):
             own = [row for row in rows if (row["task"], row["arm"]) == (task, arm)]
             mean = lambda column, own=own: statistics.fmean(float(row[column]) for row in own)  # noqa: E731
             body.append(
                 [
-                    title,
+                    TASKS[task],
                     arm,
                     str(len(own)),
                     f"{mean('mean_ratio'):.3f}",
@@ -95,19 +113,16 @@ def levels() -> str:
     )
 
 
-PAIRS = [(arm, "plain") for arm in ARMS] + [("linear", "same mean as linear"), ("sigmoid", "same mean as sigmoid")]
-
-
-def differences() -> str:
-    rows = rows_of("learning_rates.csv")
+def differences(results: str) -> str:
+    rows = rows_of(results)
     body = [
         [
-            title,
+            TASKS[task],
             f"{arm} − {other}",
             *(told(compared(rows, task, arm, other, measure), digits) for measure, (_, _, digits) in MEASURES.items()),
         ]
-        for task, title in TASKS.items()
-        for arm, other in PAIRS
+        for task in tasks_in(rows)
+        for arm, other in pairs_in(rows, task)
     ]
     return table(["training", "difference", *(title for title, _, _ in MEASURES.values())], body)
 
@@ -130,9 +145,12 @@ def frozen() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "tuning": tuning,
-    "levels": levels,
-    "differences": differences,
+    "tuning": lambda: tuning(PUBLISHED),
+    "levels": lambda: levels(PUBLISHED),
+    "differences": lambda: differences(PUBLISHED),
+    "tuning of little data": lambda: tuning(SHRUNK, "error"),
+    "levels of shrunk ratios": lambda: levels(SHRUNK),
+    "differences of shrunk ratios": lambda: differences(SHRUNK),
     "frozen": frozen,
 }
 

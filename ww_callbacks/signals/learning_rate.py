@@ -243,9 +243,9 @@ def null_error(layer: LayerReport, estimate: Estimate = "alpha_farms") -> float:
 
     With a the estimate and n = N·M·rf the number of weights, it is (a - 1) √(3.5²/n + 0.3²/M) for ``alpha_farms``, and
     with n = M²·rf for ``alpha_hill``. The first term is the chance of the elements. It falls as 1/√n, because the
-    eigenvalues of one matrix repel each other: over random matrices the factor is 2.2 to 3.5 for Gaussian and uniform
-    elements with M from 6 to 256, Q from 1 to 16 and rf up to 25. The second term is the chance of the population, such
-    as rows whose sizes are drawn for each layer, and covers the bias of small matrices. Measured with
+    eigenvalues of one matrix repel each other: over Gaussian matrices with M from 6 to 1024, Q from 1 to 16 and rf up to
+    25, the factor is 2.3 to 4.2. The second term is the chance of the population, such as rows whose sizes are drawn
+    for each layer, and covers the bias of small matrices. Measured with
     ``pytest -m slow -s tests/signals/test_learning_rate.py``.
 
     Args:
@@ -255,7 +255,7 @@ def null_error(layer: LayerReport, estimate: Estimate = "alpha_farms") -> float:
     Example:
         >>> layer = LayerReport(name="fc", kind="Linear", N=400, rf=1, num_evals=100, alpha_farms=3.0)
         >>> round(null_error(layer), 3)
-        0.054
+        0.069
     """
     positions, pooled = layer.rf or 1, layer.num_evals or 1
     smaller = pooled / positions

@@ -108,7 +108,7 @@ def averaged(ratios: Sequence[float], alphas: Sequence[float], errors: Sequence[
         errors: standard deviation of each alpha, > 0.
 
     Example:
-        >>> averaged([0.5, 0.8, 1.5], [2.0, 2.01, 4.0], [0.1, 0.1, 0.1])
+        >>> averaged([0.5, 0.8, 1.5], [2.0, 2.0, 4.0], [0.1, 0.1, 0.1])
         [0.65, 0.65, 1.5]
     """
 
