@@ -66,7 +66,7 @@ def main() -> None:
     # The analysis runs in a separate process: leave it one core.
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
     monitor = SpectralMonitor(every_n_steps=STEPS_PER_EPOCH)
-    stopping = SpectralEarlyStopping(rules=["plateau", "traps"], and_monitor="val_loss")
+    stopping = SpectralEarlyStopping(min_delta=0.1)
     trainer = pl.Trainer(
         max_epochs=MAX_EPOCHS,
         accelerator="cpu",

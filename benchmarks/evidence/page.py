@@ -17,7 +17,7 @@ from policies import binomial_interval, mean_interval
 from recording import RESULTS
 
 DOCS = Path(__file__).parents[2] / "docs"
-HALVES = {"": "chosen on", "_held_out": "held out"}
+PARTS = {"": "chosen on", "_held_out": "held out", "_fresh": "fresh"}
 POLICIES = {
     "default": "default rules and the validation loss",
     "default, no metric": "default rules, no metric",
@@ -39,13 +39,13 @@ def rows_of(name: str) -> list[Row]:
 
 
 def false_alarm_table() -> str:
-    """How many runs each policy ended, and too early, in each half of the cells."""
+    """How many runs each policy ended, and too early, in each part of the cells."""
     lines = [
         "| policy | runs | ended | of these still improving | share, 95 % interval | worst cell |",
         "|---|---|---|---|---|---|",
     ]
-    for half, which in HALVES.items():
-        rows = rows_of(f"stops{half}")
+    for part, which in PARTS.items():
+        rows = rows_of(f"stops{part}")
         for policy, name in POLICIES.items():
             mine = [row for row in rows if row["policy"] == policy]
             false = [row for row in mine if row["is_false"] == "True"]
@@ -67,8 +67,8 @@ def _worst(rows: list[Row]) -> str:
 
 
 def cost_table() -> str:
-    """Steps saved and test loss paid on the half that is held out, against training to the end."""
-    rows = rows_of("stops_held_out")
+    """Steps saved and test loss paid on the parts that are held out and fresh, against training to the end."""
+    rows = [*rows_of("stops_held_out"), *rows_of("stops_fresh")]
     lines = ["| policy | runs | ended | steps saved | test loss paid |", "|---|---|---|---|---|"]
     for kind, length in (("short", "600 steps"), ("long", "2,400 steps, constant rate")):
         for policy, name in POLICIES.items():
@@ -98,7 +98,7 @@ def fault_table() -> str:
         "| losses notice, median | earlier |",
         "|---" * 8 + "|",
     ]
-    halves = [[row for row in rows_of(f"faults_found{half}") if row["fault"] != "none"] for half in HALVES]
+    halves = [[row for row in rows_of(f"faults_found{half}") if row["fault"] != "none"] for half in list(PARTS)[:2]]
     for fault in dict.fromkeys(row["fault"] for half in halves for row in half):
         mine = [[row for row in half if row["fault"] == fault] for half in halves]
         both = [row for half in mine for row in half]
@@ -115,8 +115,8 @@ def fault_table() -> str:
 def healthy_table() -> str:
     """What is found in healthy runs."""
     lines = ["| runs | with an alarm | share, 95 % interval | notices |", "|---|---|---|---|"]
-    for half, which in HALVES.items():
-        rows = [row for row in rows_of(f"faults_found{half}") if row["fault"] == "none"]
+    for part, which in PARTS.items():
+        rows = [row for row in rows_of(f"faults_found{part}") if row["fault"] == "none"]
         alarmed = sum(bool(row["alarms"]) for row in rows)
         low, high = binomial_interval(alarmed, len(rows))
         share = f"{100 * alarmed / len(rows):.1f} % ({100 * low:.1f} to {100 * high:.1f})"
