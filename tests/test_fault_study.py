@@ -29,7 +29,7 @@ def recorded(faults, fault, architecture, seed=0):
 def test_half_of_the_architectures_of_each_fault_are_held_out(faults):
     chosen, held_out = faults.part(is_held_out=False), faults.part(is_held_out=True)
     assert not set(chosen) & set(held_out)
-    assert not {*faults.CHOOSING_SEEDS, faults.RATE_SEED} & set(faults.HELD_OUT_SEEDS)
+    assert not {*faults.PARTS["choosing"], faults.RATE_SEED} & set(faults.PARTS["held_out"])
     for half in (chosen, held_out):
         assert set(Counter(fault for fault, _ in half)) == set(faults.FAULTS)
         assert set(Counter(name for _, name in half).values()) <= {7, 8}

@@ -223,10 +223,12 @@ def test_an_adapter_alone_and_with_its_base(tmp_path, capsys):
 
 
 def test_findings_are_lines_below_the_table_and_values_in_json(tmp_path, capsys):
-    np.savez(tmp_path / "shifted.npz", fc=np.random.default_rng(0).standard_normal((90, 60)) + 1)
-    assert run_here("analyze", tmp_path / "shifted.npz") == 0
+    weights = np.random.default_rng(0).standard_normal((90, 60))
+    weights[3, 4] = 60.0
+    np.savez(tmp_path / "spiked.npz", fc=weights)
+    assert run_here("analyze", tmp_path / "spiked.npz") == 0
     assert "ALARM: fc (" in capsys.readouterr().out
-    assert run_here("analyze", tmp_path / "shifted.npz", "--format", "json") == 0
+    assert run_here("analyze", tmp_path / "spiked.npz", "--format", "json") == 0
     findings = [ww.Finding.from_dict(each) for each in json.loads(capsys.readouterr().out)["findings"]]
-    assert findings == list(ww.analyze(tmp_path / "shifted.npz").findings)
-    assert findings[0].kind == "trap_mean"
+    assert findings == list(ww.analyze(tmp_path / "spiked.npz").findings)
+    assert findings[0].kind == "trap_elements"

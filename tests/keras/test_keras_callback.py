@@ -403,6 +403,7 @@ def test_training_is_bit_identical_with_and_without_the_callback() -> None:
     assert state == seen_state
 
 
+@pytest.mark.filterwarnings("ignore:.*no ratio can change")
 def test_batches_are_still_dispatched_asynchronously() -> None:
     """Keras then calls what observes the end of a batch in other threads, and goes on with the next batch."""
 

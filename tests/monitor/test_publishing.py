@@ -92,11 +92,12 @@ def test_should_stop_is_the_same_whether_it_is_read_at_each_step_or_at_the_end()
 def test_the_default_rules_log_no_metrics_and_give_way_to_an_attached_signal():
     weights = {"fc": noise()}
     with ww.Monitor(weights, every_n_steps=10, executor="sync") as monitor:
-        weights["fc"][:] = traps(10)
         monitor.step(10)
         assert not any(key.startswith("ww/stop") for key in monitor.metrics)
-        monitor.attach("stop", ww.EarlyStopping(rules=["traps"], patience=1))
-        monitor.step(20)
+        monitor.attach("stop", ww.EarlyStopping(rules=["traps"], patience=2))
+        for step in (20, 30, 40):
+            weights["fc"][:] = traps(step)
+            monitor.step(step)
         assert monitor.should_stop
         assert monitor.metrics["ww/stop/traps"] == 1.0
 

@@ -107,8 +107,9 @@ def test_the_end_says_what_the_rules_say_if_the_loop_has_asked(caplog, patience,
         monitor = ww.Monitor(weights(), every_n_steps=1, executor="thread")
         monitor.attach("stop", ww.EarlyStopping(rules=["traps"], patience=patience))
         with caplog.at_level(logging.INFO, "ww_callbacks"), monitor:
-            monitor.model["fc"][3, 4] = 100.0
             for step in range(1, 5):
+                monitor.model["fc"] += 0.01
+                monitor.model["fc"][3, 4] = 100.0
                 monitor.step(step)
                 if asks and monitor.should_stop:
                     assert step == 4

@@ -138,11 +138,11 @@ HISTORIES = {
     "constant": (history(alpha=[3.0] * 40), [NOTHING]),
     "still falling": (
         history(alpha=list(np.linspace(8, 3, 40))),
-        ["The mean alpha was still falling at the end, by of the steps"],
+        ["The mean alpha was still falling at the end, by 1.3 per doubling of the steps"],
     ),
     "plateau": (
         history(alpha=FALLEN),
-        ["fc (alpha 2.5) has an alpha that no longer falls since step 5900: the spectra suggest"],
+        ["fc (alpha 2.5) has an alpha that no longer falls since step 5900: weak evidence"],
     ),
     "traps that last": (
         history(alpha=[3.0] * 40, num_traps=[0] + [1] * 39, trap_size=[1.0] + [9.0] * 39, trap_kind=["rows"] * 40),
