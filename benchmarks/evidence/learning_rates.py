@@ -13,7 +13,7 @@ are not compared. Then, for each seed:
     same mean as ...         every layer at the mean rate, over all parameters, of the previous arm at that step
 
 Each of the two studies has a table of its own, because runs are the same on one machine only. Runs already in the table
-are not repeated. Each takes twenty minutes on one core:
+are not repeated. Each takes a quarter to half an hour on one core:
 
     OMP_NUM_THREADS=1 python benchmarks/evidence/learning_rates.py published
     OMP_NUM_THREADS=1 python benchmarks/evidence/learning_rates.py shrunk

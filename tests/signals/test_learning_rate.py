@@ -295,7 +295,7 @@ def test_null_error_is_that_of_random_matrices(capsys, elements):
                 )
             assert 0.1 < alphas.std(ddof=1) / error < (1.3 if estimate == "alpha_farms" else 2)
     largest = means[square[-1]][0]
-    assert all(abs(mean - largest) < 2 * error for mean, error in means.values()), means
+    assert all(abs(mean - largest) < 2.5 * error for mean, error in means.values()), means
 
 
 def test_the_mapping_applies_in_full_where_layers_differ_and_grows_with_the_difference():

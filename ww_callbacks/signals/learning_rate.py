@@ -243,8 +243,8 @@ def null_error(layer: LayerReport, estimate: Estimate = "alpha_farms") -> float:
 
     With a the estimate and n = N·M·rf the number of weights, it is (a - 1) √(3.5²/n + 0.3²/M) for ``alpha_farms``, and
     with n = M²·rf for ``alpha_hill``. The first term is the chance of the elements. It falls as 1/√n, because the
-    eigenvalues of one matrix repel each other: over Gaussian matrices with M from 6 to 1024, Q from 1 to 16 and rf up to
-    25, the factor is 2.3 to 4.2. The second term is the chance of the population, such as rows whose sizes are drawn
+    eigenvalues of one matrix repel each other: over Gaussian matrices with M from 6 to 1024, Q from 1 to 16 and rf up
+    to 25, the factor is 2.3 to 4.2. The second term is the chance of the population, such as rows whose sizes are drawn
     for each layer, and covers the bias of small matrices. Measured with
     ``pytest -m slow -s tests/signals/test_learning_rate.py``.
 
