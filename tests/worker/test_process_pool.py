@@ -250,11 +250,11 @@ def test_slow_worker_is_not_considered_hanging():
     bench.worker._processes[0]._timeout = limit
     pid, start = bench.pid, time.monotonic()
     pending = bench.submit("middle")
-    while not pending.done():  # the worker computes a sixth of the layer, then stops for a quarter of the limit
+    while not pending.done():  # the worker computes a sixth of the layer, then stops for half of the limit
         seen = cpu_seconds(pid)
         assert eventually(lambda: pending.done() or cpu_seconds(pid) > seen + needed / 6, 60.0)  # noqa: B023
         os.kill(pid, signal.SIGSTOP)
-        time.sleep(limit / 4)
+        time.sleep(limit / 2)
         os.kill(pid, signal.SIGCONT)
     assert pending.result().status == "ok"
     assert bench.pid == pid
