@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from ww_callbacks.report import LayerReport, TrapKind
 from ww_callbacks.report.finding import Confidence, FindingKind, Value
@@ -119,7 +118,8 @@ HALF = 0.5
 """A low-rank adapter is said to use few directions if these are at most this share of its rank."""
 
 
-class Shown(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Shown:
     """A layer that shows something now.
 
     Attributes:
