@@ -248,7 +248,7 @@ class Trapped(Module):
     def training_step(self, batch, index):
         if self.global_step == 10:
             with torch.no_grad():
-                self.net[0].weight += 1.0  # a shifted mean is a correlation trap
+                self.net[0].weight[3, 4] = 8.0  # one very large weight is a correlation trap
         return super().training_step(batch, index)
 
     def configure_optimizers(self):
