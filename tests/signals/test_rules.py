@@ -42,7 +42,6 @@ def test_a_fall_that_ends_is_a_plateau_and_the_reason_names_layer_value_interval
     assert score.score == 1
     for word in ("plateau:", "mean alpha of fc", "2.5", "at step", "by step", "it moved by", "99.5 %: above"):
         assert word in score.reason
-    assert score.since is not None
 
 
 def test_of_a_long_run_some_hundred_reports_are_looked_at():
@@ -133,7 +132,7 @@ def test_large_traps_that_last_are_an_alarm_and_the_reason_names_them():
     )
     assert traps(reports[:5], FIVE).score == pytest.approx(4 / 5)
     score = traps(reports, FIVE)
-    assert (score.score, score.since) == (1, 100)
+    assert score.score == 1
     for word in ("traps: fc has 2 correlation traps at step 500", "rows", "7 times the random edge", "last 5 results"):
         assert word in score.reason
 

@@ -68,13 +68,11 @@ class RuleScore:
         score: 0 to 1; 1 is a stop.
         rule: the rule.
         text: the reason in words, with layer, value, interval and step; empty if the score is 0.
-        since: first step of what supports the score; None if the score is 0 or the reports have no step.
     """
 
     score: float = 0.0
     rule: RuleName | None = None
     text: str = ""
-    since: int | None = None
 
     @property
     def reason(self) -> str:
@@ -91,8 +89,8 @@ class RuleOptions:
         min_delta: a fall of the mean alpha by less than this while the number of steps doubles counts as none.
         start_after: results of this step and earlier ones support nothing.
         layers: patterns of the layers to use; None for all.
-        trap_level: a trap counts if the largest eigenvalue of the shuffled weights is at least this share of the
-            real one.
+        trap_level: a trap counts if the largest eigenvalue of the shuffled weights is at least this many times the
+            random edge.
     """
 
     patience: int = PATIENCE
@@ -143,7 +141,7 @@ def plateau(reports: Sequence[Report], options: RuleOptions) -> RuleScore:
     score = near * min(1.0, usable / options.patience)
     if score <= 0:
         return RuleScore()
-    return RuleScore(score, "plateau", _plateau_words(series, trend), series.steps[trend.first])
+    return RuleScore(score, "plateau", _plateau_words(series, trend))
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +283,6 @@ FUNCTIONS: dict[str, Callable[[Sequence[Report], RuleOptions], RuleScore]] = {
 NEEDS_SUPPORT: frozenset[RuleName] = frozenset({"overtrained"})
 """Rules that stop a run only together with persistent traps or a stalled metric."""
 
-
 NEEDS_RATE: frozenset[RuleName] = frozenset({"plateau"})
 """Rules that stop a run only if its learning rate, where it is known, has not decayed."""
 
@@ -312,7 +309,7 @@ def _sustained(
     score = longest.share(options.patience)
     if worst is None or score <= 0:
         return RuleScore()
-    return RuleScore(score, rule, words(worst, longest.length), longest.since)
+    return RuleScore(score, rule, words(worst, longest.length))
 
 
 class _Streak(NamedTuple):
