@@ -43,7 +43,7 @@ def test_pieces_are_in_the_file_in_their_order_and_the_thread_is_gone(tmp_path: 
     for part in (pieces[:50], pieces[50:]):
         file = AppendedFile(tmp_path / "file", "ab")
         for piece in part:
-            file.write(piece)
+            file.write(lambda piece=piece: piece)
         file.close()
         assert not writers()
     assert (tmp_path / "file").read_bytes() == b"".join(pieces)
@@ -51,7 +51,7 @@ def test_pieces_are_in_the_file_in_their_order_and_the_thread_is_gone(tmp_path: 
 
 def test_a_file_that_is_forgotten_is_complete_and_closed(tmp_path: Path) -> None:
     file = AppendedFile(tmp_path / "file", "xb")
-    file.write(b"all of it")
+    file.write(lambda: b"all of it")
     del file
     gc.collect()
     assert not writers()
@@ -60,10 +60,10 @@ def test_a_file_that_is_forgotten_is_complete_and_closed(tmp_path: Path) -> None
 
 def test_an_error_is_told_at_the_next_piece_and_again_at_the_end() -> None:
     file = AppendedFile("/dev/full", "ab")
-    file.write(b"piece")
+    file.write(lambda: b"piece")
     assert eventually(lambda: file._errors, 20.0)
     with pytest.raises(OSError, match="No space left"):
-        file.write(b"piece")
+        file.write(lambda: b"piece")
     with pytest.raises(OSError, match="No space left"):
         file.close()
 

@@ -12,7 +12,7 @@ from ww_callbacks.analysis.spec import Snapshot
 from ww_callbacks.worker.kept import kept_of
 from ww_callbacks.worker.runners import analysis_runner
 from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer
-from ww_callbacks.worker.task import make_task, run_task, weights_digest
+from ww_callbacks.worker.task import make_task, read_answer, run_task, weights_digest
 
 SHAPE, DTYPE = (90, 60), np.dtype("f4")
 SPEC = LayerSpec("fc", "Linear", SHAPE, "float32", ((), (0,), (1,)))
@@ -94,8 +94,8 @@ def test_the_process_answers_as_this_thread_does(buffer):
         answer, expected = run(task | places), run_task(task, stored, here.kept(0))
         assert answer["report"] == expected["report"]
         buffer.release(slot)
-    assert answer["report"]["update_since"] == 10
-    assert answer["report"]["learned_since"] == 0
+    report = read_answer(answer, SPEC, 20)
+    assert (report.update_since, report.learned_since) == (10, 0)
     here.close()
 
 

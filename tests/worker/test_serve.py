@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
-from ww_callbacks.report import LayerReport
 from ww_callbacks.worker.protocol import decode, encode, recv_exact, send_all
 from ww_callbacks.worker.runners import analysis_runner
 from ww_callbacks.worker.serve import serve
 from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer
-from ww_callbacks.worker.task import make_task
+from ww_callbacks.worker.task import make_task, read_answer
 
 SPEC = LayerSpec("fc", "Linear", (80, 60), "float64", ((), (0,), (1,)))
 
@@ -72,7 +71,7 @@ def test_hello_with_pid_then_answers_with_reports(talk, buffer, weights):
     for index, scale in enumerate((1, 2)):
         answer = talk.ask(**task(offset=buffer.offset_of(buffer.array(0, index))))
         assert answer["task"] == 7
-        assert LayerReport.from_dict(answer["report"]) == analyze_layer(SPEC, scale * weights, Settings(), 5)
+        assert read_answer(answer, SPEC, 5) == analyze_layer(SPEC, scale * weights, Settings(), 5)
 
 
 @pytest.mark.timeout(30)
@@ -93,7 +92,7 @@ def test_failing_task_is_answered_with_its_error_and_the_loop_continues(talk, ch
     answer = talk.ask(**task(**changes))
     assert "report" not in answer
     assert any(kind in answer["error"] for kind in error.split("|"))
-    assert talk.ask(**task())["report"]["status"] == "ok"
+    assert read_answer(talk.ask(**task()), SPEC, 5).status == "ok"
 
 
 @pytest.mark.timeout(30)
@@ -108,8 +107,8 @@ def test_lack_of_memory_is_answered_with_an_error(buffer):
 @pytest.mark.timeout(30)
 def test_nan_weights_give_a_failed_report(talk, buffer):
     buffer.array(0, 0)[3, 3] = math.nan
-    report = talk.ask(**task())["report"]
-    assert (report["status"], report["reason"]) == ("failed", "non-finite weights")
+    report = read_answer(talk.ask(**task()), SPEC, 5)
+    assert (report.status, report.reason) == ("failed", "non-finite weights")
 
 
 @pytest.mark.timeout(30)

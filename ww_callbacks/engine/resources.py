@@ -81,6 +81,7 @@ class Resources:
         self.costs = Costs(specs)
         self._order = sorted(range(len(specs)), key=lambda index: specs[index].work, reverse=True)
         self._last_chosen: dict[int, int] = {}
+        self._tasks: tuple[Settings, list[Message]] | None = None
 
     def next_layers(self, seconds: float) -> list[int]:
         """The layers of the next snapshot, ascending.
@@ -99,13 +100,21 @@ class Resources:
 
     def submit(self, slot: int, chosen: Sequence[int], settings: Settings, step: int) -> dict[int, Awaited]:
         """Submit the chosen layers for analysis, the largest first."""
-        awaited = {}
-        for index in (index for index in self._order if index in set(chosen)):
+        awaited, wanted, tasks = {}, set(chosen), self._tasks_with(settings)
+        for index in self._order:
+            if index not in wanted:
+                continue
             known = self.known.get(index)
-            task = make_task(self.specs[index], settings, step, known.digest if known is not None else "")
+            task = tasks[index] | {"step": step, "digest": known.digest if known is not None else ""}
             future = self.executor.submit(run_task, task, self.buffer.array(slot, index), self.buffer.kept(index))
             awaited[index] = Awaited(future, known, self.costs[index])
         return awaited
+
+    def _tasks_with(self, settings: Settings) -> list[Message]:
+        """The tasks of all layers without step and digest, made once."""
+        if self._tasks is None or self._tasks[0] != settings:
+            self._tasks = settings, [make_task(spec, settings, None) for spec in self.specs]
+        return self._tasks[1]
 
     @property
     def pids(self) -> tuple[int, ...]:

@@ -73,14 +73,17 @@ class Costs:
     def __init__(self, specs: Sequence[LayerSpec]) -> None:
         self._work = [spec.work for spec in specs]
         self._measured: dict[int, float] = {}
+        self._done_work, self._done_seconds = 0, 0.0
 
     def measure(self, index: int, seconds: float) -> None:
         """Record the CPU seconds that the analysis of a layer took."""
+        if index not in self._measured:
+            self._done_work += self._work[index]
+        self._done_seconds += seconds - self._measured.get(index, 0.0)
         self._measured[index] = seconds
 
     def __getitem__(self, index: int) -> float:
         if index in self._measured:
             return self._measured[index]
-        done = sum(self._work[known] for known in self._measured)
-        rate = sum(self._measured.values()) / done if done else SECONDS_PER_UNIT
+        rate = self._done_seconds / self._done_work if self._done_work else SECONDS_PER_UNIT
         return rate * self._work[index]

@@ -1,22 +1,26 @@
-"""A file written by a separate thread, so that a slow disk never blocks training."""
+"""A file encoded and written by a separate thread, so that neither takes time from training."""
 
 from __future__ import annotations
 
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import BinaryIO
 
 MOST_WAITING = 256
 """Maximum number of pieces that wait for the disk."""
 
+Encode = Callable[[], bytes]
+"""Makes a piece of a file."""
+
 CLOSE_TIMEOUT = 5.0
 """Seconds that the end of a run waits for the disk."""
 
 
 class AppendedFile:
-    """Takes pieces of a file without waiting; a thread writes each one at once, in order.
+    """Takes pieces of a file without waiting; a thread encodes and writes each one at once, in order.
 
     Args:
         path: the file.
@@ -28,8 +32,8 @@ class AppendedFile:
 
     def __init__(self, path: str | os.PathLike[str], mode: str) -> None:
         self._path = os.fspath(path)
-        self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
-        self._errors: list[OSError] = []
+        self._pieces: SimpleQueue[Encode | None] = SimpleQueue()
+        self._errors: list[Exception] = []
         file = open(path, mode, buffering=0)  # noqa: SIM115 - closed by the thread
         # The thread holds the pieces and not this object, so that it ends when this object is deleted.
         self._thread = threading.Thread(
@@ -38,11 +42,15 @@ class AppendedFile:
         self._thread.start()
         self._end = weakref.finalize(self, _end, self._pieces, self._thread)
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: Encode) -> None:
         """Queue a piece.
+
+        Args:
+            piece: makes it, in the thread. What it uses must not change any more.
 
         Raises:
             OSError: an earlier piece could not be written, or too many are waiting.
+            Exception: that of an earlier piece that could not be made.
         """
         if self._pieces.qsize() >= MOST_WAITING:
             self._fail(f"{MOST_WAITING} pieces wait for it")
@@ -54,6 +62,7 @@ class AppendedFile:
 
         Raises:
             OSError: a piece could not be written, or not in time.
+            Exception: that of a piece that could not be made.
         """
         if self._errors:
             self._end.detach()
@@ -72,18 +81,21 @@ class AppendedFile:
             raise self._errors[0]
 
 
-def _write_all(file: BinaryIO, pieces: SimpleQueue[bytes | None], errors: list[OSError]) -> None:
+def _write_all(file: BinaryIO, pieces: SimpleQueue[Encode | None], errors: list[Exception]) -> None:
     with file:
         while (piece := pieces.get()) is not None:
-            rest = memoryview(piece)
+            if errors:
+                continue
             try:
+                rest = memoryview(piece())
                 while rest and not errors:
                     rest = rest[file.write(rest) :]
-            except OSError as error:
+            except Exception as error:  # the next call raises it
                 errors.append(error)
+            del piece  # the thread would keep a report alive until the next one
 
 
-def _end(pieces: SimpleQueue[bytes | None], thread: threading.Thread) -> None:
+def _end(pieces: SimpleQueue[Encode | None], thread: threading.Thread) -> None:
     pieces.put(None)
     if thread is not threading.current_thread():  # when the garbage collector runs in that thread
         thread.join(CLOSE_TIMEOUT)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ww_callbacks.outputs.background_file import AppendedFile
 from ww_callbacks.report import Finding, History, Report
@@ -33,16 +35,15 @@ class JsonlOutput:
         truncated = self.path.exists() and self.path.stat().st_size > 0 and not _ends_with_newline(self.path)
         self._file = AppendedFile(self.path, "ab")
         if truncated:
-            self._file.write(b"\n")
+            self._file.write(lambda: b"\n")
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Append one report, without the metrics, which can be computed from it."""
-        line = {"step": report.step, "wall_time": wall_time, "layers": report.to_dicts()}
-        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.write(partial(_report_line, report, wall_time))
 
     def write_finding(self, finding: Finding, wall_time: float) -> None:
         """Append one finding that is raised or withdrawn."""
-        self._file.write(json.dumps({"finding": finding.to_dict(), "wall_time": wall_time}).encode() + b"\n")
+        self._file.write(partial(_line, {"finding": finding.to_dict(), "wall_time": wall_time}))
 
     def close(self) -> None:
         """Close the file."""
@@ -127,6 +128,14 @@ class JsonlFollower:
             if truncated and isinstance(error, json.JSONDecodeError):
                 return None
             raise ValueError(f"{self._path}, line {self._number}: not a report: {error}") from error
+
+
+def _report_line(report: Report, wall_time: float) -> bytes:
+    return _line({"step": report.step, "wall_time": wall_time, "layers": report.to_dicts()})
+
+
+def _line(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values).encode() + b"\n"
 
 
 def _before(report: Report, history: History) -> Iterator[Report]:

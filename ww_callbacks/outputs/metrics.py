@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from ww_callbacks.report import SCHEMA, FindingKind, Report
-from ww_callbacks.report.keys import AGGREGATES, is_logged, layer_key
+from ww_callbacks.report.keys import AGGREGATES, layer_key, logged
+from ww_callbacks.report.row import POSITIONS
 
 LAYER_METRICS = tuple(name for name, column in SCHEMA.items() if column.logged)
 MAX_LAYERS = 64
+
+_STEP = POSITIONS["step"]
 
 
 def metrics_of(
@@ -32,7 +36,9 @@ def metrics_of(
     """
     metrics = aggregate_metrics(report, lag_steps=lag_steps, skipped=skipped, over_budget=over_budget)
     metrics |= layer_metrics(report, names)
-    return metrics | {key: value for each in judged for key, value in each.items() if is_logged(key, names)}
+    for each in judged:
+        metrics |= logged(each, names)
+    return metrics
 
 
 def aggregate_metrics(report: Report, *, lag_steps: int, skipped: int, over_budget: int) -> dict[str, float]:
@@ -62,12 +68,23 @@ def layer_metrics(report: Report, names: Collection[str]) -> dict[str, float]:
         report: the results of one snapshot.
         names: the layers to include.
     """
+    keys = _keys(tuple(report.column("name")), frozenset(names))
     return {
-        layer_key(metric, index, layer.name): float(value)
-        for index, layer in enumerate(report.layers)
-        if layer.name in names and layer.step == report.step
-        for metric in LAYER_METRICS
-        if (value := getattr(layer, metric)) is not None
+        key: float(value)
+        for index, row in enumerate(report.rows)
+        if index in keys and row[_STEP] == report.step
+        for position, key in keys[index]
+        if (value := row[position]) is not None
+    }
+
+
+@lru_cache(maxsize=8)
+def _keys(layers: tuple[str, ...], names: frozenset[str]) -> dict[int, list[tuple[int, str]]]:
+    """For each layer in ``names``, the position of each logged column in a row, and its key."""
+    return {
+        index: [(POSITIONS[metric], layer_key(metric, index, name)) for metric in LAYER_METRICS]
+        for index, name in enumerate(layers)
+        if name in names
     }
 
 

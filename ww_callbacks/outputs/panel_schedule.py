@@ -47,7 +47,7 @@ class PanelSchedule:
         yield from self._drawn(0.0)
         self._number += 1
         self._steps.append(report.step or 0)
-        self._alphas.append([None if layer.alpha is None else round(layer.alpha, 3) for layer in report.layers])
+        self._alphas.append([None if alpha is None else round(alpha, 3) for alpha in report.column("alpha")])
         if len(self._steps) > MAX_STEPS:
             del self._steps[1::2], self._alphas[1::2]
         shown = is_shown(self._number)
@@ -83,7 +83,7 @@ class PanelSchedule:
         return future is not None
 
     def _task(self, report: Report) -> dict[str, Any]:
-        known = [row for row in zip(self._steps, self._alphas, strict=True) if len(row[1]) == len(report.layers)]
+        known = [row for row in zip(self._steps, self._alphas, strict=True) if len(row[1]) == len(report)]
         return picture_task(report, self._chosen, [step for step, _ in known], [row for _, row in known])
 
     def _drawn(self, timeout: float) -> Iterator[Panels]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ww_callbacks.report import Finding, Histogram, LayerReport, Report, in_words, worst_first
 from ww_callbacks.report.keys import AGGREGATES, layer_key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+Value = TypeVar("Value")
 
 MAX_TABLE_LAYERS = 50
 """Maximal number of layers in the table, worst first."""
@@ -34,7 +36,7 @@ class Panels:
         wall_time: time of the copy of the weights, in seconds since the epoch.
         images: tag → PNG.
         texts: tag → Markdown.
-        histograms: tag → counts over log10 λ.
+        histograms: tag → counts over log10 λ. Texts and histograms may be made when they are first used.
     """
 
     step: int
@@ -55,14 +57,50 @@ def is_shown(number: int) -> bool:
     return number % every == 0
 
 
+class Later(Mapping[str, Value]):
+    """A mapping that is made when it is first used, such as in the thread that writes it.
+
+    Args:
+        make: makes it.
+
+    Example:
+        >>> dict(Later(lambda: {"a": 1}))
+        {'a': 1}
+    """
+
+    def __init__(self, make: Callable[[], Mapping[str, Value]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> Mapping[str, Value]:
+        return self._make()
+
+    def __getitem__(self, key: str) -> Value:
+        return self._made[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+
 def written_panels(report: Report, names: frozenset[str], wall_time: float) -> Panels:
     """The panels that need no drawing: the table, and the histograms of the layers in ``names``."""
-    histograms = {
+    return Panels(
+        report.step or 0,
+        wall_time,
+        texts=Later(lambda: {f"{AGGREGATES}layers": layer_text(report)}),
+        histograms=Later(lambda: _histograms(report, names)),
+    )
+
+
+def _histograms(report: Report, names: frozenset[str]) -> dict[str, Histogram]:
+    return {
         layer_key("log10_eigenvalues", index, layer.name): layer.histogram
         for index, layer in enumerate(report.layers)
         if layer.name in names and layer.histogram is not None and layer.step == report.step
     }
-    return Panels(report.step or 0, wall_time, texts={f"{AGGREGATES}layers": layer_text(report)}, histograms=histograms)
 
 
 def finding_panels(findings: Sequence[Finding], step: int | None, wall_time: float) -> Panels:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import Any
 
 from ww_callbacks.outputs.background_file import AppendedFile
 from ww_callbacks.outputs.panels import Panels
-from ww_callbacks.outputs.tensorboard_protos import MISSING, layout_summary, panel_summary, scalar_summary
+from ww_callbacks.outputs.tensorboard_protos import layout_summary, panel_summary, scalar_summary
 from ww_callbacks.report import Report
 
 _numbers = itertools.count()
@@ -21,7 +23,8 @@ class TensorBoardOutput:
     """Writes all metrics of a snapshot as one Event, at the step and wall time of the snapshot.
 
     TensorBoard drops points whose step is not larger than an earlier one of the same tag, so reports must come
-    in the order of their steps. A thread writes each event at once, so that a live reader sees it.
+    in the order of their steps. A thread encodes and writes each event at once, so that a live reader sees it and
+    training does not wait.
 
     Args:
         log_dir: folder of a run. No other program may write event files into it at the same time:
@@ -33,34 +36,64 @@ class TensorBoardOutput:
     """
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
-        try:
-            from tensorboard.compat.proto.event_pb2 import Event
-            from tensorboard.summary.writer.record_writer import RecordWriter
-        except ImportError as error:
-            raise ImportError(MISSING) from error
+        layout = layout_summary()
         os.makedirs(log_dir, exist_ok=True)
         # tensorboard's EventFileWriter loads TensorFlow if it is installed, and waits for the disk.
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
-        self._event = Event
         self._file = AppendedFile(os.path.join(log_dir, name), "xb")
-        self._records = RecordWriter(self._file)
-        self._append(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        self._append(Event(wall_time=time.time(), summary=layout_summary()))
+        self._append(lambda: {"file_version": "brain.Event:2"}, 0, time.time())
+        self._append(lambda: {"summary": layout}, 0, time.time())
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Write one snapshot."""
-        self._append(self._event(wall_time=wall_time, step=report.step or 0, summary=scalar_summary(metrics)))
+        self._append(lambda: {"summary": scalar_summary(metrics)}, report.step or 0, wall_time)
 
     def show(self, panels: Panels) -> None:
         """Write figures, texts and histograms."""
-        self._append(self._event(wall_time=panels.wall_time, step=panels.step, summary=panel_summary(panels)))
+        self._append(lambda: {"summary": panel_summary(panels)}, panels.step, panels.wall_time)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def _append(self, event: Any) -> None:
-        self._records.write(event.SerializeToString())
+    def _append(self, content: Callable[[], Mapping[str, Any]], step: int, wall_time: float) -> None:
+        self._file.write(partial(_event_record, content, step, wall_time))
+
+
+def _event_record(content: Callable[[], Mapping[str, Any]], step: int, wall_time: float) -> bytes:
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    return record(Event(step=step, wall_time=wall_time, **content()).SerializeToString())
+
+
+def record(data: bytes) -> bytes:
+    """A record of an event file: length, checksum of the length, data, checksum of the data.
+
+    Example:
+        >>> len(record(b"data"))
+        20
+    """
+    length = struct.pack("<Q", len(data))
+    return b"".join([length, _checksum(length), data, _checksum(data)])
+
+
+def _checksum(data: bytes) -> bytes:
+    """The masked CRC-32C of the format."""
+    checksum = _crc32c()(data)
+    return struct.pack("<I", ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+@lru_cache(maxsize=1)
+def _crc32c() -> Callable[[bytes], int]:
+    """A compiled CRC-32C. That of tensorboard is written in Python and holds the GIL for 10 ms per 100 kB."""
+    try:
+        import google_crc32c
+    except ImportError:
+        from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c
+    else:
+        crc32c = google_crc32c.value
+    checksum: Callable[[bytes], int] = crc32c
+    return checksum
 
 
 class SummaryWriterOutput:

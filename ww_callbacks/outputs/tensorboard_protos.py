@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from operator import mul
 from typing import Any
-
-import numpy as np
 
 from ww_callbacks.outputs.panels import Panels
 from ww_callbacks.report import Histogram
@@ -50,9 +49,16 @@ def panel_summary(panels: Panels) -> Any:
 
 
 def layout_summary() -> Any:
-    """The layout of the "Custom scalars" tab: alpha by layer and as a band, traps, signals, lag."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+    """The layout of the "Custom scalars" tab: alpha by layer and as a band, traps, signals, lag.
+
+    Raises:
+        ImportError: tensorboard is not installed.
+    """
+    try:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+    except ImportError as error:
+        raise ImportError(MISSING) from error
 
     band = layout_pb2.Chart(
         title=_BAND[0],
@@ -97,14 +103,15 @@ def _histogram(counts: Histogram) -> Any:
     """Counts over log10 λ; the sums use the centres of the bins."""
     from tensorboard.compat.proto.summary_pb2 import HistogramProto
 
-    edges = np.linspace(counts.low, counts.high, len(counts.counts) + 1)
-    number, middle = np.array(counts.counts, dtype=float), (edges[1:] + edges[:-1]) / 2
+    width = (counts.high - counts.low) / len(counts.counts)
+    edges = [counts.low + width * (place + 1) for place in range(len(counts.counts))]
+    centres = [edge - width / 2 for edge in edges]
     return HistogramProto(
         min=counts.low,
         max=counts.high,
-        num=number.sum(),
-        sum=number @ middle,
-        sum_squares=number @ middle**2,
-        bucket_limit=[counts.low, *edges[1:]],
-        bucket=[0.0, *number],
+        num=sum(counts.counts),
+        sum=sum(map(mul, counts.counts, centres)),
+        sum_squares=sum(map(mul, counts.counts, (centre * centre for centre in centres))),
+        bucket_limit=[counts.low, *edges],
+        bucket=[0, *counts.counts],
     )

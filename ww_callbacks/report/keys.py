@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 
 AGGREGATES = "ww/"
 """Prefix of the metrics of the whole model, which frameworks receive too; layer metrics start with ``ww_layer/``."""
@@ -38,22 +39,28 @@ def aggregates(metrics: Mapping[str, float]) -> dict[str, float]:
     return {key: value for key, value in metrics.items() if key.startswith(AGGREGATES)}
 
 
-def is_logged(key: str, names: Collection[str]) -> bool:
-    """Whether a metric is logged: all but those of other layers are.
+def logged(metrics: Mapping[str, float], names: Collection[str]) -> dict[str, float]:
+    """The metrics that are logged: all but those of other layers.
 
     Args:
-        key: of a metric.
+        metrics: of the whole model and of layers.
         names: layers with metrics of their own.
 
     Example:
-        >>> is_logged("ww/stop/traps", ["fc"])
-        True
-        >>> is_logged("ww_layer/lr_ratio/002.fc", ["fc"]), is_logged("ww_layer/lr_ratio/003.head", ["fc"])
-        (True, False)
+        >>> logged({"ww/stop/traps": 0.2, "ww_layer/lr_ratio/002.fc": 1.5, "ww_layer/lr_ratio/003.head": 0.9}, ["fc"])
+        {'ww/stop/traps': 0.2, 'ww_layer/lr_ratio/002.fc': 1.5}
     """
-    if key.startswith(AGGREGATES):
-        return True
-    return key.rsplit("/", 1)[-1].partition(".")[2] in {tag_name(name) for name in names}
+    tags = _tag_names(frozenset(names))
+    return {
+        key: value
+        for key, value in metrics.items()
+        if key.startswith(AGGREGATES) or key.rsplit("/", 1)[-1].partition(".")[2] in tags
+    }
+
+
+@lru_cache(maxsize=8)
+def _tag_names(names: frozenset[str]) -> frozenset[str]:
+    return frozenset(map(tag_name, names))
 
 
 def tag_name(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from ww_callbacks.report.columns import column, columns_of, documented
@@ -40,6 +40,11 @@ class Histogram:
     high: float
     counts: tuple[int, ...]
     rand_counts: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, low: float, high: float, counts: Iterable[int], rand_counts: Iterable[int] | None) -> Histogram:
+        """Histograms from any sequences, such as the lists of JSON."""
+        return cls(low, high, tuple(counts), None if rand_counts is None else tuple(rand_counts))
 
 
 @documented
@@ -306,8 +311,11 @@ class LayerReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; columns about changes, trap_places, histogram, spectrum only with a value."""
-        values = asdict(self)
-        return {key: value for key, value in values.items() if key in _ALWAYS or value not in (None, "")}
+        values = {name: getattr(self, name) for name in FIELDS}
+        if self.histogram is not None:
+            names = ("low", "high", "counts", "rand_counts")
+            values["histogram"] = {name: getattr(self.histogram, name) for name in names}
+        return {name: value for name, value in values.items() if name in _ALWAYS or value not in (None, "")}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LayerReport:
@@ -319,20 +327,23 @@ class LayerReport:
         try:
             beside: dict[str, Any] = {}
             if values.get("histogram") is not None:
-                beside["histogram"] = _histogram(**values["histogram"])
+                beside["histogram"] = Histogram.of(**values["histogram"])
             if values.get("spectrum") is not None:
                 beside["spectrum"] = tuple(values["spectrum"])
             if values.get("trap_places") is not None:
-                beside["trap_places"] = tuple((tuple(index), value) for index, value in values["trap_places"])
+                beside["trap_places"] = places_of(values["trap_places"])
             return cls(**(values | beside))
         except (AttributeError, TypeError) as error:
             raise ValueError(f"values: not the columns of a LayerReport: {error}") from error
 
 
-def _histogram(low: float, high: float, counts: Iterable[int], rand_counts: Iterable[int] | None) -> Histogram:
-    return Histogram(low, high, tuple(counts), None if rand_counts is None else tuple(rand_counts))
+def places_of(places: Iterable[tuple[Iterable[int], float]]) -> tuple[TrapPlace, ...]:
+    """Places of traps as tuples, which a round trip through JSON makes lists."""
+    return tuple((tuple(index), value) for index, value in places)
 
 
+FIELDS = tuple(each.name for each in fields(LayerReport))
+"""Names of all fields of LayerReport, in order."""
 SCHEMA = columns_of(LayerReport)
 """Name → column of LayerReport, in order."""
 COLUMNS = tuple(SCHEMA)

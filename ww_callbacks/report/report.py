@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.report.change import against
@@ -14,6 +16,7 @@ from ww_callbacks.report.finding import Finding
 from ww_callbacks.report.flow import CorrelationFlow, ScaleChange, correlation_flow, scale_collapse
 from ww_callbacks.report.frame import to_frame
 from ww_callbacks.report.layer import SCHEMA, LayerReport
+from ww_callbacks.report.row import POSITIONS, Row, changed, layer_of, row_of
 from ww_callbacks.report.table import render_table
 
 if TYPE_CHECKING:
@@ -26,7 +29,12 @@ MIN_COUNTED = 50
 _MEANS = tuple(name for name, column in SCHEMA.items() if column.mean)
 
 
-@dataclass(frozen=True, slots=True)
+_NAME, _COUNTED, _STEP, _TRAPS, _INITIAL = (
+    POSITIONS[name] for name in ("name", "counted", "step", "num_traps", "initial_traps")
+)
+
+
+@dataclass(frozen=True)
 class Report:
     """All layers of a model that have weights, at one step.
 
@@ -53,15 +61,53 @@ class Report:
         """
         return cls(tuple(layers), step).recount(None)
 
+    @classmethod
+    def of_rows(cls, rows: Iterable[Row], step: int | None = None) -> Report:
+        """A report of which only the rows are known so far; its layers are made when they are first used.
+
+        Args:
+            rows: one per layer, in model order.
+            step: number of finished optimizer steps.
+
+        Example:
+            >>> Report.of_rows([row_of(LayerReport(name="fc", kind="Linear"))], 10)["fc"].kind
+            'Linear'
+        """
+        report = object.__new__(cls)
+        report.__dict__.update(step=step, rows=tuple(rows))
+        return report
+
+    def __getattr__(self, name: str) -> Any:
+        """The attribute ``layers`` of a report of which only the rows are known so far."""
+        if name != "layers" or "rows" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self.__dict__.setdefault("layers", tuple(map(layer_of, self.rows)))
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """The layers as rows, see :mod:`ww_callbacks.report.row`."""
+        return tuple(map(row_of, self.layers))
+
+    def column(self, name: str) -> list[Any]:
+        """One column of all layers, in model order.
+
+        Args:
+            name: a field of LayerReport.
+
+        Example:
+            >>> Report((LayerReport(name="fc", kind="Linear", alpha=2.5),)).column("alpha")
+            [2.5]
+        """
+        position = POSITIONS[name]
+        return [row[position] for row in self.rows]
+
     def recount(self, names: frozenset[str] | None) -> Report:
         """The same report with means over the layers in ``names``; None chooses the layers again."""
         if names is None:
             names = choose_counted(self.layers)
-        layers = tuple(
-            layer if layer.counted == (layer.name in names) else replace(layer, counted=layer.name in names)
-            for layer in self.layers
-        )
-        return Report(layers, self.step)
+        if all(row[_COUNTED] == (row[_NAME] in names) for row in self.rows):
+            return self
+        return Report.of_rows((changed(row, counted=row[_NAME] in names) for row in self.rows), self.step)
 
     def after(self, first: Report) -> Report:
         """The same report with the number of traps that each layer had at step 0 of the run.
@@ -69,20 +115,19 @@ class Report:
         Args:
             first: the first report of the run. Only its layers that were analysed at step 0 are used.
         """
-        at_start = {layer.name: layer.num_traps for layer in first.layers if layer.step == 0 and layer.num_traps}
+        at_start = {row[_NAME]: row[_TRAPS] for row in first.rows if row[_STEP] == 0 and row[_TRAPS]}
         if not at_start:
             return self
-        layers = tuple(replace(layer, initial_traps=at_start.get(layer.name)) for layer in self.layers)
-        return Report(layers, self.step)
+        return Report.of_rows((changed(row, initial_traps=at_start.get(row[_NAME])) for row in self.rows), self.step)
 
     def without_spectra(self) -> Report:
         """The same report without histograms and spectra."""
-        return Report(tuple(replace(layer, histogram=None, spectrum=None) for layer in self.layers), self.step)
+        return Report.of_rows((changed(row, histogram=None, spectrum=None) for row in self.rows), self.step)
 
     @property
     def counted(self) -> frozenset[str]:
         """Names of the layers included in the means."""
-        return frozenset(layer.name for layer in self.layers if layer.counted)
+        return frozenset(row[_NAME] for row in self.rows if row[_COUNTED])
 
     def __getitem__(self, name: str) -> LayerReport:
         for layer in self.layers:
@@ -91,7 +136,7 @@ class Report:
         raise KeyError(f"no layer {name!r}; the layers are {[layer.name for layer in self.layers]}")
 
     def __len__(self) -> int:
-        return len(self.layers)
+        return len(self.rows)
 
     def __iter__(self) -> Iterator[LayerReport]:
         return iter(self.layers)
@@ -120,26 +165,27 @@ class Report:
                 result["alpha_median"] = statistics.median(values)
                 result["alpha_min"], result["alpha_max"] = min(values), max(values)
         significant = self._significant("null_pvalue")
-        tails = [layer for index, layer in enumerate(self.layers) if index in significant]
-        others = [
-            layer
-            for index, layer in enumerate(self.layers)
-            if index not in significant and layer.alpha is not None and layer.warning != "cannot be told"
-        ]
-        result["num_overtrained"] = _count(tails, "warning", "over-trained")
-        result["num_undertrained"] = _count(tails, "warning", "under-trained")
-        result["num_no_tail"] = _count(tails, "warning", "no tail") + len(others)
-        result["num_reliable"] = _count(tails, "reliable", True)
-        result["failed"] = _count(self.layers, "status", "failed")
-        if any(layer.num_traps is not None for layer in self.layers):
+        warnings, alphas, reliable = self.column("warning"), self.column("alpha"), self.column("reliable")
+        tails = Counter(warnings[index] for index in significant)
+        others = sum(
+            alpha is not None and warning != "cannot be told" and index not in significant
+            for index, (alpha, warning) in enumerate(zip(alphas, warnings, strict=True))
+        )
+        result["num_overtrained"] = float(tails["over-trained"])
+        result["num_undertrained"] = float(tails["under-trained"])
+        result["num_no_tail"] = float(tails["no tail"] + others)
+        result["num_reliable"] = float(sum(reliable[index] is True for index in significant))
+        result["failed"] = float(self.column("status").count("failed"))
+        traps = self.column("num_traps")
+        if any(count is not None for count in traps):
             significant = self._significant("trap_pvalue")
-            trapped = [layer for index, layer in enumerate(self.layers) if index in significant and layer.is_trapped]
-            result["num_traps"] = float(sum((layer.num_traps or 0) - (layer.initial_traps or 0) for layer in trapped))
-            result["num_trap_layers"] = float(len(trapped))
-        if any(layer.learned_pvalue is not None for layer in self.layers):
-            known = {index: layer.learned_pvalue for index, layer in enumerate(self.layers)}
-            found = discoveries({index: value for index, value in known.items() if value is not None})
-            result["num_learned"] = float(len(found))
+            initial = self.column("initial_traps")
+            more = [(traps[index] or 0) - (initial[index] or 0) for index in significant]
+            result["num_traps"] = float(sum(count for count in more if count > 0))
+            result["num_trap_layers"] = float(sum(count > 0 for count in more))
+        learned = {index: value for index, value in enumerate(self.column("learned_pvalue")) if value is not None}
+        if learned:
+            result["num_learned"] = float(len(discoveries(learned)))
         return result
 
     def mean(self, metric: str) -> float | None:
@@ -244,18 +290,15 @@ class Report:
         return to_frame(self.to_dicts())
 
     def _counted_values(self, name: str) -> list[float]:
-        values = (getattr(layer, name) for layer in self.layers if layer.counted)
+        position = POSITIONS[name]
+        values = (row[position] for row in self.rows if row[_COUNTED])
         return [value for value in values if value is not None and math.isfinite(value)]
 
     def _significant(self, name: str) -> frozenset[int]:
         """Indices of the layers whose p-value is a discovery among all layers, and of those without a p-value."""
-        pvalues = {index: getattr(layer, name) for index, layer in enumerate(self.layers)}
+        pvalues = dict(enumerate(self.column(name)))
         unknown = frozenset(index for index, value in pvalues.items() if value is None)
         return unknown | discoveries({index: value for index, value in pvalues.items() if value is not None})
-
-
-def _count(layers: Iterable[LayerReport], name: str, value: object) -> float:
-    return float(sum(getattr(layer, name) == value for layer in layers))
 
 
 def choose_counted(layers: Iterable[LayerReport]) -> frozenset[str]:

@@ -84,6 +84,7 @@ class SnapshotBuffer:
             forking.close_in_children(self)
         memory = np.frombuffer(self._map, dtype=np.uint8)
         memory[:: mmap.PAGESIZE] = 0
+        self._address = _address(memory)
         self._memory = memory.data
         self._kept = {index: self._kept_at(index, offset) for index, offset in offsets.items()}
         self._slots: list[dict[int, NDArray[Any]]] = [{} for _ in range(slots)]
@@ -180,8 +181,7 @@ class SnapshotBuffer:
         Raises:
             ValueError: the array is not a view of this buffer.
         """
-        start = np.frombuffer(self._map, dtype=np.uint8).ctypes.data
-        offset = int(array.ctypes.data) - start
+        offset = _address(array) - self._address
         if not 0 <= offset <= self.nbytes - array.nbytes:
             raise ValueError("array: not a view of this buffer")
         return offset
@@ -210,6 +210,11 @@ class SnapshotBuffer:
     def close_in_child(self) -> None:
         """Close the memory in a forked child."""
         self.close()
+
+
+def _address(array: NDArray[Any]) -> int:
+    """Address of the first element; a tenth of the time of ``array.ctypes.data``."""
+    return int(array.__array_interface__["data"][0])
 
 
 def _layout(arrays: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]) -> tuple[list[int], int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from ww_callbacks.analysis.leading import LeadingCache
 from ww_callbacks.analysis.spec import Snapshot
 from ww_callbacks.analysis.update import unchanged_columns, update_columns
 from ww_callbacks.report import LayerReport, Skip
+from ww_callbacks.report.row import POSITIONS, Row, changed, from_plain, layer_of, plain, row_of
 from ww_callbacks.worker.kept import Before, Kept
 from ww_callbacks.worker.protocol import Message
 
@@ -63,17 +64,17 @@ def run_task(task: Message, stored: NDArray[Any], kept: Kept | None = None) -> M
         kept: weights of earlier analyses, with which they are compared; these weights are kept there for later ones.
 
     Returns:
-        "report" (columns of a LayerReport) and "digest" of the weights; or "unchanged" (columns that differ from the
-        last report) and "digest" if the weights have the digest of the task; or "error", a description, if the
-        analysis failed. Additionally "cpu", the CPU time in seconds.
+        "report" (fields of a LayerReport, see :func:`ww_callbacks.report.row.plain`) and "digest" of the weights; or
+        "unchanged" (columns that differ from the last report) and "digest" if the weights have the digest of the task;
+        or "error", a description, if the analysis failed. Additionally "cpu", the CPU time in seconds.
 
     Example:
         >>> import numpy as np
         >>> weights = np.random.default_rng(0).standard_normal((80, 60))
         >>> task = make_task(LayerSpec("fc", "Linear", (80, 60), "float64", ((), (0,), (1,))), Settings(), step=5)
         >>> answer = run_task(task, weights)
-        >>> answer["report"]["status"], run_task(task | {"digest": answer["digest"]}, weights)["unchanged"]
-        ('ok', {})
+        >>> answer["report"][:2], run_task(task | {"digest": answer["digest"]}, weights)["unchanged"]
+        (['fc', 'Linear'], {})
     """
     return timed(lambda: _analyze(task, stored, kept))
 
@@ -100,15 +101,15 @@ def _analyze(task: Message, stored: NDArray[Any], kept: Kept | None) -> Message:
     now = None if step is None else Snapshot(step, stored, found)
     before = Before() if kept is None or now is None else kept.exchange(now)
     if found == task.get("digest"):
-        columns = {} if now is None else unchanged_columns(now, before.start, before.previous)
-        return {"unchanged": columns, "digest": found}
+        changes = {} if now is None else unchanged_columns(now, before.start, before.previous)
+        return {"unchanged": changes, "digest": found}
     spec = LayerSpec(**task["spec"])
     report = ANALYSES[task["analysis"]](spec, stored, Settings.from_dict(task["settings"]))
-    columns = replace(report, step=step).to_dict()
+    columns: dict[str, Any] = {"step": step}
     if now is not None:
-        leading = partial(_leading.get, spec) if columns["null"] == "arranged" else None
+        leading = partial(_leading.get, spec) if report.null == "arranged" else None
         columns |= update_columns(spec, now, before.start, before.previous, leading)
-    return {"report": columns, "digest": found}
+    return {"report": plain(changed(row_of(report), **columns)), "digest": found}
 
 
 def weights_digest(stored: NDArray[Any]) -> str:
@@ -122,8 +123,13 @@ def weights_digest(stored: NDArray[Any]) -> str:
     return hashlib.blake2b(flat.data, digest_size=16).hexdigest()
 
 
-def read_answer(answer: Message, spec: LayerSpec, step: int | None, known: LayerReport | None = None) -> LayerReport:
-    """The report in an answer. An answer without a valid report gives a report with status "failed".
+def read_answer(answer: Message, spec: LayerSpec, step: int | None) -> LayerReport:
+    """The report in an answer, see :func:`read_row`."""
+    return layer_of(read_row(answer, spec, step))
+
+
+def read_row(answer: Message, spec: LayerSpec, step: int | None, known: Row | None = None) -> Row:
+    """The report in an answer, as a row. An answer without a valid report gives a report with status "failed".
 
     Args:
         answer: answer of :func:`run_task`, possibly received through a pipe.
@@ -133,14 +139,16 @@ def read_answer(answer: Message, spec: LayerSpec, step: int | None, known: Layer
     """
     try:
         if "unchanged" in answer and known is not None:
-            since = known.step if known.unchanged_since is None else known.unchanged_since
-            changes = answer["unchanged"] | {"step": step, "unchanged_since": since}
-            return LayerReport.from_dict(known.to_dict() | changes)
+            since = known[_SINCE] if known[_SINCE] is not None else known[_STEP]
+            return changed(known, **(answer["unchanged"] | {"step": step, "unchanged_since": since}))
         if "report" in answer:
-            return LayerReport.from_dict(answer["report"])
-    except ValueError as error:
-        return failed_report(spec, step, str(error))
-    return failed_report(spec, step, str(answer.get("error", "the worker returned no report")))
+            return from_plain(answer["report"])
+    except (KeyError, ValueError) as error:
+        return row_of(failed_report(spec, step, str(error)))
+    return row_of(failed_report(spec, step, str(answer.get("error", "the worker returned no report"))))
+
+
+_STEP, _SINCE = POSITIONS["step"], POSITIONS["unchanged_since"]
 
 
 def failed_report(spec: LayerSpec, step: int | None, error: str) -> LayerReport:
