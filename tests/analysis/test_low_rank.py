@@ -12,7 +12,7 @@ from ww_callbacks.analysis import layer as module
 from ww_callbacks.analysis.spec import Snapshot
 from ww_callbacks.analysis.update import update_columns
 from ww_callbacks.report import LayerReport
-from ww_callbacks.report.row import from_plain, layer_of
+from ww_callbacks.report.row import from_plain
 from ww_callbacks.spectra import frobenius_norm
 from ww_callbacks.worker.task import make_task, run_task, weights_digest
 
@@ -106,7 +106,7 @@ def test_a_task_holds_the_factors():
     stored = factors()
     task = json.loads(json.dumps(make_task(spec_of(stored), Settings(), 3)))
     assert LayerSpec(**task["spec"]).matrix_shape == (1, 90, 70)
-    assert layer_of(from_plain(run_task(task, stored)["report"])).lora_used == low_rank(stored).lora_used
+    assert from_plain(run_task(task, stored)["report"]).lora_used == low_rank(stored).lora_used
 
 
 def test_the_change_is_that_of_the_product():

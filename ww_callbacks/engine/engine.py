@@ -96,7 +96,7 @@ class Engine:
         if self._resources is None:
             return {}
         known = self._resources.known
-        steps = ((known[index].step if index in known else None) for index in range(len(self._resources.specs)))
+        steps = ((known[index].report.step if index in known else None) for index in range(len(self._resources.specs)))
         return {spec.name: step for spec, step in zip(self._resources.specs, steps, strict=True)}
 
     def fits(self, layers: Sequence[Layer]) -> bool:

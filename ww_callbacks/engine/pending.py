@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from ww_callbacks.analysis import LayerSpec
 from ww_callbacks.engine.missed import Missed
 from ww_callbacks.report import LayerReport, Report
-from ww_callbacks.report.row import POSITIONS, Row, row_of
 from ww_callbacks.weights import Layer
 from ww_callbacks.worker.protocol import Message
-from ww_callbacks.worker.task import read_row
-
-_STEP, *_SCALES = (POSITIONS[name] for name in ("step", "log_norm", "log_spectral_norm"))
+from ww_callbacks.worker.task import read_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +19,14 @@ class Known:
     """The latest results of a layer.
 
     Attributes:
-        row: its latest one, see :mod:`ww_callbacks.report.row`.
+        report: its latest one.
         digest: of the weights that the report is about; empty if the analysis failed.
         change: how much the layer changed per step before this report.
     """
 
-    row: Row
+    report: LayerReport
     digest: str = ""
     change: float = 0.0
-
-    @property
-    def step(self) -> int | None:
-        """The step of that report."""
-        step: int | None = self.row[_STEP]
-        return step
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +53,11 @@ class Awaited:
     def read(self, spec: LayerSpec, step: int) -> Known:
         """The results of the layer, including this answer."""
         answer = self.answer()
-        before = self.known.row if self.known is not None else None
-        row = read_row(answer, spec, step, before)
+        before = self.known.report if self.known is not None else None
+        report = read_answer(answer, spec, step, before)
         digest = str(answer.get("digest", ""))
-        change = change_per_step(before, row) if before is not None else 0.0
-        return Known(row, digest, change)
+        change = change_per_step(before, report) if before is not None else 0.0
+        return Known(report, digest, change)
 
 
 @dataclass(slots=True)
@@ -99,33 +90,26 @@ class Pending:
 
     def report(self, known: Mapping[int, Known]) -> Report:
         """The latest results of all layers, each with the step at which it was analysed."""
-        return Report.of_rows((self._row(*item, known) for item in enumerate(self.layers)), self.step)
+        return Report(tuple(self._entry(*item, known) for item in enumerate(self.layers)), self.step)
 
-    def _row(self, position: int, layer: Layer, known: Mapping[int, Known]) -> Row:
+    def _entry(self, position: int, layer: Layer, known: Mapping[int, Known]) -> LayerReport:
         if layer.spec is None:
-            return row_of(layer.skip_report(self.step))
+            return layer.skip_report(self.step)
         if position in known:
-            return known[position].row
-        return row_of(LayerReport.waiting(layer.name, layer.kind, layer.role))
+            return known[position].report
+        return LayerReport.waiting(layer.name, layer.kind, layer.role)
 
 
-def change_per_step(before: Row, after: Row) -> float:
+def change_per_step(before: LayerReport, after: LayerReport) -> float:
     """How much a layer changed: ``|Δ log₁₀ Σλ| + |Δ log₁₀ λ_max|`` per step; 0 if that is unknown.
 
     Example:
         >>> before = LayerReport(name="fc", kind="Linear", step=0, log_norm=1.0, log_spectral_norm=0.5)
-        >>> after = LayerReport(name="fc", kind="Linear", step=10, log_norm=2.0, log_spectral_norm=0.5)
-        >>> change_per_step(row_of(before), row_of(after))
+        >>> change_per_step(before, LayerReport(name="fc", kind="Linear", step=10, log_norm=2.0, log_spectral_norm=0.5))
         0.1
     """
-    then, now = before[_STEP], after[_STEP]
-    if then is None or now is None or now <= then:
+    if before.step is None or after.step is None or after.step <= before.step:
         return 0.0
-    change: float = 0.0
-    for position in _SCALES:
-        old, new = before[position], after[position]
-        if old is None or new is None:
-            return 0.0
-        change += abs(new - old)
-    steps: int = now - then
-    return change / steps
+    pairs = (before.log_norm, after.log_norm), (before.log_spectral_norm, after.log_spectral_norm)
+    changes = [abs(new - old) for old, new in pairs if old is not None and new is not None]
+    return sum(changes) / (after.step - before.step) if len(changes) == len(pairs) else 0.0

@@ -12,8 +12,6 @@ from ww_callbacks.report.row import POSITIONS
 LAYER_METRICS = tuple(name for name, column in SCHEMA.items() if column.logged)
 MAX_LAYERS = 64
 
-_STEP = POSITIONS["step"]
-
 
 def metrics_of(
     report: Report,
@@ -71,10 +69,10 @@ def layer_metrics(report: Report, names: Collection[str]) -> dict[str, float]:
     keys = _keys(tuple(report.column("name")), frozenset(names))
     return {
         key: float(value)
-        for index, row in enumerate(report.rows)
-        if index in keys and row[_STEP] == report.step
+        for index, layer in enumerate(report.layers)
+        if index in keys and layer.step == report.step
         for position, key in keys[index]
-        if (value := row[position]) is not None
+        if (value := layer.row[position]) is not None
     }
 
 

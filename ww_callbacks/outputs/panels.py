@@ -151,7 +151,7 @@ def picture_task(
     for index, layer in enumerate(report.layers):
         if layer.name in chosen[:MAX_CHOSEN] and layer.histogram is not None:
             spectra[layer_key("spectrum", index, layer.name)] = layer.to_dict()
-    flow = [{column: getattr(layer, column) for column in _FLOW_COLUMNS} for layer in report.layers]
+    flow = {name: report.column(name) for name in _FLOW_COLUMNS}
     return {"spectra": spectra, "flow": flow, "steps": list(steps), "alphas": list(alphas)}
 
 
@@ -166,7 +166,8 @@ def draw(task: Mapping[str, Any]) -> dict[str, str]:
     """
     from ww_callbacks.outputs import figures
 
-    report = Report(tuple(LayerReport.from_dict(values) for values in task["flow"]))
+    rows = zip(*task["flow"].values(), strict=True)
+    report = Report(tuple(LayerReport(**dict(zip(task["flow"], row, strict=True))) for row in rows))
     names = [layer.name for layer in report.layers]
     drawings: dict[str, Callable[[Axes], object]] = {
         tag: partial(figures.draw_esd, LayerReport.from_dict(values)) for tag, values in task["spectra"].items()

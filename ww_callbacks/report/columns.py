@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R", bound="RowBacked")
 
 Kind = Literal["text", "flag", "count", "number"]
 Scaling = Literal["invariant", "proportional", "inverse", "log", "alpha log"]
@@ -99,6 +100,67 @@ def columns_of(cls: type[Any]) -> Mapping[str, Column]:
             label = each.metadata.get("label") or each.name
             found[each.name] = Column(**{**each.metadata, "name": each.name, "kind": kind, "label": label})
     return types.MappingProxyType(found)
+
+
+class RowBacked:
+    """Base of a frozen dataclass whose values are in one tuple. The class needs the decorator :func:`row_backed`.
+
+    An object then takes a fraction of a microsecond to make from a row, whatever the number of its fields.
+
+    Attributes:
+        row: the values, in the order of the fields.
+
+    Example:
+        >>> @row_backed
+        ... @dataclass(frozen=True, kw_only=True)
+        ... class Point(RowBacked):
+        ...     x: int
+        ...     y: int = 0
+        >>> Point(x=3).row, Point.from_row((3, 4))
+        ((3, 0), Point(x=3, y=4))
+    """
+
+    __slots__ = ("row",)
+    row: tuple[Any, ...]
+
+    @classmethod
+    def from_row(cls: type[T], row: tuple[Any, ...]) -> T:
+        """The object with these values.
+
+        Args:
+            row: one value per field, in their order.
+        """
+        made = object.__new__(cls)
+        object.__setattr__(made, "row", row)
+        return made
+
+    def __reduce__(self) -> Any:
+        return type(self).from_row, (self.row,)
+
+
+def row_backed(cls: type[R]) -> type[R]:
+    """Class decorator for a frozen dataclass that inherits :class:`RowBacked`."""
+    declared = fields(cls)  # type: ignore[arg-type]
+    names = tuple(each.name for each in declared)
+    defaults = {each.name: each.default for each in declared if each.default is not MISSING}
+
+    known = set(names)
+
+    def init(self: R, **values: Any) -> None:
+        complete = defaults | values
+        if complete.keys() != known:
+            odd = ", ".join(sorted(complete.keys() ^ known))
+            raise TypeError(f"{cls.__name__}: fields that are missing or unknown: {odd}")
+        object.__setattr__(self, "row", tuple([complete[name] for name in names]))
+
+    cls.__init__ = init  # type: ignore[assignment,method-assign]
+    for position, name in enumerate(names):
+        setattr(cls, name, property(_getter(position)))
+    return cls
+
+
+def _getter(position: int) -> Callable[[Any], Any]:
+    return lambda self: self.row[position]
 
 
 def documented(cls: type[T]) -> type[T]:

@@ -64,7 +64,7 @@ class History(Sequence[Report]):
         report = report.after(self._reports[0] if self._reports else report)
         if self._reports:
             self._reports[-1] = self._reports[-1].without_spectra()
-        if not any(layer.is_waiting for layer in report.layers):
+        if "waiting" not in report.column("skip_reason"):
             self._counted = self._counted or report.counted or None
         self._reports.append(report)
         self._seen += 1

@@ -7,7 +7,6 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.report.change import against
@@ -16,7 +15,7 @@ from ww_callbacks.report.finding import Finding
 from ww_callbacks.report.flow import CorrelationFlow, ScaleChange, correlation_flow, scale_collapse
 from ww_callbacks.report.frame import to_frame
 from ww_callbacks.report.layer import SCHEMA, LayerReport
-from ww_callbacks.report.row import POSITIONS, Row, changed, layer_of, row_of
+from ww_callbacks.report.row import POSITIONS, changed
 from ww_callbacks.report.table import render_table
 
 if TYPE_CHECKING:
@@ -29,12 +28,7 @@ MIN_COUNTED = 50
 _MEANS = tuple(name for name, column in SCHEMA.items() if column.mean)
 
 
-_NAME, _COUNTED, _STEP, _TRAPS, _INITIAL = (
-    POSITIONS[name] for name in ("name", "counted", "step", "num_traps", "initial_traps")
-)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Report:
     """All layers of a model that have weights, at one step.
 
@@ -61,33 +55,6 @@ class Report:
         """
         return cls(tuple(layers), step).recount(None)
 
-    @classmethod
-    def of_rows(cls, rows: Iterable[Row], step: int | None = None) -> Report:
-        """A report of which only the rows are known so far; its layers are made when they are first used.
-
-        Args:
-            rows: one per layer, in model order.
-            step: number of finished optimizer steps.
-
-        Example:
-            >>> Report.of_rows([row_of(LayerReport(name="fc", kind="Linear"))], 10)["fc"].kind
-            'Linear'
-        """
-        report = object.__new__(cls)
-        report.__dict__.update(step=step, rows=tuple(rows))
-        return report
-
-    def __getattr__(self, name: str) -> Any:
-        """The attribute ``layers`` of a report of which only the rows are known so far."""
-        if name != "layers" or "rows" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return self.__dict__.setdefault("layers", tuple(map(layer_of, self.rows)))
-
-    @cached_property
-    def rows(self) -> tuple[Row, ...]:
-        """The layers as rows, see :mod:`ww_callbacks.report.row`."""
-        return tuple(map(row_of, self.layers))
-
     def column(self, name: str) -> list[Any]:
         """One column of all layers, in model order.
 
@@ -99,15 +66,17 @@ class Report:
             [2.5]
         """
         position = POSITIONS[name]
-        return [row[position] for row in self.rows]
+        return [layer.row[position] for layer in self.layers]
 
     def recount(self, names: frozenset[str] | None) -> Report:
         """The same report with means over the layers in ``names``; None chooses the layers again."""
         if names is None:
             names = choose_counted(self.layers)
-        if all(row[_COUNTED] == (row[_NAME] in names) for row in self.rows):
-            return self
-        return Report.of_rows((changed(row, counted=row[_NAME] in names) for row in self.rows), self.step)
+        layers = tuple(
+            layer if layer.counted == (layer.name in names) else changed(layer, counted=layer.name in names)
+            for layer in self.layers
+        )
+        return Report(layers, self.step)
 
     def after(self, first: Report) -> Report:
         """The same report with the number of traps that each layer had at step 0 of the run.
@@ -115,19 +84,20 @@ class Report:
         Args:
             first: the first report of the run. Only its layers that were analysed at step 0 are used.
         """
-        at_start = {row[_NAME]: row[_TRAPS] for row in first.rows if row[_STEP] == 0 and row[_TRAPS]}
+        at_start = {layer.name: layer.num_traps for layer in first.layers if layer.step == 0 and layer.num_traps}
         if not at_start:
             return self
-        return Report.of_rows((changed(row, initial_traps=at_start.get(row[_NAME])) for row in self.rows), self.step)
+        layers = tuple(changed(layer, initial_traps=at_start.get(layer.name)) for layer in self.layers)
+        return Report(layers, self.step)
 
     def without_spectra(self) -> Report:
         """The same report without histograms and spectra."""
-        return Report.of_rows((changed(row, histogram=None, spectrum=None) for row in self.rows), self.step)
+        return Report(tuple(changed(layer, histogram=None, spectrum=None) for layer in self.layers), self.step)
 
     @property
     def counted(self) -> frozenset[str]:
         """Names of the layers included in the means."""
-        return frozenset(row[_NAME] for row in self.rows if row[_COUNTED])
+        return frozenset(layer.name for layer in self.layers if layer.counted)
 
     def __getitem__(self, name: str) -> LayerReport:
         for layer in self.layers:
@@ -136,7 +106,7 @@ class Report:
         raise KeyError(f"no layer {name!r}; the layers are {[layer.name for layer in self.layers]}")
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.layers)
 
     def __iter__(self) -> Iterator[LayerReport]:
         return iter(self.layers)
@@ -290,8 +260,7 @@ class Report:
         return to_frame(self.to_dicts())
 
     def _counted_values(self, name: str) -> list[float]:
-        position = POSITIONS[name]
-        values = (row[position] for row in self.rows if row[_COUNTED])
+        values = [value for value, counted in zip(self.column(name), self.column("counted"), strict=True) if counted]
         return [value for value in values if value is not None and math.isfinite(value)]
 
     def _significant(self, name: str) -> frozenset[int]:

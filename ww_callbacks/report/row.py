@@ -1,79 +1,54 @@
-"""The columns of a layer as one tuple, which takes less time to make, change and send than an object."""
+"""Changes of a layer's values, and their way through a message. All work on its row, the tuple of its values."""
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Any
 
 from ww_callbacks.report.layer import FIELDS, Histogram, LayerReport, places_of
 
-Row = tuple[Any, ...]
-"""The values of a LayerReport, in the order of its fields."""
-
 POSITIONS = {name: position for position, name in enumerate(FIELDS)}
 """Position of each field in a row."""
 
-_values_of = attrgetter(*FIELDS)
-_setters = tuple(getattr(LayerReport, name).__set__ for name in FIELDS)
 _HISTOGRAM, _SPECTRUM, _PLACES = (POSITIONS[name] for name in ("histogram", "spectrum", "trap_places"))
 
 
-def row_of(layer: LayerReport) -> Row:
-    """The row of a layer.
+def changed(layer: LayerReport, **values: Any) -> LayerReport:
+    """The same layer with other values, as ``dataclasses.replace`` in a tenth of the time.
 
     Example:
-        >>> layer_of(row_of(LayerReport(name="fc", kind="Linear", alpha=2.5))).alpha
-        2.5
-    """
-    row: Row = _values_of(layer)
-    return row
-
-
-def layer_of(row: Row) -> LayerReport:
-    """The layer of a row. It sets the fields without the checks of a constructor, in half the time."""
-    layer = object.__new__(LayerReport)
-    for set_value, value in zip(_setters, row, strict=True):
-        set_value(layer, value)
-    return layer
-
-
-def changed(row: Row, **values: Any) -> Row:
-    """The same row with other values in some columns.
-
-    Example:
-        >>> layer_of(changed(row_of(LayerReport(name="fc", kind="Linear")), step=10)).step
+        >>> changed(LayerReport(name="fc", kind="Linear"), step=10).step
         10
     """
-    new = list(row)
+    row = list(layer.row)
     for name, value in values.items():
-        new[POSITIONS[name]] = value
-    return tuple(new)
+        row[POSITIONS[name]] = value
+    return LayerReport.from_row(tuple(row))
 
 
-def plain(row: Row) -> list[Any]:
-    """A row of values that JSON can hold.
+def plain(layer: LayerReport) -> list[Any]:
+    """The row of a layer, of values that JSON can hold.
 
     Example:
-        >>> row = row_of(LayerReport(name="fc", kind="Linear", histogram=Histogram(0.0, 1.0, (5, 15))))
-        >>> from_plain(plain(row)) == row
+        >>> layer = LayerReport(name="fc", kind="Linear", histogram=Histogram(0.0, 1.0, (5, 15)))
+        >>> from_plain(plain(layer)) == layer
         True
     """
-    values = list(row)
-    if (counts := row[_HISTOGRAM]) is not None:
+    values = list(layer.row)
+    if (counts := layer.histogram) is not None:
         values[_HISTOGRAM] = [counts.low, counts.high, counts.counts, counts.rand_counts]
     return values
 
 
-def from_plain(values: list[Any]) -> Row:
+def from_plain(values: list[Any]) -> LayerReport:
     """The inverse of :func:`plain`, also after a round trip through JSON.
 
     Raises:
-        ValueError: these are not the values of a row.
+        ValueError: these are not the values of a layer.
     """
-    if len(values) != len(FIELDS):
-        raise ValueError(f"values: expected the {len(FIELDS)} fields of a LayerReport")
-    row = list(values)
     try:
+        if len(values) != len(FIELDS):
+            raise ValueError(f"expected {len(FIELDS)} values, got {len(values)}")
+        row = list(values)
         if row[_HISTOGRAM] is not None:
             row[_HISTOGRAM] = Histogram.of(*row[_HISTOGRAM])
         if row[_SPECTRUM] is not None:
@@ -82,4 +57,4 @@ def from_plain(values: list[Any]) -> Row:
             row[_PLACES] = places_of(row[_PLACES])
     except (TypeError, ValueError) as error:
         raise ValueError(f"values: not the fields of a LayerReport: {error}") from error
-    return tuple(row)
+    return LayerReport.from_row(tuple(row))

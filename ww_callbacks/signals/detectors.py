@@ -164,8 +164,8 @@ def frozen(seen: Seen) -> list[Shown]:
     found = []
     for layer in seen.fresh:
         since, before = layer.unchanged_since, seen.before.get(layer.name)
-        if since is None and before is not None and _has_same_norms(layer, before):
-            since = before.unchanged_since
+        if since is None and before is not None and before.unchanged_since is not None:
+            since = before.unchanged_since if _has_same_norms(layer, before) else None
         if since is not None and layer.status != "failed":
             found.append(Shown(layer.name, {"unchanged_since": since}, since=since))
     return found
@@ -230,13 +230,17 @@ def not_learning(seen: Seen) -> list[Shown]:
     """Layers that changed as noise does since the first snapshot or, if that is unknown, still have no tail."""
     found = []
     for layer in seen.fresh:
-        if layer.unchanged_since is not None or decay_of(layer, seen) is not None:
+        pvalue = layer.learned_pvalue
+        if pvalue is None:
+            is_noise = layer.warning == "no tail" and layer.step != 0
+        else:
+            is_noise = pvalue > LEVEL and bool(layer.learned_norm) and (layer.num_evals or 0) >= MIN_TESTED
+        if not is_noise or layer.unchanged_since is not None or decay_of(layer, seen) is not None:
             continue
-        if layer.learned_pvalue is None:
-            if layer.warning == "no tail" and layer.step != 0:
-                found.append(Shown(layer.name, _columns(layer, "null_pvalue") | {"warning": "no tail"}))
-        elif layer.learned_norm and layer.learned_pvalue > LEVEL and (layer.num_evals or 0) >= MIN_TESTED:
-            found.append(Shown(layer.name, _columns(layer, "learned_norm", "learned_pvalue"), layer.learned_pvalue))
+        if pvalue is None:
+            found.append(Shown(layer.name, _columns(layer, "null_pvalue") | {"warning": "no tail"}))
+        else:
+            found.append(Shown(layer.name, _columns(layer, "learned_norm", "learned_pvalue"), pvalue))
     return found
 
 
@@ -273,6 +277,9 @@ def _steps_of(layer: LayerReport) -> int | None:
     return max(layer.step - layer.update_since, 1)
 
 
+_LOG_BLOWN_UP = math.log10(BLOWN_UP)
+
+
 def _excess(layer: LayerReport, growth: float | None) -> float:
     """How many times a layer exceeds what a rate may do; below 1 if it does not."""
     excess = 0.0
@@ -280,7 +287,7 @@ def _excess(layer: LayerReport, growth: float | None) -> float:
     steps = _steps_of(layer)
     if update is not None and steps is not None:
         excess = update / min(REPLACED, LARGE_STEP * math.sqrt(steps))
-    gain = gain_of(layer) if growth is not None and growth >= math.log10(BLOWN_UP) else None
+    gain = gain_of(layer) if growth is not None and growth >= _LOG_BLOWN_UP else None
     if growth is not None and gain is not None:
         excess = max(excess, min(10 ** min(growth, 9) / BLOWN_UP, 10 ** min(gain[0], 9) / LARGE_GAIN))
     return excess
@@ -314,6 +321,9 @@ def collapsing(seen: Seen) -> list[Shown]:
     return _out_of_line(seen, -1)
 
 
+_LOG_BESIDE = math.log10(BESIDE)
+
+
 def _out_of_line(seen: Seen, sign: int) -> list[Shown]:
     """Layers that grew (sign 1) or shrank (-1) unlike the others, or that are out of line since the first snapshot."""
     now, start = seen.scales, seen.starts
@@ -323,11 +333,13 @@ def _out_of_line(seen: Seen, sign: int) -> list[Shown]:
     for layer in seen.fresh:
         name = layer.name
         beside = sign * now.get(name, 0.0)
+        if beside < _LOG_BESIDE and layer.role != "embedding":
+            continue
         more = sign * (growths[name] - usual[name]) if name in usual else 0.0
         is_incomparable = layer.role == "embedding" and sign > 0
         is_small_on_purpose = name == last and sign < 0
         is_going_on = -sign * seen.falls.get(name, 0.0) >= STILL_CHANGING
-        if more >= math.log10(GROWTH) and is_going_on and (beside >= math.log10(BESIDE) or is_incomparable):
+        if more >= math.log10(GROWTH) and is_going_on and (beside >= _LOG_BESIDE or is_incomparable):
             found.append(Shown(name, _scales(seen, layer, sign * more), more))
         elif (
             sign * start.get(name, 0.0) >= math.log10(START_LARGE if sign > 0 else START_SMALL)
@@ -363,15 +375,17 @@ def rank_collapse(seen: Seen) -> list[Shown]:
         first = seen.first.get(layer.name)
         if first is None or first is layer or (layer.M or 0) < MIN_RANKED or layer.role == "adapter":
             continue
-        left = [
-            now / then
-            for now, then in ((layer.entropy, first.entropy), (layer.matrix_rank, first.matrix_rank))
-            if finite(now) is not None and finite(then) is not None and now is not None and then
-        ]
-        if left and min(left) <= RANK_LEFT:
-            evidence = _columns(layer, "entropy", "matrix_rank", "stable_rank") | {"rank_left": min(left)}
-            found.append(Shown(layer.name, evidence, 1 - min(left)))
+        left = min(_share(layer.entropy, first.entropy), _share(layer.matrix_rank, first.matrix_rank))
+        if left <= RANK_LEFT:
+            evidence = _columns(layer, "entropy", "matrix_rank", "stable_rank") | {"rank_left": left}
+            found.append(Shown(layer.name, evidence, 1 - left))
     return found
+
+
+def _share(now: float | None, then: float | None) -> float:
+    """How much of a number is left; 1 if that is not known."""
+    now, then = finite(now), finite(then)
+    return 1.0 if now is None or not then else now / then
 
 
 _TRAPS: dict[TrapKind, FindingKind] = {

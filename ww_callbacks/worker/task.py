@@ -18,7 +18,7 @@ from ww_callbacks.analysis.leading import LeadingCache
 from ww_callbacks.analysis.spec import Snapshot
 from ww_callbacks.analysis.update import unchanged_columns, update_columns
 from ww_callbacks.report import LayerReport, Skip
-from ww_callbacks.report.row import POSITIONS, Row, changed, from_plain, layer_of, plain, row_of
+from ww_callbacks.report.row import changed, from_plain, plain
 from ww_callbacks.worker.kept import Before, Kept
 from ww_callbacks.worker.protocol import Message
 
@@ -64,7 +64,7 @@ def run_task(task: Message, stored: NDArray[Any], kept: Kept | None = None) -> M
         kept: weights of earlier analyses, with which they are compared; these weights are kept there for later ones.
 
     Returns:
-        "report" (fields of a LayerReport, see :func:`ww_callbacks.report.row.plain`) and "digest" of the weights; or
+        "report" (values of a LayerReport, see :func:`ww_callbacks.report.row.plain`) and "digest" of the weights; or
         "unchanged" (columns that differ from the last report) and "digest" if the weights have the digest of the task;
         or "error", a description, if the analysis failed. Additionally "cpu", the CPU time in seconds.
 
@@ -109,7 +109,7 @@ def _analyze(task: Message, stored: NDArray[Any], kept: Kept | None) -> Message:
     if now is not None:
         leading = partial(_leading.get, spec) if report.null == "arranged" else None
         columns |= update_columns(spec, now, before.start, before.previous, leading)
-    return {"report": plain(changed(row_of(report), **columns)), "digest": found}
+    return {"report": plain(changed(report, **columns)), "digest": found}
 
 
 def weights_digest(stored: NDArray[Any]) -> str:
@@ -123,13 +123,8 @@ def weights_digest(stored: NDArray[Any]) -> str:
     return hashlib.blake2b(flat.data, digest_size=16).hexdigest()
 
 
-def read_answer(answer: Message, spec: LayerSpec, step: int | None) -> LayerReport:
-    """The report in an answer, see :func:`read_row`."""
-    return layer_of(read_row(answer, spec, step))
-
-
-def read_row(answer: Message, spec: LayerSpec, step: int | None, known: Row | None = None) -> Row:
-    """The report in an answer, as a row. An answer without a valid report gives a report with status "failed".
+def read_answer(answer: Message, spec: LayerSpec, step: int | None, known: LayerReport | None = None) -> LayerReport:
+    """The report in an answer. An answer without a valid report gives a report with status "failed".
 
     Args:
         answer: answer of :func:`run_task`, possibly received through a pipe.
@@ -139,16 +134,13 @@ def read_row(answer: Message, spec: LayerSpec, step: int | None, known: Row | No
     """
     try:
         if "unchanged" in answer and known is not None:
-            since = known[_SINCE] if known[_SINCE] is not None else known[_STEP]
+            since = known.step if known.unchanged_since is None else known.unchanged_since
             return changed(known, **(answer["unchanged"] | {"step": step, "unchanged_since": since}))
         if "report" in answer:
             return from_plain(answer["report"])
     except (KeyError, ValueError) as error:
-        return row_of(failed_report(spec, step, str(error)))
-    return row_of(failed_report(spec, step, str(answer.get("error", "the worker returned no report"))))
-
-
-_STEP, _SINCE = POSITIONS["step"], POSITIONS["unchanged_since"]
+        return failed_report(spec, step, str(error))
+    return failed_report(spec, step, str(answer.get("error", "the worker returned no report")))
 
 
 def failed_report(spec: LayerSpec, step: int | None, error: str) -> LayerReport:
