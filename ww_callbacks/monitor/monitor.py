@@ -25,6 +25,7 @@ from ww_callbacks.report import History
 from ww_callbacks.signals.signal import Signal
 from ww_callbacks.signals.stop import VERDICT, progress_message
 from ww_callbacks.weights import Layer, find_layers, select_layers
+from ww_callbacks.weights.finder import LayerFinder
 
 FIGURES_TIMEOUT = 10.0
 """Seconds that the end of a run waits for figures, within ``timeout``."""
@@ -68,6 +69,7 @@ class Monitor(Options):
         super().__post_init__()
         self._check_model()
         own = own_outputs(self.log_dir, self.jsonl, strict=self.on_error == "raise")
+        self._find_layers = LayerFinder(self.model, self.layers, self.split)
         self._engine = Engine(self.settings(), self.limits())
         self._publisher = Publisher(self, [*self.outputs, *own], self._engine.draw)
         self._waiting = Waiting(self.deterministic, self.timeout)
@@ -379,7 +381,7 @@ class Monitor(Options):
         if self._engine.is_full:
             self._miss(step, "skipped")
             return
-        layers = select_layers(find_layers(self.model, split=self.split), self.layers)
+        layers = self._find_layers()
         if all(layer.spec is None for layer in layers):
             self._warn_empty(layers)
             return

@@ -73,6 +73,11 @@ def _in_words(parameter: object, words: object) -> Rule:
     return Rule(words)
 
 
+def registrations() -> tuple[tuple[type, Extract | Mapping[str, Rule]], ...]:
+    """All that is registered now."""
+    return tuple(_registered.items())
+
+
 def registered_for(layer: object) -> Extract | Mapping[str, Rule] | None:
     """What was registered for the class of a layer, or for its nearest base class."""
     return next((_registered[cls] for cls in type(layer).__mro__ if cls in _registered), None)
