@@ -23,6 +23,7 @@ from ww_callbacks.worker.process_pool import ProcessPool
 from ww_callbacks.worker.restarts import MAX_CRASHES
 from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer
 from ww_callbacks.worker.task import make_task, read_answer, run_task
+from ww_callbacks.worker.worker_process import WorkerProcess
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -510,3 +511,53 @@ def test_shutdown_closes_the_log_file(bench):
     bench.run()
     bench.worker.shutdown()
     assert open_files() == before
+
+
+@contextlib.contextmanager
+def small_layers(count):
+    """A pool, and a function that submits this many small layers and returns their futures."""
+    specs = [LayerSpec(f"fc{i}", "Linear", (90, 60), "float64", ((), (0,), (1,))) for i in range(count)]
+    arrays = [np.random.default_rng(i).standard_normal((90, 60)) for i in range(count)]
+    with contextlib.closing(SnapshotBuffer([(spec.shape, np.dtype("f8")) for spec in specs], slots=1)) as buffer:
+        slot = buffer.take([lambda array=array: array for array in arrays])
+        pool = ProcessPool(buffer)
+
+        def submit(**changes):
+            tasks = [make_task(spec, Settings(), 5) | changes.get(spec.name, {}) for spec in specs]
+            futures = [pool.submit(run_task, task, buffer.array(slot, index)) for index, task in enumerate(tasks)]
+            return lambda: [read_answer(each.result(100), spec, 5) for each, spec in zip(futures, specs, strict=True)]
+
+        yield (
+            pool,
+            submit,
+            [analyze_layer(spec, array, Settings(), 5) for spec, array in zip(specs, arrays, strict=True)],
+        )
+        pool.shutdown()
+
+
+def test_small_layers_are_sent_together_and_an_error_fails_its_layer_only(monkeypatch):
+    sent: list[int] = []
+    ask = WorkerProcess.ask
+
+    def counted(process, message, name):
+        sent.append(len(message.get("tasks", [message])))
+        return ask(process, message, name)
+
+    monkeypatch.setattr(WorkerProcess, "ask", counted)
+    with small_layers(12) as (_, submit, expected):
+        reports = submit(fc7={"settings": {"beauty": 1}})()
+    assert sum(sent) == 12
+    assert len(sent) <= 6
+    assert "beauty" in reports[7].reason
+    assert reports[:7] + reports[8:] == expected[:7] + expected[8:]
+
+
+def test_a_worker_killed_while_it_has_several_small_layers_costs_none_of_them():
+    with small_layers(30) as (pool, submit, expected):
+        assert submit()() == expected
+        (pid,) = pool.pids
+        results = submit()
+        os.kill(pid, signal.SIGKILL)
+        assert [report.status for report in results()].count("failed") <= 1  # the one that was sent alone
+        assert gone(pid)
+        assert submit()() == expected

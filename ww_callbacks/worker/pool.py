@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
@@ -17,19 +17,32 @@ from ww_callbacks.worker.kept import Kept
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.task import run_task
 
-Runner = Callable[[Message, NDArray[Any], Kept | None], Message]
-"""Runs one task; never raises."""
+MOST_TOGETHER, MOST_BYTES = 32, 2**20
+"""Largest number of tasks, and size of their weights, that a runner gets at once. A thread that wakes up for each of
+many small layers takes more time from training than their results do."""
 
 
 @dataclass(slots=True)
-class _Job:
+class Job:
+    """One task.
+
+    Attributes:
+        future: gets its answer.
+        task: in the form expected by the runner.
+        stored: the weights.
+        kept: weights of earlier analyses.
+    """
+
     future: Future[Message]
     task: Message
     stored: NDArray[Any]
     kept: Kept | None
 
 
-_Jobs = queue.SimpleQueue[_Job | None]
+Runner = Callable[[Sequence[Job]], Sequence[Message]]
+"""Runs tasks and returns one answer for each; never raises."""
+
+_Jobs = queue.SimpleQueue[Job | None]
 
 
 class Pool(Executor):
@@ -38,15 +51,21 @@ class Pool(Executor):
     Unlike the threads of a ``ThreadPoolExecutor``, these threads do not delay the exit of the interpreter.
 
     Args:
-        runners: functions that run the tasks, each one task at a time. They must not hold a reference to this object.
+        runners: functions that run the tasks. They must not hold a reference to this object.
         release: called at shutdown, from any thread.
+        together: whether a runner may get several small tasks at once.
     """
 
-    def __init__(self, runners: Sequence[Runner], release: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, runners: Sequence[Runner], release: Callable[[], None] = lambda: None, *, together: bool = False
+    ) -> None:
+        share = len(runners) if together else 0
         self._jobs: _Jobs = queue.SimpleQueue()
         self._closing = threading.Event()
         self._threads = [
-            threading.Thread(target=_run_jobs, args=(self._jobs, run, self._closing), name="ww-worker", daemon=True)
+            threading.Thread(
+                target=_run_jobs, args=(self._jobs, run, self._closing, share), name="ww-worker", daemon=True
+            )
             for run in runners
         ]
         self._stop = weakref.finalize(self, _stop, self._jobs, self._closing, release, len(runners), os.getpid())
@@ -96,7 +115,7 @@ class Pool(Executor):
         for thread in self._threads:
             if thread.ident is None:
                 thread.start()
-        job = _Job(Future(), task, stored, kept)
+        job = Job(Future(), task, stored, kept)
         self._jobs.put(job)
         return job.future
 
@@ -124,7 +143,7 @@ class ThreadPool(Pool):
     """
 
     def __init__(self, workers: int = 1) -> None:
-        super().__init__([run_task] * workers)
+        super().__init__([_run_here] * workers)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more tasks. Never waits."""
@@ -154,10 +173,38 @@ def _stop(jobs: _Jobs, closing: threading.Event, release: Callable[[], None], th
             jobs.put(None)
 
 
-def _run_jobs(jobs: _Jobs, run: Runner, closing: threading.Event) -> None:
+def _run_here(jobs: Sequence[Job]) -> list[Message]:
+    return [run_task(job.task, job.stored, job.kept) for job in jobs]
+
+
+def _run_jobs(jobs: _Jobs, run: Runner, closing: threading.Event, share: int) -> None:
     while (job := jobs.get()) is not None:
-        if closing.is_set():
+        _run_all([job, *_small_ones(jobs, job, share)], run, closing)
+        del job  # release the weights as soon as the tasks are done
+
+
+def _run_all(jobs: Sequence[Job], run: Runner, closing: threading.Event) -> None:
+    if closing.is_set():
+        for job in jobs:
             job.future.cancel()
-        elif job.future.set_running_or_notify_cancel():
-            job.future.set_result(run(job.task, job.stored, job.kept))
-        del job  # release the weights as soon as the task is done
+    running = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+    for job, answer in zip(running, run(running) if running else (), strict=True):
+        job.future.set_result(answer)
+
+
+def _small_ones(jobs: _Jobs, first: Job, share: int) -> Iterator[Job]:
+    """Further jobs that wait and fit beside the first: an equal share for each of ``share`` threads, none for 0."""
+    nbytes = first.stored.nbytes
+    most = min(MOST_TOGETHER - 1, jobs.qsize() // share) if share and nbytes <= MOST_BYTES else 0
+    for _ in range(most):
+        try:
+            job = jobs.get_nowait()
+        except queue.Empty:
+            return
+        if job is None:
+            jobs.put(None)  # the end, for this thread or another one
+            return
+        yield job
+        nbytes += job.stored.nbytes
+        if nbytes > MOST_BYTES:
+            return

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ww_callbacks.worker import lifeline
 from ww_callbacks.worker.kept import Kept
-from ww_callbacks.worker.pool import Pool
+from ww_callbacks.worker.pool import Job, Pool
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.restarts import RestartPolicy
 from ww_callbacks.worker.worker_process import WorkerError, WorkerProcess
@@ -30,7 +30,7 @@ class SharedMemory(Protocol):
 
 
 class ProcessPool(Pool):
-    """Runs ``run_task`` in separate processes. Each process runs one task at a time.
+    """Runs ``run_task`` in separate processes. Each process runs one task after the other.
 
     A process is started with the first task, with one BLAS thread. It exits when this process exits,
     for any reason. If the worker crashes, hangs or cannot be started, the result of the task is the error, and the
@@ -60,7 +60,8 @@ class ProcessPool(Pool):
             WorkerProcess(memory.fd, layer_timeout, method, self._restarts, low_priority=low_priority)
             for _ in range(workers)
         ]
-        super().__init__([partial(_analyze, process) for process in self._processes], partial(_close, self._processes))
+        runners = [partial(_analyze, process, self._restarts) for process in self._processes]
+        super().__init__(runners, partial(_close, self._processes), together=True)
 
     def submit(  # type: ignore[override]
         self, fn: Callable[..., Message], task: Message, stored: NDArray[Any], kept: Kept | None = None
@@ -129,12 +130,18 @@ class FigureWorker:
         self._pool.shutdown()
 
 
-def _analyze(process: WorkerProcess, task: Message, *_: object) -> Message:
-    return _ask(process, task, task["spec"]["name"])
+def _analyze(process: WorkerProcess, restarts: RestartPolicy, jobs: Sequence[Job]) -> list[Message]:
+    """The answers of several tasks from one message; one by one if one of them may crash the worker."""
+    tasks = [job.task for job in jobs]
+    if len(tasks) > 1 and not any(restarts.has_crashed(task["spec"]["name"]) for task in tasks):
+        answers = _ask(process, {"tasks": tasks}, "").get("answers")
+        if isinstance(answers, list) and len(answers) == len(tasks) and all(isinstance(each, dict) for each in answers):
+            return answers
+    return [_ask(process, task, task["spec"]["name"]) for task in tasks]
 
 
-def _draw(process: WorkerProcess, task: Message, *_: object) -> Message:
-    return _ask(process, task, "the figures")
+def _draw(process: WorkerProcess, jobs: Sequence[Job]) -> list[Message]:
+    return [_ask(process, job.task, "the figures") for job in jobs]
 
 
 def _ask(process: WorkerProcess, task: Message, name: str) -> Message:

@@ -59,6 +59,10 @@ class RestartPolicy:
             if self._crashes >= MAX_CRASHES:
                 self.broken = f"the worker process ended {self._crashes} times in a row; last error: {error}"
 
+    def has_crashed(self, layer: str) -> bool:
+        """Whether the worker crashed on a layer and has returned no result for it since."""
+        return layer in self._layer_crashes
+
     def skip_reason(self, layer: str) -> str:
         """Why a layer is skipped; empty if it is not.
 

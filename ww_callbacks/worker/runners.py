@@ -19,12 +19,19 @@ TaskRunner = Callable[[Message], Message]
 def analysis_runner(memory: int) -> TaskRunner:
     """A function that runs tasks of :func:`ww_callbacks.worker.task.make_task` on weights in shared memory.
 
+    A message {"tasks": [...]} holds several of them; the answer is {"answers": [...]} in the same order.
+
     Args:
         memory: descriptor of the memory that holds the weights; it is mapped read-only.
     """
     mapped = mmap.mmap(memory, 0, prot=mmap.PROT_READ)
 
-    def run(task: Message) -> Message:
+    def run(message: Message) -> Message:
+        if "tasks" in message:
+            return {"answers": [run_one(task) for task in message["tasks"]]}
+        return run_one(message)
+
+    def run_one(task: Message) -> Message:
         try:
             spec = LayerSpec(**task["spec"])
             stored = np.ndarray(spec.shape, spec.storage_dtype, mapped, task["offset"])

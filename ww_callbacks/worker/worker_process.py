@@ -26,6 +26,7 @@ MIN_START_TIMEOUT = 60.0
 """Minimum seconds allowed for the start of the process, even if the timeout of a task is shorter."""
 
 _EXIT_TIMEOUT = 1.0
+_SHORT = 0.05
 _MAX_POLL = 1e6
 
 
@@ -161,11 +162,14 @@ class WorkerProcess:
 
     def _receiver(self, timeout: float) -> Callable[[int], bytes]:
         """A function that receives bytes from the worker, and raises TimeoutError at the deadline."""
-        fd, deadline = self._answers, Deadline(self.pid or 0, timeout)
+        fd = self._answers
         ready = select.poll()
         ready.register(fd, select.POLLIN)
 
         def wait() -> None:
+            if ready.poll(1000 * min(_SHORT, timeout)):  # a small layer needs no deadline, which costs as much
+                return
+            deadline = Deadline(self.pid or 0, timeout)
             while not ready.poll(1000 * min(deadline.remaining, _MAX_POLL)):
                 if deadline.expired():
                     raise TimeoutError(f"no answer within {timeout:g} s")
