@@ -7,6 +7,7 @@
 Parts:
     snapshot       time of a snapshot compared with copying the same bytes to warm memory
     step           a step without a snapshot
+    results        time in the training thread, and CPU time of the other threads, per result of many small layers
     hooks          time inside the monitor ÷ time of training: exact on a busy machine too
     busy           the same with wide layers and bootstrap intervals, so that the worker is active most of the time
     throughput     steps per second with ÷ without, alternating pairs of runs; needs an otherwise idle machine
@@ -24,6 +25,8 @@ import contextlib
 import io
 import os
 import statistics
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -222,6 +225,54 @@ def step(size: Size) -> None:
         row(f"{name}, {deterministic=}", f"{median:.1f}", f"{late:.1f}")
 
 
+def results(size: Size) -> None:
+    """Layers of 64 x 64, with an event file: 40 with pictures, 500 without."""
+    table("layers", "pictures", "snapshot() ms", "publishing ms", "longest step ms", "other threads ms of CPU")
+    for count, figures in ((40, True), (500, False)):
+        with tempfile.TemporaryDirectory() as folder:
+            net = nn.Sequential(*[nn.Linear(64, 64) for _ in range(count)])
+            monitor = ww.Monitor(net, every_n_steps=10, log_dir=folder, figures=figures)
+            monitor.start()
+            monitor.wait_for_first()
+            seen = [one_result(monitor, net, 10 * number) for number in range(1, size.copies + 8)][7:]
+            monitor.close()
+        snapshots, published, others = (list(each) for each in zip(*seen, strict=True))
+        longest = [max(pair) for pair in zip(snapshots, published, strict=True)]
+        row(
+            count,
+            figures,
+            *(f"{ms(statistics.median(each))} ({spread_ms(each)})" for each in (snapshots, published)),
+            *(f"{ms(statistics.median(each))} ({spread_ms(each)})" for each in (longest, others)),
+        )
+
+
+def one_result(monitor: ww.Monitor, net: nn.Module, step: int) -> tuple[float, float, float]:
+    """Seconds of the step that copies the weights, of the longest one after it, and of CPU time of other threads."""
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter *= 1.001
+    main = threading.get_ident()
+    before = thread_seconds()
+    begin = time.perf_counter()
+    monitor.step(step)
+    snapshot = time.perf_counter() - begin
+    longest, known = 0.0, monitor.history.seen
+    while monitor.history.seen == known:
+        time.sleep(0.02)
+        begin = time.perf_counter()
+        monitor.step(step + 1)
+        longest = max(longest, time.perf_counter() - begin)
+    time.sleep(0.5)  # pictures
+    others = sum(value - before.get(key, 0.0) for key, value in thread_seconds().items() if key != main)
+    return snapshot, longest, others
+
+
+def thread_seconds() -> dict[int, float]:
+    """CPU seconds of each Python thread so far."""
+    threads = (thread.ident for thread in threading.enumerate())
+    return {each: time.clock_gettime(time.pthread_getcpuclockid(each)) for each in threads if each is not None}
+
+
 def trainings(size: Size) -> Iterator[tuple[str, int, int]]:
     """Network, threads of the trainer, steps between snapshots."""
     return ((name, count, every) for name in size.networks for count in size.threads for every in EVERY)
@@ -349,7 +400,7 @@ def row(*cells: Any) -> None:
     print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
-PARTS = {part.__name__: part for part in (snapshot, step, hooks, busy, throughput, priority, weightwatcher)}
+PARTS = {part.__name__: part for part in (snapshot, step, results, hooks, busy, throughput, priority, weightwatcher)}
 
 
 def main() -> None:
