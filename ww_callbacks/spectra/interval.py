@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ and judged by ``benchmarks/interval_stability.py``."""
 REPLICATES = 40
 _NORMAL = 1.96
 _STUDENT = 2.02  # 97.5 % quantile for 39 degrees of freedom
+_EPS = float(np.finfo(np.float64).eps)
+_SECANT_STEPS = 30
 
 
 def asymptotic_interval(alpha: float, sigma: float, tail_size: int) -> tuple[float, float]:
@@ -93,13 +96,63 @@ def _mixture_quantile(weight: Floats, mean: Floats, error: Floats, probability: 
     relevant = weight > 1e-9
     weight, mean, error = weight[relevant], mean[relevant], error[relevant]
     low, high = float((mean - 8 * error).min()), float((mean + 8 * error).max())
+    z = np.empty_like(mean)
+
+    def share(x: float) -> float:
+        ndtr(np.divide(np.subtract(x, mean, out=z), error, out=z), out=z)
+        return float(weight.dot(z))
+
+    rounding = 8 * _EPS * (len(mean) + 16)
+    start, slope = float(weight.dot(mean)), 1 / float(error.max())
+    below, above = _bracket(share, probability, rounding, (low, start, high), slope)
     for _ in range(50):
         middle = (low + high) / 2
-        if float(weight @ ndtr((middle - mean) / error)) < probability:
+        if middle <= below or (middle < above and share(middle) < probability):
             low = middle
         else:
             high = middle
     return high
+
+
+def _bracket(
+    share: Callable[[float], float],
+    probability: float,
+    rounding: float,
+    points: tuple[float, float, float],
+    slope: float,
+) -> tuple[float, float]:
+    """Two points close to a quantile, one on each side, by the secant method on the logit of the probability.
+
+    Beyond them a bisection need not evaluate the distribution: it is monotonic up to ``rounding``, and differs from the
+    probability by more than that at these points.
+
+    Args:
+        share: the distribution function.
+        probability: of the quantile.
+        rounding: bound of the rounding error of ``share``.
+        points: below the quantile, the first to be tried, and above the quantile.
+        slope: estimate of the slope of the logit.
+    """
+    below, x, above = points
+    last = None
+    for _ in range(_SECANT_STEPS):
+        found = share(x)
+        if abs(found - probability) <= rounding:
+            break
+        below, above = (x, above) if found < probability else (below, x)
+        excess = _logit(found) - _logit(probability)
+        if last is not None and x != last[0] and excess != last[1]:
+            slope = (excess - last[1]) / (x - last[0])
+        last = x, excess
+        beyond = 8 * rounding / (probability * (1 - probability))  # so that both points come close
+        x -= (excess + math.copysign(beyond, excess)) / slope
+        if not below < x < above:
+            x = (below + above) / 2
+    return below, above
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability)) if 0 < probability < 1 else math.copysign(40, probability - 0.5)
 
 
 def bootstrap_interval(
