@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ww_callbacks.report.columns import column, columns_of, documented
@@ -306,7 +306,9 @@ class LayerReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; columns about changes, trap_places, histogram, spectrum only with a value."""
-        values = asdict(self)
+        values = {name: getattr(self, name) for name in self.__slots__}
+        if self.histogram is not None:
+            values["histogram"] = {name: getattr(self.histogram, name) for name in self.histogram.__slots__}
         return {key: value for key, value in values.items() if key in _ALWAYS or value not in (None, "")}
 
     @classmethod

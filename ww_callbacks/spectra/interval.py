@@ -27,7 +27,9 @@ REPLICATES = 40
 _NORMAL = 1.96
 _STUDENT = 2.02  # 97.5 % quantile for 39 degrees of freedom
 _EPS = float(np.finfo(np.float64).eps)
-_SECANT_STEPS = 30
+_NDTR_ERROR = 5e-14
+"""Bound of the relative error of ``ndtr``."""
+_SECANT_STEPS = 20
 
 
 def asymptotic_interval(alpha: float, sigma: float, tail_size: int) -> tuple[float, float]:
@@ -102,9 +104,11 @@ def _mixture_quantile(weight: Floats, mean: Floats, error: Floats, probability: 
         ndtr(np.divide(np.subtract(x, mean, out=z), error, out=z), out=z)
         return float(weight.dot(z))
 
-    rounding = 8 * _EPS * (len(mean) + 16)
-    start, slope = float(weight.dot(mean)), 1 / float(error.max())
-    below, above = _bracket(share, probability, rounding, (low, start, high), slope)
+    centre = float(weight.dot(mean))
+    deviation = math.sqrt(float(weight.dot(np.square(error) + np.square(mean - centre))))
+    start = min(max(centre + math.copysign(_NORMAL, probability - 0.5) * deviation, low), high)
+    rounding = 2 * probability * (len(mean) * _EPS + _NDTR_ERROR)
+    below, above = _bracket(share, probability, rounding, (low, start, high))
     for _ in range(50):
         middle = (low + high) / 2
         if middle <= below or (middle < above and share(middle) < probability):
@@ -115,11 +119,7 @@ def _mixture_quantile(weight: Floats, mean: Floats, error: Floats, probability: 
 
 
 def _bracket(
-    share: Callable[[float], float],
-    probability: float,
-    rounding: float,
-    points: tuple[float, float, float],
-    slope: float,
+    share: Callable[[float], float], probability: float, rounding: float, points: tuple[float, float, float]
 ) -> tuple[float, float]:
     """Two points close to a quantile, one on each side, by the secant method on the logit of the probability.
 
@@ -129,12 +129,11 @@ def _bracket(
     Args:
         share: the distribution function.
         probability: of the quantile.
-        rounding: bound of the rounding error of ``share``.
+        rounding: twice the bound of the rounding error of ``share`` at the quantile.
         points: below the quantile, the first to be tried, and above the quantile.
-        slope: estimate of the slope of the logit.
     """
     below, x, above = points
-    last = None
+    slope, last = 20 / (above - below), None
     for _ in range(_SECANT_STEPS):
         found = share(x)
         if abs(found - probability) <= rounding:
@@ -144,7 +143,7 @@ def _bracket(
         if last is not None and x != last[0] and excess != last[1]:
             slope = (excess - last[1]) / (x - last[0])
         last = x, excess
-        beyond = 8 * rounding / (probability * (1 - probability))  # so that both points come close
+        beyond = 4 * rounding / (probability * (1 - probability))  # so that both points come close
         x -= (excess + math.copysign(beyond, excess)) / slope
         if not below < x < above:
             x = (below + above) / 2
