@@ -14,7 +14,7 @@ _BANDWIDTH = 0.1
 _GRID = 1000
 _MIN_DENSITY = 0.01
 _PENALTY = 1000.0**2
-_BLOCKS = 24
+_BLOCKS = 16
 """More blocks give closer bounds, which take longer."""
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -122,9 +122,7 @@ def _squared_distance(radicand: Floats, factor: Floats | float, density: Floats)
     return float(radicand.dot(radicand))
 
 
-def _lower_bounds(
-    grid: Floats, density: Floats, weight: Floats, scale: Floats, lower: Floats, upper: Floats
-) -> Floats:
+def _lower_bounds(grid: Floats, density: Floats, weight: Floats, scale: Floats, lower: Floats, upper: Floats) -> Floats:
     """Lower bounds of Σ (scale·weight·√max(q, 0) - density)² over the grid, with q = (upper - x)(x - lower).
 
     The squares are expanded. Then only Σ w √q, w = weight·density, is not a sum of powers of x. It is at most
@@ -143,33 +141,44 @@ def _lower_bounds(
     terms, sums = np.empty((2, 3, size)), np.zeros((2, 3, size + 1))
     np.multiply(weight, density, out=terms[0, 0])
     np.square(weight, out=terms[1, 0])
-    np.multiply(terms[:, :1], np.stack([grid, np.square(grid)]), out=terms[:, 1:])
+    np.multiply(terms[:, 0], grid, out=terms[:, 1])
+    np.multiply(terms[:, 1], grid, out=terms[:, 2])
     np.cumsum(terms, axis=2, out=sums[:, :, 1:])
     first = np.searchsorted(grid, lower, side="right")
     last = np.maximum(np.searchsorted(grid, upper), first)
-    blocks = np.clip(np.arange(_BLOCKS + 1)[:, None] * size // _BLOCKS, first, last)
+    blocks = np.minimum(np.maximum(np.arange(_BLOCKS + 1)[:, None] * size // _BLOCKS, first), last)
     ends = sums[0].take(blocks, axis=1)
     crossed, squared = ends[:, 1:] - ends[:, :-1], sums[1].take(last, axis=1) - sums[1].take(first, axis=1)
     middle, product = lower + upper, lower * upper
     error = 8 * (size + 16) * _EPS
     sizes = middle * sums[:, 1, -1:] + np.abs(product) * sums[:, 0, -1:] + sums[:, 2, -1:]
-    q = np.maximum(middle * crossed[1] - product * crossed[0] - crossed[2], 0) + error * sizes[0]
-    overlap = np.sqrt((crossed[0] + error * sums[0, 0, -1]) * q).sum(axis=0)
+    q = middle * crossed[1] - product * crossed[0] - crossed[2]
+    np.maximum(q, 0, out=q)
+    q += error * sizes[0]
+    q *= crossed[0] + error * sums[0, 0, -1]
+    overlap = np.sqrt(q, out=q).sum(axis=0)
     # Because of rounding, the points next to both ends may be on the other side of them.
     overlap += 2 * float(terms[0, 0].max(initial=0.0)) * math.sqrt(error) * upper
     model = np.square(scale) * (middle * squared[1] - product * squared[0] - squared[2])
     norm, cross = float(density @ density), 2 * scale * overlap
-    return norm - cross + model - error * (norm + cross + np.square(scale) * sizes[1])
+    bounds: Floats = norm - cross + model - error * (norm + cross + np.square(scale) * sizes[1])
+    return bounds
 
 
 def _kernel_density(x: Floats) -> tuple[Floats, Floats]:
     """Triangular kernel density estimate of ascending values: the (grid, density) points above ``_MIN_DENSITY``."""
     grid = np.linspace(0, x[-1] + 0.5, _GRID)
-    sums = np.concatenate([[0.0], np.cumsum(x)])
-    left, middle, right = (np.searchsorted(x, grid + shift) for shift in (-_BANDWIDTH, 0.0, _BANDWIDTH))
-    below = (middle - left) * (1 - grid / _BANDWIDTH) + (sums[middle] - sums[left]) / _BANDWIDTH
-    above = (right - middle) * (1 + grid / _BANDWIDTH) - (sums[right] - sums[middle]) / _BANDWIDTH
-    density = (below + above) / (len(x) * _BANDWIDTH)
+    scaled = grid / _BANDWIDTH
+    sums = np.zeros(len(x) + 1)
+    np.cumsum(x, out=sums[1:])
+    left, middle, right = (x.searchsorted(ends) for ends in (grid - _BANDWIDTH, grid, grid + _BANDWIDTH))
+    centre = sums.take(middle)
+    density = (middle - left) * (1 - scaled)
+    density += (centre - sums.take(left)) / _BANDWIDTH
+    above = (right - middle) * (1 + scaled)
+    above -= (sums.take(right) - centre) / _BANDWIDTH
+    density += above
+    density /= len(x) * _BANDWIDTH
     kept = density > _MIN_DENSITY
     if not kept.any():
         raise ValueError("values: too sparse, there is no bulk")

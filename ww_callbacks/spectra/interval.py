@@ -133,25 +133,23 @@ def _bracket(
         points: below the quantile, the first to be tried, and above the quantile.
     """
     below, x, above = points
-    slope, last = 20 / (above - below), None
+    odds = probability / (1 - probability)
+    beyond = 4 * rounding / (probability * (1 - probability))  # so that both points come close
+    slope, last_x, last_excess = 20 / (above - below), math.nan, math.nan
     for _ in range(_SECANT_STEPS):
         found = share(x)
         if abs(found - probability) <= rounding:
             break
         below, above = (x, above) if found < probability else (below, x)
-        excess = _logit(found) - _logit(probability)
-        if last is not None and x != last[0] and excess != last[1]:
-            slope = (excess - last[1]) / (x - last[0])
-        last = x, excess
-        beyond = 4 * rounding / (probability * (1 - probability))  # so that both points come close
-        x -= (excess + math.copysign(beyond, excess)) / slope
+        if 0 < found < 1:
+            excess = math.log(found / (1 - found) / odds)
+            if x != last_x and excess != last_excess and not math.isnan(last_x):
+                slope = (excess - last_excess) / (x - last_x)
+            last_x, last_excess = x, excess
+            x -= (excess + math.copysign(beyond, excess)) / slope
         if not below < x < above:
             x = (below + above) / 2
     return below, above
-
-
-def _logit(probability: float) -> float:
-    return math.log(probability / (1 - probability)) if 0 < probability < 1 else math.copysign(40, probability - 0.5)
 
 
 def bootstrap_interval(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +124,7 @@ def hill_alpha(values: NDArray[np.floating]) -> float:
 def _check(x: Floats) -> None:
     if x.ndim != 1 or len(x) < 2:
         raise ValueError(f"values: expected a one-dimensional array of at least two numbers, got shape {x.shape}")
-    if not (np.isfinite(x[[0, -1]]).all() and x[0] > 0):
+    if not (x[0] > 0 and x[-1] < math.inf):
         raise ValueError("values: expected finite numbers > 0")
     if x[0] == x[-1]:
         raise ValueError(f"values: all {len(x)} are equal, so there is no tail to fit")
@@ -209,8 +209,8 @@ class Tails:
 
     @cached_property
     def all_distances(self) -> Floats:
-        """D of all candidates; only for few values, because it takes a matrix."""
-        return self._distances(np.arange(len(self.size)))
+        """D of all candidates, up to rounding; NaN if the slope is infinite. Only for few values: it takes a matrix."""
+        return _distances(self.log_x, self.log_x[:-1], self.slope, _ranks(len(self.log_x)))
 
     def distances(self, candidates: NDArray[np.intp]) -> Floats:
         """D of some candidates, up to rounding; NaN if the slope is infinite.
@@ -220,23 +220,14 @@ class Tails:
         """
         if len(self.x) <= _SMALL:
             return self.all_distances[candidates]
-        blocks = [candidates[start : start + _BLOCK] for start in range(0, len(candidates), _BLOCK)]
-        return np.concatenate([*map(self._distances, blocks), np.empty(0)])
-
-    def _distances(self, candidates: NDArray[np.intp]) -> Floats:
-        """From a matrix with one row per candidate and one column per value of the largest tail."""
-        first = int(candidates.min())
-        log_x, start = self.log_x[first:], (candidates - first)[:, None]
-        # Values below xmin have an excess of 0, and count 0 in the empirical distribution: their deviation is 0.
-        rank = np.maximum(np.arange(len(log_x)) - start, 0)
-        with np.errstate(invalid="ignore", over="ignore"):
-            deviation = np.maximum(log_x - log_x[start], 0)
-            deviation *= -self.slope[candidates, None]
-            np.exp(deviation, out=deviation)
-            deviation += rank / self.size[candidates, None]
-            deviation -= 1
-            largest: Floats = np.abs(deviation, out=deviation).max(axis=1)
-        return largest
+        parts = [np.empty(0)]
+        for start in range(0, len(candidates), _BLOCK):
+            block = candidates[start : start + _BLOCK]
+            first = int(block[-1])  # of the largest tail
+            ranks = np.maximum(np.arange(len(self.x) - first, dtype=np.float64) - (block - first)[:, None], 0)
+            ranks /= self.size[block, None]
+            parts.append(_distances(self.log_x[first:], self.log_x[block], self.slope[block], ranks))
+        return np.concatenate(parts)
 
     def at_all_ranks(self, i: int) -> float:
         """Lower bound of D of a candidate from all ranks. It uses exponentials, which are much cheaper than powers."""
@@ -260,3 +251,28 @@ class Tails:
             model -= 1
             result = np.abs(model, out=model).max(axis=0) - self.slack[candidates]
         return np.where(result > 0, result, 0.0)
+
+
+def _distances(log_x: Floats, log_xmin: Floats, slope: Floats, ranks: Floats) -> Floats:
+    """D of candidates, from a matrix with one row per candidate and one column per value.
+
+    Values below xmin have an excess of 0, and count 0 in the empirical distribution: their deviation is 0.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        deviation = log_x - log_xmin[:, None]
+        np.maximum(deviation, 0, out=deviation)
+        deviation *= -slope[:, None]
+        np.exp(deviation, out=deviation)
+        deviation += ranks
+        deviation -= 1
+        largest: Floats = np.abs(deviation, out=deviation).max(axis=1)
+    return largest
+
+
+@lru_cache(maxsize=8)
+def _ranks(n: int) -> Floats:
+    """The empirical distribution of each tail of n values at all of them, shape (n - 1, n), read-only."""
+    rank = np.arange(n) - np.arange(n - 1)[:, None]
+    ranks: Floats = np.maximum(rank, 0) / np.arange(n, 1, -1)[:, None]
+    ranks.flags.writeable = False
+    return ranks
