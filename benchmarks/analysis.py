@@ -119,18 +119,18 @@ def layers() -> None:
 
 def small() -> None:
     """Layers so small that fixed costs count. Measured in turns, because the speed of a busy machine varies."""
-    print("\n| layers | control | WeightWatcher, median (range) | ours, median (range) | ratio of medians |")
+    print("\n| layers | WeightWatcher | ours | ratio | ours randomize |")
     print("|---|---|---|---|---|")
     for name, shapes in SMALL.items():
         arrays = weights(shapes)
-        model = torch_model(arrays)
-        for randomize in (False, True):
-            runs = partial(peer, model, randomize), partial(ww.analyze, arrays, randomize=randomize)
-            times = np.array([[cpu(run) for run in runs] for _ in range(1 + max(3, 100 // len(shapes)))])[1:]
-            middle, low, high = np.median(times, axis=0) * 1e3, times.min(axis=0) * 1e3, times.max(axis=0) * 1e3
-            cells = [f"{m:.0f} ms ({a:.0f} to {b:.0f})" for m, a, b in zip(middle, low, high, strict=True)]
-            control = "yes" if randomize else "no"
-            print(f"| {name} | {control} | {cells[0]} | {cells[1]} | {middle[0] / middle[1]:.1f} |", flush=True)
+        runs = [
+            partial(peer, torch_model(arrays), False),
+            *(partial(ww.analyze, arrays, randomize=r) for r in (False, True)),
+        ]
+        times = np.array([[cpu(run) for run in runs] for _ in range(10)])[1:] * 1e3
+        middle, least, most = np.median(times, axis=0), times.min(axis=0), times.max(axis=0)
+        cells = [f"{m:.0f} ms ({low:.0f} to {high:.0f})" for m, low, high in zip(middle, least, most, strict=True)]
+        print(f"| {name} | {cells[0]} | {cells[1]} | {middle[0] / middle[1]:.1f} | {cells[2]} |", flush=True)
 
 
 def processor() -> str:

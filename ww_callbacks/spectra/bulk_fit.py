@@ -69,7 +69,7 @@ def marchenko_pastur(values: NDArray[np.floating], rows: int, columns: int, leve
         1
     """
     x = np.sort(np.asarray(values, dtype=np.float64))
-    if x.ndim != 1 or len(x) < 2 or not (0 <= x[0] and 0 < x[-1] < math.inf):
+    if x.ndim != 1 or len(x) < 2 or not (x[0] >= 0 and 0 < x[-1] < math.inf):
         raise ValueError("values: expected at least two finite eigenvalues >= 0, not all zero")
     if min(rows, columns) < 1:
         raise ValueError(f"rows, columns: expected at least 1, got {rows} x {columns}")

@@ -202,11 +202,13 @@ def _secular_root(c: Floats, targets: Floats) -> Floats:
     The inverse of the sum is concave in u, so that Newton's method on it converges from below.
     """
     u: Floats = c.max() * (1 + 1 / targets)
+    gaps, ratios = np.empty((2, len(u), len(c)))
     for _ in range(_NEWTON_STEPS):
-        gaps = u[:, None] - c
-        ratios = c / gaps
+        np.subtract(u[:, None], c, out=gaps)
+        np.divide(c, gaps, out=ratios)
         total = ratios.sum(axis=1)
-        u = u + (total / targets - 1) * total / (ratios / gaps).sum(axis=1)
+        ratios /= gaps
+        u = u + (total / targets - 1) * total / ratios.sum(axis=1)
     return u
 
 
