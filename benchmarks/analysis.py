@@ -1,7 +1,7 @@
 """CPU time and accuracy of WeightWatcher and ww_callbacks on the same layers, in one process with one BLAS thread.
 
     python benchmarks/analysis.py            # all tables, about ten minutes
-    python benchmarks/analysis.py fit memory # a selection of: fit, layers, share, memory, float32, bootstrap
+    python benchmarks/analysis.py fit memory # a selection of: fit, small, layers, share, memory, float32, bootstrap
 
 Every ratio compares two measurements of the same run. The weights imitate trained layers: Gaussian noise plus a
 low-rank part with a power-law spectrum.
@@ -40,6 +40,11 @@ WORKLOADS: dict[str, tuple[list[tuple[int, ...]], int]] = {  # shapes, repeats o
     "3 GPT-2-small blocks + 2048²": (GPT2_BLOCK * 3 + [(2048, 2048)], 3),
     "ResNet-18": ([*RESNET18, (1000, 512)], 3),
     "4096²": ([(4096, 4096)], 1),
+}
+SMALL = {
+    "20 layers of 64 x 64": [(64, 64)] * 20,
+    "20 layers of 128 x 128": [(128, 128)] * 20,
+    "200 layers of 64 x 64": [(64, 64)] * 200,
 }
 
 
@@ -110,6 +115,31 @@ def layers() -> None:
             f"| {ours[1]:.2f} s ({first:.2f} s the first time) | {theirs[1] / ours[1]:.1f} ({theirs[1] / first:.1f}) |",
             flush=True,
         )
+
+
+def small() -> None:
+    """Layers so small that fixed costs count. Measured in turns, because the speed of a busy machine varies."""
+    print("\n| layers | WeightWatcher | ours | ratio | ours randomize |")
+    print("|---|---|---|---|---|")
+    for name, shapes in SMALL.items():
+        arrays = weights(shapes)
+        runs = [
+            partial(peer, torch_model(arrays), False),
+            *(partial(ww.analyze, arrays, randomize=r) for r in (False, True)),
+        ]
+        times = np.array([[cpu(run) for run in runs] for _ in range(10)])[1:] * 1e3
+        middle, least, most = np.median(times, axis=0), times.min(axis=0), times.max(axis=0)
+        cells = [f"{m:.0f} ms ({low:.0f} to {high:.0f})" for m, low, high in zip(middle, least, most, strict=True)]
+        print(f"| {name} | {cells[0]} | {cells[1]} | {middle[0] / middle[1]:.1f} | {cells[2]} |", flush=True)
+
+
+def processor() -> str:
+    """Name of the processor, as far as the system says it."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def core(matrix: np.ndarray) -> None:
@@ -239,12 +269,15 @@ def bootstrap() -> None:
         print(f"| {rows} x {columns} | {cells} |", flush=True)
 
 
-TABLES = {t.__name__: t for t in (fit, share, memory, float32, bootstrap, layers)}
+TABLES = {t.__name__: t for t in (fit, small, share, memory, float32, bootstrap, layers)}
 
 
 def main() -> None:
     packages = ("numpy", "scipy", "torch", "weightwatcher")
-    print(f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in packages))
+    print(
+        f"{processor()}, Python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in packages)
+    )
     for name in sys.argv[1:] or TABLES:
         TABLES[name]()
 

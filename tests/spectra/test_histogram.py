@@ -33,3 +33,10 @@ def test_counts_of_a_given_range():
 def test_invalid_values_raise(values):
     with pytest.raises(ValueError, match="values"):
         log_histogram(np.array(values))
+
+
+@given(st.integers(1, 500), st.integers(0, 99), st.sampled_from([None, (-0.5, 1.0)]))
+def test_counts_equal_those_of_numpy(size, seed, ends):
+    values = np.round(np.random.default_rng(seed).pareto(1, size), 1) + 0.1
+    low, high, counts = log_histogram(values, *(ends or ()))
+    assert counts == tuple(np.histogram(np.log10(values), len(counts), (low, high))[0])

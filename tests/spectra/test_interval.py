@@ -1,8 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.special import ndtr
 
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
 from ww_callbacks.spectra import (
@@ -14,6 +17,7 @@ from ww_callbacks.spectra import (
     rounding_shift,
     xmin_candidates,
 )
+from ww_callbacks.spectra.interval import CANDIDATE_INFLATION, NEAR_TIE
 
 
 def spectrum(rng: np.random.Generator, size: int, alpha: float, body: float) -> np.ndarray:
@@ -158,3 +162,31 @@ def test_rounding_shift_grows_with_the_bound():
     shifts = [rounding_shift(values, fit, bound) for bound in (0.0, 1e-9, 1e-4)]
     assert shifts[0] == 0
     assert 0 < shifts[1] < 1e-6 < shifts[2]
+
+
+def bisected(candidates: XminCandidates, fit, probability: float) -> float:
+    """Quantile of the mixture by bisection, with the distribution computed at every step."""
+    excess = np.maximum(candidates.D - fit.D, 0) * math.sqrt(fit.num_pl_spikes) / NEAR_TIE
+    weight = np.exp(-excess) * candidates.spacing / candidates.tail_size
+    error = CANDIDATE_INFLATION * (candidates.alpha - 1) / np.sqrt(candidates.tail_size)
+    weight = weight / weight.sum()
+    weight, mean, error = (values[weight > 1e-9] for values in (weight, candidates.alpha, error))
+    low, high = (mean - 8 * error).min(), (mean + 8 * error).max()
+    for _ in range(50):
+        middle = (low + high) / 2
+        if weight @ ndtr((middle - mean) / error) < probability:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+@given(st.integers(3, 400), st.floats(1.1, 20), st.floats(0, 0.9), st.integers(0, 2**32))
+def test_quantiles_equal_those_of_plain_bisection(size, alpha, body, seed):
+    values = spectrum(np.random.default_rng(seed), size, alpha, body)
+    assume(len(values) > 1 and values.min() < values.max())
+    fit = fit_power_law(values)
+    candidates = xmin_candidates(values, fit)
+    low, high = near_tied_interval(fit, candidates)
+    assert low == max(min(bisected(candidates, fit, 0.025), fit.alpha), 1)
+    assert high == max(bisected(candidates, fit, 0.975), fit.alpha)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks import spectra
+from ww_callbacks.analysis.flat import flat
 from ww_callbacks.analysis.null import null_columns, positions
 from ww_callbacks.analysis.settings import Settings
 from ww_callbacks.analysis.spec import LayerSpec, arranged, as_numbers, factors_of
@@ -103,7 +104,7 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
         stored = spectra.storage_error(largest, rows, columns, _precision(spec.dtype, settings)) * factor
         exact = _tolerance(math.sqrt(float(values[-1])), rows, columns, "float64") ** 2
         tolerance = max(exact, min(stored, tolerance))
-    result: dict[str, Any] = asdict(spectra.norm_metrics(values, tolerance, rank))
+    result: dict[str, Any] = flat(spectra.norm_metrics(values, tolerance, rank))
     if unresolved and settings.precision == "float32":
         result |= dict.fromkeys(("matrix_rank", "rank_loss", "entropy"))
     if settings.spectrum:
@@ -141,7 +142,7 @@ def _low_rank_columns(spec: LayerSpec, numbers: NDArray[Any], settings: Settings
     rank = spectra.numerical_rank(singular, rows, columns)
     positive = values[len(values) - rank :]
     positive = positive[positive > 0]
-    result: dict[str, Any] = asdict(spectra.norm_metrics(values, 0.0, rank))
+    result: dict[str, Any] = flat(spectra.norm_metrics(values, 0.0, rank))
     result |= {"lora_used": spectra.rank_used(values), "histogram": _histogram(positive, None, 0.0)}
     if settings.spectrum:
         result["spectrum"] = tuple(values.tolist())
@@ -165,7 +166,7 @@ def _bulk_columns(values: Floats, rows: int, columns: int) -> dict[str, Any]:
     if len(values) < MIN_EVALS:
         return {}
     try:
-        return asdict(spectra.marchenko_pastur(values, rows, columns))
+        return flat(spectra.marchenko_pastur(values, rows, columns))
     except ValueError:  # there is no Marchenko-Pastur bulk
         return {}
 
@@ -199,14 +200,15 @@ def _control_columns(
 
 
 def _histogram(positive: Floats, shuffled: Floats | None, tolerance: float) -> Histogram:
-    both = positive if shuffled is None else np.concatenate([positive, shuffled[shuffled > tolerance]])
-    low, high, counts = spectra.log_histogram(both)
+    if shuffled is None:
+        return Histogram(*spectra.log_histogram(positive))
+    low, high, counts = spectra.log_histogram(np.concatenate([positive, shuffled[shuffled > tolerance]]))
     bins = len(counts)
     return Histogram(
         low,
         high,
         spectra.log_histogram(positive, low, high, bins)[2],
-        None if shuffled is None else spectra.log_histogram(shuffled, low, high, bins)[2],
+        spectra.log_histogram(shuffled, low, high, bins)[2],
     )
 
 

@@ -73,7 +73,7 @@ class LayerSpec:
         """(pooled matrices, rows, columns)."""
         if self.factors:
             return 1, self.factors, self.shape[1] - self.factors
-        pooled, rows, columns = (math.prod(self.shape[axis] for axis in axes) for axes in self.axes)
+        pooled, rows, columns = (math.prod([self.shape[axis] for axis in axes]) for axes in self.axes)
         return pooled, rows, columns
 
     @property

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from ww_callbacks import spectra
+from ww_callbacks.analysis.flat import flat
 from ww_callbacks.analysis.settings import Settings
 from ww_callbacks.report import NullVerdict, Skip, TailWarning
+from ww_callbacks.spectra.candidates import candidates_of
+from ww_callbacks.spectra.power_law import Tails, best_tail
 from ww_callbacks.spectra.types import Floats
 
 MIN_RELIABLE_EVALS = 50
@@ -29,11 +31,12 @@ def tail_columns(positive: Floats, values: Floats, null: NullVerdict, side: int,
         side: larger side of the matrices.
         settings: analysis settings.
     """
-    power = spectra.fit_power_law(positive)
+    tails = Tails(positive)
+    power = best_tail(tails)
     if not math.isfinite(power.alpha):
         return Skip("equal_eigenvalues", "almost all eigenvalues are equal").columns
-    fit = asdict(power) | _truncated_columns(positive, power, settings)
-    candidates = spectra.xmin_candidates(positive, power)
+    fit = flat(power) | _truncated_columns(positive, power, settings)
+    candidates = candidates_of(tails, power)
     sure = _interval(positive, power, candidates, settings)
     low, high = sure if settings.fit == "PL" else _truncated_interval(fit, power)
     reliable = null == "arranged" and len(values) >= MIN_RELIABLE_EVALS and power.num_pl_spikes >= MIN_RELIABLE_TAIL

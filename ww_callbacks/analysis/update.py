@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks import spectra
+from ww_callbacks.analysis.flat import flat
 from ww_callbacks.analysis.null import null_columns, positions
 from ww_callbacks.analysis.spec import LayerSpec, Snapshot, as_matrices, as_numbers, factors_of
 from ww_callbacks.spectra import Leading
@@ -198,11 +199,11 @@ def unchanged_columns(now: Snapshot, start: Snapshot | None, previous: Snapshot 
 
 
 def _since_previous(update: Update, step: int, since: int) -> dict[str, Any]:
-    columns = {f"update_{name}": value for name, value in asdict(update).items()}
+    columns = {f"update_{name}": value for name, value in flat(update).items()}
     rate = None if update.norm is None else update.norm / (step - since)
     return columns | {"update_since": since, "update_norm_per_step": rate}
 
 
 def _since_start(update: Update, since: int) -> dict[str, Any]:
-    columns = {f"learned_{name}": value for name, value in asdict(update).items() if name != "unchanged"}
+    columns = {f"learned_{name}": value for name, value in flat(update).items() if name != "unchanged"}
     return columns | {"learned_since": since}

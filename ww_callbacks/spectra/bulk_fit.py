@@ -11,12 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks.spectra.bulk import LEVEL, edge_threshold
+from ww_callbacks.spectra.bulk_loss import circle_loss, density_loss
 from ww_callbacks.spectra.types import Floats
 
-_BANDWIDTH = 0.1
-_GRID = 1000
-_MIN_DENSITY = 0.01
-_PENALTY = 1000.0**2
 _TOLERANCE = 1e-4
 _MAX_STEPS = 100
 
@@ -72,7 +69,7 @@ def marchenko_pastur(values: NDArray[np.floating], rows: int, columns: int, leve
         1
     """
     x = np.sort(np.asarray(values, dtype=np.float64))
-    if x.ndim != 1 or len(x) < 2 or not np.isfinite(x[[0, -1]]).all() or x[0] < 0 or x[-1] == 0:
+    if x.ndim != 1 or len(x) < 2 or not (x[0] >= 0 and 0 < x[-1] < math.inf):
         raise ValueError("values: expected at least two finite eigenvalues >= 0, not all zero")
     if min(rows, columns) < 1:
         raise ValueError(f"rows, columns: expected at least 1, got {rows} x {columns}")
@@ -93,19 +90,21 @@ def marchenko_pastur(values: NDArray[np.floating], rows: int, columns: int, leve
 
 
 def _fit_sigma(scaled: Floats, Q: float) -> float:
-    loss = _circle_loss(np.sqrt(scaled)) if Q == 1 else _density_loss(scaled, Q)
+    loss = circle_loss(np.sqrt(scaled)) if Q == 1 else density_loss(scaled, Q)
     start = math.sqrt(scaled[-1]) / (1 + 1 / math.sqrt(Q))
-    best = min(np.arange(0.05 * start, 2.0 * start, 0.01 * start).tolist(), key=loss)
-    return _nelder_mead(loss, best)
+    return _nelder_mead(loss.at, loss.smallest(np.arange(0.05 * start, 2.0 * start, 0.01 * start)))
 
 
-def _nelder_mead(loss: Callable[[float], float], start: float) -> float:
-    """The same minimum as ``scipy.optimize.fmin`` for one variable. That module takes a third of the worker's start."""
+def _nelder_mead(loss: Callable[[float], float], start: tuple[float, float]) -> float:
+    """The minimum of a function, from one of its points (value, argument).
+
+    The same minimum as ``scipy.optimize.fmin`` for one variable. That module takes a third of the worker's start.
+    """
 
     def point(x: float) -> tuple[float, float]:
         return loss(x), x
 
-    best, other = sorted((point(start), point(1.05 * start)), key=itemgetter(0))
+    best, other = sorted((start, point(1.05 * start[1])), key=itemgetter(0))
     for _ in range(_MAX_STEPS):
         (low, x), (high, y) = best, other
         if abs(y - x) <= _TOLERANCE and high - low <= _TOLERANCE:
@@ -120,54 +119,3 @@ def _nelder_mead(loss: Callable[[float], float], start: float) -> float:
             new = point(0.5 * x + 0.5 * y)
         best, other = sorted((best, new), key=itemgetter(0))
     return best[1]
-
-
-def _density_loss(x: Floats, Q: float) -> Callable[[float], float]:
-    """Squared distance between the kernel estimate and the Marchenko-Pastur density, as a function of σ."""
-    grid, density = _kernel_density(x)
-    mode, end = grid[np.argmax(density)], grid[-1]
-    inverse = np.divide(Q / (2 * np.pi), grid, out=np.zeros_like(grid), where=grid > 0)
-    above, below = (1 + math.sqrt(1 / Q)) ** 2, (1 - math.sqrt(1 / Q)) ** 2
-
-    def loss(sigma: float) -> float:
-        variance = sigma**2
-        upper, lower = variance * above, variance * below
-        if upper < mode or upper > end or lower > mode:
-            return _PENALTY * len(grid)
-        model = upper - grid
-        model *= grid - lower
-        return _squared_distance(model, inverse / variance, density)
-
-    return loss
-
-
-def _circle_loss(singular: Floats) -> Callable[[float], float]:
-    """Squared distance between the kernel estimate and the quarter circle of the singular values."""
-    grid, density = _kernel_density(singular)
-    inside = grid >= _BANDWIDTH
-    grid, density = grid[inside], density[inside]
-    squares = np.square(grid)
-    return lambda sigma: _squared_distance(4 * sigma**2 - squares, 1 / (np.pi * sigma**2), density)
-
-
-def _squared_distance(radicand: Floats, factor: Floats | float, density: Floats) -> float:
-    """Σ (factor·√max(radicand, 0) - density)². ``radicand`` is overwritten."""
-    np.maximum(radicand, 0.0, out=radicand)
-    np.sqrt(radicand, out=radicand)
-    radicand *= factor
-    radicand -= density
-    return float(radicand @ radicand)
-
-
-def _kernel_density(x: Floats) -> tuple[Floats, Floats]:
-    """Triangular kernel density estimate of ascending values: the (grid, density) points above ``_MIN_DENSITY``."""
-    grid = np.linspace(0, x[-1] + 0.5, _GRID)
-    sums = np.concatenate([[0.0], np.cumsum(x)])
-    left, middle, right = (np.searchsorted(x, grid + shift) for shift in (-_BANDWIDTH, 0.0, _BANDWIDTH))
-    below = (middle - left) * (1 - grid / _BANDWIDTH) + (sums[middle] - sums[left]) / _BANDWIDTH
-    above = (right - middle) * (1 + grid / _BANDWIDTH) - (sums[right] - sums[middle]) / _BANDWIDTH
-    density = (below + above) / (len(x) * _BANDWIDTH)
-    kept = density > _MIN_DENSITY
-    if not kept.any():
-        raise ValueError("values: too sparse, there is no bulk")
-    return grid[kept], density[kept]

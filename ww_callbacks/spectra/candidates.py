@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ww_callbacks.spectra.power_law import PowerLawFit
+from ww_callbacks.spectra.power_law import PowerLawFit, Tails
 from ww_callbacks.spectra.types import Floats
 
 RESOLUTION = 64
@@ -15,8 +16,6 @@ RESOLUTION = 64
 
 STABLE_SCALE = 0.15
 """Excess of √k·D that reduces the weight of a candidate to 1/e in :func:`stable_alpha`."""
-
-_BLOCK = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +59,19 @@ def xmin_candidates(values: NDArray[np.floating], fit: PowerLawFit) -> XminCandi
         >>> int(candidates.tail_size[best]) == fit.num_pl_spikes, round(candidates.alpha[best] - fit.alpha, 9)
         (True, np.float64(0.0))
     """
-    x = np.sort(np.asarray(values, dtype=np.float64))
-    sizes = _tail_sizes(len(x), len(x) - int(np.searchsorted(x, fit.xmin)))
-    log_x = np.log(x)
-    # A sum of non-negative gaps keeps the relative precision of Σ (ln x_j - ln x_i).
-    log_sums = np.cumsum(np.diff(log_x)[::-1] * np.arange(1, len(x)))[sizes - 2]
-    with np.errstate(divide="ignore", over="ignore"):
-        slope = sizes / log_sums
-    kept = np.isfinite(slope)
+    return candidates_of(Tails(values), fit)
+
+
+def candidates_of(tails: Tails, fit: PowerLawFit) -> XminCandidates:
+    """:func:`xmin_candidates` of values whose tails are known."""
+    n = len(tails.x)
+    sizes = _tail_sizes(n, n - int(tails.x.searchsorted(fit.xmin)))
     spacing = np.gradient(sizes.astype(np.float64)) if len(sizes) > 1 else np.ones(1)
-    sizes, slope = sizes[kept], slope[kept]
-    blocks = [slice(start, start + _BLOCK) for start in range(0, len(sizes), _BLOCK)]
-    distance = [_distances(log_x, sizes[block], slope[block]) for block in blocks]
-    return XminCandidates(1 + slope, np.concatenate([*distance, np.empty(0)]), sizes, spacing[kept])
+    slope = tails.slope[n - sizes]
+    kept = np.isfinite(slope)
+    if not kept.all():
+        sizes, slope, spacing = sizes[kept], slope[kept], spacing[kept]
+    return XminCandidates(1 + slope, tails.distances(n - sizes), sizes, spacing)
 
 
 def stable_alpha(candidates: XminCandidates) -> float:
@@ -105,22 +104,18 @@ def stable_alpha(candidates: XminCandidates) -> float:
     return float(1 + weight.sum() / (weight / (candidates.alpha - 1)).sum())
 
 
-def _tail_sizes(n: int, best: int) -> NDArray[np.intp]:
+@lru_cache(maxsize=64)
+def _thinned(n: int) -> NDArray[np.intp]:
+    """Sizes of tails of up to n values, read-only."""
     sizes = [2]
     while sizes[-1] < n:
         sizes.append(min(sizes[-1] + max(1, sizes[-1] // RESOLUTION), n))
-    return np.unique([*sizes, best]).astype(np.intp)
+    result = np.array(sizes, dtype=np.intp)
+    result.flags.writeable = False
+    return result
 
 
-def _distances(log_x: Floats, sizes: NDArray[np.intp], slope: Floats) -> Floats:
-    """D of each candidate, from a matrix with one row per candidate and one column per value of the largest tail."""
-    log_x = log_x[-sizes[-1] :]
-    start = len(log_x) - sizes
-    rank = np.arange(len(log_x)) - start[:, None]
-    # Values below xmin have an excess of 0, and count 0 in the empirical distribution: their deviation is 0.
-    excess = np.maximum(log_x - log_x[start][:, None], 0)
-    deviation = np.exp(-slope[:, None] * excess)
-    deviation += np.maximum(rank, 0) / sizes[:, None]
-    deviation -= 1
-    distances: Floats = np.abs(deviation, out=deviation).max(axis=1)
-    return distances
+def _tail_sizes(n: int, best: int) -> NDArray[np.intp]:
+    sizes = _thinned(n)
+    place = int(np.searchsorted(sizes, best))
+    return sizes if place < len(sizes) and sizes[place] == best else np.insert(sizes, place, best)

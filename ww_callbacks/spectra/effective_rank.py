@@ -30,10 +30,11 @@ def det_x_size(values: NDArray[np.floating]) -> int:
         3
     """
     x = np.sort(np.asarray(values, dtype=np.float64))[::-1]
-    if x.ndim != 1 or len(x) < 2 or not np.isfinite(x[[0, -1]]).all() or x[-1] < 0 or x[0] == x[-1]:
+    if x.ndim != 1 or len(x) < 2 or not 0 <= x[-1] < x[0] < np.inf:
         raise ValueError("values: expected at least two different finite eigenvalues >= 0")
     scaled = x / x[0]
     with np.errstate(divide="ignore"):
-        log_product = np.cumsum(np.log(scaled / scaled.mean()))
+        log_product = np.log(scaled / scaled.mean()).cumsum()
     below = log_product < 0
-    return int(np.argmax(below)) + 1 if below.any() else len(x)
+    first = int(below.argmax())
+    return first + 1 if below[first] else len(x)

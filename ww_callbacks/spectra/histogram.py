@@ -42,11 +42,12 @@ def log_histogram(
     positive = values[values > 0]
     if not np.isfinite(values).all() or len(positive) == 0:
         raise ValueError("values: expected finite numbers, at least one positive")
-    logs = np.log10(positive)
-    low = float(logs.min()) if low is None else low
-    high = float(logs.max()) if high is None else high
+    logs = np.sort(np.log10(positive))
+    low = float(logs[0]) if low is None else low
+    high = float(logs[-1]) if high is None else high
     if high - low < MIN_WIDTH * max(1.0, abs(low), abs(high)):  # all values are equal up to rounding
         low, high = low - 0.5, low + 0.5
     bins = bins or min(MAX_BINS, max(8, 2 * math.isqrt(len(positive))))
-    counts, _ = np.histogram(logs, bins=bins, range=(low, high))
-    return low, high, tuple(counts.tolist())
+    cuts = logs.searchsorted(np.linspace(low, high, bins + 1))
+    cuts[-1] = logs.searchsorted(high, side="right")
+    return low, high, tuple((cuts[1:] - cuts[:-1]).tolist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,10 @@ and judged by ``benchmarks/interval_stability.py``."""
 REPLICATES = 40
 _NORMAL = 1.96
 _STUDENT = 2.02  # 97.5 % quantile for 39 degrees of freedom
+_EPS = float(np.finfo(np.float64).eps)
+_NDTR_ERROR = 5e-14
+"""Bound of the relative error of ``ndtr``."""
+_SECANT_STEPS = 20
 
 
 def asymptotic_interval(alpha: float, sigma: float, tail_size: int) -> tuple[float, float]:
@@ -93,13 +98,58 @@ def _mixture_quantile(weight: Floats, mean: Floats, error: Floats, probability: 
     relevant = weight > 1e-9
     weight, mean, error = weight[relevant], mean[relevant], error[relevant]
     low, high = float((mean - 8 * error).min()), float((mean + 8 * error).max())
+    z = np.empty_like(mean)
+
+    def share(x: float) -> float:
+        ndtr(np.divide(np.subtract(x, mean, out=z), error, out=z), out=z)
+        return float(weight.dot(z))
+
+    centre = float(weight.dot(mean))
+    deviation = math.sqrt(float(weight.dot(np.square(error) + np.square(mean - centre))))
+    start = min(max(centre + math.copysign(_NORMAL, probability - 0.5) * deviation, low), high)
+    rounding = 2 * probability * (len(mean) * _EPS + _NDTR_ERROR)
+    below, above = _bracket(share, probability, rounding, (low, start, high))
     for _ in range(50):
         middle = (low + high) / 2
-        if float(weight @ ndtr((middle - mean) / error)) < probability:
+        if middle <= below or (middle < above and share(middle) < probability):
             low = middle
         else:
             high = middle
     return high
+
+
+def _bracket(
+    share: Callable[[float], float], probability: float, rounding: float, points: tuple[float, float, float]
+) -> tuple[float, float]:
+    """Two points close to a quantile, one on each side, by the secant method on the logit of the probability.
+
+    Beyond them a bisection need not evaluate the distribution: it is monotonic up to ``rounding``, and differs from the
+    probability by more than that at these points.
+
+    Args:
+        share: the distribution function.
+        probability: of the quantile.
+        rounding: twice the bound of the rounding error of ``share`` at the quantile.
+        points: below the quantile, the first to be tried, and above the quantile.
+    """
+    below, x, above = points
+    odds = probability / (1 - probability)
+    beyond = 4 * rounding / (probability * (1 - probability))  # so that both points come close
+    slope, last_x, last_excess = 20 / (above - below), math.nan, math.nan
+    for _ in range(_SECANT_STEPS):
+        found = share(x)
+        if abs(found - probability) <= rounding:
+            break
+        below, above = (x, above) if found < probability else (below, x)
+        if 0 < found < 1:
+            excess = math.log(found / (1 - found) / odds)
+            if x != last_x and excess != last_excess and not math.isnan(last_x):
+                slope = (excess - last_excess) / (x - last_x)
+            last_x, last_excess = x, excess
+            x -= (excess + math.copysign(beyond, excess)) / slope
+        if not below < x < above:
+            x = (below + above) / 2
+    return below, above
 
 
 def bootstrap_interval(

@@ -47,7 +47,7 @@ def norm_metrics(values: NDArray[np.float64], tolerance: float, rank: int | None
         (4.0, 2.0, 3, 1)
     """
     values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all() or values.min() < 0:
+    if values.ndim != 1 or values.size == 0 or not (values.min() >= 0 and values.max() < math.inf):
         raise ValueError("values: expected a non-empty array of finite eigenvalues >= 0")
     total, largest = float(values.sum()), float(values.max())
     if rank is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,7 @@ def null_test(matrices: NDArray[Any], values: NDArray[np.float64] | None = None)
         raise ValueError(f"matrices: their standard deviation {deviation:g} is too small for their mean {mean:g}")
     sums = _sums(tall, mean, deviation, "float32", gram=values is None or mean != 0)
     distinct_rows, distinct_columns = _distinct(tall, sums.r), _distinct(tall.T, sums.c)
-    if distinct_rows.sum() < rows or distinct_columns.sum() < columns:
+    if not (distinct_rows.all() and distinct_columns.all()):
         return null_test(tall[distinct_rows][:, distinct_columns])
     peak = (largest + abs(mean)) / deviation
     if not _is_accurate(sums, peak, "float32"):
@@ -201,11 +202,13 @@ def _secular_root(c: Floats, targets: Floats) -> Floats:
     The inverse of the sum is concave in u, so that Newton's method on it converges from below.
     """
     u: Floats = c.max() * (1 + 1 / targets)
+    gaps, ratios = np.empty((2, len(u), len(c)))
     for _ in range(_NEWTON_STEPS):
-        gaps = u[:, None] - c
-        ratios = c / gaps
+        np.subtract(u[:, None], c, out=gaps)
+        np.divide(c, gaps, out=ratios)
         total = ratios.sum(axis=1)
-        u = u + (total / targets - 1) * total / (ratios / gaps).sum(axis=1)
+        ratios /= gaps
+        u = u + (total / targets - 1) * total / ratios.sum(axis=1)
     return u
 
 
@@ -271,11 +274,13 @@ def _sums(tall: NDArray[Any], mean: float, deviation: float, precision: Precisio
 
 def _distinct(matrix: NDArray[Any], squares: Floats) -> NDArray[np.bool_]:
     """True for rows that equal no earlier row up to sign. Only rows with equal sums of squares are compared."""
+    distinct = np.ones(len(squares), dtype=bool)
     order = np.argsort(squares, kind="stable")
     ordered = squares[order]
-    near = np.diff(ordered) <= 1e-9 * ordered[1:]
+    near = ordered[1:] - ordered[:-1] <= 1e-9 * ordered[1:]
+    if not near.any():
+        return distinct
     suspects = order[np.append(near, False) | np.append(False, near)]
-    distinct = np.ones(len(squares), dtype=bool)
     seen = set()
     for index in np.sort(suspects):
         row = matrix[index]
@@ -322,10 +327,17 @@ def _is_uneven(totals: Floats, sums: _Sums) -> bool:
 
 def _sampled(c: Floats) -> NDArray[np.intp]:
     """The columns with the largest sums of squares, and others evenly spaced in the order of these sums."""
-    order = np.argsort(-c, kind="stable")
-    half = SAMPLED_COLUMNS // 2
-    rest = order[half:]
-    return np.concatenate([order[:half], rest[np.linspace(0, len(rest) - 1, min(half, len(rest))).astype(np.intp)]])
+    return np.argsort(-c, kind="stable")[_sampled_places(len(c), SAMPLED_COLUMNS // 2)]
+
+
+@lru_cache(maxsize=64)
+def _sampled_places(size: int, half: int) -> NDArray[np.intp]:
+    """Places of the first ``half`` of ``size`` columns, and of as many others evenly spaced; read-only."""
+    rest = max(size - half, 0)
+    even = np.linspace(0, rest - 1, min(half, rest)).astype(np.intp) + half
+    places = np.concatenate([np.arange(min(half, size)), even])
+    places.flags.writeable = False
+    return places
 
 
 def _extrapolated(values: Floats, sampled: NDArray[np.intp], c: Floats) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from ww_callbacks.spectra.types import Floats
 _COARSE = (np.arange(8) + 0.5) / 8
 _FINE = (np.arange(48) + 0.5) / 48
 _FIRST = 3
+_BLOCK = 32
+_SMALL = 96
+"""Up to this number of values, the deviations at all ranks of all candidates take less time than those at some."""
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -71,10 +75,14 @@ def fit_power_law(values: NDArray[np.floating]) -> PowerLawFit:
         >>> 2.8 < fit.alpha < 3.2
         True
     """
-    x = np.sort(np.asarray(values, dtype=np.float64))
-    _check(x)
-    distance, start, alpha = _search(x)
-    k = int(np.count_nonzero(x >= x[start]))
+    return best_tail(Tails(values))
+
+
+def best_tail(tails: Tails) -> PowerLawFit:
+    """:func:`fit_power_law` of values whose tails are known."""
+    x = tails.x
+    distance, start, alpha = _search_small(tails) if len(x) <= _SMALL else _search_large(tails)
+    k = len(x) - int(x.searchsorted(x[start]))
     return PowerLawFit(
         alpha=alpha,
         sigma=(alpha - 1) / math.sqrt(k),
@@ -116,7 +124,7 @@ def hill_alpha(values: NDArray[np.floating]) -> float:
 def _check(x: Floats) -> None:
     if x.ndim != 1 or len(x) < 2:
         raise ValueError(f"values: expected a one-dimensional array of at least two numbers, got shape {x.shape}")
-    if not (np.isfinite(x[[0, -1]]).all() and x[0] > 0):
+    if not (x[0] > 0 and x[-1] < math.inf):
         raise ValueError("values: expected finite numbers > 0")
     if x[0] == x[-1]:
         raise ValueError(f"values: all {len(x)} are equal, so there is no tail to fit")
@@ -133,45 +141,97 @@ def _evaluate(x: Floats, log_x: Floats, i: int) -> tuple[float, float]:
     return alpha, float(np.max(np.abs(model - np.arange(k) / k)))
 
 
-def _search(x: Floats) -> tuple[float, int, float]:
+def _search_small(tails: Tails) -> tuple[float, int, float]:
     """(D, index, alpha) of the first candidate with the smallest D. The smallest bounds are evaluated first."""
-    log_x = np.log(x)
-    lower = _LowerBounds(log_x)
-    bounds = lower.at_ranks(np.arange(len(x) - 1), _COARSE)
+    with np.errstate(invalid="ignore"):
+        bounds = tails.all_distances - tails.slack
+    bounds[~(bounds > 0)] = 0.0
+    best = (math.inf, len(bounds), math.nan)
+    for i in np.argsort(bounds, kind="stable").tolist():
+        if bounds[i] > best[0]:
+            break
+        alpha, distance = _evaluate(tails.x, tails.log_x, i)
+        best = min(best, (distance, i, alpha))
+    return best
+
+
+def _search_large(tails: Tails) -> tuple[float, int, float]:
+    """The same as :func:`_search_small`, with bounds from some ranks first."""
+    x, log_x = tails.x, tails.log_x
+    bounds = tails.at_ranks(np.arange(len(x) - 1), _COARSE)
     best = (math.inf, len(x), math.nan)
     for i in np.argsort(bounds, kind="stable")[:_FIRST].tolist():
         alpha, distance = _evaluate(x, log_x, i)
         best = min(best, (distance, i, alpha))
         bounds[i] = math.inf
     left = np.flatnonzero(bounds <= best[0])
-    bounds = np.maximum(bounds[left], lower.at_ranks(left, _FINE))
+    bounds = np.maximum(bounds[left], tails.at_ranks(left, _FINE))
     for bound, i in sorted(zip(bounds.tolist(), left.tolist(), strict=True)):
         if bound > best[0]:
             break
-        if lower.at_all_ranks(i) > best[0]:
+        if tails.at_all_ranks(i) > best[0]:
             continue
         alpha, distance = _evaluate(x, log_x, i)
         best = min(best, (distance, i, alpha))
     return best
 
 
-class _LowerBounds:
-    """Lower bounds of D_i: the deviation at some ranks of the tail, minus a bound of the rounding error."""
+class Tails:
+    """All tails of a spectrum: every value except the largest is a candidate for xmin.
 
-    def __init__(self, log_x: Floats) -> None:
-        n = len(log_x)
-        self.log_x = log_x
-        self.k = np.arange(n, 1, -1)
+    The arrays of candidates have the shape (n - 1,). Candidate i has the tail of the values from i on.
+
+    Args:
+        values: positive numbers, shape (n,), n ≥ 2, in any order.
+
+    Raises:
+        ValueError: as for :func:`fit_power_law`.
+
+    Attributes:
+        x: the values, ascending.
+        log_x: their logarithms.
+        size: size k of each tail.
+        slope: alpha - 1 of each tail, up to rounding; infinite if its values are equal.
+        slack: bound of the rounding errors of D and of its lower bounds.
+    """
+
+    def __init__(self, values: NDArray[np.floating]) -> None:
+        self.x = np.sort(np.asarray(values, dtype=np.float64))
+        _check(self.x)
+        self.log_x = log_x = np.log(self.x)
+        self.size = np.arange(len(log_x), 1, -1)
         # A sum of non-negative gaps keeps the relative precision of Σ_j≥i (ln x_j - ln x_i).
-        log_sums = np.cumsum((np.diff(log_x) * np.arange(n - 1, 0, -1))[::-1])[::-1]
+        log_sums = ((log_x[1:] - log_x[:-1]) * (self.size - 1))[::-1].cumsum()[::-1]
         with np.errstate(divide="ignore", over="ignore"):
-            self.slope = self.k / log_sums
+            self.slope = self.size / log_sums
             # |∂D/∂ln slope| ≤ 1/e; _evaluate loses digits of the log sum to cancellation.
             self.slack = 64 * _EPS * (1 + np.abs(log_x).max() * self.slope)
 
+    @cached_property
+    def all_distances(self) -> Floats:
+        """D of all candidates, up to rounding; NaN if the slope is infinite. Only for few values: it takes a matrix."""
+        return _distances(self.log_x, self.log_x[:-1], self.slope, _ranks(len(self.log_x)))
+
+    def distances(self, candidates: NDArray[np.intp]) -> Floats:
+        """D of some candidates, up to rounding; NaN if the slope is infinite.
+
+        Args:
+            candidates: descending indices, shape (candidates,).
+        """
+        if len(self.x) <= _SMALL:
+            return self.all_distances[candidates]
+        parts = [np.empty(0)]
+        for start in range(0, len(candidates), _BLOCK):
+            block = candidates[start : start + _BLOCK]
+            first = int(block[-1])  # of the largest tail
+            ranks = np.maximum(np.arange(len(self.x) - first, dtype=np.float64) - (block - first)[:, None], 0)
+            ranks /= self.size[block, None]
+            parts.append(_distances(self.log_x[first:], self.log_x[block], self.slope[block], ranks))
+        return np.concatenate(parts)
+
     def at_all_ranks(self, i: int) -> float:
-        """Lower bound of D_i from all ranks. It uses exponentials, which are much cheaper than powers."""
-        ranks = np.arange(len(self.log_x) - i) / float(self.k[i])
+        """Lower bound of D of a candidate from all ranks. It uses exponentials, which are much cheaper than powers."""
+        ranks = np.arange(len(self.log_x) - i) / float(self.size[i])
         with np.errstate(invalid="ignore", over="ignore"):
             model = np.exp(-self.slope[i] * (self.log_x[i:] - self.log_x[i]))
         model += ranks
@@ -179,8 +239,8 @@ class _LowerBounds:
         return float(np.abs(model, out=model).max() - self.slack[i])
 
     def at_ranks(self, candidates: NDArray[np.intp], fractions: Floats) -> Floats:
-        """Lower bounds of D_i of some candidates, from the ranks at these fractions of their tails."""
-        k = self.k[candidates]
+        """Lower bounds of D of some candidates, from the ranks at these fractions of their tails."""
+        k = self.size[candidates]
         offset = (fractions[:, None] * k).astype(np.intp)
         with np.errstate(invalid="ignore", over="ignore"):
             model = self.log_x[candidates + offset]
@@ -191,3 +251,28 @@ class _LowerBounds:
             model -= 1
             result = np.abs(model, out=model).max(axis=0) - self.slack[candidates]
         return np.where(result > 0, result, 0.0)
+
+
+def _distances(log_x: Floats, log_xmin: Floats, slope: Floats, ranks: Floats) -> Floats:
+    """D of candidates, from a matrix with one row per candidate and one column per value.
+
+    Values below xmin have an excess of 0, and count 0 in the empirical distribution: their deviation is 0.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        deviation = log_x - log_xmin[:, None]
+        np.maximum(deviation, 0, out=deviation)
+        deviation *= -slope[:, None]
+        np.exp(deviation, out=deviation)
+        deviation += ranks
+        deviation -= 1
+        largest: Floats = np.abs(deviation, out=deviation).max(axis=1)
+    return largest
+
+
+@lru_cache(maxsize=8)
+def _ranks(n: int) -> Floats:
+    """The empirical distribution of each tail of n values at all of them, shape (n - 1, n), read-only."""
+    rank = np.arange(n) - np.arange(n - 1)[:, None]
+    ranks: Floats = np.maximum(rank, 0) / np.arange(n, 1, -1)[:, None]
+    ranks.flags.writeable = False
+    return ranks

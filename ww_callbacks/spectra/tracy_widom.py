@@ -10,6 +10,7 @@ from scipy.special import airy
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 _ROW, _COLUMN = np.triu_indices(24)
+_IDENTITY = np.eye(24)
 _SPAN = 16.0
 # From here on 1 - det loses digits, and the relative error of the trace alone is about the result itself.
 _TRACE_FROM = 6.0
@@ -45,8 +46,8 @@ def tracy_widom_sf(x: float) -> float:
     root = np.sqrt(_WEIGHTS * span / 2)
     kernel = np.empty((len(nodes), len(nodes)))
     kernel[_ROW, _COLUMN] = kernel[_COLUMN, _ROW] = airy((nodes[_ROW] + nodes[_COLUMN]) / 2)[0] / 2
-    determinant = np.linalg.det(np.eye(len(nodes)) - root[:, None] * kernel * root[None, :])
-    return float(np.clip(1.0 - determinant, 0.0, 1.0))
+    determinant = float(np.linalg.det(_IDENTITY - root[:, None] * kernel * root[None, :]))
+    return min(max(1.0 - determinant, 0.0), 1.0)
 
 
 @lru_cache(maxsize=256)
