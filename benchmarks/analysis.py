@@ -16,6 +16,7 @@ import platform
 import sys
 import time
 import tracemalloc
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -194,8 +195,7 @@ def control() -> None:
         later = cpu(partial(ww.analyze, arrays, randomize=True), repeats)
         tracemalloc.start()
         for array in arrays.values():
-            for _ in shuffled_blocks(array if len(array) >= array.shape[1] else array.T, seed=1, position=0):
-                pass
+            deque(shuffled_blocks(array if len(array) >= array.shape[1] else array.T, seed=1, position=0), maxlen=0)
         kept, peak = (size / 2**20 for size in tracemalloc.get_traced_memory())
         tracemalloc.stop()
         cells = (
