@@ -7,8 +7,9 @@ in two steps that use only small tables of random indices:
 2. Each part, whose elements come from all chunks, is permuted twice.
 
 All chunks use the same table, and all parts use the same two. A chunk starts at a random place of its table, and a part
-starts at a random place of each of its tables, so no two parts are permuted in the same way. There are between √(NM)/16
-and √(NM)/8 chunks and as many parts. The steps are those of a bucket shuffle, with equal instead of random bucket sizes
+starts at a random place of each of its tables, so two parts are hardly ever permuted in the same way. There are between
+√(NM)/16 and √(NM)/8 chunks and as many parts. A matrix of at most 2¹⁶ elements is a single part, so over all seeds each
+of its permutations is equally likely. The steps are those of a bucket shuffle, with equal instead of random buckets
 (Rao, *Generation of random permutations of given number of elements using random sampling numbers*, 1961). The tests
 compare the largest eigenvalues of shuffled structures with those after an exactly uniform permutation.
 """
