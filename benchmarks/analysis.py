@@ -1,7 +1,7 @@
 """CPU time and accuracy of WeightWatcher and ww_callbacks on the same layers, in one process with one BLAS thread.
 
     python benchmarks/analysis.py            # all tables, about ten minutes
-    python benchmarks/analysis.py fit memory # a selection of: fit, small, layers, share, memory, float32, bootstrap
+    python benchmarks/analysis.py fit memory # of: fit, small, layers, share, memory, float32, bootstrap, control
 
 Every ratio compares two measurements of the same run. The weights imitate trained layers: Gaussian noise plus a
 low-rank part with a power-law spectrum.
@@ -16,6 +16,7 @@ import platform
 import sys
 import time
 import tracemalloc
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -30,6 +31,7 @@ import ww_callbacks as ww  # noqa: E402
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer  # noqa: E402
 from ww_callbacks.spectra import fit_power_law  # noqa: E402
 from ww_callbacks.spectra.lapack import add_gram, symmetric_eigenvalues  # noqa: E402
+from ww_callbacks.spectra.shuffle import shuffled_blocks  # noqa: E402
 
 GPT2_BLOCK = [(768, 2304), (768, 768), (768, 3072), (3072, 768)]
 RESNET18 = [(64, 3, 7)] + [(64, 64, 3)] * 4
@@ -208,8 +210,28 @@ def memory() -> None:
             ww.analyze({"layer": matrix}, randomize=randomize)
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
-            label = " with control, its permutation kept" if randomize else ""
+            label = " with control" if randomize else ""
             print(f"| {rows} x {columns}{label} | {peak / 2**20:.0f} MiB | {peak / (8 * columns**2):.2f} |", flush=True)
+
+
+def control() -> None:
+    """First and later calls with the shuffled control, and the memory of a shuffle: its peak and what is kept."""
+    print("\n| layers | without control | first call with it | later | first / later | shuffle, peak | kept |")
+    print("|---|---|---|---|---|---|---|")
+    for shapes, repeats in [([(50257, 768)], 3), ([(4096, 4096), (11008, 4096)], 1), ([(4096, 11008)], 1)]:
+        arrays = {str(shape): heavy(np.random.default_rng(0), *shape) for shape in shapes}
+        without = cpu(partial(ww.analyze, arrays, randomize=False), repeats)
+        first = cpu(partial(ww.analyze, arrays, randomize=True))
+        later = cpu(partial(ww.analyze, arrays, randomize=True), repeats)
+        tracemalloc.start()
+        for array in arrays.values():
+            deque(shuffled_blocks(array if len(array) >= array.shape[1] else array.T, seed=1, position=0), maxlen=0)
+        kept, peak = (size / 2**20 for size in tracemalloc.get_traced_memory())
+        tracemalloc.stop()
+        cells = (
+            f"{without:.2f} s | {first:.2f} s | {later:.2f} s | {first / later:.2f} | {peak:.0f} MiB | {kept:.0f} MiB"
+        )
+        print(f"| {' and '.join(f'{rows} x {columns}' for rows, columns in shapes)} | {cells} |", flush=True)
 
 
 def decades(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
@@ -269,7 +291,7 @@ def bootstrap() -> None:
         print(f"| {rows} x {columns} | {cells} |", flush=True)
 
 
-TABLES = {t.__name__: t for t in (fit, small, share, memory, float32, bootstrap, layers)}
+TABLES = {t.__name__: t for t in (fit, small, share, memory, float32, bootstrap, control, layers)}
 
 
 def main() -> None:

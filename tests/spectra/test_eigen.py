@@ -75,10 +75,12 @@ def test_float32_does_not_overflow(scale):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("two_stage_from", [1, 10**9])
-def test_all_routines_agree(monkeypatch, dtype, two_stage_from):
+@pytest.mark.parametrize(("two_stage_from", "wide_band_from"), [(10**9, 10**9), (1, 10**9), (1, 1)])
+@pytest.mark.parametrize("size", [1, 64, 65, 150])
+def test_all_routines_agree(monkeypatch, dtype, two_stage_from, wide_band_from, size):
     monkeypatch.setattr(lapack, "_TWO_STAGE_SIZE", two_stage_from)
-    W = np.random.default_rng(0).standard_normal((200, 150))
+    monkeypatch.setattr(lapack, "_WIDE_BAND_SIZE", wide_band_from)
+    W = np.random.default_rng(0).standard_normal((200, size))
     X = W.T @ W
     values = lapack.symmetric_eigenvalues(X.astype(dtype))
     np.testing.assert_allclose(values, np.linalg.eigvalsh(X), rtol=1e-3 if dtype == "float32" else 1e-10)
@@ -88,8 +90,26 @@ def test_all_routines_agree(monkeypatch, dtype, two_stage_from):
 def test_numpy_is_used_if_the_routines_are_missing(monkeypatch, dtype):
     monkeypatch.setattr(lapack, "_routine", lambda name: None)
     monkeypatch.setattr(lapack, "_TWO_STAGE_SIZE", 1)
+    monkeypatch.setattr(lapack, "_WIDE_BAND_SIZE", 1)
     X = np.diag([3.0, 1.0, 2.0]).astype(dtype)
     np.testing.assert_allclose(lapack.symmetric_eigenvalues(X), [1, 2, 3], rtol=1e-6)
+
+
+def test_wide_band_needs_all_its_routines(monkeypatch):
+    present = lapack._routine
+    monkeypatch.setattr(lapack, "_WIDE_BAND_SIZE", 1)
+    monkeypatch.setattr(lapack, "_routine", lambda name: None if name == "dsytrd_sb2st" else present(name))
+    np.testing.assert_allclose(lapack.symmetric_eigenvalues(np.diag([3.0, 1.0, 2.0])), [1, 2, 3], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [("float64", 1e-200), ("float64", 1e200), ("float32", 1e-25), ("float32", 1e25)]
+)
+def test_wide_band_keeps_its_range(monkeypatch, dtype, scale):
+    monkeypatch.setattr(lapack, "_WIDE_BAND_SIZE", 1)
+    W = np.random.default_rng(0).standard_normal((200, 150))
+    values = lapack.symmetric_eigenvalues((W.T @ W * scale).astype(dtype))
+    np.testing.assert_allclose(values / scale, np.linalg.eigvalsh(W.T @ W), rtol=1e-3 if dtype == "float32" else 1e-10)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,21 +13,17 @@ from ww_callbacks.spectra.bulk import LEVEL, edge_threshold, element_variance, m
 from ww_callbacks.spectra.eigen import (
     MAX_UNRESOLVED,
     Precision,
-    block_rows,
     checked,
     float32_error,
     rank_tolerance,
     scaled_eigenvalues,
 )
 from ww_callbacks.spectra.null import beyond_chance, separable_edge
+from ww_callbacks.spectra.shuffle import shuffled_blocks
 from ww_callbacks.spectra.tracy_widom import tracy_widom_isf, tracy_widom_sf
 from ww_callbacks.spectra.traps import Place, TrapCause, TrapKind, trap_cause
 from ww_callbacks.spectra.types import Floats
 
-Permutation = NDArray[np.int32]
-
-MAX_CACHE_BYTES = 256 * 2**20
-"""Maximum total size of the permutations that are cached for the next matrix of the same shape."""
 _CLEAR = 0.05
 """Without a p-value below this at the Marchenko-Pastur edge, nothing else is computed."""
 
@@ -111,7 +105,7 @@ def shuffled_control(
         >>> W[3, 4] = 40.0
         >>> control = shuffled_control(W)
         >>> control.num_traps, round(control.trap_size, 1), control.trap_kind, control.trap_places
-        (1, 3.0, 'elements', (((3, 4), 40.0),))
+        (1, 3.1, 'elements', (((3, 4), 40.0),))
     """
     matrices = np.asarray(matrices)
     if matrices.ndim == 2:
@@ -158,7 +152,11 @@ def shuffle_matrix(matrix: NDArray[np.generic], *, seed: int = 0, position: int 
         ((3, 2), True)
     """
     tall, _ = checked(matrix)
-    return np.concatenate(list(_shuffled_blocks(tall, seed, position)))
+    shuffled, filled = np.empty_like(tall, order="C"), 0
+    for block in shuffled_blocks(tall, seed=seed, position=position):
+        shuffled[filled : filled + len(block)] = block
+        filled += len(block)
+    return shuffled
 
 
 def spectral_distance(values: NDArray[np.floating], others: NDArray[np.floating]) -> float:
@@ -250,7 +248,7 @@ def _edge_factor(tall: NDArray[np.generic], seed: int, position: int) -> float:
     mean = float(np.mean(tall, dtype=np.float64))  # type: ignore[arg-type]
     deviation = math.sqrt(element_variance(tall))
     parts, c = [], np.zeros(columns)
-    for block in _shuffled_blocks(tall, seed, position):
+    for block in shuffled_blocks(tall, seed=seed, position=position):
         s = np.subtract(block, mean, dtype=np.float64)
         s *= 1 / deviation
         np.square(s, out=s)
@@ -265,60 +263,4 @@ def _edge_factor(tall: NDArray[np.generic], seed: int, position: int) -> float:
 
 
 def _eigenvalues(tall: NDArray[np.generic], largest: float, seed: int, position: int, precision: Precision) -> Floats:
-    return scaled_eigenvalues(_shuffled_blocks(tall, seed, position), tall.shape[1], precision, largest)
-
-
-def _shuffled_blocks(tall: NDArray[np.generic], seed: int, position: int) -> Iterator[NDArray[np.generic]]:
-    """Blocks of rows of the shuffled matrix, gathered from the elements in memory order."""
-    rows, columns = tall.shape
-    transposed = not tall.flags.c_contiguous and tall.T.flags.c_contiguous
-    source = np.ascontiguousarray(tall.T if transposed else tall).reshape(-1)
-    order = _permutation_cache.get(seed, rows, columns, position, transposed)
-    step = block_rows(rows, columns) * columns
-    return (
-        source.take(order[start : start + step], mode="clip").reshape(-1, columns)
-        for start in range(0, len(order), step)
-    )
-
-
-class _PermutationCache:
-    """Least-recently-used cache of permutations, at most ``MAX_CACHE_BYTES`` in total."""
-
-    def __init__(self) -> None:
-        self._cached: OrderedDict[tuple[int, int, int, int, bool], Permutation] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, seed: int, rows: int, columns: int, position: int, transposed: bool) -> Permutation:
-        """The memory index of the source of each element of the shuffled matrix."""
-        key = (seed, rows, columns, position, transposed)
-        with self._lock:
-            order = self._cached.pop(key, None)
-        if order is None:
-            order = _permutation(*key)
-        with self._lock:
-            self._cached[key] = order
-            while sum(each.nbytes for each in self._cached.values()) > MAX_CACHE_BYTES:
-                self._cached.popitem(last=False)
-        return order
-
-
-def _permutation(seed: int, rows: int, columns: int, position: int, transposed: bool) -> Permutation:
-    """A uniform permutation from sorting random keys with the element number in the low bits.
-
-    This takes a third of the time of a shuffle.
-    """
-    size = rows * columns
-    bits = np.uint64(max((size - 1).bit_length(), 1))
-    rng = np.random.Generator(np.random.SFC64([seed, rows, columns, position]))
-    keys = rng.integers(0, 2**64, size=size, dtype=np.uint64)
-    keys <<= bits
-    keys |= np.arange(size, dtype=np.uint64)
-    keys.sort()
-    keys &= (np.uint64(1) << bits) - np.uint64(1)
-    if transposed:
-        row, column = np.divmod(keys, np.uint64(columns))
-        keys = column * np.uint64(rows) + row
-    return keys.astype(np.int32 if size < 2**31 else np.int64)
-
-
-_permutation_cache = _PermutationCache()
+    return scaled_eigenvalues(shuffled_blocks(tall, seed=seed, position=position), tall.shape[1], precision, largest)
