@@ -72,7 +72,7 @@ def layer_metrics(report: Report, names: Collection[str]) -> dict[str, float]:
         for index, layer in enumerate(report.layers)
         if index in keys and layer.step == report.step
         for position, key in keys[index]
-        if (value := layer.row[position]) is not None
+        if (value := layer[position]) is not None
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from ww_callbacks.report.columns import RowBacked, column, columns_of, documented, row_backed
+from ww_callbacks.report.columns import Record, column, columns_of, documented, record
 from ww_callbacks.report.skip import Role, Skip, SkipReason, Status
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ class Histogram:
         return cls(low, high, tuple(counts), None if rand_counts is None else tuple(rand_counts))
 
 
-@row_backed
+@record
 @documented
 @dataclass(frozen=True, kw_only=True)
-class LayerReport(RowBacked):
+class LayerReport(Record):
     """One layer at one step. A number that does not exist is None.
 
     The columns have WeightWatcher's names if the meaning is the same. Columns about changes, from ``delta_alpha`` to
@@ -314,7 +314,7 @@ class LayerReport(RowBacked):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; columns about changes, trap_places, histogram, spectrum only with a value."""
-        values = dict(zip(FIELDS, self.row, strict=True))
+        values = dict(zip(FIELDS, self, strict=True))
         if self.histogram is not None:
             names = ("low", "high", "counts", "rand_counts")
             values["histogram"] = {name: getattr(self.histogram, name) for name in names}

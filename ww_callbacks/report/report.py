@@ -66,7 +66,7 @@ class Report:
             [2.5]
         """
         position = POSITIONS[name]
-        return [layer.row[position] for layer in self.layers]
+        return [layer[position] for layer in self.layers]
 
     def recount(self, names: frozenset[str] | None) -> Report:
         """The same report with means over the layers in ``names``; None chooses the layers again."""

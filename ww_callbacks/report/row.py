@@ -1,4 +1,4 @@
-"""Changes of a layer's values, and their way through a message. All work on its row, the tuple of its values."""
+"""Changes of a layer's values, and their way through a message. A layer is the tuple of its values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from ww_callbacks.report.layer import FIELDS, Histogram, LayerReport, places_of
 
 POSITIONS = {name: position for position, name in enumerate(FIELDS)}
-"""Position of each field in a row."""
+"""Position of each field in a LayerReport."""
 
 _HISTOGRAM, _SPECTRUM, _PLACES = (POSITIONS[name] for name in ("histogram", "spectrum", "trap_places"))
 
@@ -19,21 +19,21 @@ def changed(layer: LayerReport, **values: Any) -> LayerReport:
         >>> changed(LayerReport(name="fc", kind="Linear"), step=10).step
         10
     """
-    row = list(layer.row)
+    row = list(layer)
     for name, value in values.items():
         row[POSITIONS[name]] = value
-    return LayerReport.from_row(tuple(row))
+    return LayerReport.from_row(row)
 
 
 def plain(layer: LayerReport) -> list[Any]:
-    """The row of a layer, of values that JSON can hold.
+    """The values of a layer, as JSON can hold them.
 
     Example:
         >>> layer = LayerReport(name="fc", kind="Linear", histogram=Histogram(0.0, 1.0, (5, 15)))
         >>> from_plain(plain(layer)) == layer
         True
     """
-    values = list(layer.row)
+    values = list(layer)
     if (counts := layer.histogram) is not None:
         values[_HISTOGRAM] = [counts.low, counts.high, counts.counts, counts.rand_counts]
     return values
@@ -57,4 +57,4 @@ def from_plain(values: list[Any]) -> LayerReport:
             row[_PLACES] = places_of(row[_PLACES])
     except (TypeError, ValueError) as error:
         raise ValueError(f"values: not the fields of a LayerReport: {error}") from error
-    return LayerReport.from_row(tuple(row))
+    return LayerReport.from_row(row)
