@@ -220,9 +220,10 @@ class Engine:
         return pending.report(known)
 
     def _learn(self, resources: Resources, index: int, awaited: Awaited, step: int) -> None:
-        resources.known[index] = awaited.read(resources.specs[index], step)
+        answer = awaited.answer()
+        resources.known[index] = awaited.read(answer, resources.specs[index], step)
         self._reserved -= awaited.seconds
-        seconds = awaited.answer().get("cpu")
+        seconds = answer.get("cpu")
         if isinstance(seconds, float):
             self.worker_cpu += seconds
             resources.costs.measure(index, seconds)

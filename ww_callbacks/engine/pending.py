@@ -50,9 +50,8 @@ class Awaited:
         error = self.future.exception()
         return {"error": f"{type(error).__name__}: {error}"} if error is not None else self.future.result()
 
-    def read(self, spec: LayerSpec, step: int) -> Known:
-        """The results of the layer, including this answer."""
-        answer = self.answer()
+    def read(self, answer: Message, spec: LayerSpec, step: int) -> Known:
+        """The results of the layer, including its answer."""
         before = self.known.report if self.known is not None else None
         report = read_answer(answer, spec, step, before)
         digest = str(answer.get("digest", ""))
@@ -110,6 +109,7 @@ def change_per_step(before: LayerReport, after: LayerReport) -> float:
     """
     if before.step is None or after.step is None or after.step <= before.step:
         return 0.0
-    pairs = (before.log_norm, after.log_norm), (before.log_spectral_norm, after.log_spectral_norm)
-    changes = [abs(new - old) for old, new in pairs if old is not None and new is not None]
-    return sum(changes) / (after.step - before.step) if len(changes) == len(pairs) else 0.0
+    old, new = (before.log_norm, before.log_spectral_norm), (after.log_norm, after.log_spectral_norm)
+    if old[0] is None or old[1] is None or new[0] is None or new[1] is None:
+        return 0.0
+    return (abs(new[0] - old[0]) + abs(new[1] - old[1])) / (after.step - before.step)

@@ -127,11 +127,12 @@ class Report:
         "arranged" can therefore be counted under num_no_tail.
         """
         result: dict[str, float] = {}
+        counted = [layer for layer in self.layers if layer.counted]
         for name in _MEANS:
-            mean = self.mean(name)
-            if mean is not None:
-                result[name] = mean
-            if name == "alpha" and (values := self._counted_values(name)):
+            values = _finite_values(counted, name)
+            if values:
+                result[name] = math.fsum(values) / len(values)
+            if name == "alpha" and values:
                 result["alpha_median"] = statistics.median(values)
                 result["alpha_min"], result["alpha_max"] = min(values), max(values)
         significant = self._significant("null_pvalue")
@@ -164,7 +165,7 @@ class Report:
         Args:
             metric: a numeric column, such as "alpha".
         """
-        values = self._counted_values(metric)
+        values = _finite_values([layer for layer in self.layers if layer.counted], metric)
         return math.fsum(values) / len(values) if values else None
 
     def correlation_flow(self) -> CorrelationFlow:
@@ -259,15 +260,17 @@ class Report:
         """
         return to_frame(self.to_dicts())
 
-    def _counted_values(self, name: str) -> list[float]:
-        values = [value for value, counted in zip(self.column(name), self.column("counted"), strict=True) if counted]
-        return [value for value in values if value is not None and math.isfinite(value)]
-
     def _significant(self, name: str) -> frozenset[int]:
         """Indices of the layers whose p-value is a discovery among all layers, and of those without a p-value."""
         pvalues = dict(enumerate(self.column(name)))
         unknown = frozenset(index for index, value in pvalues.items() if value is None)
         return unknown | discoveries({index: value for index, value in pvalues.items() if value is not None})
+
+
+def _finite_values(layers: Iterable[LayerReport], name: str) -> list[float]:
+    position = POSITIONS[name]
+    values = (layer[position] for layer in layers)
+    return [value for value in values if value is not None and math.isfinite(value)]
 
 
 def choose_counted(layers: Iterable[LayerReport]) -> frozenset[str]:

@@ -57,7 +57,7 @@ class Reader:
 
     def __call__(self) -> NDArray[np.generic]:
         """The numbers as stored."""
-        return stored_array(self._tensor())
+        return _as_array(self._tensor())
 
     @property
     def send(self) -> Callable[[], Any] | None:
@@ -73,7 +73,7 @@ class Reader:
         return replace(self, changes=(*self.changes, lambda tensor: tensor.reshape(shape)))
 
     def _send(self) -> Any:
-        return send(self._tensor(), stored_array)
+        return send(self._tensor(), _as_array)
 
     def _tensor(self) -> torch.Tensor:
         with torch.no_grad():
@@ -94,7 +94,10 @@ def is_on_device(tensor: torch.Tensor) -> bool:
 
 def stored_array(tensor: torch.Tensor) -> NDArray[np.generic]:
     """The numbers of a tensor as stored, without a copy on the CPU. bfloat16 is returned as raw 16-bit words."""
-    tensor = whole(tensor).detach()
+    return _as_array(whole(tensor).detach())
+
+
+def _as_array(tensor: torch.Tensor) -> NDArray[np.generic]:
     if DTYPES.get(tensor.dtype) == "float16":
         tensor = tensor.to(torch.float16)
     if tensor.dtype == torch.bfloat16:
