@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 
 from ww_callbacks.analysis import LayerSpec
@@ -45,10 +45,12 @@ class Awaited:
 
     def answer(self) -> Message:
         """The answer, once it is in."""
-        if self.future.cancelled():
+        try:
+            return self.future.result()
+        except CancelledError:
             return {"error": "the task was cancelled"}
-        error = self.future.exception()
-        return {"error": f"{type(error).__name__}: {error}"} if error is not None else self.future.result()
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}"}
 
     def read(self, answer: Message, spec: LayerSpec, step: int) -> Known:
         """The results of the layer, including its answer."""

@@ -34,7 +34,7 @@ def is_plain(model: nn.Module) -> bool:
 
 
 def facts_of(model: nn.Module) -> tuple[list[object], list[object]]:
-    """The registered classes, the modules of a model with their hooks and parameters, and the form of the parameters.
+    """The registered classes, the modules of a model with their hooks and parameters, and the form of the matrices.
 
     Args:
         model: any module.
@@ -70,6 +70,6 @@ def facts_of(model: nn.Module) -> tuple[list[object], list[object]]:
             if tensor is not None:
                 objects.append(tensor)
                 facts.append(type(tensor))
-                if type(tensor) in _ORDINARY and tensor.layout == torch.strided:
+                if type(tensor) in _ORDINARY and tensor.ndim >= 2 and tensor.layout == torch.strided:
                     facts += (tensor.dtype, tensor.device, tensor.shape, tensor.stride(), tensor.data_ptr())
     return facts, objects
