@@ -122,7 +122,7 @@ class Watched:
                 for layer in find_layers(model, split=split)
             )
 
-        monkeypatch.setattr("ww_callbacks.monitor.monitor.find_layers", on_device)
+        monkeypatch.setattr("ww_callbacks.weights.finder.find_layers", on_device)
         self.monitor = ww.Monitor({"fc": weights}, executor="sync", every_n_steps=2, **arguments)
 
 
