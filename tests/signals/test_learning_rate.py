@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import ww_callbacks as ww
@@ -150,6 +151,7 @@ def test_the_verdict_is_plain_and_the_metrics_are_those_who_take_part():
     st.booleans(),
     st.randoms(),
 )
+@example([2.0, 19.0, 19.125], "sigmoid", False, Random(0))
 def test_permuting_the_layers_permutes_the_ratios_whatever_their_alphas(alphas, mapping, blocks, random):
     signal = LayerRatios(mapping=mapping, blocks=blocks)
     first, *middle, last = inner(*alphas)

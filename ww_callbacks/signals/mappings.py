@@ -117,10 +117,11 @@ def averaged(ratios: Sequence[float], alphas: Sequence[float], errors: Sequence[
         return (1 - (score / _APART) ** 2) ** 2 if abs(score) < _APART else 0.0
 
     result = []
+    least, most = min(ratios, default=1.0), max(ratios, default=1.0)
     for i in range(len(ratios)):
         weights = [weight(i, j) for j in range(len(ratios))]
         total = math.fsum(w * ratio for w, ratio in zip(weights, ratios, strict=True))
-        result.append(total / math.fsum(weights))
+        result.append(min(max(total / math.fsum(weights), least), most))  # rounding may leave the range
     return result
 
 
