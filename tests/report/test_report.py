@@ -1,5 +1,9 @@
+import copy
+import inspect
 import json
 import math
+import pickle
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 
 import pytest
 from hypothesis import given
@@ -29,6 +33,24 @@ layer_reports = st.builds(
 
 def layer(name: str, **columns: object) -> LayerReport:
     return LayerReport(name=name, kind="Linear", **columns)
+
+
+def test_a_layer_behaves_as_a_frozen_dataclass():
+    layer = LayerReport(name="fc", kind="Linear", alpha=2.5)
+    for copied in (pickle.loads(pickle.dumps(layer)), copy.copy(layer), copy.deepcopy(layer), replace(layer)):
+        assert copied == layer
+        assert type(copied) is LayerReport
+        assert hash(copied) == hash(layer)
+    assert replace(layer, alpha=3.0) == LayerReport(name="fc", kind="Linear", alpha=3.0) != layer
+    assert asdict(layer)["alpha"] == 2.5
+    assert list(inspect.signature(LayerReport).parameters) == [each.name for each in fields(LayerReport)]
+    assert repr(layer).startswith("LayerReport(name='fc', kind='Linear', role='other', ")
+    with pytest.raises(FrozenInstanceError):
+        layer.alpha = 3.0
+    with pytest.raises(TypeError, match="unknown: beauty"):
+        LayerReport(name="fc", kind="Linear", beauty=1)
+    with pytest.raises(TypeError, match="missing or unknown: kind"):
+        LayerReport(name="fc")
 
 
 @given(st.lists(layer_reports, max_size=4))

@@ -147,6 +147,7 @@ def record(cls: type[R]) -> type[R]:
             raise TypeError(f"{cls.__name__}: fields that are missing or unknown: {odd}")
         return cls.from_row([complete[name] for name in names])
 
+    cls.__signature__ = inspect.signature(cls)  # type: ignore[attr-defined]
     del cls.__init__  # of the dataclass: it sets one attribute after the other
     cls.__new__ = new  # type: ignore[assignment]
     for name, getter in vars(namedtuple("_", names)).items():
