@@ -128,6 +128,6 @@ def test_structure_is_destroyed_as_by_a_uniform_permutation(small_limits, shape)
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("shape", [(96, 96), (400, 40), (288, 288), (1024, 80), (640, 512)])
+@pytest.mark.parametrize("shape", [(96, 96), (400, 40), (288, 288), (1024, 80)])
 def test_structure_is_destroyed_in_larger_matrices(shape):
     compare(shape, 300)

@@ -131,3 +131,13 @@ def test_a_model_that_is_no_module_is_searched_each_time():
 def test_a_pattern_that_matches_nothing_is_an_error_at_each_search():
     with pytest.raises(ValueError, match="third"):
         LayerFinder(Block(), ["third"])()
+
+
+def test_a_hook_that_replaces_another_is_a_change():
+    model = Block()
+    prune(model)
+    find = LayerFinder(model)
+    before = find()
+    prune(model)  # the parameters stay, one hook takes the place of the other
+    assert find() is not before
+    assert described(find()) == described(find_layers(model))

@@ -552,7 +552,7 @@ def test_small_layers_are_sent_together_and_an_error_fails_its_layer_only(monkey
     assert reports[:7] + reports[8:] == expected[:7] + expected[8:]
 
 
-def test_a_worker_killed_while_it_has_several_small_layers_costs_none_of_them():
+def test_a_worker_killed_while_it_has_several_small_layers_costs_at_most_one():
     with small_layers(30) as (pool, submit, expected):
         assert submit()() == expected
         (pid,) = pool.pids

@@ -34,7 +34,8 @@ class ProcessPool(Pool):
 
     A process is started with the first task, with one BLAS thread. It exits when this process exits,
     for any reason. If the worker crashes, hangs or cannot be started, the result of the task is the error, and the
-    worker is restarted for the next task after an increasing delay. A layer on which the worker crashed twice is
+    worker is restarted for the next task after an increasing delay. Small layers are sent together; if that fails, each
+    is sent again alone. A layer on which the worker crashed twice is
     skipped. After ``MAX_CRASHES`` crashes in a row the worker is not restarted.
 
     Args:

@@ -27,6 +27,7 @@ MIN_START_TIMEOUT = 60.0
 
 _EXIT_TIMEOUT = 1.0
 _SHORT = 0.05
+"""Seconds in which small layers are done; only later answers need a deadline, which costs as much as reading one."""
 _MAX_POLL = 1e6
 
 
@@ -167,7 +168,7 @@ class WorkerProcess:
         ready.register(fd, select.POLLIN)
 
         def wait() -> None:
-            if ready.poll(1000 * min(_SHORT, timeout)):  # a small layer needs no deadline, which costs as much
+            if ready.poll(1000 * min(_SHORT, timeout)):
                 return
             deadline = Deadline(self.pid or 0, timeout)
             while not ready.poll(1000 * min(deadline.remaining, _MAX_POLL)):

@@ -60,7 +60,9 @@ def facts_of(model: nn.Module) -> tuple[list[object], list[object]]:
             continue
         seen.add(id(module))
         objects.append(module)
-        facts += (id(module), type(module), len(module._forward_pre_hooks))
+        hooks = module._forward_pre_hooks.values()  # old weight norm and pruning compute weights in them
+        objects += hooks
+        facts += (id(module), type(module), *map(id, hooks))
         for name, child in module._modules.items():
             facts.append(name)
             if child is not None:
