@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -33,6 +32,9 @@ MEMORY = "memfd:ww_callbacks"
 
 # Threads that wait for each other in a busy loop take minutes if other programs use the processors too.
 SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+
+IN_EIGENSOLVER = {"PYTHONPATH": os.pathsep.join(map(str, [HERE / "in_eigensolver", ROOT, HERE]))}
+"""Variables of programs whose worker tells when it computes eigenvalues."""
 
 EVENT_TIMEOUT = 60.0
 """Seconds to wait for an event that may take long on a busy machine."""
@@ -86,11 +88,6 @@ def named_memory(pid: int) -> set[str]:
 def cpu_seconds(pid: int) -> float:
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
-
-
-def anonymous_bytes(pid: int) -> int:
-    found = re.search(r"RssAnon:\s+(\d+) kB", proc_file(pid, "status"))
-    return int(found[1]) * 1024 if found else 0
 
 
 def proc_file(pid: int, name: str) -> str:
@@ -162,17 +159,15 @@ class Program:
         self._while_alive(lambda: cpu_seconds(pid) > start + seconds, "the worker computes")
         return pid
 
-    def worker_in_eigensolver(self, size: int) -> int:
-        """Wait for a worker that computes the eigenvalues of a size × size layer, and return its process id.
+    def worker_in_eigensolver(self) -> int:
+        """Wait for a worker that computes the eigenvalues of a 3000 × 3000 layer, and return its process id.
 
-        The memory of the worker shows its progress: first the converted weights and their Gram matrix, then only the
-        Gram matrix, then the Gram matrix and the eigensolver's copy.
+        The program has to be started with the variables :data:`IN_EIGENSOLVER`.
         """
-        pid, matrix = self.worker(), 8 * size * size
-        self._while_alive(lambda: anonymous_bytes(pid) > 1.8 * matrix, "the worker has the weights and the Gram matrix")
-        self._while_alive(lambda: anonymous_bytes(pid) < 1.7 * matrix, "the worker has freed the weights")
-        self._while_alive(lambda: anonymous_bytes(pid) > 1.8 * matrix, "the eigensolver has its copy")
-        assert self._session.workers() == [pid]
+        self.reaches("eigensolver entered")
+        time.sleep(0.2)  # the call takes seconds
+        assert not (self._session.folder / "eigensolver left").exists(), "the eigenvalues were computed too early"
+        (pid,) = self._session.workers()
         return pid
 
     def _while_alive(self, condition: Callable[[], Any], what: str) -> Any:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from programs import ROOT, Session, session
+from programs import HERE, ROOT, Session, session
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -44,7 +44,12 @@ def run(tmp_path):
 
 def start(run: Session, size: int):
     (run.folder / "tmp").mkdir()
-    return run.start(PROGRAM, str(size), path=(ROOT / "tests",), environment={"TMPDIR": str(run.folder / "tmp")})
+    return run.start(
+        PROGRAM,
+        str(size),
+        path=(HERE / "in_eigensolver", ROOT / "tests"),
+        environment={"TMPDIR": str(run.folder / "tmp")},
+    )
 
 
 def test_completed_run_leaves_nothing(run: Session):
@@ -58,7 +63,7 @@ def test_completed_run_leaves_nothing(run: Session):
 
 def test_worker_exits_if_the_trainer_is_killed_during_an_eigensolver(run: Session):
     program = start(run, 3000)
-    program.worker_in_eigensolver(3000)
+    program.worker_in_eigensolver()
     os.kill(program.pid, signal.SIGKILL)
     run.assert_nothing_left(had_memory=False)
     assert list((run.folder / "tmp").iterdir()) == []

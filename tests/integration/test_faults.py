@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from programs import LOADER_EXIT_TIMEOUT, Session, mappings, session, wait_until
+from programs import IN_EIGENSOLVER, LOADER_EXIT_TIMEOUT, Session, mappings, session, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -123,9 +123,10 @@ def test_sigkill_in_the_eigensolver_with_forked_persistent_data_loader_workers(r
     program = run.start(
         LIGHTNING + 'fit(SpectralMonitor(every_n_steps=5), until="never", big=3000, loader_workers=2)\n',
         server=lightning,
+        environment=IN_EIGENSOLVER,
     )
     program.reaches("training")
-    worker = program.worker_in_eigensolver(3000)
+    worker = program.worker_in_eigensolver()
     loaders = [pid for pid in run.processes() if pid not in (worker, program.pid)]
     assert len(loaders) == 2
     assert mappings(program.pid)
@@ -356,8 +357,8 @@ while not told("looked"):
 
 
 def test_plain_loop_sigkill_in_the_eigensolver(run: Session):
-    program = run.start(PLAIN + "loop(3000)\n")
-    program.worker_in_eigensolver(3000)
+    program = run.start(PLAIN + "loop(3000)\n", environment=IN_EIGENSOLVER)
+    program.worker_in_eigensolver()
     os.kill(program.pid, signal.SIGKILL)
     run.assert_nothing_left()
 

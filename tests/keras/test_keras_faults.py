@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import pytest
 from fork_server import ForkServer, fork_server
-from programs import Program, Session, program_environment, session
+from programs import IN_EIGENSOLVER, Program, Session, program_environment, session
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -65,7 +65,7 @@ def start(run: Session, server: ForkServer | None) -> Start:
     """Starts a program and waits until it trains."""
 
     def started(code: str) -> Program:
-        program = run.start(TRAINING + code, environment=ONE_THREAD, server=server)
+        program = run.start(TRAINING + code, environment=ONE_THREAD | IN_EIGENSOLVER, server=server)
         program.reaches("training")
         return program
 
@@ -134,6 +134,6 @@ save([[each.to_dict() for each in report] for report in monitor.history])
 
 def test_sigkill_of_the_trainer_in_the_eigensolver(run: Session, start: Start) -> None:
     program = start("fit(SpectralMonitor(every_n_steps=5), 3000)\n")
-    program.worker_in_eigensolver(3000)
+    program.worker_in_eigensolver()
     os.kill(program.pid, signal.SIGKILL)
     run.assert_nothing_left()
