@@ -231,10 +231,11 @@ def results(size: Size) -> None:
     for count, figures in ((40, True), (500, False)):
         with tempfile.TemporaryDirectory() as folder:
             net = nn.Sequential(*[nn.Linear(64, 64) for _ in range(count)])
-            monitor = ww.Monitor(net, every_n_steps=10, log_dir=folder, figures=figures)
+            results: list[ww.Report] = []
+            monitor = ww.Monitor(net, every_n_steps=10, log_dir=folder, figures=figures, on_result=results.append)
             monitor.start()
             monitor.wait_for_first()
-            seen = [one_result(monitor, net, 10 * number) for number in range(1, size.copies + 8)][7:]
+            seen = [one_result(monitor, net, 10 * number, results) for number in range(1, size.copies + 8)][7:]
             monitor.close()
         snapshots, published, others = (list(each) for each in zip(*seen, strict=True))
         longest = [max(pair) for pair in zip(snapshots, published, strict=True)]
@@ -246,7 +247,7 @@ def results(size: Size) -> None:
         )
 
 
-def one_result(monitor: ww.Monitor, net: nn.Module, step: int) -> tuple[float, float, float]:
+def one_result(monitor: ww.Monitor, net: nn.Module, step: int, results: list[ww.Report]) -> tuple[float, float, float]:
     """Seconds of the step that copies the weights, of the longest one after it, and of CPU time of other threads."""
     with torch.no_grad():
         for parameter in net.parameters():
@@ -256,8 +257,8 @@ def one_result(monitor: ww.Monitor, net: nn.Module, step: int) -> tuple[float, f
     begin = time.perf_counter()
     monitor.step(step)
     snapshot = time.perf_counter() - begin
-    longest, known = 0.0, monitor.history.seen
-    while monitor.history.seen == known:
+    longest, known = 0.0, len(results)
+    while len(results) == known:
         time.sleep(0.02)
         begin = time.perf_counter()
         monitor.step(step + 1)

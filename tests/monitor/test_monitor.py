@@ -212,7 +212,7 @@ def test_metrics_change_at_snapshot_steps_and_at_the_end_only():
     seen = [monitor.metrics]
     for step in range(1, 12):
         monitor.step(step)
-        assert eventually(lambda: not monitor._engine._pending or monitor._engine._pending[0].done(), 20.0)
+        assert eventually(lambda: all(each.done() for each in monitor._engine.futures(1)), 20.0)
         seen.append(monitor.metrics)
     changed = [step for step in range(1, 12) if seen[step] is not seen[step - 1]]
     assert changed == [5, 10]

@@ -75,7 +75,7 @@ def test_threads_do_not_block_python_during_an_eigensolver():
     with ww.Monitor(model, executor="thread", every_n_steps=1) as monitor:
         begin = last = time.process_time()  # stands still while other programs use the cores
         longest = 0.0
-        while not monitor._engine._pending[0].done():
+        while not all(each.done() for each in monitor._engine.futures(1)):
             time.sleep(0.001)
             now = time.process_time()
             longest, last = max(longest, now - last), now

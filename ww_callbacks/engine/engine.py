@@ -11,7 +11,7 @@ from itertools import islice
 
 from ww_callbacks.analysis import LayerSpec, Settings
 from ww_callbacks.engine.missed import Missed
-from ww_callbacks.engine.pending import Awaited, Pending
+from ww_callbacks.engine.pending import Awaited, Pending, read
 from ww_callbacks.engine.resources import Limits, Resources
 from ww_callbacks.engine.status import Status, resident_bytes
 from ww_callbacks.report import Report
@@ -162,27 +162,32 @@ class Engine:
         self.copy_seconds += time.perf_counter() - start
         if arrived:
             awaited = self._resources.submit(pending.slot, pending.chosen, self._settings, pending.step)
-            self._reserved += sum(each.seconds for each in awaited.values())
-            positions = _positions(pending.layers)
-            pending.awaited = {positions[index]: each for index, each in awaited.items()}
+            self._reserved += sum(each.seconds for each in awaited)
+            pending.awaited = deque(awaited)
         return arrived
 
     def futures(self, count: int) -> list[Future[Message]]:
         """The futures of the first ``count`` pending snapshots."""
         self.submit(wait_for=count)
-        awaited = [pending.awaited or {} for pending in islice(self._pending, count)]
-        return [each.future for by_position in awaited for each in by_position.values()]
+        return [each.future for pending in islice(self._pending, count) for each in pending.awaited or ()]
 
-    def finished(self) -> Iterator[tuple[Pending, Report]]:
-        """The snapshots whose results are in, each once, in the order of their steps."""
+    def collect(self) -> Iterator[tuple[Pending, Report] | None]:
+        """Read the messages that are in, piece by piece.
+
+        Yields:
+            None after each message, then the snapshot whose messages are all in; in the order of their steps.
+        """
         self.submit()
         self._count_drawing()
-        while self._pending and self._pending[0].done():
+        while self._pending and (awaited := self._pending[0].awaited) is not None:
+            while awaited and awaited[0].future.done():
+                self._read(awaited.popleft(), self._pending[0].step)
+                yield None
+            if awaited or self._resources is None:
+                return
             pending = self._pending.popleft()
-            report = self._read(pending)
-            if self._resources is not None:
-                self._resources.buffer.release(pending.slot)
-            yield pending, report
+            self._resources.buffer.release(pending.slot)
+            yield pending, pending.report(self._resources.known)
 
     def draw(self, values: Message) -> Future[Message] | None:
         """Submit a drawing task to a separate process; None if the executor is not "process"."""
@@ -210,31 +215,19 @@ class Engine:
             return float("inf")
         return budget.allowance(time.monotonic() - self._start, self.worker_cpu + self._reserved)
 
-    def _read(self, pending: Pending) -> Report:
+    def _read(self, awaited: Awaited, step: int) -> None:
         assert self._resources is not None
-        positions = _positions(pending.layers)
-        for index, position in enumerate(positions):
-            if pending.awaited and position in pending.awaited:
-                self._learn(self._resources, index, pending.awaited[position], pending.step)
-        known = {positions[index]: known for index, known in self._resources.known.items()}
-        return pending.report(known)
-
-    def _learn(self, resources: Resources, index: int, awaited: Awaited, step: int) -> None:
-        answer = awaited.answer()
-        resources.known[index] = awaited.read(answer, resources.specs[index], step)
+        resources = self._resources
         self._reserved -= awaited.seconds
-        seconds = answer.get("cpu")
-        if isinstance(seconds, float):
-            self.worker_cpu += seconds
-            resources.costs.measure(index, seconds)
-        else:
-            self.failed += 1
+        for index, known, answer in zip(awaited.layers, awaited.known, awaited.answers(), strict=True):
+            resources.known[index] = read(answer, resources.specs[index], step, known)
+            seconds = answer.get("cpu")
+            if isinstance(seconds, float):
+                self.worker_cpu += seconds
+                resources.costs.measure(index, seconds)
+            else:
+                self.failed += 1
 
 
 def _specs(layers: Sequence[Layer]) -> list[LayerSpec]:
     return [layer.spec for layer in layers if layer.spec is not None]
-
-
-def _positions(layers: Sequence[Layer]) -> list[int]:
-    """Positions of the analysed layers among all layers."""
-    return [position for position, layer in enumerate(layers) if layer.spec is not None]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from itertools import count
 
 from ww_callbacks.analysis import LayerSpec
 from ww_callbacks.engine.missed import Missed
@@ -31,34 +33,37 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """A pending result.
+    """A pending message with the answers of one or several layers.
 
     Attributes:
-        future: gives the answer.
-        known: the result to repeat if the weights have not changed since.
-        seconds: what the analysis is expected to cost.
+        future: gives the answer of the layer; {"answers": [...]} if there are several.
+        layers: their indices among the analysed layers.
+        known: the result of each layer to repeat if its weights have not changed since.
+        seconds: what the analyses are expected to cost.
     """
 
     future: Future[Message]
-    known: Known | None
+    layers: tuple[int, ...]
+    known: tuple[Known | None, ...]
     seconds: float
 
-    def answer(self) -> Message:
-        """The answer, once it is in."""
-        try:
-            return self.future.result()
-        except CancelledError:
-            return {"error": "the task was cancelled"}
-        except Exception as error:
-            return {"error": f"{type(error).__name__}: {error}"}
+    def answers(self) -> list[Message]:
+        """The answer of each layer, once the message is in.
 
-    def read(self, answer: Message, spec: LayerSpec, step: int) -> Known:
-        """The results of the layer, including its answer."""
-        before = self.known.report if self.known is not None else None
-        report = read_answer(answer, spec, step, before)
-        digest = str(answer.get("digest", ""))
-        change = change_per_step(before, report) if before is not None else 0.0
-        return Known(report, digest, change)
+        Example:
+            >>> future = Future()
+            >>> future.set_result({"answers": [{"digest": "1a"}, {"digest": "2b"}]})
+            >>> Awaited(future, (0, 1), (None, None), 0.1).answers()
+            [{'digest': '1a'}, {'digest': '2b'}]
+        """
+        try:
+            message = self.future.result()
+        except CancelledError:
+            message = {"error": "the task was cancelled"}
+        except Exception as error:
+            message = {"error": f"{type(error).__name__}: {error}"}
+        several = message.get("answers")
+        return [message] * len(self.layers) if several is None else several
 
 
 @dataclass(slots=True)
@@ -72,7 +77,7 @@ class Pending:
         slot: where the copies lie.
         layers: every layer of the model, analysed or not.
         chosen: the layers to analyse, by index among the analysed ones.
-        awaited: their results by position in ``layers``, in the order of submission; None until they are submitted.
+        awaited: the messages that have not been read, in the order of submission; None until they are submitted.
     """
 
     step: int
@@ -81,24 +86,37 @@ class Pending:
     slot: int
     layers: tuple[Layer, ...]
     chosen: Sequence[int]
-    awaited: Mapping[int, Awaited] | None = None
-
-    def done(self) -> bool:
-        """Whether all results are in."""
-        return self.awaited is not None and all(
-            awaited.future.done() for awaited in reversed(list(self.awaited.values()))
-        )
+    awaited: deque[Awaited] | None = None
 
     def report(self, known: Mapping[int, Known]) -> Report:
-        """The latest results of all layers, each with the step at which it was analysed."""
-        return Report(tuple(self._entry(*item, known) for item in enumerate(self.layers)), self.step)
+        """The latest results of all layers, each with the step at which it was analysed.
 
-    def _entry(self, position: int, layer: Layer, known: Mapping[int, Known]) -> LayerReport:
+        Args:
+            known: the latest results, by index among the analysed layers.
+        """
+        analysed = count()
+        return Report(tuple(self._entry(layer, analysed, known) for layer in self.layers), self.step)
+
+    def _entry(self, layer: Layer, analysed: Iterator[int], known: Mapping[int, Known]) -> LayerReport:
         if layer.spec is None:
             return layer.skip_report(self.step)
-        if position in known:
-            return known[position].report
-        return LayerReport.waiting(layer.name, layer.kind, layer.role)
+        found = known.get(next(analysed))
+        return LayerReport.waiting(layer.name, layer.kind, layer.role) if found is None else found.report
+
+
+def read(answer: Message, spec: LayerSpec, step: int, known: Known | None) -> Known:
+    """The results of a layer, including its answer.
+
+    Args:
+        answer: of the analysis.
+        spec: of the layer.
+        step: finished optimizer steps.
+        known: the result to repeat if the weights have not changed since.
+    """
+    before = known.report if known is not None else None
+    report = read_answer(answer, spec, step, before)
+    change = change_per_step(before, report) if before is not None else 0.0
+    return Known(report, str(answer.get("digest", "")), change)
 
 
 def change_per_step(before: LayerReport, after: LayerReport) -> float:

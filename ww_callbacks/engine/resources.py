@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from ww_callbacks.analysis import LayerSpec, Settings
 from ww_callbacks.engine.budget import Budget
+from ww_callbacks.engine.grouping import sent_together
 from ww_callbacks.engine.pending import Awaited, Known
 from ww_callbacks.engine.rotation import Candidate, Costs, choose
 from ww_callbacks.worker.executors import make_executor
 from ww_callbacks.worker.kept import kept_bytes
 from ww_callbacks.worker.memory import available_memory
-from ww_callbacks.worker.process_pool import FigureWorker
+from ww_callbacks.worker.process_pool import FigureWorker, ProcessPool
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer, Source
 from ww_callbacks.worker.task import make_task, run_task
@@ -98,17 +99,29 @@ class Resources:
         self._last_chosen.update(dict.fromkeys(chosen, step))
         return self.buffer.take([sources[index] for index in chosen], chosen)
 
-    def submit(self, slot: int, chosen: Sequence[int], settings: Settings, step: int) -> dict[int, Awaited]:
-        """Submit the chosen layers for analysis, the largest first."""
-        awaited, wanted, tasks = {}, set(chosen), self._tasks_with(settings)
-        for index in self._order:
-            if index not in wanted:
-                continue
-            known = self.known.get(index)
-            task = tasks[index] | {"step": step, "digest": known.digest if known is not None else ""}
-            future = self.executor.submit(run_task, task, self.buffer.array(slot, index), self.buffer.kept(index))
-            awaited[index] = Awaited(future, known, self.costs[index])
-        return awaited
+    def submit(self, slot: int, chosen: Sequence[int], settings: Settings, step: int) -> list[Awaited]:
+        """Submit the chosen layers for analysis, the largest first, several small ones in one message."""
+        wanted, tasks = set(chosen), self._tasks_with(settings)
+        order = [index for index in self._order if index in wanted]
+        together = isinstance(self.executor, ProcessPool)
+        groups = sent_together(order, self._nbytes, self.limits.workers) if together else ((index,) for index in order)
+        return [self._submit(group, slot, tasks, step) for group in groups]
+
+    def _submit(self, group: tuple[int, ...], slot: int, tasks: Sequence[Message], step: int) -> Awaited:
+        known = tuple(map(self.known.get, group))
+        jobs = [
+            (
+                tasks[index] | {"step": step, "digest": before.digest if before is not None else ""},
+                self.buffer.array(slot, index),
+                self.buffer.kept(index),
+            )
+            for index, before in zip(group, known, strict=True)
+        ]
+        if isinstance(self.executor, ProcessPool) and len(jobs) > 1:
+            future = self.executor.submit_together(jobs)
+        else:
+            future = self.executor.submit(run_task, *jobs[0])
+        return Awaited(future, group, known, sum(map(self.costs.__getitem__, group)))
 
     def _tasks_with(self, settings: Settings) -> list[Message]:
         """The tasks of all layers without step and digest, made once."""

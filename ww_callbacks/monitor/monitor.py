@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from types import TracebackType
 from typing import Any, Literal
 
@@ -29,6 +30,10 @@ from ww_callbacks.weights.finder import LayerFinder
 
 FIGURES_TIMEOUT = 10.0
 """Seconds that the end of a run waits for figures, within ``timeout``."""
+
+PIECE_SECONDS, PIECE_SHARE = 0.0005, 0.01
+"""A step spends at most so many seconds, or this share of the time since the last one, on results that came in. What is
+under way then is finished, which takes longer in large models."""
 
 _log = logging.getLogger("ww_callbacks")
 
@@ -80,6 +85,8 @@ class Monitor(Options):
         self._missed = Missed()
         self._warned_empty = self._warned_missed = False
         self._is_asked = False
+        self._under_way: Iterator[None] | None = None
+        self._last_piece = 0.0
         self._closed = False
 
     def start(self, step: int | None = None, *, baseline: bool = True) -> None:
@@ -122,6 +129,8 @@ class Monitor(Options):
         """
         if self._last_step is None:
             return self._restored.state_dict() if self._restored is not None else {}
+        if self._under_way is not None:
+            self._safely(self._collect)
         return Resumed(self._last_step, self._last_snapshot, self._missed, self.history, self.published).state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -156,8 +165,8 @@ class Monitor(Options):
         self._last_step = step
         if self.every_n_steps is not None and crosses(last, step, self.every_n_steps):
             self.snapshot(step)
-        elif self._engine.pending:
-            self._safely(self._engine.submit if self._waiting.is_on else self._collect)
+        elif self._engine.pending or self._under_way is not None:
+            self._safely(self._engine.submit if self._waiting.is_on else self._collect_some)
 
     def is_due(self, step: int) -> bool:
         """Whether :meth:`step` would take a snapshot.
@@ -303,7 +312,7 @@ class Monitor(Options):
         step = int(step)
         if self._last_step is None or step > self._last_step:
             self._last_step = step
-        if self._last_snapshot is None or step > self._last_snapshot:
+        if self._is_new(step):
             self._safely(lambda: self._snapshot(step))
 
     def wait_for_first(self) -> bool:
@@ -312,8 +321,8 @@ class Monitor(Options):
         Returns:
             Whether there are any.
         """
-        if not len(self.history) and self._engine.pending and not self._closed:
-            self._safely(lambda: self._collect(1, self.timeout))
+        if not self.published.reports and not self._closed:
+            self._safely(lambda: self._collect(0 if len(self.history) else 1, self.timeout))
         if not self.published.reports:  # they may have come in since the last snapshot step
             self._publisher.update(self._last_step)
         return len(self.history) > 0
@@ -329,7 +338,7 @@ class Monitor(Options):
         step = self._last_step if step is None else int(step)
         self._last_step = step
         end = time.monotonic() + self.timeout
-        if step is not None and (self._last_snapshot is None or step > self._last_snapshot):
+        if step is not None and self._is_new(step):
             self._safely(lambda: self._snapshot(step, end - time.monotonic()))
         self._safely(lambda: self._collect(self._engine.pending, end - time.monotonic(), bar=True))
         self._safely(lambda: self._publisher.finish(min(end, time.monotonic() + FIGURES_TIMEOUT)))
@@ -348,6 +357,7 @@ class Monitor(Options):
             _log.info("%s", self.status())
             self._say_missed()
         self._closed = True
+        self._under_way = None
         self._engine.close()
         self._publisher.close()
 
@@ -370,6 +380,9 @@ class Monitor(Options):
         logged_layers(found, self.log_every_layer)
         drawn_layers(found, self.figures)
 
+    def _is_new(self, step: int) -> bool:
+        return self._last_snapshot is None or step > self._last_snapshot
+
     def _snapshot(self, step: int, timeout: float | None = None) -> None:
         """Copy the weights and submit them; with a timeout, first wait so long for pending results."""
         if timeout is not None:
@@ -378,6 +391,8 @@ class Monitor(Options):
             self._waiting.wait(self._engine.futures(self._engine.pending))
         self._collect()
         self._publisher.update(self._last_step)
+        if self._closed or not self._is_new(step):  # on_result closed the monitor, or took this snapshot
+            return
         if self._engine.is_full:
             self._miss(step, "skipped")
             return
@@ -403,9 +418,31 @@ class Monitor(Options):
         """Publish finished snapshots in order; before that, wait for the first pending ones."""
         if wait_for_first:
             wait_for(self._engine.futures(wait_for_first), timeout, bar=bar)
-        for pending, report in self._engine.finished():
-            lag = (self._last_step or 0) - pending.step
-            self._publisher.publish(report, lag_steps=lag, missed=pending.missed, wall_time=pending.wall_time)
+        under_way, self._under_way = self._under_way, None
+        for _ in chain(under_way or (), self._pieces()):
+            pass
+
+    def _collect_some(self) -> None:
+        """Publish finished snapshots for a short time; later calls continue, so that no step takes long."""
+        start = time.perf_counter()
+        seconds = max(PIECE_SECONDS, PIECE_SHARE * (start - self._last_piece))
+        under_way, self._under_way = self._under_way or self._pieces(), None  # a piece may call the monitor
+        for _ in under_way:
+            self._last_piece = time.perf_counter()
+            if self._last_piece - start >= seconds:
+                self._under_way = under_way
+                return
+
+    def _pieces(self) -> Iterator[None]:
+        """Read results and publish them, in pieces."""
+        for found in self._engine.collect():
+            yield
+            if found is not None:
+                pending, report = found
+                lag = (self._last_step or 0) - pending.step
+                yield from self._publisher.publish(
+                    report, lag_steps=lag, missed=pending.missed, wall_time=pending.wall_time
+                )
         if self._engine.broken:
             raise RuntimeError(self._engine.broken)
 

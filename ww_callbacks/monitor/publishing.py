@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -109,8 +109,8 @@ class Publisher:
         if self._options.figures is not False and self._outputs.show_panels:
             self._panels = PanelSchedule(self._logged, drawn, self._draw)
 
-    def publish(self, report: Report, *, lag_steps: int, missed: Missed, wall_time: float) -> None:
-        """Publish a report; reports come in the order of their steps.
+    def publish(self, report: Report, *, lag_steps: int, missed: Missed, wall_time: float) -> Iterator[None]:
+        """Publish a report, in pieces between which training can continue; reports come in the order of their steps.
 
         Args:
             report: the results of one snapshot.
@@ -120,10 +120,15 @@ class Publisher:
         """
         assert self._logged is not None
         report = self.history.append(report)
-        judgements = {name: signal.judge(self.history) for name, signal in self._signals.items()}
+        yield
+        judgements = {}
+        for name, signal in self._signals.items():
+            judgements[name] = signal.judge(self.history)
+            yield
         verdicts = self._verdicts(judgements)
+        yield
         warned = self._tracker.raised
-        findings = self._tracker.add(
+        findings = yield from self._tracker.adding(
             report, is_plateau=self._is_plateau(verdicts), has_decayed=has_decayed(self.history, report.step)
         )
         metrics = metrics_of(
@@ -135,9 +140,12 @@ class Publisher:
             over_budget=missed.over_budget,
         )
         self._upcoming = Published(aggregates(metrics), verdicts, self.history.seen)
+        yield
         self._outputs.write(report, metrics | finding_metrics(self._tracker.counts), wall_time)
+        yield
         if self._panels is not None:
             self._show(self._panels.add(report, wall_time))
+            yield
         if self._options.on_result is not None:
             self._options.on_result(report)
         self._tell(findings, warned, report.step, wall_time)

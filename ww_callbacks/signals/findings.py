@@ -5,7 +5,7 @@ Results of a layer count when it was newly analysed, so layers that take turns, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
 
 from ww_callbacks.report import History, Report
@@ -129,7 +129,20 @@ class Tracker:
         Returns:
             The findings that are raised, then those that are withdrawn, which have ``until``.
         """
+        adding = self.adding(report, is_plateau=is_plateau, has_decayed=has_decayed)
+        while True:
+            try:
+                next(adding)
+            except StopIteration as end:
+                found: tuple[Finding, ...] = end.value
+                return found
+
+    def adding(
+        self, report: Report, *, is_plateau: bool = False, has_decayed: bool = False
+    ) -> Generator[None, None, tuple[Finding, ...]]:
+        """:meth:`add` in pieces, one detector after the other."""
         seen = self._courses.add(report, is_plateau=is_plateau, has_decayed=has_decayed)
+        yield
         fresh = {layer.name: layer for layer in seen.fresh}
         present = {layer.name for layer in report.layers}
         raised: list[_Held] = []
@@ -148,6 +161,7 @@ class Tracker:
                 if name not in shown and (detector.judges(seen, fresh[name]) if name in fresh else name not in present)
             ]
             withdrawn += filter(None, [_miss(detector, held, name) for name in missing])
+            yield
         new = _grouped(raised)
         self._raised |= dict.fromkeys(finding.kind for finding in new)
         return (*new, *(replace(finding, until=report.step) for finding in _grouped(withdrawn)))

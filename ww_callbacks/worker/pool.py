@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +17,6 @@ from ww_callbacks.worker.kept import Kept
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.task import run_task
 
-MOST_TOGETHER, MOST_BYTES = 32, 2**20
-"""Largest number of tasks, and size of their weights, that a runner gets at once. A thread that wakes up for each of
-many small layers takes more time from training than their results do."""
-
 
 @dataclass(slots=True)
 class Job:
@@ -29,18 +25,18 @@ class Job:
     Attributes:
         future: gets its answer.
         task: in the form expected by the runner.
-        stored: the weights.
+        stored: the weights; None if the task says where they are.
         kept: weights of earlier analyses.
     """
 
     future: Future[Message]
     task: Message
-    stored: NDArray[Any]
-    kept: Kept | None
+    stored: NDArray[Any] | None = None
+    kept: Kept | None = None
 
 
-Runner = Callable[[Sequence[Job]], Sequence[Message]]
-"""Runs tasks and returns one answer for each; never raises."""
+Runner = Callable[[Job], Message]
+"""Runs a task and returns its answer; never raises."""
 
 _Jobs = queue.SimpleQueue[Job | None]
 
@@ -53,19 +49,13 @@ class Pool(Executor):
     Args:
         runners: functions that run the tasks. They must not hold a reference to this object.
         release: called at shutdown, from any thread.
-        together: whether a runner may get several small tasks at once.
     """
 
-    def __init__(
-        self, runners: Sequence[Runner], release: Callable[[], None] = lambda: None, *, together: bool = False
-    ) -> None:
-        share = len(runners) if together else 0
+    def __init__(self, runners: Sequence[Runner], release: Callable[[], None] = lambda: None) -> None:
         self._jobs: _Jobs = queue.SimpleQueue()
         self._closing = threading.Event()
         self._threads = [
-            threading.Thread(
-                target=_run_jobs, args=(self._jobs, run, self._closing, share), name="ww-worker", daemon=True
-            )
+            threading.Thread(target=_run_jobs, args=(self._jobs, run, self._closing), name="ww-worker", daemon=True)
             for run in runners
         ]
         self._stop = weakref.finalize(self, _stop, self._jobs, self._closing, release, len(runners), os.getpid())
@@ -99,12 +89,12 @@ class Pool(Executor):
             raise TypeError(f"fn: this executor runs run_task only, got {fn!r}")
         return self.enqueue(task, stored, kept)
 
-    def enqueue(self, task: Message, stored: NDArray[Any], kept: Kept | None = None) -> Future[Message]:
+    def enqueue(self, task: Message, stored: NDArray[Any] | None = None, kept: Kept | None = None) -> Future[Message]:
         """Queue one task for the next free runner without blocking.
 
         Args:
             task: the task, in the form expected by the runners.
-            stored: the weights of the task.
+            stored: the weights of the task; None if the task says where they are.
             kept: weights of earlier analyses.
 
         Raises:
@@ -173,38 +163,15 @@ def _stop(jobs: _Jobs, closing: threading.Event, release: Callable[[], None], th
             jobs.put(None)
 
 
-def _run_here(jobs: Sequence[Job]) -> list[Message]:
-    return [run_task(job.task, job.stored, job.kept) for job in jobs]
+def _run_here(job: Job) -> Message:
+    assert job.stored is not None
+    return run_task(job.task, job.stored, job.kept)
 
 
-def _run_jobs(jobs: _Jobs, run: Runner, closing: threading.Event, share: int) -> None:
+def _run_jobs(jobs: _Jobs, run: Runner, closing: threading.Event) -> None:
     while (job := jobs.get()) is not None:
-        _run_all([job, *_small_ones(jobs, job, share)], run, closing)
-        del job  # release the weights as soon as the tasks are done
-
-
-def _run_all(jobs: Sequence[Job], run: Runner, closing: threading.Event) -> None:
-    if closing.is_set():
-        for job in jobs:
+        if closing.is_set():
             job.future.cancel()
-    running = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-    for job, answer in zip(running, run(running) if running else (), strict=True):
-        job.future.set_result(answer)
-
-
-def _small_ones(jobs: _Jobs, first: Job, share: int) -> Iterator[Job]:
-    """Further jobs that wait and fit beside the first: an equal share for each of ``share`` threads, none for 0."""
-    nbytes = first.stored.nbytes
-    most = min(MOST_TOGETHER - 1, jobs.qsize() // share) if share and nbytes <= MOST_BYTES else 0
-    for _ in range(most):
-        try:
-            job = jobs.get_nowait()
-        except queue.Empty:
-            return
-        if job is None:
-            jobs.put(None)  # the end, for this thread or another one
-            return
-        yield job
-        nbytes += job.stored.nbytes
-        if nbytes > MOST_BYTES:
-            return
+        if job.future.set_running_or_notify_cancel():
+            job.future.set_result(run(job))
+        del job  # release the weights as soon as the task is done

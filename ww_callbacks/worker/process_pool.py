@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks.worker import lifeline
@@ -16,8 +15,6 @@ from ww_callbacks.worker.pool import Job, Pool
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.restarts import RestartPolicy
 from ww_callbacks.worker.worker_process import WorkerError, WorkerProcess
-
-_NO_WEIGHTS = np.empty(0)
 
 
 class SharedMemory(Protocol):
@@ -34,9 +31,9 @@ class ProcessPool(Pool):
 
     A process is started with the first task, with one BLAS thread. It exits when this process exits,
     for any reason. If the worker crashes, hangs or cannot be started, the result of the task is the error, and the
-    worker is restarted for the next task after an increasing delay. Small layers are sent together; if that fails, each
-    is sent again alone. A layer on which the worker crashed twice is
-    skipped. After ``MAX_CRASHES`` crashes in a row the worker is not restarted.
+    worker is restarted for the next task after an increasing delay. Tasks submitted together are sent in one message;
+    if that fails, each is sent again alone. A layer on which the worker crashed twice is skipped. After ``MAX_CRASHES``
+    crashes in a row the worker is not restarted.
 
     Args:
         memory: memory that holds the weights.
@@ -62,7 +59,7 @@ class ProcessPool(Pool):
             for _ in range(workers)
         ]
         runners = [partial(_analyze, process, self._restarts) for process in self._processes]
-        super().__init__(runners, partial(_close, self._processes), together=True)
+        super().__init__(runners, partial(_close, self._processes))
 
     def submit(  # type: ignore[override]
         self, fn: Callable[..., Message], task: Message, stored: NDArray[Any], kept: Kept | None = None
@@ -80,10 +77,31 @@ class ProcessPool(Pool):
             ValueError: ``stored`` is not in the shared memory.
             RuntimeError: the executor was shut down.
         """
-        places = {"offset": self._memory.offset_of(stored)}
+        return super().submit(fn, self._placed(task, stored, kept), stored)
+
+    def submit_together(self, tasks: Sequence[tuple[Message, NDArray[Any], Kept | None]]) -> Future[Message]:
+        """Queue several layers that are sent to a worker in one message, without blocking.
+
+        A thread that wakes up for each of many small layers takes more time from training than their results do.
+
+        Args:
+            tasks: for each layer the arguments of :meth:`submit`.
+
+        Returns:
+            Future of {"answers": [...]}, one answer per task in the same order.
+
+        Raises:
+            ValueError: the weights of a task are not in the shared memory.
+            RuntimeError: the executor was shut down.
+        """
+        return self.enqueue({"tasks": [self._placed(*each) for each in tasks]})
+
+    def _placed(self, task: Message, stored: NDArray[Any], kept: Kept | None) -> Message:
+        """The task with the places of its weights in the shared memory."""
+        placed = task | {"offset": self._memory.offset_of(stored)}
         if kept is not None:
-            places["kept"] = self._memory.offset_of(kept.steps)
-        return super().submit(fn, task | places, stored)
+            placed["kept"] = self._memory.offset_of(kept.steps)
+        return placed
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -118,7 +136,7 @@ class FigureWorker:
         Raises:
             RuntimeError: the worker was shut down.
         """
-        return self._pool.enqueue({"drawing": values}, _NO_WEIGHTS)
+        return self._pool.enqueue({"drawing": values})
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -131,18 +149,21 @@ class FigureWorker:
         self._pool.shutdown()
 
 
-def _analyze(process: WorkerProcess, restarts: RestartPolicy, jobs: Sequence[Job]) -> list[Message]:
-    """The answers of several tasks from one message; one by one if one of them may crash the worker."""
-    tasks = [job.task for job in jobs]
-    if len(tasks) > 1 and not any(restarts.has_crashed(task["spec"]["name"]) for task in tasks):
-        answers = _ask(process, {"tasks": tasks}, "").get("answers")
+def _analyze(process: WorkerProcess, restarts: RestartPolicy, job: Job) -> Message:
+    """The answer of a task, or those of several; one by one if one of them may crash the worker."""
+    if "tasks" not in job.task:
+        return _ask(process, job.task, job.task["spec"]["name"])
+    tasks = job.task["tasks"]
+    if not any(restarts.has_crashed(task["spec"]["name"]) for task in tasks):
+        answer = _ask(process, job.task, "")
+        answers = answer.get("answers")
         if isinstance(answers, list) and len(answers) == len(tasks) and all(isinstance(each, dict) for each in answers):
-            return answers
-    return [_ask(process, task, task["spec"]["name"]) for task in tasks]
+            return answer
+    return {"answers": [_ask(process, task, task["spec"]["name"]) for task in tasks]}
 
 
-def _draw(process: WorkerProcess, jobs: Sequence[Job]) -> list[Message]:
-    return [_ask(process, job.task, "the figures") for job in jobs]
+def _draw(process: WorkerProcess, job: Job) -> Message:
+    return _ask(process, job.task, "the figures")
 
 
 def _ask(process: WorkerProcess, task: Message, name: str) -> Message:

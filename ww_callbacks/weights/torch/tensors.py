@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,21 +36,21 @@ def tensor_layer(name: str, kind: str, tensor: torch.Tensor) -> Layer:
         skip = dimensions_skip(tensor.ndim)
     if skip is not None:
         return Layer.skipped(name, kind, skip)
-    read = Reader(partial(_same, tensor), is_on_device(tensor))
+    read = Reader(tensor, is_on_device(tensor))
     return replace(array_layer(name, kind, tuple(tensor.shape), DTYPES[tensor.dtype], read), send=read.send)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Reader:
     """Reads a tensor, or a part of it, when called.
 
     Attributes:
-        compute: returns the current tensor.
+        source: the tensor, or a function that returns the current one.
         is_on_device: whether it can be copied from a device during training.
         changes: operations that turn the whole tensor into what is read.
     """
 
-    compute: Compute
+    source: torch.Tensor | Compute
     is_on_device: bool = False
     changes: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = ()
 
@@ -76,15 +75,13 @@ class Reader:
         return send(self._tensor(), _as_array)
 
     def _tensor(self) -> torch.Tensor:
+        if isinstance(self.source, torch.Tensor) and not self.changes:
+            return whole(self.source).detach()
         with torch.no_grad():
-            tensor = whole(self.compute()).detach()
+            tensor = whole(self.source if isinstance(self.source, torch.Tensor) else self.source()).detach()
             for change in self.changes:
                 tensor = change(tensor)
         return tensor
-
-
-def _same(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor
 
 
 def is_on_device(tensor: torch.Tensor) -> bool:
