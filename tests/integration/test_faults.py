@@ -275,7 +275,7 @@ def test_worker_stopped(run: Session, lightning):
     worker = program.busy_worker(0.05)
     os.kill(worker, signal.SIGSTOP)
     program.worker(other_than=worker)
-    assert finish_with_results(run, program) == ["no answer within 5 s"]
+    assert finish_with_results(run, program) == []  # small layers are sent again, one by one
 
 
 @pytest.fixture(scope="module")

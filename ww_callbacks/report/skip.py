@@ -51,7 +51,7 @@ SENTENCES: dict[SkipReason, str] = {
     "non_finite": "non-finite weights",
     "not_built": "{detail}; will be retried at the next snapshot",
     "out_of_range": "the squared weights are outside the range of float64",
-    "quantized": "quantised weights are not supported ({detail})",
+    "quantized": "quantised weights: {detail}",
     "sharded": "sharded weights: {detail}",
     "tied": "shares its weight with {detail}",
     "too_few_eigenvalues": "{detail}",

@@ -17,6 +17,7 @@ OUT_IN = Axes((), (0,), (1,))
 IN_OUT = Axes((), (1,), (0,))
 
 NORM = Skip("no_matrix", "normalisation weights")
+ONE_CHANNEL = Skip("no_matrix", "one input channel (depthwise, or grey images)")
 
 MAX_ROWS = 50_000
 """Larger embeddings are analysed only on request."""
@@ -119,12 +120,19 @@ def embedding(word: str, shape: tuple[int, ...]) -> Kind:
     return Kind(word, IN_OUT, "embedding")
 
 
-def convolution(word: str, shape: tuple[int, ...], channels_last: bool) -> Kind:
-    """A kernel in torch's order (outputs, inputs, positions…), or (positions…, inputs, outputs)."""
+def convolution(word: str, shape: tuple[int, ...], channels_last: bool, *, is_grey: bool = False) -> Kind:
+    """A kernel in torch's order (outputs, inputs, positions…), or (positions…, inputs, outputs).
+
+    Args:
+        word: the kind that the report shows.
+        shape: of the kernel.
+        channels_last: whether the outputs come last.
+        is_grey: whether a single input channel is that of grey images, so that the kernel is not depthwise.
+    """
     rank = len(shape) - 2
     outputs, inputs, taps = (rank + 1, rank, range(rank)) if channels_last else (0, 1, range(2, rank + 2))
-    if shape[inputs] == 1 < shape[outputs]:
-        return Kind(word, role="convolution", skip=Skip("no_matrix", "one input channel (depthwise, or grey images)"))
+    if shape[inputs] == 1 < shape[outputs] and not is_grey:
+        return Kind(word, role="convolution", skip=ONE_CHANNEL)
     return Kind(word, Axes(tuple(taps), (outputs,), (inputs,)), "convolution")
 
 

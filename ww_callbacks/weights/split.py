@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ww_callbacks.patterns import matching
 from ww_callbacks.weights.layer import Layer
+from ww_callbacks.weights.tensor import sliced
 
 Split = Mapping[str, int | Sequence[int]]
 """Pattern of layer names → number of equal parts, or the size of each."""
@@ -43,13 +44,9 @@ def _narrowed(read: Callable[[], NDArray[Any]], axis: int, start: int, size: int
     """A reader of one part; reads only that part if the given reader supports it."""
     narrow = getattr(read, "narrow", None)
     result: Callable[[], NDArray[Any]] = (
-        narrow(axis, start, size) if narrow is not None else partial(_slice, read, axis, start, size)
+        narrow(axis, start, size) if narrow is not None else partial(sliced, read, axis, start, size)
     )
     return result
-
-
-def _slice(read: Callable[[], NDArray[Any]], axis: int, start: int, size: int) -> NDArray[Any]:
-    return read()[(slice(None),) * axis + (slice(start, start + size),)]
 
 
 def split_layers(layers: Sequence[Layer], rules: Split | None) -> tuple[Layer, ...]:

@@ -27,6 +27,7 @@ class StoredTensor:
         read: reads the numbers; None if they cannot be read.
         skip: why they cannot be read.
         same_as: name of an earlier tensor with the same memory, "" without one.
+        is_float8: whether the numbers are stored in eight bits; they are read in a larger dtype.
     """
 
     name: str
@@ -35,3 +36,14 @@ class StoredTensor:
     read: Callable[[], Stored] | None = None
     skip: Skip | None = None
     same_as: str = ""
+    is_float8: bool = False
+
+
+def sliced(read: Callable[[], Stored], axis: int, start: int, size: int) -> Stored:
+    """``size`` entries of an array along an axis.
+
+    Example:
+        >>> sliced(lambda: np.arange(6).reshape(2, 3), 1, 1, 2).tolist()
+        [[1, 2], [4, 5]]
+    """
+    return read()[(slice(None),) * axis + (slice(start, start + size),)]

@@ -119,7 +119,7 @@ def test_every_precision_is_read_exactly(tmp_path, dtype):
 
 def test_integers_are_listed_with_the_reason(tmp_path):
     safetensors_numpy.save_file({"fc.weight": np.ones((4, 3), np.int8)}, tmp_path / "model.safetensors")
-    assert "unsupported dtype I8" in outcome(tmp_path / "model.safetensors")["fc"]
+    assert "unsupported dtype int8" in outcome(tmp_path / "model.safetensors")["fc"]
 
 
 def test_a_file_that_was_saved_from_a_module(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ww_callbacks.weights import find_layers
-from ww_callbacks.weights.files.state_dict import layers_of_tensors
+from ww_callbacks.weights.state_dict import layers_of_tensors
 from ww_callbacks.weights.tensor import StoredTensor
 
 
@@ -48,8 +48,11 @@ def test_tensors_that_are_matrices(name, shape, expected):
         ("ln_1.weight", (16, 8), "normalisation"),
         ("attn.relative_position_bias_table", (49, 4), "a bias"),
         ("fc.bias", (2, 3), "a bias"),
-        ("conv.weight", (16, 1, 3, 3), "one input channel"),
-        ("experts.weight", (8, 16, 32), "no rule for a tensor of 3 dimensions in a file without layer classes"),
+        ("stack.weight", (8, 16, 32), "no rule for a tensor of 3 dimensions in a file without layer classes"),
+        ("attn.causal_mask", (32, 32), "a table that is not trained"),
+        ("rotary.inv_freq", (32, 2), "a table that is not trained"),
+        ("pos_encoder.pe", (500, 64), "a table that is not trained"),
+        ("mixer.A_log", (64, 16), "the dynamics of a state-space model"),
         ("x.weight", (2, 2, 2, 2, 2, 2), "6 dimensions"),
         ("embed.weight", (50_001, 8), "embedding with 50001 rows, more than 50000"),
         ("fc.lora_A.default.weight", (4, 64), "low-rank adapter"),
@@ -62,6 +65,41 @@ def test_tensors_that_are_matrices(name, shape, expected):
 def test_tensors_that_are_listed_with_the_reason(name, shape, reason):
     (found,) = inferred((name, shape)).values()
     assert reason in found
+
+
+def test_a_single_input_channel_is_that_of_grey_images_in_the_first_kernel_only():
+    first, second = ("conv1.weight", (16, 1, 3, 3)), ("conv2.weight", (32, 1, 3, 3))
+    assert inferred(first, second) == {
+        "conv1": "9×16×1",
+        "conv2": "no matrix: one input channel (depthwise, or grey images)",
+    }
+    assert "one input channel" in inferred(("rgb.weight", (3, 1, 3, 3)))["rgb"]
+
+
+@pytest.mark.parametrize(
+    ("fused", "down"), [((3, 96, 64), (3, 64, 48)), ((3, 64, 96), (3, 48, 64))], ids=["outputs first", "inputs first"]
+)
+def test_experts_are_taken_apart_into_their_matrices(fused, down):
+    found = inferred(
+        ("mlp.experts.gate_up_proj", fused), ("mlp.experts.down_proj", down), ("mlp.router.weight", (3, 64))
+    )
+    assert found == {
+        **{f"mlp.experts.{i}.{part}_proj": "1×48×64" for i in range(3) for part in ("gate", "up")},
+        **{f"mlp.experts.{i}.down_proj": "1×64×48" for i in range(3)},
+        "mlp.router": "1×3×64",
+    }
+
+
+def test_experts_that_may_be_interleaved_stay_whole():
+    found = inferred(
+        ("experts.gate_up_proj", (3, 64, 96)),
+        ("experts.down_proj", (3, 48, 64)),
+        ("experts.gate_up_proj_bias", (3, 96)),
+    )
+    assert [name for name in found if "gate" in name] == [
+        *(f"experts.{i}.gate_up_proj" for i in range(3)),
+        "experts.gate_up_proj_bias",
+    ]
 
 
 def test_gates_and_projections_are_taken_apart():

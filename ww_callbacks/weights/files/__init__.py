@@ -7,11 +7,13 @@ import stat
 import zipfile
 from pathlib import Path
 
+from ww_callbacks.weights.combined import combine
 from ww_callbacks.weights.files.adapters import adapters_in, layers_of_adapter
 from ww_callbacks.weights.files.directory import tensors_of_index, weights_in
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
-from ww_callbacks.weights.files.state_dict import layers_of_tensors
+from ww_callbacks.weights.files.quantization import quantization_of
 from ww_callbacks.weights.layer import Layer
+from ww_callbacks.weights.state_dict import layers_of_tensors
 from ww_callbacks.weights.tensor import StoredTensor
 
 __all__ = ["StoredTensor", "WeightsFileError", "layers_of_path"]
@@ -44,7 +46,9 @@ def layers_of_path(path: str | os.PathLike[str]) -> tuple[Layer, ...]:
     files = weights_in(path) if is_folder else [path]
     if len(files) == 1 and _is_keras(files[0]):
         return _keras(files[0])
-    return layers_of_tensors([tensor for file in files for tensor in _tensors(file)])
+    tensors = [tensor for file in files for tensor in _tensors(file)]
+    with reading(path):
+        return layers_of_tensors(combine(tensors, quantization_of(files[0].parent)))
 
 
 def _tensors(path: Path) -> list[StoredTensor]:

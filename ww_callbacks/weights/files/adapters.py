@@ -18,8 +18,8 @@ from ww_callbacks.analysis import decoded, joined_factors
 from ww_callbacks.report import Skip
 from ww_callbacks.weights.files.directory import SINGLE
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
-from ww_callbacks.weights.files.state_dict import layers_of_tensors
 from ww_callbacks.weights.layer import ADAPTER, Adapter, Layer, adapter_layer
+from ww_callbacks.weights.state_dict import layers_of_tensors
 from ww_callbacks.weights.tensor import FLOATS, StoredTensor
 
 CONFIG = "adapter_config.json"

@@ -37,7 +37,7 @@ def _tensor(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> St
     if math.prod(shape) * dtype.itemsize != body:
         raise WeightsFileError(path, f"{member.filename!r}: {dtype}{shape} does not fit the {body} bytes it holds")
     name, known = member.filename.removesuffix(".npy"), dtype.newbyteorder("=").name
-    if known not in FLOATS:
+    if known not in FLOATS and dtype.kind not in "iub":
         return StoredTensor(name, shape, known, skip=Skip("unsupported_dtype", known))
     return StoredTensor(name, shape, known, partial(_read, path, member.filename, shape, fortran, dtype))
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ww_callbacks.report import Skip
-from ww_callbacks.weights.files import float8
+from ww_callbacks.weights.combined import float8
+from ww_callbacks.weights.combined.packing import powers_of_two
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
-from ww_callbacks.weights.tensor import Stored, StoredTensor
+from ww_callbacks.weights.tensor import Stored, StoredTensor, sliced
 
 MAX_HEADER_BYTES = 32 * 2**20
 """Largest header, enough for about 200,000 tensors."""
@@ -21,7 +25,9 @@ MAX_HEADER_BYTES = 32 * 2**20
 _BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8}
 _BITS |= {"F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32}
 _BITS |= {"F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64}
-_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
+_NAMES |= {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
+_NAMES |= {"U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64"}
 _FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 
 
@@ -101,22 +107,52 @@ def _are_sizes(values: Any) -> bool:
 def _tensor(
     path: Path, start: int, name: str, dtype: str, shape: tuple[int, ...], begin: int, end: int
 ) -> StoredTensor:
+    read = partial(Part, path, start + begin, shape)
     if dtype in _FLOAT8:
-        read = partial(_read_float8, path, start + begin, shape, _FLOAT8[dtype])
-        return StoredTensor(name, shape, "float16", read)
+        values = partial(float8.decode, dtype=_FLOAT8[dtype])
+        return StoredTensor(name, shape, "float16", read(np.dtype(np.uint8), values), is_float8=True)
+    if dtype == "F8_E8M0":
+        return StoredTensor(name, shape, "float32", read(np.dtype(np.uint8), powers_of_two), is_float8=True)
     if dtype not in _NAMES:
         return StoredTensor(name, shape, dtype, skip=Skip("unsupported_dtype", dtype))
     storage = np.dtype("uint16" if dtype == "BF16" else _NAMES[dtype]).newbyteorder("<")
-    return StoredTensor(name, shape, _NAMES[dtype], partial(_read, path, start + begin, shape, storage))
+    return StoredTensor(name, shape, _NAMES[dtype], read(storage))
 
 
-def _read(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Stored:
-    with reading(path):
-        array = np.fromfile(path, dtype, math.prod(shape), offset=offset)
-    if array.size != math.prod(shape):
-        raise WeightsFileError(path, "truncated: it has become shorter since its header was read")
-    return array.reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Reads numbers that lie one after the other in a file.
 
+    Attributes:
+        path: of the file.
+        offset: of the first number, in bytes.
+        shape: of the array.
+        dtype: in which they are stored.
+        decode: turns codes into numbers; None for numbers.
+    """
 
-def _read_float8(path: Path, offset: int, shape: tuple[int, ...], dtype: str) -> Stored:
-    return float8.decode(_read(path, offset, shape, np.dtype(np.uint8)).view(np.uint8), dtype)
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    decode: Callable[[NDArray[np.uint8]], Stored] | None = None
+
+    def __call__(self) -> Stored:
+        """The numbers.
+
+        Raises:
+            WeightsFileError: the file has become shorter.
+        """
+        with reading(self.path):
+            array = np.fromfile(self.path, self.dtype, math.prod(self.shape), offset=self.offset)
+        if array.size != math.prod(self.shape):
+            raise WeightsFileError(self.path, "truncated: it has become shorter since its header was read")
+        native = array.reshape(self.shape).astype(self.dtype.newbyteorder("="), copy=False)
+        return native if self.decode is None else self.decode(native)
+
+    def narrow(self, axis: int, start: int, size: int) -> Callable[[], Stored]:
+        """A reader of ``size`` entries along an axis; along the first one only these are read."""
+        if axis != 0:
+            return partial(sliced, self, axis, start, size)
+        row = math.prod(self.shape[1:]) * self.dtype.itemsize
+        return replace(self, offset=self.offset + start * row, shape=(size, *self.shape[1:]))

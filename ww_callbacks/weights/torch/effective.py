@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -18,7 +18,16 @@ from torch.nn.utils.weight_norm import WeightNorm
 from ww_callbacks.report import Skip
 from ww_callbacks.weights.tensor import StoredTensor
 from ww_callbacks.weights.torch.sharded import is_sharded
-from ww_callbacks.weights.torch.tensors import DTYPES, Compute, Reader, is_on_device, unreadable
+from ww_callbacks.weights.torch.tensors import (
+    DTYPES,
+    Compute,
+    Reader,
+    is_float8,
+    is_on_device,
+    place_of,
+    stored_dtype,
+    unreadable,
+)
 
 Form = tuple[tuple[int, ...], torch.dtype]
 
@@ -84,8 +93,27 @@ def tensor_weight(tensor: Tensor) -> Weight:
         return Weight(shape, torch.float32, partial(_dequantised, tensor), id(tensor), None, is_on_device(tensor))
     skip = unreadable(tensor)
     is_unique = skip is not None or not tensor.numel() or is_sharded(tensor)
-    identity = id(tensor) if is_unique else (tensor.device, tensor.data_ptr(), shape, tensor.stride(), tensor.dtype)
+    identity = id(tensor) if is_unique else place_of(tensor)
     return Weight(shape, tensor.dtype, partial(_same, tensor), identity, skip, is_on_device(tensor))
+
+
+def named_tensor(name: str, tensor: Tensor, first: dict[Hashable, str]) -> StoredTensor:
+    """A tensor of a state dict; codes can be read too.
+
+    Args:
+        name: of the tensor.
+        tensor: any tensor.
+        first: identity of a weight → name of the first tensor with it; this one is added.
+    """
+    weight, dtype = tensor_weight(tensor), stored_dtype(tensor.dtype)
+    skip = weight.skip
+    if skip is not None and skip.reason == "unsupported_dtype" and dtype is not None:
+        skip = None
+    same_as = "" if skip else first.setdefault(weight.identity, name)
+    stored = weight.stored(name, "" if same_as == name else same_as)
+    if weight.dtype == tensor.dtype and dtype is not None:
+        stored = replace(stored, dtype=dtype, is_float8=is_float8(tensor.dtype))
+    return replace(stored, skip=skip)
 
 
 def _same(tensor: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 
 from ww_callbacks.weights.registered import registered_for, registrations
 from ww_callbacks.weights.torch.lora import base_of
-from ww_callbacks.weights.torch.quantised import packed
+from ww_callbacks.weights.torch.quantised import has_codes, packed
 
 _ORDINARY = (nn.Parameter, Tensor)
 
@@ -27,6 +27,7 @@ def is_plain(model: nn.Module) -> bool:
         parametrize.is_parametrized(module)
         or base_of(module) is not None
         or packed("", module) is not None
+        or has_codes(module)
         or callable(registered_for(module))
         or not all(tensor is None or type(tensor) in _ORDINARY for tensor in module._parameters.values())
         for module in model.modules()

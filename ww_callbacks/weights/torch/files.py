@@ -14,12 +14,13 @@ from ww_callbacks.report import Skip
 from ww_callbacks.weights.files import zips
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.tensor import StoredTensor
-from ww_callbacks.weights.torch import DTYPES, plain_name, stored_array
+from ww_callbacks.weights.torch import plain_name
+from ww_callbacks.weights.torch.tensors import is_float8, place_of, stored_array, stored_dtype
 
-_INSIDE = ("state_dict", "model_state_dict", "model", "module", "net", "weights", "params")
-"""Keys of the weights in checkpoints; the first with tensors counts."""
+_USUAL = frozenset({"state_dict", "model_state_dict", "model", "module", "net", "weights", "params"})
+"""Keys of the weights in checkpoints; the names of its layers do not begin with it if there is no other network."""
 _BESIDE = ("optim", "lr_sched", "scheduler", "loops", "callbacks", "rng", "hyper_parameters", "hparams")
-"""Prefixes of entries that are not weights, used if none of these keys is found."""
+"""Prefixes of entries of a checkpoint that are not weights."""
 _DEPTH = 4
 
 
@@ -35,12 +36,12 @@ def tensors_of_torch(path: Path) -> list[StoredTensor]:
     zipped = _check_archive(path)
     with reading(path, "torch.load refuses it"):
         content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
-        tensors = dict(_flat(_weights_in(content)))
+        tensors = _networks(content)
     if not tensors:
         raise WeightsFileError(path, f"holds no weights but {_what(content)}")
     if zipped:
         _check_places(path, tensors)
-    return _stored(_without_prefix(tensors), path.stat().st_size)
+    return _stored(tensors, path.stat().st_size)
 
 
 def _check_archive(path: Path) -> bool:
@@ -68,14 +69,23 @@ def _check_places(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         raise WeightsFileError(path, "damaged: its tensors are longer than the members that hold them")
 
 
-def _weights_in(content: Any) -> Any:
+def _networks(content: Any) -> dict[str, torch.Tensor]:
+    """The tensors of a state dict, or of all networks of a checkpoint; names of several begin with their keys."""
     if not isinstance(content, Mapping):
-        return content
-    for key in _INSIDE:
-        inner = content.get(key)
-        if isinstance(inner, Mapping) and any(True for _ in _flat(inner)):
-            return _weights_in(inner) if key in ("model", "module") else inner
-    return {key: value for key, value in content.items() if not (isinstance(key, str) and key.startswith(_BESIDE))}
+        return _without_prefix(dict(_flat(content)))
+    inside = {key: value for key, value in content.items() if not (isinstance(key, str) and key.startswith(_BESIDE))}
+    networks = {}
+    if not any(isinstance(value, torch.Tensor) for value in inside.values()):
+        networks = {key: _networks(value) for key, value in inside.items() if _holds_matrices(value)}
+    if len(networks) == 1 and set(networks) <= _USUAL:
+        return next(iter(networks.values()))
+    if networks and all(isinstance(key, str) for key in networks):
+        return {f"{key}.{name}": tensor for key, network in networks.items() for name, tensor in network.items()}
+    return _without_prefix(dict(_flat(inside)))
+
+
+def _holds_matrices(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(tensor.ndim >= 2 for _, tensor in _flat(value))
 
 
 def _flat(value: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
@@ -101,7 +111,7 @@ def _without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     plain = {plain_name(name): tensor for name, tensor in tensors.items()}
     if len(plain) < len(tensors):
         return tensors
-    while all(name.startswith("module.") for name in plain):
+    while plain and all(name.startswith("module.") for name in plain):
         plain = {name.removeprefix("module."): tensor for name, tensor in plain.items()}
     return plain
 
@@ -110,16 +120,13 @@ def _stored(tensors: dict[str, torch.Tensor], size: int) -> list[StoredTensor]:
     first: dict[tuple[Any, ...], str] = {}
     result = []
     for name, tensor in tensors.items():
-        shape, dtype = tuple(tensor.shape), DTYPES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
+        shape, dtype = tuple(tensor.shape), stored_dtype(tensor.dtype) or str(tensor.dtype).removeprefix("torch.")
         skip = _unreadable(tensor, size)
-        same_as = "" if skip or not tensor.numel() else first.setdefault(_place(tensor), name)
+        same_as = "" if skip or not tensor.numel() else first.setdefault(place_of(tensor), name)
         read = None if skip else partial(stored_array, tensor)
-        result.append(StoredTensor(name, shape, dtype, read, skip, "" if same_as == name else same_as))
+        same_as = "" if same_as == name else same_as
+        result.append(StoredTensor(name, shape, dtype, read, skip, same_as, is_float8(tensor.dtype)))
     return result
-
-
-def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
-    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
@@ -133,7 +140,7 @@ def _unreadable(tensor: torch.Tensor, size: int) -> Skip | None:
         return Skip("unsupported_tensor", what)
     if tensor.is_meta:
         return Skip("unreadable", "on the meta device, the file holds no numbers")
-    if tensor.dtype not in DTYPES:
+    if stored_dtype(tensor.dtype) is None:
         return Skip("unsupported_dtype", str(tensor.dtype))
     if tensor.numel() * tensor.element_size() > size:
         return Skip("unreadable", "claims more numbers than the file holds")

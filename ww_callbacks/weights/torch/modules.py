@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -11,16 +11,18 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ww_callbacks.report import Role, Skip
-from ww_callbacks.weights.kinds import Kind, bias, layers_of_kind, unknown
+from ww_callbacks.weights.experts import are_experts, layers_of_experts
+from ww_callbacks.weights.kinds import OUT_IN, Kind, bias, layers_of_kind, unknown
 from ww_callbacks.weights.layer import VECTOR, Layer
 from ww_callbacks.weights.registered import Extract, extracted, failure, missing, registered_for, registered_kind
 from ww_callbacks.weights.rule import kinds_by_name
 from ww_callbacks.weights.torch import lora
 from ww_callbacks.weights.torch.effective import Weight, tensor_weight, weights_of
 from ww_callbacks.weights.torch.names import unwrapped
-from ww_callbacks.weights.torch.quantised import packed
+from ww_callbacks.weights.torch.quantised import has_codes, multiplied_out, packed
 from ww_callbacks.weights.torch.rules import Holder, fused_parts, kinds_of
 from ww_callbacks.weights.torch.sharded import is_fully_sharded
+from ww_callbacks.weights.torch.tensors import DTYPES
 
 _PUBLIC_NAMES = {"NonDynamicallyQuantizableLinear": "Linear"}
 """Private classes of torch → the public class that users know."""
@@ -71,13 +73,15 @@ def _layers(name: str, module: nn.Module, parts: tuple[str, ...], seen: Seen) ->
         return
     base = lora.base_of(module)
     holder = module if base is None else base
-    kind, weights = _class_name(holder), weights_of(holder)
+    kind, weights = _class_name(holder), multiplied_out(holder, weights_of(holder))
     if base is not None and "weight" in weights:
         weights["weight"] = lora.merged(module, weights["weight"])
     if registered is None:
         kinds = kinds_of(Holder(kind, holder, weights))
     else:
         kinds = kinds_by_name(registered, kind, {key: weight.shape for key, weight in weights.items()})
+    if has_codes(holder):
+        kinds = {name: ("", Kind(kind, OUT_IN)) for name in weights if name == "weight" and name not in kinds} | kinds
     if (found := packed(kind, module)) is not None:
         weight, known = found
         kinds = {"weight": ("", known)}
@@ -88,7 +92,8 @@ def _layers(name: str, module: nn.Module, parts: tuple[str, ...], seen: Seen) ->
         kinds["weight"] = "", replace(kinds["weight"][1], parts=parts)
     for skip in missing(registered or {}, weights):
         yield Layer.skipped(name or kind, kind, skip)
-    yield from _entries(name, kind, weights, kinds, seen)
+    stacks = [] if registered else [key for key, weight in weights.items() if _is_stack(f"{name}.{kind}", key, weight)]
+    yield from _entries(name, kind, weights, kinds, stacks, seen)
     if base is not None:
         yield from lora.adapters_of(name, module)
 
@@ -102,11 +107,16 @@ def _class_name(module: nn.Module) -> str:
     return _PUBLIC_NAMES.get(name, name)
 
 
-def _entries(name: str, kind: str, weights: Mapping[str, Weight], kinds: Kinds, seen: Seen) -> Iterator[Layer]:
-    """A layer for each weight of two or more dimensions; one entry if a module has none."""
+def _entries(
+    name: str, kind: str, weights: Mapping[str, Weight], kinds: Kinds, stacks: Collection[str], seen: Seen
+) -> Iterator[Layer]:
+    """A layer for each weight of two or more dimensions, and for each expert; one entry if a module has none."""
     listed = {key: weight for key, weight in weights.items() if len(weight.shape) >= 2}
     for key, weight in weights.items():
         if key in listed:
+            if key in stacks and key not in kinds:
+                yield from _expert_layers(name or kind, key, kind, weights, seen)
+                continue
             suffix, what = kinds.get(key) or (_suffix(name, key), _unknown(kind, key))
             full = (name or (kind if key in kinds else "")) + suffix
             yield from _weight_layers(full.removeprefix("."), what, weight, seen)
@@ -115,6 +125,20 @@ def _entries(name: str, kind: str, weights: Mapping[str, Weight], kinds: Kinds, 
             yield Layer.skipped(name or (kind if kinds else key), kind, late or VECTOR, _role(kinds, key))
             if name or kinds:
                 return
+
+
+def _is_stack(module: str, key: str, weight: Weight) -> bool:
+    return weight.skip is None and weight.dtype in DTYPES and are_experts(module, key, weight.shape)
+
+
+def _expert_layers(name: str, key: str, kind: str, weights: Mapping[str, Weight], seen: Seen) -> Iterator[Layer]:
+    weight, full = weights[key], f"{name}.{key}"
+    first = seen.setdefault(weight.identity, full)
+    if first != full:
+        yield Layer.skipped(full, kind, Skip("tied", first))
+        return
+    shapes = {each: other.shape for each, other in weights.items()}
+    yield from layers_of_experts(name, key, kind, weight.stored(full, ""), shapes)
 
 
 def _suffix(name: str, key: str) -> str:

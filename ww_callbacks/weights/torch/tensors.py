@@ -28,6 +28,45 @@ DTYPES = {
 }
 """The numpy dtype of each torch dtype; eight-bit floats become float16, which represents them exactly."""
 
+INTEGERS = {
+    getattr(torch, name): name
+    for name in ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+    if hasattr(torch, name)
+}
+"""Dtypes of codes, positions and masks."""
+
+_POWERS = getattr(torch, "float8_e8m0fnu", None)
+"""Scales that are powers of two, in eight bits."""
+
+
+def stored_dtype(dtype: torch.dtype) -> str | None:
+    """The numpy dtype in which the numbers of a tensor are read; None if they cannot be read.
+
+    Example:
+        >>> stored_dtype(torch.float8_e5m2), stored_dtype(torch.int32), stored_dtype(torch.complex64)
+        ('float16', 'int32', None)
+    """
+    if dtype == _POWERS:
+        return "float32"
+    return DTYPES.get(dtype) or INTEGERS.get(dtype)
+
+
+def is_float8(dtype: torch.dtype) -> bool:
+    """Whether the numbers of this dtype are stored in eight bits."""
+    return dtype.is_floating_point and dtype.itemsize == 1
+
+
+def place_of(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Device and memory of a tensor, the same for a transposed view.
+
+    Example:
+        >>> tensor = torch.ones(2, 3)
+        >>> place_of(tensor) == place_of(tensor.T), place_of(tensor) == place_of(tensor[:1])
+        (True, False)
+    """
+    axes = sorted(pair for pair in zip(tensor.stride(), tensor.shape, strict=True) if pair[1] != 1)
+    return str(tensor.device), tensor.data_ptr(), tensor.dtype, tuple(axes)
+
 
 def tensor_layer(name: str, kind: str, tensor: torch.Tensor) -> Layer:
     """A layer from a matrix or a kernel (out, in, height, width), read again at each snapshot."""
@@ -97,6 +136,8 @@ def stored_array(tensor: torch.Tensor) -> NDArray[np.generic]:
 def _as_array(tensor: torch.Tensor) -> NDArray[np.generic]:
     if DTYPES.get(tensor.dtype) == "float16":
         tensor = tensor.to(torch.float16)
+    if tensor.dtype == _POWERS:
+        tensor = tensor.to(torch.float32)
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).cpu().numpy().view(np.uint16)
     array: NDArray[np.generic] = tensor.cpu().numpy()

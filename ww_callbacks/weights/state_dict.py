@@ -11,13 +11,26 @@ from dataclasses import replace
 
 from ww_callbacks.report import Role, Skip, SkipReason
 from ww_callbacks.weights.classes import GATES, PARAMETERS
-from ww_callbacks.weights.kinds import IN_OUT, OUT_IN, Kind, bias, convolution, embedding, layers_of_kind, norm
+from ww_callbacks.weights.experts import are_experts, layers_of_experts
+from ww_callbacks.weights.kinds import (
+    IN_OUT,
+    ONE_CHANNEL,
+    OUT_IN,
+    Kind,
+    bias,
+    convolution,
+    embedding,
+    layers_of_kind,
+    norm,
+)
 from ww_callbacks.weights.layer import VECTOR, Layer
 from ww_callbacks.weights.rule import Rule
-from ww_callbacks.weights.tensor import StoredTensor
+from ww_callbacks.weights.tensor import FLOATS, StoredTensor
 
 Group = Mapping[str, StoredTensor]
 
+MAX_COLOURS = 4
+"""A first kernel with one input channel and more outputs than this reads grey images; others may be depthwise."""
 _LAST_CHANNELS = ("kernel", "kernel:0")
 """Parameters that Keras and Flax store as (positions…, inputs, outputs); all others are in torch's order."""
 _COMPUTED = re.compile(r"weight_(orig|mask|g|v|u)|original\d*|w?_u|w?_v")
@@ -25,6 +38,13 @@ _ADAPTER = re.compile(r"(^|[._])lora_", re.IGNORECASE)
 _BIAS = re.compile(r"(\w*_)?bias(_\w+)?(:0)?")
 _NORM = re.compile(r"(^|[._])(\w*norm\d*|ln(_?\w{1,2})?|bn\d*)$", re.IGNORECASE)
 _EMBEDDING = re.compile(r"(^|[._])(wte|wpe|shared|emb|embed(ding)?s?|embed_(tokens|positions))$", re.IGNORECASE)
+_TABLE = re.compile(
+    r"inv_freq|freqs(_(cis|cos|sin))?|(cos|sin)(_cached)?|(\w*_)?mask|tril|masked_bias|pe|(\w*_)?sinusoid\w*"
+    r"|relative_(position_index|coords_table)|position_ids|anchors|anchor_grid|running_(mean|var)|mel_(filters|basis)"
+)
+"""Parameters that are computed once and not trained."""
+_DYNAMICS = ("A_log", "A_logs")
+"""Parameters of state-space models: rates of decay, not a map from inputs to outputs."""
 _GATES = re.compile(r"weight_(ih|hh)((_l\d+)?(_reverse)?)")
 _GATES_BY_NUMBER = {len(gates): gates for gates in GATES.values()}
 
@@ -56,10 +76,13 @@ def layers_of_tensors(tensors: Sequence[StoredTensor]) -> tuple[Layer, ...]:
         module, _, parameter = tensor.name.rpartition(".")
         modules.setdefault(module, {})[parameter] = tensor
     names: dict[str, str] = {}
-    return tuple(layer for module in modules for layer in _of_module(module, modules, names))
+    first = next((tensor for tensor in tensors if len(tensor.shape) > 2), None)
+    return tuple(layer for module in modules for layer in _of_module(module, modules, names, first))
 
 
-def _of_module(module: str, modules: Mapping[str, Group], names: dict[str, str]) -> list[Layer]:
+def _of_module(
+    module: str, modules: Mapping[str, Group], names: dict[str, str], first: StoredTensor | None
+) -> list[Layer]:
     """The layers of a module. Its vectors are listed, as one entry, only if it has nothing else."""
     group = modules[module]
     layers: list[Layer] = []
@@ -69,7 +92,16 @@ def _of_module(module: str, modules: Mapping[str, Group], names: dict[str, str])
                 layers.append(_vector(parameter))
             continue
         name = names[tensor.name] = _name(module, parameter, modules)
+        is_whole = tensor.skip is None and tensor.dtype in FLOATS and not tensor.same_as
+        if is_whole and are_experts(module, parameter, tensor.shape):
+            shapes = {each: other.shape for each, other in group.items()}
+            layers += layers_of_experts(module, parameter, "expert (inferred)", tensor, shapes)
+            continue
         kind = _kind(module, parameter, group)
+        if kind.skip == ONE_CHANNEL and tensor is first and tensor.shape[0] > MAX_COLOURS:
+            kind = convolution("convolution", tensor.shape, False, is_grey=True)
+        if tensor.skip is not None and tensor.skip.reason in ("quantized", "computed"):
+            kind = replace(kind, skip=tensor.skip)
         if tensor.same_as:
             kind = replace(kind, skip=Skip("tied", names.get(tensor.same_as, tensor.same_as)))
         layers += layers_of_kind(name, replace(kind, is_inferred=True), tensor)
@@ -100,6 +132,10 @@ def _kind(module: str, parameter: str, group: Group) -> Kind:
         return _tensor("computed", "the file stores its parts, but not how they are combined")
     if _ADAPTER.search(tensor.name):
         return _tensor("adapter", "the file does not store its scale, so the sum is unknown")
+    if _TABLE.fullmatch(parameter):
+        return _tensor("no_matrix", "a table that is not trained")
+    if parameter in _DYNAMICS:
+        return _tensor("no_matrix", "the dynamics of a state-space model")
     if _NORM.search(owner):
         return norm("norm")
     if _EMBEDDING.search(owner):

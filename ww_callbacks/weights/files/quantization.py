@@ -1,0 +1,41 @@
+"""What the configuration beside a weights file says about its quantisation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+MAX_CONFIG_BYTES = 16 * 2**20
+
+_MODEL, _GPTQ = "config.json", "quantize_config.json"
+
+
+def quantization_of(folder: Path) -> dict[str, Any]:
+    """The ``quantization_config`` in ``config.json``, or the older ``quantize_config.json`` of GPTQ; empty without one.
+
+    A file that cannot be read counts as missing: what depends on it is skipped with the reason.
+
+    Args:
+        folder: that holds the weights file.
+
+    Example:
+        >>> import tempfile
+        >>> quantization_of(Path(tempfile.mkdtemp()))
+        {}
+    """
+    model = _object(folder / _MODEL).get("quantization_config")
+    if isinstance(model, dict) and model:
+        return model
+    older = _object(folder / _GPTQ)
+    return {"quant_method": "gptq"} | older if "bits" in older else {}
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            return {}
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
