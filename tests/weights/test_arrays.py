@@ -122,3 +122,15 @@ def test_a_state_dict_gives_the_results_of_its_module():
 
 def test_an_empty_mapping_has_no_layers():
     assert find_layers({}) == ()
+
+
+def test_a_module_in_a_mapping_is_told_what_to_do():
+    report = ww.analyze({"generator": torch.nn.Linear(60, 40), "w": np.random.default_rng(0).standard_normal((60, 40))})
+    assert "pass it alone or in an nn.ModuleDict" in report["generator"].reason
+    assert report["w"].status == "ok"
+
+
+def test_weights_tied_by_a_transposed_view_are_analysed_once():
+    weight = torch.randn(60, 40)
+    report = ww.analyze({"a.weight": weight, "b.weight": weight.T, "c.weight": weight.clone()})
+    assert [layer.reason for layer in report] == ["", "shares its weight with a", ""]

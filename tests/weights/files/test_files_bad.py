@@ -104,8 +104,15 @@ def test_pickles_that_would_run_code(tmp_path, is_new, place):
         "module": torch.nn.Linear(3, 4),
     }[place]
     torch.save(content, tmp_path / "model.pt", _use_new_zipfile_serialization=is_new)
-    assert "torch.load refuses it" in refusal(tmp_path / "model.pt")
+    assert "they are not unpickled, because that could run code" in refusal(tmp_path / "model.pt")
     assert not (tmp_path / "ran").exists()
+
+
+def test_files_that_hold_programs_say_what_they_are(tmp_path):
+    torch.save(torch.nn.Linear(3, 4), tmp_path / "module.pt")
+    assert "torch.nn.modules.linear.Linear" in refusal(tmp_path / "module.pt")
+    torch.jit.save(torch.jit.script(torch.nn.Linear(3, 4)), tmp_path / "script.pt")
+    assert "a TorchScript archive, which holds code" in refusal(tmp_path / "script.pt")
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -144,7 +151,7 @@ def torch_archive(folder: Path, change, compression: int = zipfile.ZIP_STORED) -
         (lambda members: members.pop("model/data/0"), 0, ""),
         (lambda members: members.pop("model/data.pkl"), 0, ""),
         (lambda members: members.update({"model/data.pkl": b"\x80\x02]q\x00."}), 0, "holds no weights but a list"),
-        (lambda members: members.update({"model/data.pkl": b"cos\nsystem\n(S'true'\ntR."}), 0, "refuses"),
+        (lambda members: members.update({"model/data.pkl": b"cos\nsystem\n(S'true'\ntR."}), 0, "not unpickled"),
         (lambda members: members.update({"../model/data/1": b""}), 0, "leads out of the archive"),
         (lambda members: members.update({"model/data/1": bytes(2**28 + 2**20)}), zipfile.ZIP_DEFLATED, "would grow"),
         (lambda members: None, zipfile.ZIP_DEFLATED, "is compressed"),

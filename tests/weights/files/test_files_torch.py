@@ -185,3 +185,16 @@ def test_files_without_weights_say_what_they_hold(tmp_path, content):
 def test_a_single_tensor(tmp_path):
     path = saved(tmp_path / "model.pt", torch.randn(40, 30))
     assert outcome(path) == {"tensor": "matrix (inferred)"}
+
+
+@pytest.mark.parametrize("others", [["discriminator"], ["ema", "teacher"]])
+def test_all_networks_of_a_checkpoint_are_found(tmp_path, others):
+    networks = {key: network() for key in ["model", *others]}
+    optimizer = torch.optim.Adam(network().parameters())
+    content = {key: each.state_dict() for key, each in networks.items()}
+    path = saved(tmp_path / "model.pt", content | {"optimizer": optimizer.state_dict(), "epoch": 3})
+    found = {layer.name: layer for layer in find_layers(path)}
+    for key, each in networks.items():
+        for layer in find_layers(each):
+            if layer.read is not None:
+                np.testing.assert_array_equal(found[f"{key}.{layer.name}"].read(), layer.read())

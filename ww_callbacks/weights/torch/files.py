@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -22,6 +25,9 @@ _USUAL = frozenset({"state_dict", "model_state_dict", "model", "module", "net", 
 _BESIDE = ("optim", "lr_sched", "scheduler", "loops", "callbacks", "rng", "hyper_parameters", "hparams")
 """Prefixes of entries of a checkpoint that are not weights."""
 _DEPTH = 4
+_CLASS = re.compile(r"GLOBAL ([\w.]+)")
+_PROGRAMS = {"/constants.pkl": "a TorchScript archive", "/archive_format": "a program of torch.export"}
+"""Ending of a member → what an archive with it is."""
 
 
 def tensors_of_torch(path: Path) -> list[StoredTensor]:
@@ -34,8 +40,8 @@ def tensors_of_torch(path: Path) -> list[StoredTensor]:
             values (nothing is executed).
     """
     zipped = _check_archive(path)
-    with reading(path, "torch.load refuses it"):
-        content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
+    with reading(path):
+        content = _loaded(path, zipped)
         tensors = _networks(content)
     if not tensors:
         raise WeightsFileError(path, f"holds no weights but {_what(content)}")
@@ -44,12 +50,28 @@ def tensors_of_torch(path: Path) -> list[StoredTensor]:
     return _stored(tensors, path.stat().st_size)
 
 
+def _loaded(path: Path, zipped: bool) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        found = _CLASS.search(str(error))
+        what = f"Python objects ({found[1]})" if found else "Python objects, or is no file of torch.save"
+        advice = "they are not unpickled, because that could run code. Save model.state_dict() alone"
+        raise WeightsFileError(path, f"holds {what}; {advice}") from error
+
+
 def _check_archive(path: Path) -> bool:
     """Whether the file is a zip archive. Checks its directory, which torch trusts."""
     with reading(path):
         if not zipfile.is_zipfile(path):
             return False
     with zips.opened(path) as archive:
+        names = [member.filename for member in archive.infolist()]
+        for ending, what in _PROGRAMS.items():
+            if any(name.endswith(ending) for name in names):
+                raise WeightsFileError(path, f"{what}, which holds code. Load it and save its state_dict() alone")
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED:
                 raise WeightsFileError(path, f"member {member.filename!r} is compressed, which torch.save never does")
