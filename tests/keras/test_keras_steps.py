@@ -222,7 +222,7 @@ def test_early_stopping_restores_weights_of_counted_batches() -> None:
 
 
 class Counted(Own):
-    """Trains with the optimizer of the model in a training step of its own, which steps twice if ``every`` is negative."""
+    """Trains with the optimizer of the model in its own training step, which steps twice if ``every`` is negative."""
 
     if BACKEND != "jax":
 

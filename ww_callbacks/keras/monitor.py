@@ -258,7 +258,7 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
             return 0
         if self._steps_of_epoch is None and keras.backend.backend() != "torch" and not self._model.stop_training:
             return self._batch
-        begun = self._batch + self._model.steps_per_execution
+        begun = self._batch + int(self._model.steps_per_execution)
         return min(begun, self._steps_of_epoch or begun)
 
     def _record_rate(self, monitor: Monitor) -> None:

@@ -175,7 +175,7 @@ def checksums(model: keras.Model) -> tuple[int, ...]:
         False
     """
     arrays = (keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables)
-    return tuple(zlib.crc32(np.ascontiguousarray(array).view(np.uint8)) for array in arrays)
+    return tuple(zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data) for array in arrays)
 
 
 def _always_counts(model: keras.Model) -> bool:
