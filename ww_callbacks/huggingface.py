@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -134,7 +135,8 @@ class _LogHistory:
         self._state = state
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
-        self._state.log_history.append(aggregates(metrics) | {"step": report.step})
+        values = {key: value for key, value in aggregates(metrics).items() if math.isfinite(value)}
+        self._state.log_history.append(values | {"step": report.step})  # which is saved as JSON
 
     def close(self) -> None:
         pass

@@ -6,6 +6,8 @@ import copy
 import csv
 import importlib
 import io
+import json
+import math
 import os
 import pickle
 from pathlib import Path
@@ -21,7 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import ww_callbacks as ww
-from ww_callbacks.lightning import SpectralMonitor
+from ww_callbacks.lightning import SpectralEarlyStopping, SpectralMonitor
 from ww_callbacks.lightning.distributed import unsupported
 
 pytestmark = pytest.mark.timeout(120)
@@ -398,7 +400,154 @@ def test_weights_that_become_nan_do_not_disturb_training(pl: Any, tmp_path: Path
     assert last["net.2"].status == "failed"
     assert last["net.2"].reason == "non-finite weights"
     assert ww_metrics(trainer)["ww/failed"] >= 1
-    assert all(torch.isfinite(torch.tensor(list(ww_metrics(trainer).values()))))
+    assert math.isnan(ww_metrics(trainer)["ww/alpha"])
+
+
+def breaker(pl: Any, step: int, value: float) -> Any:
+    """A callback that sets all weights to a value after a step."""
+
+    class Breaker(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
+            if trainer.global_step == step:
+                for parameter in module.parameters():
+                    parameter.data.fill_(value)
+
+    return Breaker()
+
+
+@both_distributions
+def test_stock_early_stopping_sees_that_weights_became_nan(pl: Any, tmp_path: Path) -> None:
+    """NaN from step 7 on is in the snapshot of step 10, whose result is known at step 15."""
+    package = importlib.import_module(f"{pl.__name__}.callbacks")
+    loggers = importlib.import_module(f"{pl.__name__}.loggers")
+    stopping = package.EarlyStopping("ww/alpha", mode="min", patience=50, check_finite=True)
+    monitor = watching(every_n_steps=5, deterministic=True, jsonl=True)
+    logger = loggers.TensorBoardLogger(tmp_path)
+    breaking = breaker(pl, 7, float("nan"))
+    trainer = trainer_of(pl, tmp_path, breaking, monitor, stopping, max_epochs=6, logger=logger)
+    trainer.fit(network(pl), data())
+    assert trainer.global_step == 24
+
+    seen = ww_metrics(trainer)
+    assert seen.keys() == {f"ww/{key}" for key in monitor.history[0].summary()} | {
+        *(key for key in seen if key.startswith("ww/stop/")),
+        *("ww/lag_steps", "ww/skipped", "ww/over_budget"),
+    }
+    assert all(math.isnan(seen[key]) for key in ("ww/alpha", "ww/alpha_max", "ww/log_norm", "ww/D"))
+    assert seen["ww/failed"] == 3
+
+    reader = EventAccumulator(trainer.log_dir, size_guidance={"scalars": 0}).Reload()
+    for tag in ("ww/alpha", "ww_layer/alpha/001.net.2", "ww_layer/log_norm/002.net.4"):
+        shown = [(event.step, math.isnan(event.value)) for event in reader.Scalars(tag)]
+        assert shown == [(0, False), (5, False), (10, True), (15, True), (20, True), (24, True)], tag
+    lines = (Path(trainer.log_dir) / "ww_history.jsonl").read_text().splitlines()
+    values = [json.loads(line, parse_constant=pytest.fail) for line in lines]  # NaN is no JSON
+    assert [value["step"] for value in values if "step" in value] == monitor.history.steps
+    (finding,) = [each for each in monitor.history.findings if each.kind == "non_finite"]
+    assert finding.text == "net.0, net.2 and net.4 hold NaN or infinite weights since step 10."
+
+
+def test_a_resumed_training_turns_metrics_nan_too(pl: Any, tmp_path: Path) -> None:
+    loggers = importlib.import_module(f"{pl.__name__}.loggers")
+    fit_with_checkpoint(pl, tmp_path, watching(every_n_steps=5, deterministic=True), 12)
+    logger = loggers.TensorBoardLogger(tmp_path, version=1)
+    monitor = watching(every_n_steps=5, deterministic=True)
+    breaking = breaker(pl, 12, float("nan"))
+    trainer = trainer_of(pl, tmp_path, breaking, monitor, max_epochs=-1, max_steps=16, logger=logger)
+    trainer.fit(network(pl), data(), ckpt_path=tmp_path / "last.ckpt")
+    assert math.isnan(ww_metrics(trainer)["ww/alpha"])
+    reader = EventAccumulator(trainer.log_dir).Reload()
+    shown = [(event.step, math.isnan(event.value)) for event in reader.Scalars("ww_layer/alpha/001.net.2")]
+    assert shown == [(15, True), (16, True)]
+
+
+def test_a_mean_that_no_layer_has_any_more_disappears(pl: Any, tmp_path: Path) -> None:
+    class Bar(importlib.import_module(f"{pl.__name__}.callbacks").ProgressBar):  # type: ignore[misc]
+        def enable(self) -> None: ...
+
+        def disable(self) -> None: ...
+
+    monitor = watching(every_n_steps=5, deterministic=True, prog_bar=True)
+    trainer = trainer_of(pl, tmp_path, breaker(pl, 7, 0.0), monitor, Bar(), max_epochs=1, enable_progress_bar=True)
+    trainer.fit(network(pl), data())
+    assert monitor.history[-1]["net.0"].skip_reason == "zero"
+    assert monitor.history[0].summary()["alpha"] > 0
+    assert "ww/alpha" not in trainer.callback_metrics
+    assert "ww/alpha" not in trainer.progress_bar_metrics
+    assert ww_metrics(trainer)["ww/failed"] == 0
+
+
+def gan(pl: Any, *, wrapped: bool = True) -> Any:
+    """Two networks with an optimizer each, which both step at each batch."""
+
+    class Gan(pl.LightningModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+            self.generator, self.discriminator = nn.Linear(80, 80), nn.Linear(80, 60)
+
+        def training_step(self, batch: Any, _index: int) -> None:
+            first, second = self.optimizers(use_pl_optimizer=wrapped)
+            for optimizer, sign in ((first, -1.0), (second, 1.0)):
+                loss = sign * self.discriminator(self.generator(batch[0])).square().mean()
+                optimizer.zero_grad()
+                self.manual_backward(loss)
+                optimizer.step()
+            self.log("d_loss", loss)
+
+        def configure_optimizers(self) -> Any:
+            return [torch.optim.Adam(part.parameters(), lr=1e-3) for part in (self.generator, self.discriminator)]
+
+    torch.manual_seed(0)
+    return Gan()
+
+
+@both_distributions
+def test_a_gan_counts_the_steps_of_both_optimizers_and_is_logged_by_batches(pl: Any, tmp_path: Path) -> None:
+    """So its curves lie at the batches of those that Lightning logs."""
+    loggers = importlib.import_module(f"{pl.__name__}.loggers")
+    tensorboard, rows = loggers.TensorBoardLogger(tmp_path), loggers.CSVLogger(tmp_path)
+    monitor = watching(every_n_steps=10, deterministic=True, figures=True)
+    trainer = trainer_of(pl, tmp_path, monitor, logger=[tensorboard, rows], log_every_n_steps=1, max_epochs=2)
+    model = gan(pl)
+    trainer.fit(model, data())
+    assert trainer.global_step == 48
+    assert monitor.history.steps == [0, 10, 20, 30, 40, 48]
+    reader = EventAccumulator(tensorboard.log_dir, size_guidance={"scalars": 0, "images": 0}).Reload()
+    assert [event.step for event in reader.Scalars("d_loss")] == [*range(24)]
+    assert [event.step for event in reader.Scalars("ww/alpha")] == [0, 5, 10, 15, 20, 24]
+    pictures = {event.step for tag in reader.Tags()["images"] for event in reader.Images(tag)}
+    assert max(pictures) == 24
+    written = csv.DictReader(io.StringIO((Path(rows.log_dir) / "metrics.csv").read_text()))
+    assert [int(row["step"]) for row in written if row["ww/alpha"]] == [0, 5, 10, 15, 20, 24]
+    assert monitor.history[-1]["generator"].lambda_max == pytest.approx(ww.analyze(model)["generator"].lambda_max)
+
+
+def test_steps_are_batches_where_the_trainer_counts_none(
+    pl: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Optimizers without the wrapper of Lightning leave ``global_step`` at 0."""
+    monitor = watching(every_n_steps=5, deterministic=True)
+    stopping = SpectralEarlyStopping(mode="warn")
+    trainer = trainer_of(pl, tmp_path, stopping, monitor, max_epochs=2)
+    with caplog.at_level("WARNING"):
+        trainer.fit(gan(pl, wrapped=False), data())
+    assert trainer.global_step == 0
+    assert monitor.history.steps == [0, 5, 10, 15, 20, 24]
+    assert len(set(monitor.history.series("norm", "generator"))) == 6
+    assert caplog.text.count("finished batches are counted as steps") == 1
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+
+    resumed = watching(every_n_steps=5, deterministic=True)
+    again = trainer_of(pl, tmp_path, resumed, max_epochs=3)
+    again.fit(gan(pl, wrapped=False), data(), ckpt_path=tmp_path / "last.ckpt")
+    assert resumed.history.steps == [0, 5, 10, 15, 20, 24, 25, 30, 35, 36]
+
+
+def test_epochs_are_snapshots_where_the_trainer_counts_no_steps(pl: Any, tmp_path: Path) -> None:
+    monitor = watching(every_n_epochs=1, deterministic=True)
+    trainer_of(pl, tmp_path, monitor, max_epochs=2).fit(gan(pl, wrapped=False), data())
+    assert monitor.history.steps == [0, 12, 24]
 
 
 def test_a_model_without_an_analysable_layer_trains_with_one_warning(pl: Any, tmp_path: Path) -> None:

@@ -229,3 +229,23 @@ def test_gaps_between_results_do_not_matter(gap):
         Report(tuple(replace(each, step=each.step * gap) for each in report), report.step * gap) for report in reports
     ]
     assert kinds(History(moved).findings) == ["trap_columns"]
+
+
+def test_the_layer_that_was_lost_first_is_named_first() -> None:
+    """Of many lost layers a sentence names three."""
+
+    def report(step: int, lost: set[int]) -> Report:
+        layers = [LayerReport(name=f"fc{index}", kind="Linear", step=step) for index in range(6)]
+        return Report(
+            tuple(replace(each, **LOST) if index in lost else each for index, each in enumerate(layers)), step
+        )
+
+    tracker = Tracker()
+    tracker.add(report(0, set()))
+    (first,) = (each for each in tracker.add(report(10, {4})) if each.kind == "non_finite")
+    assert first.text == "fc4 holds NaN or infinite weights since step 10."
+    tracker.add(report(20, set(range(6))))
+    (found,) = (each for each in tracker.findings if each.kind == "non_finite")
+    assert found.since == 10
+    assert found.layers[0] == "fc4"
+    assert found.text.startswith("fc4 (since step 10), fc0 (since step 20)")

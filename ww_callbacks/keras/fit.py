@@ -1,4 +1,4 @@
-"""What Keras does not report to callbacks: the number of optimizer steps, and that ``fit`` raised."""
+"""What Keras does not report to callbacks: that ``fit`` raised."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from threading import Event
 from types import FrameType
-from typing import Any
 
 import keras
 
@@ -74,19 +73,3 @@ def _is_on_stack_of(thread: int) -> Callable[[FrameType], bool]:
         return at is frame
 
     return is_on_stack
-
-
-def steps_done(model: keras.Model) -> int:
-    """Number of finished optimizer steps."""
-    return int(model.optimizer.iterations)
-
-
-def batches_done(model: keras.Model) -> int:
-    """Number of batches given to the optimizer: more than its steps if it accumulates gradients."""
-    optimizer = inner_optimizer(model.optimizer)
-    return int(getattr(optimizer, "_iterations", optimizer.iterations))
-
-
-def inner_optimizer(optimizer: Any) -> Any:
-    """The optimizer that counts steps: the inner one if the optimizer only scales the loss."""
-    return getattr(optimizer, "inner_optimizer", optimizer)

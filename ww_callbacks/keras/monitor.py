@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import weakref
@@ -13,7 +14,8 @@ import keras
 
 from ww_callbacks.checks import arguments_of, check_flag
 from ww_callbacks.keras.bar import bar_of, show
-from ww_callbacks.keras.fit import batches_done, inner_optimizer, nothing_to_end, steps_done, when_left
+from ww_callbacks.keras.fit import nothing_to_end, when_left
+from ww_callbacks.keras.steps import Steps
 from ww_callbacks.monitor import Monitor, Published, crosses
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.monitor.schedule import schedule
@@ -40,7 +42,10 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
     them if they come after this callback in the list.
 
     The logs of an epoch hold what was known at its last snapshot step. The end of the first epoch waits for the first
-    result (at most ``timeout`` seconds), so that every epoch has the same keys.
+    result (at most ``timeout`` seconds), so that every epoch has the same keys. A mean without a value is NaN.
+
+    If ``optimizer.iterations`` does not move although the weights change, because ``train_step`` uses other optimizers,
+    batches are counted as steps. A warning in the log says so once.
 
     The callback has no hook at the end of batches, so Keras keeps its asynchronous dispatch. On JAX the model's state
     is fetched once per snapshot and at no other batch.
@@ -82,10 +87,10 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
         self._watched: weakref.ref[Any] | None = None
         self._known: tuple[int | None, Mapping[str, float]] = (None, {})
         self._baselines_due = 0
-        self._batches_before = 0
         self._batch: int | None = None
+        self._first_epoch: int | None = None
         self._ended_epoch: int | None = None
-        self._accumulation = 1
+        self._steps = Steps()
         self._step = 0
 
     @property
@@ -100,7 +105,7 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
 
     @property
     def step(self) -> int:
-        """Finished optimizer steps counted so far."""
+        """Finished steps counted so far: of the optimizer, or batches if the optimizer of the model does not count."""
         return self._step
 
     def set_model(self, model: Any) -> None:
@@ -111,11 +116,13 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Create the monitor; the baseline is taken before the first step, when the model is built."""
         model, previous = self.model, self.monitor
-        self._batch, self._ended_epoch, self._step = None, None, 0
+        is_again = previous is not None and self._watched is not None and self._watched() is model
+        self._steps = Steps(self._step if is_again and self._steps.by_batches else None)
+        self._batch, self._first_epoch, self._ended_epoch, self._step = None, None, None, 0
         self._logged, self._known, self._baselines_due = {}, (None, {}), _BASELINE_TRIES
         if previous is not None:
             previous.close()
-            if previous.history and self._watched is not None and self._watched() is model:
+            if previous.history and is_again:
                 self._known = (previous.history.steps[-1], previous.metrics)
         self._watched = weakref.ref(model)
         self.monitor = Monitor(model, **self.as_arguments())
@@ -126,7 +133,9 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Count batches from here, because asking the optimizer at each batch would wait for the device."""
-        self._batches_before, self._batch = batches_done(self.model), None
+        self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
+        self._steps.begin_epoch(self.model)
+        self._batch = None
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Take a snapshot if one is due; the weights are those after all finished steps."""
@@ -143,10 +152,9 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
         self._batch = batch
         if self._baselines_due:
             self._take_baseline(self.monitor)
-        self._step = (self._batches_before + batch) // self._accumulation
+        self._step = self._steps.estimate(batch)
         if self.monitor.is_due(self._step):
-            model = self.model  # on JAX this fetches the state
-            self._step, self._batches_before = steps_done(model), batches_done(model) - batch
+            self._step = self._steps.measure(self.model, batch)  # on JAX `model` fetches the state
             self._record_rate(self.monitor)
             self.monitor.step(self._step)
             self._show()
@@ -167,7 +175,9 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
         """
         if self.monitor is None or epoch == self._ended_epoch:
             return
-        self._ended_epoch, self._step = epoch, steps_done(self.model)
+        self._ended_epoch = epoch
+        self._steps.end_epoch(self._batches_of_epoch())
+        self._measure(self.monitor)
         if self.monitor.is_due(self._step):
             self._record_rate(self.monitor)
         self.monitor.step(self._step)
@@ -175,7 +185,10 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
             self.monitor.snapshot(self._step)
         if not self._logged:
             self.monitor.wait_for_first()
-        self._logged = {**self._logged, **self.monitor.metrics}  # the same keys in every epoch
+        if (
+            self.monitor.published.reports
+        ):  # the same keys in every epoch: without a value they are NaN, not the last one
+            self._logged = {**dict.fromkeys(self._logged, math.nan), **self.monitor.metrics}
         self._show()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -185,7 +198,8 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
     def finish(self) -> None:
         """End training; called by the first callback in the list that needs it."""
         if self.monitor is not None:
-            self.monitor.finish(steps_done(self.model))
+            self._measure(self.monitor)
+            self.monitor.finish(self._step)
         self._end_watch()
         self._bar = None
 
@@ -210,8 +224,9 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
     def _take_baseline(self, monitor: Monitor) -> None:
         """Take the baseline before the first step; try again after it if the first call builds the model."""
         self._baselines_due -= 1
-        step = self._step = steps_done(self.model)
-        self._accumulation = inner_optimizer(self.model.optimizer).gradient_accumulation_steps or 1
+        step = self._step = self._steps.begin(
+            self.model, self._batch or 0, expected=(self._first_epoch or 0) * (self._steps_of_epoch or 0)
+        )
         monitor.start(step, baseline=False)
         known_step, known_metrics = self._known
         if step > 0 and step == known_step:  # a second fit continues where the first one ended
@@ -221,12 +236,36 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
         monitor.snapshot(step)
         if monitor.has_snapshot:
             self._baselines_due = 0
+        if not monitor.closed:
+            self._steps.remember(self.model)
+
+    def _measure(self, monitor: Monitor) -> None:
+        """Read how many steps are finished, between epochs."""
+        if not monitor.closed:
+            self._step = self._steps.measure(self.model, 0)
+
+    @property
+    def _steps_of_epoch(self) -> int | None:
+        """Batches of an epoch, where Keras knows it."""
+        return (self.params or {}).get("steps")
+
+    def _batches_of_epoch(self) -> int:
+        """Finished batches of an epoch that ends: all that have begun.
+
+        Where Keras does not know how many there are, JAX and TensorFlow begin one more, and find that there is none.
+        """
+        if self._batch is None:
+            return 0
+        if self._steps_of_epoch is None and keras.backend.backend() != "torch" and not self._model.stop_training:
+            return self._batch
+        begun = self._batch + int(self._model.steps_per_execution)
+        return min(begun, self._steps_of_epoch or begun)
 
     def _record_rate(self, monitor: Monitor) -> None:
-        """Record the learning rate at a snapshot, for the rules that have to know it."""
-        rate = getattr(self.model.optimizer, "learning_rate", None)
-        if rate is not None:
-            monitor.record(LEARNING_RATE, float(rate), self._step)
+        """Record the largest learning rate at a snapshot, for the rules that have to know it."""
+        rates = self._steps.learning_rates(self.model)
+        if rates:
+            monitor.record(LEARNING_RATE, max(rates), self._step)
 
 
 def enter(model: keras.Model, monitor: SpectralMonitor) -> None:

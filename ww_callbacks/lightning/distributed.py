@@ -24,17 +24,19 @@ class TrainerMonitor(DistributedMonitor):
         trainer: its loggers get the results too; they are asked for on the first rank only.
         signals: attached before the start, by name, and whether training acts on each.
         state: of the checkpoint to resume from; empty for none.
+        logger_steps: step of a snapshot → step of the loggers, where they differ.
     """
 
     trainer: Trainer = field(repr=False)
     signals: Mapping[str, tuple[Signal, bool | None]]
     state: Mapping[str, Any] = field(repr=False)
+    logger_steps: Mapping[int, int] = field(repr=False)
 
     def _create(self) -> None:
         """Wait for the start."""
 
     def _make(self) -> None:
-        outputs = [*self.outputs, *logger_outputs(self.trainer)]
+        outputs = [*self.outputs, *logger_outputs(self.trainer, self.logger_steps)]
         self.monitor = Monitor(self.model, **self.as_arguments() | {"outputs": outputs})
         for name, (signal, acts) in self.signals.items():
             self.monitor.attach(name, signal, acts=acts)

@@ -84,7 +84,7 @@ class SpectralEarlyStopping(StopRules, Callback):
         if trainer.fast_dev_run or trainer.barebones:
             return
         self.check_layers([layer.name for layer in find_layers(pl_module)])
-        self._started_at, self._validated = int(trainer.global_step), not trainer.enable_validation
+        self._started_at, self._validated = self._monitor(trainer).step_of(trainer), not trainer.enable_validation
         self._signal.awaits_metric = self.and_monitor == AUTO and trainer.enable_validation
 
     def on_train_batch_end(
@@ -152,10 +152,11 @@ class SpectralEarlyStopping(StopRules, Callback):
 
     def _note(self, trainer: Trainer) -> None:
         """Record the values of the first rank, which judges."""
-        monitor = self._monitor(trainer).monitor
+        source = self._monitor(trainer)
+        monitor, step = source.monitor, source.step_of(trainer)
         for name in self.metric_names:
             if monitor is not None and name in trainer.callback_metrics:
-                monitor.record(name, float(trainer.callback_metrics[name]), int(trainer.global_step))
+                monitor.record(name, float(trainer.callback_metrics[name]), step)
 
     def _warn_missing_metric(self, trainer: Trainer) -> None:
         name = self.and_monitor

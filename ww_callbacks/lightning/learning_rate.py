@@ -76,7 +76,7 @@ class LayerwiseLearningRate(LayerwiseOptions, Callback):
                 self._signal,
                 self._monitor(trainer),
                 self._ramp,
-                lambda: int(trainer.global_step),
+                lambda: self._monitor(trainer).step_of(trainer),
                 log=log if trainer.is_global_zero else None,
             )
 

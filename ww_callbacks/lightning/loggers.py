@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ww_callbacks.lightning.base import Trainer
 from ww_callbacks.monitor import Output
+from ww_callbacks.outputs.panels import Panels
 from ww_callbacks.outputs.tensorboard import SummaryWriterOutput
 from ww_callbacks.report import Report
 
@@ -16,26 +18,54 @@ class LoggerOutput:
 
     Args:
         logger: of a Trainer.
+        steps: step of a snapshot → step of the loggers, where they differ.
     """
 
-    def __init__(self, logger: Any) -> None:
-        self._logger = logger
+    def __init__(self, logger: Any, steps: Mapping[int, int] | None = None) -> None:
+        self._logger, self._steps = logger, steps or {}
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Log one snapshot at its step."""
-        values = dict(metrics)
+        values, step = dict(metrics), report.step or 0
         if _is_a(self._logger, "NeptuneLogger"):  # it ignores the step, and results are late
-            values["ww/step"] = float(report.step or 0)
-        self._logger.log_metrics(values, step=report.step)
+            values["ww/step"] = float(step)
+        self._logger.log_metrics(values, step=self._steps.get(step, step))
 
     def close(self) -> None:
         """Do nothing: the trainer closes the logger."""
 
 
-def logger_outputs(trainer: Trainer) -> list[Output]:
-    """One output per logger of the trainer."""
+class TensorBoardLoggerOutput(SummaryWriterOutput):
+    """The logger for TensorBoard: its own writer, which also shows figures.
+
+    Args:
+        logger: of a Trainer.
+        steps: step of a snapshot → step of the loggers, where they differ.
+    """
+
+    def __init__(self, logger: Any, steps: Mapping[int, int]) -> None:
+        super().__init__(logger.experiment)
+        self._steps = steps
+
+    def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
+        """Write one snapshot at its step."""
+        step = report.step or 0
+        super().write(replace(report, step=self._steps.get(step, step)), metrics, wall_time)
+
+    def show(self, panels: Panels) -> None:
+        """Show figures, texts and histograms at their step."""
+        super().show(replace(panels, step=self._steps.get(panels.step, panels.step)))
+
+
+def logger_outputs(trainer: Trainer, steps: Mapping[int, int]) -> list[Output]:
+    """One output per logger of the trainer.
+
+    Args:
+        trainer: with the loggers.
+        steps: step of a snapshot → step of the loggers, where they differ.
+    """
     return [
-        SummaryWriterOutput(logger.experiment) if is_tensorboard(logger) else LoggerOutput(logger)
+        TensorBoardLoggerOutput(logger, steps) if is_tensorboard(logger) else LoggerOutput(logger, steps)
         for logger in trainer.loggers
     ]
 

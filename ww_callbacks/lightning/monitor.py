@@ -14,6 +14,7 @@ from ww_callbacks.lightning.base import Callback, Trainer, log
 from ww_callbacks.lightning.distributed import TrainerMonitor, ranks_of, unsupported
 from ww_callbacks.lightning.first_check import anybody_checks, checkpoint_checks_batches, scheduler_checks_steps
 from ww_callbacks.lightning.loggers import is_tensorboard
+from ww_callbacks.lightning.steps import TrainerSteps
 from ww_callbacks.monitor import Monitor, Published, crosses
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.monitor.schedule import schedule
@@ -37,7 +38,11 @@ class SpectralMonitor(Options, Callback):
     writer. The means are in ``trainer.callback_metrics`` ("ww/alpha" and so on), which changes at snapshot steps
     and at the end of training only, so ``EarlyStopping(monitor="ww/alpha", mode="min")`` and
     ``ModelCheckpoint(monitor="ww/alpha")`` work. If a callback monitors such a key, its first check waits for the
-    first result.
+    first result. A mean that has no value any more is NaN if layers failed, and is removed otherwise.
+
+    With manual optimization, ``global_step`` grows by one for each optimizer that steps, so by two per batch of a GAN.
+    The loggers get the results at the number of batches, as all that Lightning logs. If ``global_step`` stays 0
+    although the weights change, batches are counted as steps.
 
     With several ranks, the first one monitors the weights. At each snapshot step it sends what is published to the
     others by one broadcast, so that all ranks have the same ``callback_metrics`` and :attr:`published` at each step.
@@ -76,6 +81,7 @@ class SpectralMonitor(Options, Callback):
         self._signals: dict[str, tuple[Signal, bool | None]] = {}
         self._is_watching = False
         self._awaits_first = False
+        self._steps, self._logger_steps = TrainerSteps(), dict[int, int]()
         self._restored: Mapping[str, Any] = {}
 
     @property
@@ -92,6 +98,10 @@ class SpectralMonitor(Options, Callback):
     def history(self) -> History:
         """The reports of the current or last training, empty before the first; on the first rank only."""
         return self.monitor.history if self.monitor is not None else History()
+
+    def step_of(self, trainer: Trainer) -> int:
+        """Finished steps of a training: ``trainer.global_step``, or batches if the Trainer does not count."""
+        return self._steps.now(trainer)
 
     def attach(self, name: str, signal: Signal, *, acts: bool | None = None) -> None:
         """Let a signal judge the history after each report, in this training and later ones.
@@ -123,19 +133,22 @@ class SpectralMonitor(Options, Callback):
             return
         self._awaits_first = anybody_checks(trainer)
         jsonl = self._jsonl_path(trainer)  # a collective call
-        step = trainer.global_step
+        self._steps.begin(trainer, pl_module)
+        step = self.step_of(trainer)
+        self._logger_steps = {step: self._steps.of_loggers(trainer)}
         self._distributed = TrainerMonitor(
             pl_module,
             ranks=ranks_of(trainer),
             trainer=trainer,
             signals=self._signals,
             state=self._state_at(step),
+            logger_steps=self._logger_steps,
             **self.as_arguments()
             | {"log_dir": None if any(map(is_tensorboard, trainer.loggers)) else self.log_dir, "jsonl": jsonl},
         )
         self._is_watching, self._restored = True, {}
         self._distributed.start(step)
-        self._record_rate(trainer, self._distributed.monitor)
+        self._record_rate(trainer)
         self._pass_on(trainer)
         if scheduler_checks_steps(trainer):
             self._wait_for_first(trainer)
@@ -146,9 +159,11 @@ class SpectralMonitor(Options, Callback):
         """Take a snapshot if one is due, and publish results that have come in."""
         if (watching := self._watching) is None:
             return
-        if watching.monitor is not None and watching.monitor.is_due(int(trainer.global_step)):
-            self._record_rate(trainer, watching.monitor)
-        watching.step(trainer.global_step)
+        self._steps.look(trainer, pl_module)
+        step = self.step_of(trainer)
+        if watching.monitor is not None and watching.monitor.is_due(step):
+            self._prepare(trainer)
+        watching.step(step)
         self._pass_on(trainer)
         if self._awaits_first and checkpoint_checks_batches(trainer):
             self._wait_for_first(trainer)
@@ -164,14 +179,16 @@ class SpectralMonitor(Options, Callback):
             return
         epoch = trainer.current_epoch + 1
         if self.every_n_epochs is not None and crosses(epoch - 1, epoch, self.every_n_epochs):
-            watching.snapshot(trainer.global_step)
+            self._prepare(trainer)
+            watching.snapshot(self.step_of(trainer))
             self._pass_on(trainer)
         self._wait_for_first(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the last snapshot and wait for late results, before loggers and checkpoints finish."""
         if (watching := self._watching) is not None:
-            watching.finish(trainer.global_step)
+            self._prepare(trainer)
+            watching.finish(self.step_of(trainer))
             self._pass_on(trainer)
             self._is_watching = False
 
@@ -223,16 +240,25 @@ class SpectralMonitor(Options, Callback):
         published = self.published
         if published is self._passed_on:
             return
+        gone = self._passed_on.metrics.keys() - published.metrics.keys() if self._passed_on is not None else ()
         self._passed_on = published
+        for key in gone:
+            trainer.callback_metrics.pop(key, None)
+            trainer.progress_bar_metrics.pop(key, None)
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in published.metrics.items()})
         if self.prog_bar and ALPHA in published.metrics:
             trainer.progress_bar_metrics[ALPHA] = published.metrics[ALPHA]
 
-    def _record_rate(self, trainer: Trainer, monitor: Monitor | None) -> None:
-        """Record the largest learning rate at a snapshot, for the rules that have to know it."""
+    def _prepare(self, trainer: Trainer) -> None:
+        """Note what belongs to a snapshot of now: the step of the loggers and the learning rate."""
+        self._logger_steps.setdefault(self.step_of(trainer), self._steps.of_loggers(trainer))
+        self._record_rate(trainer)
+
+    def _record_rate(self, trainer: Trainer) -> None:
+        """Record the largest learning rate, for the rules that have to know it."""
         rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        if monitor is not None and rates:
-            monitor.record(LEARNING_RATE, max(rates), int(trainer.global_step))
+        if self.monitor is not None and rates:
+            self.monitor.record(LEARNING_RATE, max(rates), self.step_of(trainer))
 
     def _wait_for_first(self, trainer: Trainer) -> None:
         """Wait once, and only if a callback or scheduler would fail without a first result."""

@@ -13,6 +13,7 @@ from ww_callbacks.checks import warn
 from ww_callbacks.engine import Missed
 from ww_callbacks.monitor.options import Figures, LogEveryLayer, Options
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlOutput
+from ww_callbacks.outputs.lost import LostMetrics
 from ww_callbacks.outputs.metrics import finding_metrics, metrics_of, spread
 from ww_callbacks.outputs.output import Output, Outputs
 from ww_callbacks.outputs.panel_schedule import Draw, PanelSchedule
@@ -39,7 +40,7 @@ class Published:
     """What is known at a snapshot step, as plain values; it changes at snapshot steps and at the end only.
 
     Attributes:
-        metrics: the latest ``ww/…`` metrics.
+        metrics: the latest ``ww/…`` metrics; NaN for one that had a value until layers failed.
         verdicts: the verdict of each signal, by the name under which it was attached.
         reports: how many reports had come in.
         step: finished optimizer steps when this became known; None before the first.
@@ -83,6 +84,7 @@ class Publisher:
         self._panels: PanelSchedule | None = None
         self._upcoming: Published | None = None
         self._tracker = Tracker()
+        self._lost = LostMetrics()
         self.history = History(max_entries=MEMORY_ENTRIES)
         self.published = Published()
 
@@ -139,6 +141,7 @@ class Publisher:
             skipped=missed.skipped,
             over_budget=missed.over_budget,
         )
+        metrics |= self._lost.add(report, metrics, self._logged)
         self._upcoming = Published(aggregates(metrics), verdicts, self.history.seen)
         yield
         self._outputs.write(report, metrics | finding_metrics(self._tracker.counts), wall_time)
@@ -179,6 +182,7 @@ class Publisher:
         """Continue from the state of a checkpoint."""
         self.history, self.published, self._upcoming = history, published, None
         self._tracker = Tracker.of(history)
+        self._lost = LostMetrics.of(history, published.metrics)
 
     def close(self) -> None:
         """Close the outputs."""

@@ -35,7 +35,8 @@ class Output(Protocol):
 
         Args:
             report: the results of one snapshot.
-            metrics: the same as flat metrics, those of signals included.
+            metrics: the same as flat metrics, those of signals included. A metric without a value is left out; it is
+                NaN if it had one until layers failed.
             wall_time: when the snapshot was taken, in seconds since the epoch.
         """
 

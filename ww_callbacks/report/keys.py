@@ -26,7 +26,21 @@ def layer_key(metric: str, index: int, name: str) -> str:
         >>> layer_key("alpha", 2, "encoder/block 1")
         'ww_layer/alpha/002.encoder.block_1'
     """
-    return f"ww_layer/{metric}/{index:03d}.{tag_name(name)}"
+    return f"ww_layer/{metric}/{layer_tag(index, name)}"
+
+
+def layer_tag(index: int, name: str) -> str:
+    """The end of the keys of one layer, the same for all of its metrics.
+
+    Args:
+        index: position of the layer in the report, from 0.
+        name: of the layer.
+
+    Example:
+        >>> layer_tag(2, "encoder/block 1")
+        '002.encoder.block_1'
+    """
+    return f"{index:03d}.{tag_name(name)}"
 
 
 def aggregates(metrics: Mapping[str, float]) -> dict[str, float]:
