@@ -17,7 +17,10 @@ from ww_callbacks.weights.tensor import StoredTensor
 __all__ = ["StoredTensor", "WeightsFileError", "layers_of_path"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_KNOWN = ".safetensors, torch's .pt, .pth, .ckpt and .bin, .npz, Keras's .keras, .weights.h5, .h5 and .hdf5"
+_GGUF = b"GGUF"
+_KNOWN = (
+    ".safetensors, torch's .pt, .pth, .ckpt and .bin, .npz, .gguf, .onnx, Keras's .keras, .weights.h5, .h5 and .hdf5"
+)
 
 
 def layers_of_path(path: str | os.PathLike[str]) -> tuple[Layer, ...]:
@@ -56,6 +59,8 @@ def _tensors(path: Path) -> list[StoredTensor]:
         from ww_callbacks.weights.files.safetensors import tensors_of_safetensors
 
         return tensors_of_safetensors(path)
+    if _first_bytes(path).startswith(_GGUF):
+        return _gguf(path)
     names = _members(path)
     if names and all(member.endswith(".npy") for member in names):
         from ww_callbacks.weights.files.npz import tensors_of_npz
@@ -72,6 +77,14 @@ def _torch(path: Path) -> list[StoredTensor]:
     except ModuleNotFoundError as error:
         raise WeightsFileError(path, "reading it needs torch: pip install 'ww_callbacks[lightning]'") from error
     return tensors_of_torch(path)
+
+
+def _gguf(path: Path) -> list[StoredTensor]:
+    try:
+        from ww_callbacks.weights.files.gguf import tensors_of_gguf
+    except ModuleNotFoundError as error:
+        raise WeightsFileError(path, "reading it needs gguf: pip install 'ww_callbacks[gguf]'") from error
+    return tensors_of_gguf(path)
 
 
 def _keras(path: Path) -> tuple[Layer, ...]:

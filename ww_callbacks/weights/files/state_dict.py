@@ -24,7 +24,7 @@ _COMPUTED = re.compile(r"weight_(orig|mask|g|v|u)|original\d*|w?_u|w?_v")
 _ADAPTER = re.compile(r"(^|[._])lora_", re.IGNORECASE)
 _BIAS = re.compile(r"(\w*_)?bias(_\w+)?(:0)?")
 _NORM = re.compile(r"(^|[._])(\w*norm\d*|ln(_?\w{1,2})?|bn\d*)$", re.IGNORECASE)
-_EMBEDDING = re.compile(r"(^|[._])(wte|wpe|shared|emb|embed(ding)?s?|embed_(tokens|positions))$", re.IGNORECASE)
+_EMBEDDING = re.compile(r"(^|[._])(wte|wpe|shared|embd?|embed(ding)?s?|embed_(tokens|positions))$", re.IGNORECASE)
 _GATES = re.compile(r"weight_(ih|hh)((_l\d+)?(_reverse)?)")
 _GATES_BY_NUMBER = {len(gates): gates for gates in GATES.values()}
 
