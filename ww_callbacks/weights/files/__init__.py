@@ -27,7 +27,7 @@ def layers_of_path(path: str | os.PathLike[str]) -> tuple[Layer, ...]:
     """The layers of a weights file, of an index of several files, of a folder, or of low-rank adapters.
 
     Args:
-        path: the content decides the format; for safetensors and indexes the name does.
+        path: the content decides the format; for safetensors, ONNX and indexes the name does.
 
     Raises:
         WeightsFileError: no such file, an unknown format, a damaged or an unsafe file.
@@ -45,6 +45,8 @@ def layers_of_path(path: str | os.PathLike[str]) -> tuple[Layer, ...]:
             layer for prefix, file in adapters.items() for layer in layers_of_adapter(prefix, file, _tensors(file))
         )
     files = weights_in(path) if is_folder else [path]
+    if len(files) == 1 and files[0].name.lower().endswith(".onnx"):
+        return _onnx(files[0])
     if len(files) == 1 and _is_keras(files[0]):
         return _keras(files[0])
     return layers_of_tensors([tensor for file in files for tensor in _tensors(file)])
@@ -93,6 +95,14 @@ def _keras(path: Path) -> tuple[Layer, ...]:
     except ModuleNotFoundError as error:
         raise WeightsFileError(path, "reading it needs h5py: pip install 'ww_callbacks[files]'") from error
     return layers_of_keras_file(path)
+
+
+def _onnx(path: Path) -> tuple[Layer, ...]:
+    try:
+        from ww_callbacks.weights.onnx.layers import layers_of_onnx
+    except ModuleNotFoundError as error:
+        raise WeightsFileError(path, "reading it needs onnx: pip install 'ww_callbacks[onnx]'") from error
+    return layers_of_onnx(path)
 
 
 def _is_keras(path: Path) -> bool:

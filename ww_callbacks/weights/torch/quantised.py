@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ww_callbacks.report import Skip
-from ww_callbacks.weights.kinds import OUT_IN, Kind
+from ww_callbacks.weights.kinds import OUT_IN, Kind, grouped_convolution
 from ww_callbacks.weights.torch.effective import Weight
-from ww_callbacks.weights.torch.rules import convolution, foreign
+from ww_callbacks.weights.torch.rules import foreign
 
 _AO = "torch.ao.nn.quantized"
 _CONVOLUTIONS = ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
@@ -25,7 +25,8 @@ def packed(word: str, module: nn.Module) -> tuple[Weight | None, Kind] | None:
         return _weight(module), Kind(word, OUT_IN)
     if _is(cls, _AO, _CONVOLUTIONS):
         weight = _weight(module)
-        return weight, convolution(word, weight.shape, int(module.groups), "Transpose" in type(module).__name__)  # type: ignore[arg-type]
+        is_transposed = "Transpose" in type(module).__name__
+        return weight, grouped_convolution(word, weight.shape, int(module.groups), is_transposed)  # type: ignore[arg-type]
     if _is(cls, f"{_AO}.dynamic.modules.rnn", _RECURRENT):
         return None, Kind(word, role="recurrent", skip=Skip("quantized", "packed gates"))
     return None
