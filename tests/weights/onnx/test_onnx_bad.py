@@ -156,6 +156,13 @@ def test_a_tensor_without_numbers(tmp_path):
     assert "does not fit the 0 bytes" in refusal(model(tmp_path, tensor))
 
 
+@pytest.mark.parametrize("name", [b"fc_w", b"n.fc_w", b"MatMul"])
+def test_names_that_are_no_text(tmp_path, name):
+    path = model(tmp_path, numpy_helper.from_array(WEIGHT, "fc_w"))
+    path.write_bytes(path.read_bytes().replace(name, b"\xff" * len(name)))
+    assert "not UTF-8" in refusal(path)
+
+
 def test_a_type_of_the_future_is_listed(tmp_path):
     tensor = numpy_helper.from_array(WEIGHT, "w")
     tensor.data_type = 99

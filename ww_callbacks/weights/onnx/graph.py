@@ -14,7 +14,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensor
 from ww_callbacks.report import Skip
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.onnx import wire
-from ww_callbacks.weights.onnx.tensors import Place, stored_tensor
+from ww_callbacks.weights.onnx.tensors import Place, stored_tensor, text
 from ww_callbacks.weights.tensor import StoredTensor
 
 Attribute = int | float | str | tuple[int, ...]
@@ -80,7 +80,7 @@ def _add_graph(graph: Graph, path: Path, file: IO[bytes], whole: wire.Field) -> 
             graph.tensors[tensor.name] = tensor
         elif part.number == GraphProto.SPARSE_INITIALIZER_FIELD_NUMBER:
             sparse = SparseTensorProto.FromString(wire.content(file, part.begin, part.end))
-            graph.tensors[sparse.values.name] = _sparse(sparse)
+            graph.tensors[text(sparse.values.name)] = _sparse(sparse)
         elif part.number == GraphProto.NODE_FIELD_NUMBER:
             _add_node(graph, path, file, part)
 
@@ -106,7 +106,7 @@ def _sparse(sparse: SparseTensorProto) -> StoredTensor:
 def _add_node(graph: Graph, path: Path, file: IO[bytes], part: wire.Field) -> None:
     outer = NodeProto.FromString(wire.content(file, part.begin, part.end))
     for i, (name, proto) in enumerate(_tensors_in(outer)):
-        graph.tensors[name] = stored_tensor(path, proto, None, partial(_tensor_again, path, part, i))
+        graph.tensors[text(name)] = stored_tensor(path, proto, None, partial(_tensor_again, path, part, i))
     graph.nodes.extend(_node(node) for node in _nodes_in(outer) if node.op_type != "Constant")
 
 
@@ -144,10 +144,11 @@ def _graphs_in(node: NodeProto) -> Iterator[GraphProto]:
 
 
 def _node(proto: NodeProto) -> Node:
-    op = proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}::{proto.op_type}"
-    attributes = {attribute.name: _value(attribute) for attribute in proto.attribute}
+    op, domain = text(proto.op_type), text(proto.domain)
+    attributes = {text(attribute.name): _value(attribute) for attribute in proto.attribute}
     known = {name: value for name, value in attributes.items() if value is not None}
-    return Node(op, proto.name, tuple(proto.input), tuple(proto.output), known)
+    inputs, outputs = (tuple(map(text, names)) for names in (proto.input, proto.output))
+    return Node(op if domain in ("", "ai.onnx") else f"{domain}::{op}", text(proto.name), inputs, outputs, known)
 
 
 def _value(attribute: AttributeProto) -> Attribute | None:

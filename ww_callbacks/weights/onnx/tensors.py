@@ -67,7 +67,7 @@ def stored_tensor(path: Path, proto: TensorProto, raw: Place | None, again: Call
         WeightsFileError: its shape is no list of sizes or does not fit its numbers, or these are outside the folder of
             the model or outside their file.
     """
-    name, shape = proto.name, tuple(proto.dims)
+    name, shape = text(proto.name), tuple(proto.dims)
     if len(shape) > 32 or any(side < 0 for side in shape):
         raise WeightsFileError(path, f"tensor {name[:80]!r}: shape {str(shape)[:80]} is not a list of sizes")
     kind = _type_name(proto.data_type)
@@ -85,6 +85,17 @@ def stored_tensor(path: Path, proto: TensorProto, raw: Place | None, again: Call
     return StoredTensor(name, shape, dtype, partial(_read, path, load, shape, known.dtype))
 
 
+def text(value: str | bytes) -> str:
+    """A text of a message.
+
+    Raises:
+        ValueError: its bytes are no UTF-8; protobuf returns them then as they are.
+    """
+    if isinstance(value, bytes):
+        raise ValueError(f"a name is not UTF-8: {value[:40]!r}")
+    return value
+
+
 def _type_name(number: int) -> str:
     names = TensorProto.DataType.DESCRIPTOR.values_by_number
     return str(names[number].name) if number in names else f"type {number}"
@@ -98,7 +109,7 @@ def _num_bytes(proto: TensorProto, kind: _Type) -> int:
 
 def _external(path: Path, proto: TensorProto, expected: int) -> Place:
     """Where the numbers of a tensor are in a file beside the model."""
-    entries = {entry.key: entry.value for entry in proto.external_data}
+    entries = {text(entry.key): text(entry.value) for entry in proto.external_data}
     location = entries.get("location", "")
     target = path.parent / location
     what = f"tensor {proto.name[:80]!r}: its file {location[:80]!r}"
