@@ -126,7 +126,9 @@ def gguf(path: Path) -> Path:
 
 
 def onnx(path: Path) -> Path:
-    package = pytest.importorskip("onnx")
+    pytest.importorskip("onnx.helper")
+    import onnx as package
+
     node, tensor, arrays = package.helper.make_node, package.numpy_helper.from_array, weights()
     constant = node("Constant", [], ["c"], value=tensor(arrays["fc.weight"]))
     branch = package.helper.make_graph([node("MatMul", ["x", "b"], ["y"])], "b", [], [], [tensor(np.eye(3), "b")])

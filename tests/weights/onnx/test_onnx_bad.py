@@ -14,8 +14,9 @@ import ww_callbacks as ww
 from ww_callbacks.analysis import as_matrices
 from ww_callbacks.weights import find_layers
 
-onnx = pytest.importorskip("onnx")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+pytest.importorskip("onnx.helper")
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 WEIGHT = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
 
@@ -160,7 +161,7 @@ def test_a_tensor_without_numbers(tmp_path):
 def test_names_that_are_no_text(tmp_path, name):
     path = model(tmp_path, numpy_helper.from_array(WEIGHT, "fc_w"))
     path.write_bytes(path.read_bytes().replace(name, b"\xff" * len(name)))
-    assert "not UTF-8" in refusal(path)
+    assert "utf-8" in refusal(path).lower()
 
 
 def test_a_type_of_the_future_is_listed(tmp_path):

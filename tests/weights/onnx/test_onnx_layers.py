@@ -12,8 +12,9 @@ import ww_callbacks as ww
 from ww_callbacks.analysis import as_matrices
 from ww_callbacks.weights import find_layers
 
-onnx = pytest.importorskip("onnx")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+pytest.importorskip("onnx.helper")
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 Arrays = dict[str, np.ndarray]
 
