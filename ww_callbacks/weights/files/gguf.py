@@ -211,6 +211,8 @@ def _type(entry: _Entry) -> GGMLQuantizationType | None:
 def _num_bytes(path: Path, entry: _Entry) -> int:
     """What a tensor of a known type occupies. Its rows consist of whole blocks."""
     kind = GGMLQuantizationType(entry.type)
+    numbers: int
+    size: int
     numbers, size = GGML_QUANT_SIZES[kind]
     if math.prod(entry.shape[-1:]) % numbers:
         cause = f"tensor {entry.name[:80]!r}: rows of shape {entry.shape} are not whole blocks of {numbers} {kind.name}"

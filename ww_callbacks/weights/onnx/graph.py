@@ -95,7 +95,8 @@ def _initialiser(path: Path, file: IO[bytes], part: wire.Field) -> StoredTensor:
 
 def _initialiser_again(path: Path, part: wire.Field) -> TensorProto:
     with path.open("rb") as file:
-        return TensorProto.FromString(wire.content(file, part.begin, part.end))
+        tensor: TensorProto = TensorProto.FromString(wire.content(file, part.begin, part.end))
+    return tensor
 
 
 def _sparse(sparse: SparseTensorProto) -> StoredTensor:
@@ -157,5 +158,5 @@ def _value(attribute: AttributeProto) -> Attribute | None:
     if attribute.type == AttributeProto.FLOAT:
         return float(attribute.f)
     if attribute.type == AttributeProto.STRING:
-        return attribute.s.decode()
+        return str(attribute.s, "utf-8")
     return tuple(attribute.ints) if attribute.type == AttributeProto.INTS else None

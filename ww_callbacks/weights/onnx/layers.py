@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from ww_callbacks.report import Role, Skip
 from ww_callbacks.weights.kinds import NORM, Kind, layers_of_kind
@@ -20,7 +19,8 @@ from ww_callbacks.weights.tensor import FLOATS
 _TORCH_NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 
 
-class Use(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Use:
     """A weight as an input of a node.
 
     Attributes:
@@ -61,7 +61,7 @@ def layers_of_onnx(path: Path) -> tuple[Layer, ...]:
 
 def _uses(graph: Graph) -> Iterator[Use]:
     """Where the nodes use stored weights. Nodes that only pass a weight on do not use it."""
-    values = {name: Weight(name, tensor) for name, tensor in graph.tensors.items()}
+    values = {name: Weight(name, tensor) for name, tensor in graph.tensors.items() if name}  # "" is no input
     for number, node in enumerate(graph.nodes):
         result = passed(node, values)
         for index, name in enumerate(node.inputs):

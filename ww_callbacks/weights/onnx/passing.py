@@ -55,30 +55,40 @@ def passed(node: Node, values: Mapping[str, Weight]) -> Weight | None:
     weight = values.get(node.inputs[0]) if node.inputs else None
     if weight is None or node.op not in ("Identity", "Transpose", "DequantizeLinear"):
         return None
-    if node.op == "Identity" or weight.tensor.read is None:
+    read = weight.tensor.read
+    if node.op == "Identity" or read is None:
         return weight
     if node.op == "Transpose":
-        return _transpose(weight, node)
-    scale, zero = (values.get(name) if name else None for name in (*node.inputs[1:3], "", "")[:2])
-    reason = _unsupported(weight.tensor, scale, zero, node)
-    if reason or scale is None:
-        return weight.skipped(Skip("quantized", f"DequantizeLinear: {reason}"))
-    shape = _broadcast(weight.tensor.shape, scale.tensor.shape, node.number("axis", 1))
-    reads = [None if part is None else part.tensor.read for part in (weight, scale, zero)]
-    return weight.changed(weight.tensor.shape, scale.tensor.dtype, partial(_dequantised, *reads, shape))
+        return _transpose(weight, read, node)
+    scale, zero = (values.get(node.inputs[i]) if len(node.inputs) > i else None for i in (1, 2))
+    return _dequantise(weight, read, scale, zero, node)
 
 
-def _transpose(weight: Weight, node: Node) -> Weight:
+def _transpose(weight: Weight, read: Callable[[], Stored], node: Node) -> Weight:
     tensor = weight.tensor
     order = node.attributes.get("perm", tuple(reversed(range(len(tensor.shape)))))
     if not isinstance(order, tuple) or sorted(order) != list(range(len(tensor.shape))):
         return weight.skipped(Skip("bad_shape", f"{len(tensor.shape)} dimensions, transposed by {str(order)[:80]}"))
     shape = tuple(tensor.shape[axis] for axis in order)
-    return weight.changed(shape, tensor.dtype, partial(_transposed, tensor.read, order))
+    return weight.changed(shape, tensor.dtype, partial(_transposed, read, order))
 
 
 def _transposed(read: Callable[[], Stored], order: tuple[int, ...]) -> Stored:
     return read().transpose(order)
+
+
+def _dequantise(
+    weight: Weight, read: Callable[[], Stored], scale: Weight | None, zero: Weight | None, node: Node
+) -> Weight:
+    reason = _unsupported(weight.tensor, scale, zero, node)
+    if reason:
+        return weight.skipped(Skip("quantized", f"DequantizeLinear: {reason}"))
+    assert scale is not None
+    shape = _broadcast(weight.tensor.shape, scale.tensor.shape, node.number("axis", 1))
+    assert shape is not None
+    read_zero = None if zero is None else zero.tensor.read
+    dequantised = partial(_dequantised, read, scale.tensor.read, read_zero, shape)
+    return weight.changed(weight.tensor.shape, scale.tensor.dtype, dequantised)
 
 
 def _unsupported(tensor: StoredTensor, scale: Weight | None, zero: Weight | None, node: Node) -> str:
