@@ -136,6 +136,32 @@ def convolution(word: str, shape: tuple[int, ...], channels_last: bool, *, is_gr
     return Kind(word, Axes(tuple(taps), (outputs,), (inputs,)), "convolution")
 
 
+def grouped_convolution(word: str, shape: tuple[int, ...], groups: int, transposed: bool = False) -> Kind:
+    """The matrices of a kernel: one per position and group, outputs × inputs.
+
+    Args:
+        word: the kind that the report shows.
+        shape: (outputs, inputs per group, positions…), transposed (inputs, outputs per group, positions…).
+        groups: number of groups, which follow each other along the first axis.
+        transposed: whether the convolution is transposed.
+
+    Example:
+        >>> kind = grouped_convolution("Conv2d", (6, 4, 3, 2), groups=2)
+        >>> kind.axes, kind.shape
+        (Axes(pooled=(3, 4, 0), outputs=(1,), inputs=(2,)), (2, 3, 4, 3, 2))
+    """
+    first, second, *positions = shape
+    if groups == 1:
+        taps = tuple(range(2, len(shape)))
+        return Kind(word, Axes(taps, (1,), (0,)) if transposed else Axes(taps, (0,), (1,)), "convolution")
+    inputs = first // groups if transposed else second
+    if inputs == 1:
+        return depthwise(word)
+    taps = (*range(3, len(shape) + 1), 0)
+    axes = Axes(taps, (2,), (1,)) if transposed else Axes(taps, (1,), (2,))
+    return Kind(word, axes, "convolution", shape=(groups, first // groups, second, *positions))
+
+
 def einsum_axes(equation: str) -> Axes:
     """Axes of the kernel of an ``einsum``.
 

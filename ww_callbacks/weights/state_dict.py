@@ -37,7 +37,7 @@ _COMPUTED = re.compile(r"weight_(orig|mask|g|v|u)|original\d*|w?_u|w?_v")
 _ADAPTER = re.compile(r"(^|[._])lora_", re.IGNORECASE)
 _BIAS = re.compile(r"(\w*_)?bias(_\w+)?(:0)?")
 _NORM = re.compile(r"(^|[._])(\w*norm\d*|ln(_?\w{1,2})?|bn\d*)$", re.IGNORECASE)
-_EMBEDDING = re.compile(r"(^|[._])(wte|wpe|shared|emb|embed(ding)?s?|embed_(tokens|positions))$", re.IGNORECASE)
+_EMBEDDING = re.compile(r"(^|[._])(wte|wpe|shared|embd?|embed(ding)?s?|embed_(tokens|positions))$", re.IGNORECASE)
 _TABLE = re.compile(
     r"inv_freq|freqs(_(cis|cos|sin))?|(cos|sin)(_cached)?|(\w*_)?mask|tril|masked_bias|pe|(\w*_)?sinusoid\w*"
     r"|relative_(position_index|coords_table)|position_ids|anchors|anchor_grid|running_(mean|var)|mel_(filters|basis)"

@@ -37,7 +37,19 @@ def refusal(path: Path) -> str:
     return message.removeprefix(f"{path}: ")
 
 
-ENDINGS = ("safetensors", "pt", "npz", "keras", "h5", "ckpt", "bin", "unknown", "safetensors.index.json")
+ENDINGS = (
+    "safetensors",
+    "pt",
+    "npz",
+    "gguf",
+    "onnx",
+    "keras",
+    "h5",
+    "ckpt",
+    "bin",
+    "unknown",
+    "safetensors.index.json",
+)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

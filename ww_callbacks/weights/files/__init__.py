@@ -19,14 +19,17 @@ from ww_callbacks.weights.tensor import StoredTensor
 __all__ = ["StoredTensor", "WeightsFileError", "layers_of_path"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_KNOWN = ".safetensors, torch's .pt, .pth, .ckpt and .bin, .npz, Keras's .keras, .weights.h5, .h5 and .hdf5"
+_GGUF = b"GGUF"
+_KNOWN = (
+    ".safetensors, torch's .pt, .pth, .ckpt and .bin, .npz, .gguf, .onnx, Keras's .keras, .weights.h5, .h5 and .hdf5"
+)
 
 
 def layers_of_path(path: str | os.PathLike[str]) -> tuple[Layer, ...]:
     """The layers of a weights file, of an index of several files, of a folder, or of low-rank adapters.
 
     Args:
-        path: the content decides the format; for safetensors and indexes the name does.
+        path: the content decides the format; for safetensors, ONNX and indexes the name does.
 
     Raises:
         WeightsFileError: no such file, an unknown format, a damaged or an unsafe file.
@@ -44,6 +47,8 @@ def layers_of_path(path: str | os.PathLike[str]) -> tuple[Layer, ...]:
             layer for prefix, file in adapters.items() for layer in layers_of_adapter(prefix, file, _tensors(file))
         )
     files = weights_in(path) if is_folder else [path]
+    if len(files) == 1 and files[0].name.lower().endswith(".onnx"):
+        return _onnx(files[0])
     if len(files) == 1 and _is_keras(files[0]):
         return _keras(files[0])
     tensors = [tensor for file in files for tensor in _tensors(file)]
@@ -60,6 +65,8 @@ def _tensors(path: Path) -> list[StoredTensor]:
         from ww_callbacks.weights.files.safetensors import tensors_of_safetensors
 
         return tensors_of_safetensors(path)
+    if _first_bytes(path).startswith(_GGUF):
+        return _gguf(path)
     names = _members(path)
     if names and all(member.endswith(".npy") for member in names):
         from ww_callbacks.weights.files.npz import tensors_of_npz
@@ -78,12 +85,28 @@ def _torch(path: Path) -> list[StoredTensor]:
     return tensors_of_torch(path)
 
 
+def _gguf(path: Path) -> list[StoredTensor]:
+    try:
+        from ww_callbacks.weights.files.gguf import tensors_of_gguf
+    except ModuleNotFoundError as error:
+        raise WeightsFileError(path, "reading it needs gguf: pip install 'ww_callbacks[gguf]'") from error
+    return tensors_of_gguf(path)
+
+
 def _keras(path: Path) -> tuple[Layer, ...]:
     try:
         from ww_callbacks.weights.keras.files import layers_of_keras_file
     except ModuleNotFoundError as error:
         raise WeightsFileError(path, "reading it needs h5py: pip install 'ww_callbacks[files]'") from error
     return layers_of_keras_file(path)
+
+
+def _onnx(path: Path) -> tuple[Layer, ...]:
+    try:
+        from ww_callbacks.weights.onnx.layers import layers_of_onnx
+    except ModuleNotFoundError as error:
+        raise WeightsFileError(path, "reading it needs onnx: pip install 'ww_callbacks[onnx]'") from error
+    return layers_of_onnx(path)
 
 
 def _is_keras(path: Path) -> bool:

@@ -12,7 +12,7 @@ from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.tensor import StoredTensor
 
 MAX_INDEX_BYTES = 64 * 2**20
-SINGLE = (".pt", ".pth", ".ckpt", ".bin", ".th", ".npz", ".keras", ".h5", ".hdf5")
+SINGLE = (".pt", ".pth", ".ckpt", ".bin", ".th", ".npz", ".gguf", ".onnx", ".keras", ".h5", ".hdf5")
 """File name extensions of single weights files, used if a folder has no safetensors."""
 _SHARD = re.compile(r"-\d+-of-(\d+)$")
 

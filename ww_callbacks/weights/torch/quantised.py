@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ww_callbacks.report import Skip
 from ww_callbacks.weights.combined import CODES, combine
-from ww_callbacks.weights.kinds import OUT_IN, Kind
+from ww_callbacks.weights.kinds import OUT_IN, Kind, grouped_convolution
 from ww_callbacks.weights.tensor import StoredTensor
 from ww_callbacks.weights.torch.effective import Weight, named_tensor
-from ww_callbacks.weights.torch.rules import convolution, foreign
+from ww_callbacks.weights.torch.rules import foreign
 from ww_callbacks.weights.torch.tensors import is_float8, stored_dtype
 
 _AO = "torch.ao.nn.quantized"
@@ -29,7 +29,8 @@ def packed(word: str, module: nn.Module) -> tuple[Weight | None, Kind] | None:
         return _weight(module), Kind(word, OUT_IN)
     if _is(cls, _AO, _CONVOLUTIONS):
         weight = _weight(module)
-        return weight, convolution(word, weight.shape, int(module.groups), "Transpose" in type(module).__name__)  # type: ignore[arg-type]
+        is_transposed = "Transpose" in type(module).__name__
+        return weight, grouped_convolution(word, weight.shape, int(module.groups), is_transposed)  # type: ignore[arg-type]
     if _is(cls, f"{_AO}.dynamic.modules.rnn", _RECURRENT):
         return None, Kind(word, role="recurrent", skip=Skip("quantized", "packed gates"))
     return None

@@ -10,9 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from ww_callbacks.analysis import Axes
 from ww_callbacks.weights.classes import CLASSES, GATES, PROJECTIONS
-from ww_callbacks.weights.kinds import OUT_IN, Kind, depthwise, embedding
+from ww_callbacks.weights.kinds import OUT_IN, Kind, embedding, grouped_convolution
 from ww_callbacks.weights.rule import Rule, kinds_by_name
 from ww_callbacks.weights.torch.effective import Weight
 
@@ -68,33 +67,7 @@ def _convolution(holder: Holder) -> Kinds:
     if "weight" not in holder.weights or not holder.weights["weight"].shape:
         return {}
     module, shape = holder.module, holder.weights["weight"].shape
-    return {"weight": ("", convolution(holder.word, shape, module.groups, module.transposed))}
-
-
-def convolution(word: str, shape: tuple[int, ...], groups: int, transposed: bool = False) -> Kind:
-    """The matrices of a kernel: one per position and group, outputs × inputs.
-
-    Args:
-        word: the kind that the report shows.
-        shape: (outputs, inputs per group, positions…), transposed (inputs, outputs per group, positions…).
-        groups: number of groups, which follow each other along the first axis.
-        transposed: whether the convolution is transposed.
-
-    Example:
-        >>> kind = convolution("Conv2d", (6, 4, 3, 2), groups=2)
-        >>> kind.axes, kind.shape
-        (Axes(pooled=(3, 4, 0), outputs=(1,), inputs=(2,)), (2, 3, 4, 3, 2))
-    """
-    first, second, *positions = shape
-    if groups == 1:
-        taps = tuple(range(2, len(shape)))
-        return Kind(word, Axes(taps, (1,), (0,)) if transposed else Axes(taps, (0,), (1,)), "convolution")
-    inputs = first // groups if transposed else second
-    if inputs == 1:
-        return depthwise(word)
-    taps = (*range(3, len(shape) + 1), 0)
-    axes = Axes(taps, (2,), (1,)) if transposed else Axes(taps, (1,), (2,))
-    return Kind(word, axes, "convolution", shape=(groups, first // groups, second, *positions))
+    return {"weight": ("", grouped_convolution(holder.word, shape, module.groups, module.transposed))}
 
 
 def _recurrent(holder: Holder) -> Kinds:
