@@ -161,7 +161,7 @@ class SpectralMonitor(Options, Callback):
             return
         self._steps.look(trainer, pl_module)
         step = self.step_of(trainer)
-        if watching.monitor is not None and watching.monitor.is_due(step):
+        if watching.monitor is not None and watching.monitor.is_due(step):  # on the first rank
             self._prepare(trainer)
         watching.step(step)
         self._pass_on(trainer)
@@ -250,9 +250,11 @@ class SpectralMonitor(Options, Callback):
             trainer.progress_bar_metrics[ALPHA] = published.metrics[ALPHA]
 
     def _prepare(self, trainer: Trainer) -> None:
-        """Note what belongs to a snapshot of now: the step of the loggers and the learning rate."""
-        self._logger_steps.setdefault(self.step_of(trainer), self._steps.of_loggers(trainer))
-        self._record_rate(trainer)
+        """Note what belongs to a snapshot of now, if this step has none: step of the loggers and learning rate."""
+        step = self.step_of(trainer)
+        if self.monitor is not None and self.monitor.last_snapshot != step:
+            self._logger_steps[step] = self._steps.of_loggers(trainer)
+            self._record_rate(trainer)
 
     def _record_rate(self, trainer: Trainer) -> None:
         """Record the largest learning rate, for the rules that have to know it."""
