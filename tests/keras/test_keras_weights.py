@@ -376,7 +376,7 @@ SKIPPED = {
     ),
     "EinsumDense in int8": (
         lambda: quantized(layers.EinsumDense("ab,bc->ac", 4, name="it"), VECTORS),
-        {"it": "not supported (int8)"},
+        {"it": "quantised weights: int8"},
     ),
     "BatchNormalization": (
         lambda: built(layers.BatchNormalization(name="it"), VECTORS),

@@ -96,9 +96,9 @@ def _networks(content: Any) -> dict[str, torch.Tensor]:
     if not isinstance(content, Mapping):
         return _without_prefix(dict(_flat(content)))
     inside = {key: value for key, value in content.items() if not (isinstance(key, str) and key.startswith(_BESIDE))}
-    networks = {}
-    if not any(isinstance(value, torch.Tensor) for value in inside.values()):
-        networks = {key: _networks(value) for key, value in inside.items() if _holds_matrices(value)}
+    networks = {key: _networks(value) for key, value in inside.items() if _is_network(value)}
+    if not networks.keys() & _USUAL and any(_holds_tensors(inside[key]) for key in inside.keys() - networks.keys()):
+        networks = {}  # modules as nested mappings
     if len(networks) == 1 and set(networks) <= _USUAL:
         return next(iter(networks.values()))
     if networks and all(isinstance(key, str) for key in networks):
@@ -106,8 +106,16 @@ def _networks(content: Any) -> dict[str, torch.Tensor]:
     return _without_prefix(dict(_flat(inside)))
 
 
-def _holds_matrices(value: Any) -> bool:
-    return isinstance(value, Mapping) and any(tensor.ndim >= 2 for _, tensor in _flat(value))
+def _is_network(value: Any) -> bool:
+    """Whether an entry of a checkpoint is a state dict with matrices, or holds one under a usual key."""
+    if not isinstance(value, Mapping):
+        return False
+    matrices = (each for each in value.values() if isinstance(each, torch.Tensor) and each.ndim >= 2)
+    return any(True for _ in matrices) or any(_is_network(value.get(key)) for key in _USUAL)
+
+
+def _holds_tensors(value: Any) -> bool:
+    return any(True for _ in _flat(value))
 
 
 def _flat(value: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
