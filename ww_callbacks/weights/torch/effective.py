@@ -37,9 +37,9 @@ class Weight:
     """One weight of a module.
 
     Attributes:
-        shape: of the tensor that :attr:`compute` returns; empty if it does not exist yet.
+        shape: of the tensor; empty if it does not exist yet.
         dtype: of that tensor.
-        compute: returns the current weight, which may share memory with the model.
+        source: the tensor if it is stored as it is used, or a function that returns the current weight.
         identity: equal for weights with the same memory.
         skip: why it cannot be read; None if it can.
         is_on_device: whether it can be copied from a device during training.
@@ -47,7 +47,7 @@ class Weight:
 
     shape: tuple[int, ...]
     dtype: torch.dtype
-    compute: Compute
+    source: Tensor | Compute
     identity: Hashable
     skip: Skip | None = None
     is_on_device: bool = False
@@ -55,7 +55,11 @@ class Weight:
     def stored(self, name: str, same_as: str) -> StoredTensor:
         """The weight as a tensor that can be read."""
         dtype = DTYPES.get(self.dtype, str(self.dtype))
-        return StoredTensor(name, self.shape, dtype, Reader(self.compute, self.is_on_device), self.skip, same_as)
+        return StoredTensor(name, self.shape, dtype, Reader(self.source, self.is_on_device), self.skip, same_as)
+
+    def tensor(self) -> Tensor:
+        """The current weight, which may share memory with the model."""
+        return self.source if isinstance(self.source, Tensor) else self.source()
 
     @property
     def is_late(self) -> bool:
@@ -87,14 +91,14 @@ def weights_of(module: nn.Module) -> dict[str, Weight]:
 def tensor_weight(tensor: Tensor) -> Weight:
     """A weight that is stored as it is used, or whose class has a ``dequantize`` method."""
     if nn.parameter.is_lazy(tensor):
-        return Weight((), torch.float32, partial(_same, tensor), id(tensor), unreadable(tensor))
+        return Weight((), torch.float32, tensor, id(tensor), unreadable(tensor))
     shape = tuple(tensor.shape)
     if tensor.is_quantized or type(tensor).dequantize is not Tensor.dequantize:
         return Weight(shape, torch.float32, partial(_dequantised, tensor), id(tensor), None, is_on_device(tensor))
     skip = unreadable(tensor)
     is_unique = skip is not None or not tensor.numel() or is_sharded(tensor)
     identity = id(tensor) if is_unique else place_of(tensor)
-    return Weight(shape, tensor.dtype, partial(_same, tensor), identity, skip, is_on_device(tensor))
+    return Weight(shape, tensor.dtype, tensor, identity, skip, is_on_device(tensor))
 
 
 def named_tensor(name: str, tensor: Tensor, first: dict[Hashable, str]) -> StoredTensor:
@@ -114,10 +118,6 @@ def named_tensor(name: str, tensor: Tensor, first: dict[Hashable, str]) -> Store
     if weight.dtype == tensor.dtype and dtype is not None:
         stored = replace(stored, dtype=dtype, is_float8=is_float8(tensor.dtype))
     return replace(stored, skip=skip)
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def _dequantised(tensor: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def merged(module: Any, weight: Weight) -> Weight:
     if any(is_sharded(parameter) for parameter in module.parameters()):
         return replace(weight, skip=_SHARDED)
     dtype = torch.promote_types(weight.dtype, torch.float32)
-    return replace(weight, dtype=dtype, compute=partial(_sum, module, weight, names, dtype), identity=id(module))
+    return replace(weight, dtype=dtype, source=partial(_sum, module, weight, names, dtype), identity=id(module))
 
 
 def adapters_of(name: str, module: Any) -> Iterator[Layer]:
@@ -96,7 +96,7 @@ def _joined(module: Any, name: str, dtype: torch.dtype) -> Tensor:
 
 
 def _sum(module: Any, weight: Weight, names: list[str], dtype: torch.dtype) -> Tensor:
-    base = weight.compute().detach().to(dtype)
+    base = weight.tensor().detach().to(dtype)
     total = base.clone()
     for name in names:
         delta = _delta(module, name, dtype).to(total.device)
