@@ -9,6 +9,8 @@ import pytest
 from fork_server import ForkServer
 from programs import Session, session, wait_until
 
+import ww_callbacks as ww
+
 pytestmark = pytest.mark.timeout(300)
 
 RANKS = 2
@@ -408,3 +410,47 @@ def test_transformers_ranks_have_the_same_results(run: Session) -> None:
     assert (first["ranks"], first["steps"], second["steps"]) == (2, [0, 3, 6, 9, 10], [])
     assert first["seen"] == second["seen"]
     assert first["seen"][-1][1]["ww/alpha"] > 1
+
+
+CHECKPOINT = """
+import os, sys
+import torch
+from torch import nn
+import torch.distributed as dist
+from torch.distributed import checkpoint
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from programs import save
+import ww_callbacks as ww
+
+dist.init_process_group("gloo")
+for kind in ("fsdp", "tensor parallel"):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(60, 81), nn.ReLU(), nn.Linear(81, 55))
+    expected = [[layer.name, layer.alpha, layer.norm] for layer in ww.analyze(net)]
+    if kind == "fsdp":
+        fully_shard(net, mesh=init_device_mesh("cpu", (2,)))
+    else:
+        parallelize_module(net, init_device_mesh("cpu", (2,)), {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    checkpoint.save({"model": net.state_dict()}, checkpoint_id=os.path.join(os.environ["WW_TEST_FOLDER"], kind))
+    if dist.get_rank() == 0:
+        save(expected, f"{kind}.json")
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_a_checkpoint_of_two_ranks_has_the_report_of_the_whole_model(run: Session) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    common = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": str(RANKS), "OMP_NUM_THREADS": "1"}
+    programs = [run.start(CHECKPOINT, environment=common | {"RANK": str(rank)}) for rank in range(RANKS)]
+    for program in programs:
+        program.succeed(timeout=120)
+    for kind in ("fsdp", "tensor parallel"):
+        assert len(list((run.folder / kind).glob("*.distcp"))) == RANKS
+        report = ww.analyze(run.folder / kind)
+        assert [[layer.name, layer.alpha, layer.norm] for layer in report] == run.json(f"{kind}.json")
+    run.assert_nothing_left(had_memory=False)

@@ -125,6 +125,16 @@ def gguf(path: Path) -> Path:
     return path / "model.gguf"
 
 
+def checkpoint(path: Path) -> Path:
+    """The description of a checkpoint of torch.distributed."""
+    torch = pytest.importorskip("torch")
+    from torch.distributed import checkpoint as distributed
+
+    state = {"model": {name: torch.from_numpy(array) for name, array in weights().items()}, "epoch": 3}
+    distributed.save(state, checkpoint_id=path / "checkpoint", no_dist=True)
+    return path / "checkpoint" / ".metadata"
+
+
 def onnx(path: Path) -> Path:
     pytest.importorskip("onnx.helper")
     import onnx as package
@@ -167,6 +177,7 @@ FORMATS: dict[str, Callable[[Path], Path]] = {
     "hdf5": hdf5,
     "keras": keras_archive,
     "index": index,
+    "checkpoint": checkpoint,
     "adapter": adapter,
 }
 

@@ -18,6 +18,8 @@ from ww_callbacks.weights.tensor import StoredTensor
 
 __all__ = ["StoredTensor", "WeightsFileError", "layers_of_path"]
 
+CHECKPOINT = ".metadata"
+"""The file in a folder of ``torch.distributed.checkpoint`` that describes its tensors."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _GGUF = b"GGUF"
 _KNOWN = (
@@ -46,6 +48,8 @@ def layers_of_path(path: str | os.PathLike[str]) -> tuple[Layer, ...]:
         return tuple(
             layer for prefix, file in adapters.items() for layer in layers_of_adapter(prefix, file, _tensors(file))
         )
+    if path.name == CHECKPOINT or (is_folder and (path / CHECKPOINT).is_file()):
+        return layers_of_tensors(combine(_checkpoint(path if is_folder else path.parent)))
     files = weights_in(path) if is_folder else [path]
     if len(files) == 1 and files[0].name.lower().endswith(".onnx"):
         return _onnx(files[0])
@@ -83,6 +87,14 @@ def _torch(path: Path) -> list[StoredTensor]:
     except ModuleNotFoundError as error:
         raise WeightsFileError(path, "reading it needs torch: pip install 'ww_callbacks[lightning]'") from error
     return tensors_of_torch(path)
+
+
+def _checkpoint(path: Path) -> list[StoredTensor]:
+    try:
+        from ww_callbacks.weights.torch.checkpoint import tensors_of_checkpoint
+    except ModuleNotFoundError as error:
+        raise WeightsFileError(path, "reading it needs torch: pip install 'ww_callbacks[lightning]'") from error
+    return tensors_of_checkpoint(path)
 
 
 def _gguf(path: Path) -> list[StoredTensor]:

@@ -42,7 +42,7 @@ def tensors_of_torch(path: Path) -> list[StoredTensor]:
     zipped = _check_archive(path)
     with reading(path):
         content = _loaded(path, zipped)
-        tensors = _networks(content)
+        tensors = networks_in(content)
     if not tensors:
         raise WeightsFileError(path, f"holds no weights but {_what(content)}")
     if zipped:
@@ -91,12 +91,23 @@ def _check_places(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         raise WeightsFileError(path, "damaged: its tensors are longer than the members that hold them")
 
 
-def _networks(content: Any) -> dict[str, torch.Tensor]:
-    """The tensors of a state dict, or of all networks of a checkpoint; names of several begin with their keys."""
+def networks_in(content: Any) -> dict[str, torch.Tensor]:
+    """The tensors of a state dict, or of all networks of a checkpoint; names of several begin with their keys.
+
+    Args:
+        content: what was saved.
+
+    Example:
+        >>> weight = torch.ones(2, 2)
+        >>> list(networks_in({"model": {"fc.weight": weight}, "optimizer": {"state": {}}}))
+        ['fc.weight']
+        >>> list(networks_in({"model": {"fc.weight": weight}, "critic": {"fc.weight": weight}}))
+        ['model.fc.weight', 'critic.fc.weight']
+    """
     if not isinstance(content, Mapping):
         return _without_prefix(dict(_flat(content)))
     inside = {key: value for key, value in content.items() if not (isinstance(key, str) and key.startswith(_BESIDE))}
-    networks = {key: _networks(value) for key, value in inside.items() if _is_network(value)}
+    networks = {key: networks_in(value) for key, value in inside.items() if _is_network(value)}
     if not networks.keys() & _USUAL and any(_holds_tensors(inside[key]) for key in inside.keys() - networks.keys()):
         networks = {}  # modules as nested mappings
     if len(networks) == 1 and set(networks) <= _USUAL:
