@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.report.change import against
 from ww_callbacks.report.discovery import discoveries
+from ww_callbacks.report.experts import Experts, summarise_experts
 from ww_callbacks.report.finding import Finding
 from ww_callbacks.report.flow import CorrelationFlow, ScaleChange, correlation_flow, scale_collapse
 from ww_callbacks.report.frame import to_frame
@@ -167,6 +168,13 @@ class Report:
         """
         values = _finite_values([layer for layer in self.layers if layer.counted], metric)
         return math.fsum(values) / len(values) if values else None
+
+    def experts(self) -> tuple[Experts, ...]:
+        """The experts of each block of a mixture of experts: smallest, median and largest alpha, and the odd ones.
+
+        See :func:`ww_callbacks.report.experts.summarise_experts`.
+        """
+        return summarise_experts(zip(self.column("name"), self.column("alpha"), strict=True))
 
     def correlation_flow(self) -> CorrelationFlow:
         """Alpha as a function of depth, see :func:`ww_callbacks.report.flow.correlation_flow`."""

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ww_callbacks.report.experts import Experts, summarise_experts
 from ww_callbacks.report.layer import SCHEMA
 
 Row = Mapping[str, Any]
@@ -39,6 +40,9 @@ def render_table(rows: Sequence[Row], summary: Mapping[str, float], step: int | 
 def layer_table(rows: Sequence[Row]) -> list[list[str]]:
     """The fitted layers and the adapters as cells, header first, with columns about changes if a layer has them.
 
+    Experts are summarised in one line for each block, with the medians of the numbers and with the range of alpha in
+    place of its interval; odd ones follow it.
+
     Example:
         >>> layer_table([])[0][:4]
         ['layer', 'kind', 'N x M', 'alpha']
@@ -50,7 +54,41 @@ def layer_table(rows: Sequence[Row]) -> list[list[str]]:
         if any(row.get(column) is not None for row in rows):
             columns[title] = _signed(column)
     columns[""] = lambda row: str(row["warning"])
-    return [list(columns), *([cell(row) for cell in columns.values()] for row in rows if is_shown(row))]
+    shown = _with_blocks([row for row in rows if is_shown(row)])
+    return [list(columns), *([cell(row) for cell in columns.values()] for row in shown)]
+
+
+def _with_blocks(rows: Sequence[Row]) -> list[Row]:
+    """The rows, with those of the experts of a block replaced by one of their medians and by those that are odd."""
+    blocks = {layer: each for each in _blocks(rows) for layer in each.layers}
+    by_name = {row["name"]: row for row in rows}
+    result: list[Row] = []
+    for row in rows:
+        block = blocks.get(row["name"])
+        if block is None:
+            result.append(row)
+        elif row["name"] == block.layers[0]:
+            result.append(_medians(block, [by_name[name] for name in block.layers]))
+            result += [by_name[name] for name in block.odd]
+    return result
+
+
+def _blocks(rows: Sequence[Row]) -> tuple[Experts, ...]:
+    return summarise_experts((row["name"], row["alpha"]) for row in rows)
+
+
+def _medians(block: Experts, rows: Sequence[Row]) -> Row:
+    """One row for a block. Texts are shown where all experts have the same."""
+    result: dict[str, Any] = {}
+    for column, value in rows[0].items():
+        values = [row[column] for row in rows if row.get(column) is not None]
+        if column in SCHEMA and SCHEMA[column].kind in ("number", "count"):
+            result[column] = statistics.median(values) if values else None
+        else:
+            result[column] = value if all(each == value for each in values) else ""
+    shape = {column: int(result[column]) for column in ("N", "M", "rf", "num_pl_spikes", "num_evals") if result[column]}
+    name = f"{block.name} ({len(rows)}, min to max)"
+    return result | shape | {"name": name, "alpha_low": block.alpha_min, "alpha_high": block.alpha_max}
 
 
 def is_shown(row: Row) -> bool:
@@ -138,7 +176,14 @@ def _by(rows: Sequence[Row], *columns: str) -> dict[Any, list[str]]:
     for row in rows:
         found = tuple(row.get(column, "") for column in columns)
         names.setdefault(found if len(found) > 1 else found[0], []).append(row["name"])
-    return names
+    return {found: _shortened(each) for found, each in names.items()}
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    """The names, with one for all experts of a block."""
+    blocks = {layer: each for each in summarise_experts((name, None) for name in names) for layer in each.layers}
+    shown = (f"{blocks[name].name} ({len(blocks[name].layers)})" if name in blocks else name for name in names)
+    return list(dict.fromkeys(shown))
 
 
 def _against(rows: Sequence[Row]) -> str:
