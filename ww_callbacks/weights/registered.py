@@ -31,8 +31,8 @@ def register_layer(cls: type, rule: Extract | Mapping[str, str] | None) -> None:
             (of a convolution kernel), "expert" (separate matrices). The layers are named after the parameter, each
             expert is a separate layer "<layer>.<parameter>.<number>".
             Or a function that gets the layer and returns its weight, or a mapping suffix → weight for several. A
-            weight is a tensor or array: a matrix (outputs, inputs), or a kernel (outputs, inputs, positions…). The
-            function is called at each snapshot and must change nothing.
+            weight is a tensor or array: a matrix (outputs, inputs), or a kernel of four or five dimensions (outputs,
+            inputs, positions…). The function is called at each snapshot and must change nothing.
             None removes a registration.
 
     Raises:
@@ -108,12 +108,18 @@ def extracted(extract: Extract, layer: object) -> dict[str, Any]:
     return weights
 
 
-def registered_kind(word: str, rank: int, shape: tuple[int, ...]) -> Kind:
-    """How a weight from a registered function is interpreted, by its number of dimensions."""
-    if rank < 2:
+def registered_kind(word: str, shape: tuple[int, ...]) -> Kind:
+    """How a weight from a registered function is interpreted, by its number of dimensions.
+
+    Three may be those of a kernel or of stacked matrices, so they are refused.
+    """
+    if len(shape) < 2:
         return Kind(word, role="vector", skip=VECTOR)
-    if rank == 2:
+    if len(shape) == 2:
         return Kind(word, OUT_IN, named_role(word, "matrix"))
+    if len(shape) == 3:
+        advice = "register words such as 'expert out in' or 'out in position', or return its matrices one by one"
+        return Kind(word, role="other", skip=Skip("no_rule", f"three dimensions without axes; {advice}"))
     return convolution(word, shape, channels_last=False)
 
 
@@ -135,7 +141,7 @@ def array_layers(name: str, word: str, layer: object, extract: Extract, to_array
     for suffix, array in weights.items():
         full = f"{name}.{suffix}" if suffix else name
         tensor = StoredTensor(full, array.shape, array.dtype.name, partial(_read, extract, layer, suffix, to_array))
-        layers += layers_of_kind(full, registered_kind(word, array.ndim, array.shape), tensor)
+        layers += layers_of_kind(full, registered_kind(word, array.shape), tensor)
     return layers
 
 

@@ -271,3 +271,23 @@ def test_a_file_that_shrinks_after_it_was_measured(tmp_path):
     os.truncate(path, path.stat().st_size - 8)
     with pytest.raises(ww.WeightsFileError, match="truncated"):
         layer.read()
+
+
+def test_all_networks_of_a_pipeline_are_found(tmp_path):
+    files = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+    for folder, name in files.items():
+        (tmp_path / folder).mkdir()
+        for variant in ("", ".fp16"):
+            stored = {"fc.weight": np.ones((4, 3), np.float16 if variant else np.float32)}
+            safetensors_numpy.save_file(stored, tmp_path / folder / f"{name}{variant}.safetensors")
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "model_index.json").write_text("{}")
+    found = {layer.name: layer.spec.dtype for layer in find_layers(tmp_path)}
+    assert found == dict.fromkeys(["text_encoder/fc", "unet/fc", "vae/fc"], "float32")
+
+
+def test_a_pipeline_without_weights_is_told(tmp_path):
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(ww.WeightsFileError, match="without folders that hold weights"):
+        find_layers(tmp_path)

@@ -789,3 +789,13 @@ def trained(every_n_steps: int | None) -> dict[str, torch.Tensor]:
 def test_training_of_such_layers_is_the_same_bit_by_bit_with_and_without_a_monitor() -> None:
     alone, watched = trained(None), trained(1)
     assert all(torch.equal(watched[name], value) for name, value in alone.items())
+
+
+def test_three_dimensions_of_a_registered_function_are_refused() -> None:
+    """They may be those of a kernel or of stacked matrices."""
+    ww.register_layer(Experts, lambda layer: {"stack": layer.stack})
+    try:
+        reason = reasons_of(Experts())["stack"]
+    finally:
+        ww.register_layer(Experts, None)
+    assert "three dimensions without axes; register words such as 'expert out in'" in reason

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ww_callbacks.weights.combined import combine
 from ww_callbacks.weights.files.adapters import adapters_in, layers_of_adapter
-from ww_callbacks.weights.files.directory import tensors_of_index, weights_in
+from ww_callbacks.weights.files.directory import SINGLE, tensors_of_index, weights_in
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.quantization import quantization_of
 from ww_callbacks.weights.layer import Layer
@@ -20,6 +20,8 @@ __all__ = ["StoredTensor", "WeightsFileError", "layers_of_path"]
 
 CHECKPOINT = ".metadata"
 """The file in a folder of ``torch.distributed.checkpoint`` that describes its tensors."""
+PIPELINE = "model_index.json"
+"""The file in a folder of diffusers that names the networks of a pipeline."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _GGUF = b"GGUF"
 _KNOWN = (
@@ -48,6 +50,8 @@ def layers_of_path(path: str | os.PathLike[str]) -> tuple[Layer, ...]:
         return tuple(
             layer for prefix, file in adapters.items() for layer in layers_of_adapter(prefix, file, _tensors(file))
         )
+    if is_folder and (path / PIPELINE).is_file():
+        return _pipeline(path)
     if path.name == CHECKPOINT or (is_folder and (path / CHECKPOINT).is_file()):
         return layers_of_tensors(combine(_checkpoint(path if is_folder else path.parent)))
     files = weights_in(path) if is_folder else [path]
@@ -87,6 +91,19 @@ def _torch(path: Path) -> list[StoredTensor]:
     except ModuleNotFoundError as error:
         raise WeightsFileError(path, "reading it needs torch: pip install 'ww_callbacks[lightning]'") from error
     return tensors_of_torch(path)
+
+
+def _pipeline(folder: Path) -> tuple[Layer, ...]:
+    """The layers of all networks of a pipeline of diffusers, which has a folder for each."""
+    with reading(folder):
+        inner = sorted(each for each in folder.iterdir() if each.is_dir() and _holds_weights(each))
+    if not inner:
+        raise WeightsFileError(folder, f"{PIPELINE} without folders that hold weights")
+    return tuple(layer.named(f"{each.name}/{layer.name}") for each in inner for layer in layers_of_path(each))
+
+
+def _holds_weights(folder: Path) -> bool:
+    return any(entry.name.lower().endswith((".safetensors", *SINGLE)) for entry in folder.iterdir())
 
 
 def _checkpoint(path: Path) -> list[StoredTensor]:

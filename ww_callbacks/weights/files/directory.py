@@ -14,6 +14,8 @@ from ww_callbacks.weights.tensor import StoredTensor
 MAX_INDEX_BYTES = 64 * 2**20
 SINGLE = (".pt", ".pth", ".ckpt", ".bin", ".th", ".npz", ".gguf", ".onnx", ".keras", ".h5", ".hdf5")
 """File name extensions of single weights files, used if a folder has no safetensors."""
+USUAL = ("model", "pytorch_model", "diffusion_pytorch_model")
+"""Names of the file that is meant if there are others."""
 _SHARD = re.compile(r"-\d+-of-(\d+)$")
 
 Reader = Callable[[Path], list[StoredTensor]]
@@ -40,11 +42,13 @@ def _one_model(folder: Path, names: list[str]) -> list[str]:
     """The names that make up one model: the only name, the usual name, or all its parts."""
     matches = [_SHARD.search(PurePath(name).stem) for name in names]
     totals = {int(match[1]) if match else None for match in matches}
-    usual = [name for name in names if name.split(".")[0] in ("model", "pytorch_model")]
+    usual = [name for name in names if name.split(".")[0] in USUAL]
+    plain = [name for name in usual if PurePath(name).stem in USUAL]  # without variants such as model.fp16.safetensors
     if totals == {len(names)} or (totals == {None} and len(names) == 1):
         return names
-    if totals == {None} and len(usual) == 1:
-        return usual
+    for found in (plain, usual):
+        if totals == {None} and len(found) == 1:
+            return found
     problem = "several weights files, name one of them" if totals == {None} else "parts are missing or too many"
     raise WeightsFileError(folder, f"{problem}: {names[:10]}")
 

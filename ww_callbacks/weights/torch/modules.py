@@ -170,7 +170,7 @@ def _registered(name: str, kind: str, module: nn.Module, extract: Extract, seen:
     for suffix, value in weights.items():
         full = f"{name}.{suffix}" if suffix else name
         weight = tensor_weight(torch.as_tensor(value))
-        what = Kind(kind) if weight.skip else registered_kind(kind, len(weight.shape), weight.shape)
+        what = Kind(kind) if weight.skip else registered_kind(kind, weight.shape)
         weight = replace(weight, source=partial(_again, extract, module, suffix))
         yield from _weight_layers(full, what, weight, seen)
 
