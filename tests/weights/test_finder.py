@@ -141,3 +141,51 @@ def test_a_hook_that_replaces_another_is_a_change():
     prune(model)  # the parameters stay, one hook takes the place of the other
     assert find() is not before
     assert described(find()) == described(find_layers(model))
+
+
+def arrays() -> dict[str, np.ndarray | torch.Tensor]:
+    return {"fc.weight": np.ones((30, 20)), "head.weight": torch.ones(20, 30)}
+
+
+MAPPING_CHANGES = {
+    "another array": lambda model: model.update({"fc.weight": np.zeros((40, 20))}),
+    "another tensor": lambda model: model.update({"head.weight": torch.zeros(20, 30).half()}),
+    "one more": lambda model: model.update({"more.weight": np.zeros((30, 20))}),
+    "one less": lambda model: model.pop("fc.weight"),
+    "other data": lambda model: setattr(model["head.weight"], "data", torch.zeros(30, 30)),
+    "the same data": lambda model: model.update({"tied.weight": model["head.weight"].T}),
+}
+
+
+@pytest.mark.parametrize("change", MAPPING_CHANGES.values(), ids=MAPPING_CHANGES)
+def test_a_mapping_is_searched_again_after_a_change(change):
+    model = arrays()
+    find = LayerFinder(model)
+    assert find() is find()
+    change(model)
+    found, expected = find(), find_layers(model)
+    assert [(layer.name, layer.spec, layer.reason) for layer in found] == [
+        (layer.name, layer.spec, layer.reason) for layer in expected
+    ]
+    for layer, other in zip(found, expected, strict=True):
+        if layer.read is not None:
+            np.testing.assert_array_equal(layer.read(), other.read())
+
+
+def test_arrays_that_change_in_place_are_read_again():
+    model = arrays()
+    find = LayerFinder(model)
+    before = find()
+    model["fc.weight"] *= 3
+    model["head.weight"].mul_(5)
+    assert find() is before
+    assert [layer.read().max() for layer in find()] == [3, 5]
+
+
+def test_lists_are_searched_again_each_time():
+    """They are copied into arrays when they are found."""
+    model = {"fc": [[1.0, 2.0], [3.0, 4.0]]}
+    find = LayerFinder(model)
+    find()
+    model["fc"][0][0] = 7.0
+    assert find()[0].read()[0, 0] == 7.0

@@ -40,6 +40,8 @@ _PART = re.compile(
     re.IGNORECASE,
 )
 """Names of tensors without which codes mean nothing."""
+_COMPUTED = re.compile(r"(_orig|_mask|_g|_u|\.original0|\._u)$")
+"""Names of the parts of weights that torch computes."""
 _OF_ACTIVATIONS = re.compile(r"(^|[._])(input|output|act(ivation)?|[kqv])_(global_)?(scale|zero_point)(_inv)?$")
 _NO_CONFIG: Mapping[str, Any] = {}
 
@@ -67,6 +69,8 @@ def combine(tensors: Sequence[StoredTensor], config: Config = _NO_CONFIG) -> lis
         >>> weight.name, weight.read().tolist()
         ('fc.weight', [[0.5, 1.0], [0.75, -1.0]])
     """
+    if not any(_may_be_part(tensor) for tensor in tensors):
+        return list(tensors)
     replaced: dict[str, StoredTensor | None] = {}
     for module, group in grouped(tensors).items():
         for found in _found(group, config):
@@ -75,6 +79,10 @@ def combine(tensors: Sequence[StoredTensor], config: Config = _NO_CONFIG) -> lis
             replaced[group[found.parts[0]].name] = weight
     result = (replaced.get(tensor.name, tensor) for tensor in tensors)
     return [_tied(tensor, replaced) for tensor in result if tensor is not None]
+
+
+def _may_be_part(tensor: StoredTensor) -> bool:
+    return tensor.dtype in CODES or tensor.is_float8 or _COMPUTED.search(tensor.name) is not None
 
 
 def _found(group: Group, config: Config) -> Iterator[Combined]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks.analysis import decoded
-from ww_callbacks.weights.combined.group import Combined, Config, Group, require
+from ww_callbacks.weights.combined.group import Combined, Config, Group, require, require_real
 from ww_callbacks.weights.tensor import FLOATS, StoredTensor
 
 _BELOW = "parametrizations."
@@ -28,6 +28,7 @@ def pruned(group: Group, config: Config) -> Iterator[Combined]:
         original, mask = group.get(f"{name}_orig"), group[f"{name}_mask"]
         if original is None or not _are_numbers(original):
             continue
+        require_real(mask)
         require(original.shape == mask.shape, f"{name}_mask of shape {mask.shape}, {name}_orig {original.shape}")
         parts = (f"{name}_orig", f"{name}_mask")
         yield _combined(name, parts, original, partial(_masked, original, mask))

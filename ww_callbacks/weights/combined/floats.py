@@ -113,7 +113,7 @@ def microscaled(group: Group, config: Config) -> Iterator[Combined]:
     """
     for name in [name.removesuffix("_blocks") for name in group if name.endswith("_blocks")]:
         blocks, scales = group[f"{name}_blocks"], group.get(f"{name}_scales")
-        if scales is None or blocks.dtype != "uint8":
+        if scales is None or not blocks.dtype == scales.dtype == "uint8":
             continue
         require(
             len(blocks.shape) >= 3 and blocks.shape[-1] == _MX_BLOCK // 2 and scales.shape == blocks.shape[:-1],

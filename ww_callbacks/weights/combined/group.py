@@ -91,8 +91,8 @@ def numbers(tensor: StoredTensor) -> Numbers:
     Raises:
         UnfitError: it has none.
     """
-    if tensor.read is None:
-        raise UnfitError(f"{tensor.name} cannot be read ({tensor.dtype})")
+    require_real(tensor)
+    assert tensor.read is not None
     return np.asarray(decoded(tensor.read(), tensor.dtype), np.float32)
 
 
@@ -102,8 +102,8 @@ def codes(tensor: StoredTensor) -> NDArray[Any]:
     Raises:
         UnfitError: it has none.
     """
-    if tensor.read is None:
-        raise UnfitError(f"{tensor.name} cannot be read ({tensor.dtype})")
+    if tensor.read is None or not tensor.dtype.startswith(("int", "uint")):
+        raise UnfitError(f"{tensor.name} of dtype {tensor.dtype}")
     return tensor.read()
 
 
@@ -139,6 +139,12 @@ def _narrowed(tensor: StoredTensor, start: int, size: int) -> StoredTensor:
     narrow = getattr(read, "narrow", None)
     part = partial(sliced, read, 0, start, size) if narrow is None else narrow(0, start, size)
     return replace(tensor, shape=(size, *tensor.shape[1:]), read=part)
+
+
+def require_real(tensor: StoredTensor) -> None:
+    """Raise :class:`UnfitError` unless the tensor holds real numbers, integers or truth values."""
+    is_real = tensor.dtype in FLOATS or tensor.dtype.startswith(("int", "uint", "bool"))
+    require(is_real and tensor.read is not None, f"{tensor.name} of dtype {tensor.dtype}")
 
 
 def require_floats(*tensors: StoredTensor) -> None:

@@ -91,6 +91,7 @@ def packed_in_words(group: Group, config: Config) -> Iterator[Combined]:
         require(len(scales.shape) == 2 and scales.shape[0] in (1, shape[0]), f"weight_scale of shape {scales.shape}")
         _check_order(order, shape[1], scales.shape[1])
     if zeros is not None:
+        require(zeros.dtype in ("int8", "int32"), f"weight_zero_point of dtype {zeros.dtype}")
         rows = -(-scales.shape[0] * bits // 32) if zeros.dtype == "int32" else scales.shape[0]
         require(zeros.shape == (rows, *scales.shape[1:]), f"weight_zero_point of shape {zeros.shape}")
     names = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx")

@@ -19,6 +19,7 @@ from ww_callbacks.weights.combined.group import (
     numbers,
     require,
     require_floats,
+    require_real,
 )
 from ww_callbacks.weights.combined.packing import powers_of_two
 from ww_callbacks.weights.tensor import StoredTensor
@@ -52,6 +53,7 @@ def scaled(group: Group, config: Config) -> Iterator[Combined]:
         require_floats(factors)
         sizes = block_of(weight.shape, factors.shape, config.get("weight_block_size"))
         if zeros is not None:
+            require_real(zeros)
             require(zeros.shape == factors.shape, f"{zero} of shape {zeros.shape}, {scale} {factors.shape}")
         tensors = (weight, factors, *(() if zeros is None else (zeros,)))
         read: Callable[[], Numbers] = partial(_product, sizes, *tensors)
