@@ -237,6 +237,22 @@ def test_what_is_not_known_or_does_not_fit_is_one_skipped_layer(parts, problem, 
         assert [part for part in parts if part not in layer.reason] == []
 
 
+def test_a_mask_beside_a_scale_is_no_quantised_weight():
+    stored = {
+        "attn.bias": torch.ones(1, 1, 32, 32, dtype=torch.uint8),
+        "attn.scale": torch.ones(8),
+        "attn.proj.weight": torch.randn(60, 40),
+    }
+    reasons = {name: layer.reason for name, layer in layers(stored).items()}
+    assert reasons == {"attn.bias": "no matrix: a bias", "attn.proj": ""}
+
+
+def test_empty_weights_stop_nothing():
+    stored = {"fc.weight": torch.zeros(0, 8).to(torch.float8_e4m3fn), "fc.weight_scale": torch.ones(0)}
+    assert layers(stored)["fc"].read().shape == (0, 8)
+    assert ww.analyze(stored)["fc"].reason == "empty weights"
+
+
 class Scaled(nn.Linear):
     """A layer of eight-bit floats, as fp8 models have them in memory."""
 

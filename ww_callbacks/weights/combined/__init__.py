@@ -42,6 +42,8 @@ _PART = re.compile(
 """Names of tensors without which codes mean nothing."""
 _COMPUTED = re.compile(r"(_orig|_mask|_g|_u|\.original0|\._u)$")
 """Names of the parts of weights that torch computes."""
+_MASK = re.compile(r"(^|[._])(\w*mask|bias|tril)$")
+"""Names of masks, which are stored in eight bits too."""
 _OF_ACTIVATIONS = re.compile(r"(^|[._])(input|output|act(ivation)?|[kqv])_(global_)?(scale|zero_point)(_inv)?$")
 _NO_CONFIG: Mapping[str, Any] = {}
 
@@ -101,7 +103,8 @@ def _found(group: Group, config: Config) -> Iterator[Combined]:
 
 def _parts(group: Group) -> tuple[str, ...]:
     """Codes and what belongs to them, the largest codes first; none if there are no codes or only codes."""
-    all_codes = [name for name, tensor in group.items() if tensor.dtype in CODES or tensor.is_float8]
+    codes = (name for name, tensor in group.items() if tensor.dtype in CODES or tensor.is_float8)
+    all_codes = [name for name in codes if not _MASK.search(name)]
     beside = [name for name in group if _PART.search(name) and not _OF_ACTIVATIONS.search(name)]
     stored = [name for name in all_codes if len(group[name].shape) >= 2 and name not in beside]
     if not stored or not beside:

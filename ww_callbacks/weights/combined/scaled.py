@@ -113,7 +113,7 @@ def block_of(shape: tuple[int, ...], scales: tuple[int, ...], stated: Sequence[i
 
 def _side(length: int, count: int, stated: object, shape: tuple[int, ...], scales: tuple[int, ...]) -> int:
     if count in (1, length):
-        return length // count
+        return length if count == 1 else 1
     if isinstance(stated, int) and stated > 0 and -(-length // stated) == count:
         return stated
     exact = {length // count} if count > 0 and length % count == 0 else set()
