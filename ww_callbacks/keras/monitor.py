@@ -185,9 +185,7 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
             self.monitor.snapshot(self._step)
         if not self._logged:
             self.monitor.wait_for_first()
-        if (
-            self.monitor.published.reports
-        ):  # the same keys in every epoch: without a value they are NaN, not the last one
+        if self.monitor.published.reports:  # the same keys in every epoch; without a value they are NaN
             self._logged = {**dict.fromkeys(self._logged, math.nan), **self.monitor.metrics}
         self._show()
 

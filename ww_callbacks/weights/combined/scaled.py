@@ -100,7 +100,7 @@ def block_of(shape: tuple[int, ...], scales: tuple[int, ...], stated: Sequence[i
         UnfitError: the scales do not fit, or more than one size of the blocks fits.
 
     Example:
-        >>> block_of((256, 300), (2, 3)), block_of((64, 32), (64,)), block_of((64, 32), ())
+        >>> block_of((256, 320), (2, 3)), block_of((64, 32), (64,)), block_of((64, 32), ())
         ((128, 128), (1, 32), (64, 32))
     """
     if np.prod(scales, dtype=np.int64) == 1:
