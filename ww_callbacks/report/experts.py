@@ -14,7 +14,8 @@ MIN_COMPARED = 8
 """Smallest number of experts with a fit among which one can be said to be odd."""
 
 ODD = 4.0
-"""An expert is odd if its alpha is this many standard deviations from the median. Of 1,000 normal values, 0.06 are."""
+"""An expert is odd if its alpha is this many standard deviations from the median. Of 1,000 normal values 0.06 are,
+and more where the standard deviation is estimated from few experts."""
 
 _NORMAL = 1.4826
 """Standard deviation of normal values, divided by their median absolute deviation."""

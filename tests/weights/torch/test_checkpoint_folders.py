@@ -97,6 +97,13 @@ def drop_parts(folder, content):
     content.state_dict_metadata["0.weight"].chunks = []
 
 
+def repeat_part(folder, content):
+    """Two parts of half the size at the same place: they have the right volume and leave a gap."""
+    chunk = content.state_dict_metadata["0.weight"].chunks[0]
+    chunk.sizes = torch.Size((40, 60))
+    content.state_dict_metadata["0.weight"].chunks.append(chunk)
+
+
 def shift_part(folder, content):
     chunk = content.state_dict_metadata["0.weight"].chunks[0]
     chunk.sizes = torch.Size((100, 60))
@@ -115,12 +122,24 @@ def other_run(folder, content):
         (lead_outside, "leads out of the folder"),
         (move, "truncated"),
         (drop_parts, "overlap or leave gaps"),
+        (repeat_part, "overlap or leave gaps"),
         (shift_part, r"a part of \(100, 60\)"),
         (other_run, "cannot be read|another tensor|truncated"),
         (lambda folder, content: content.storage_data.clear(), "no shard holds"),
         (lambda folder, content: content.state_dict_metadata.clear(), "describes no weights"),
     ],
-    ids=["missing", "truncated", "outside", "offset", "gaps", "shape", "another run", "no places", "no tensors"],
+    ids=[
+        "missing",
+        "truncated",
+        "outside",
+        "offset",
+        "gaps",
+        "overlap",
+        "shape",
+        "another run",
+        "no places",
+        "no tensors",
+    ],
 )
 def test_what_does_not_fit_is_told(tmp_path, change, cause):
     folder = saved(tmp_path / "checkpoint", network().state_dict())

@@ -6,6 +6,7 @@ weight in an unknown format is one tensor that cannot be read, so that no part o
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -45,6 +46,7 @@ _COMPUTED = re.compile(r"(_orig|_mask|_g|_u|\.original0|\._u)$")
 _MASK = re.compile(r"(^|[._])(\w*mask|bias|tril)$")
 """Names of masks, which are stored in eight bits too."""
 _OF_ACTIVATIONS = re.compile(r"(^|[._])(input|output|act(ivation)?|[kqv])_(global_)?(scale|zero_point)(_inv)?$")
+"""Names of scales that belong to activations, not to weights."""
 _NO_CONFIG: Mapping[str, Any] = {}
 
 
@@ -109,16 +111,9 @@ def _parts(group: Group) -> tuple[str, ...]:
     stored = [name for name in all_codes if len(group[name].shape) >= 2 and name not in beside]
     if not stored or not beside:
         return ()
-    stored.sort(key=lambda name: -_size(group[name]))
+    stored.sort(key=lambda name: -math.prod(group[name].shape))
     others = (name for name in group if name in all_codes or name in beside or _OF_ACTIVATIONS.search(name))
     return (stored[0], *(name for name in others if name != stored[0]))
-
-
-def _size(tensor: StoredTensor) -> int:
-    size = 1
-    for side in tensor.shape:
-        size *= side
-    return size
 
 
 def _unreadable(group: Group, problem: str) -> Iterator[Combined]:

@@ -119,9 +119,19 @@ def _parts(folder: Path, name: str, described: Any, places: Mapping[Any, Any]) -
         if getattr(place, "transform_descriptors", None):
             raise WeightsFileError(folder, f"tensor {name!r} is compressed ({place.transform_descriptors[0]!r})")
         parts.append(_Part(_shard(folder, place), place.offset, place.length, offsets, sizes))
-    if sum(math.prod(part.sizes) for part in parts) != math.prod(size):
+    if sum(math.prod(part.sizes) for part in parts) != math.prod(size) or _overlap(parts):
         raise WeightsFileError(folder, f"tensor {name!r} of shape {size}: its parts overlap or leave gaps")
     return parts
+
+
+def _overlap(parts: list[_Part]) -> bool:
+    """Whether two parts share elements."""
+    if len(parts) < 2 or not parts[0].sizes:
+        return len(parts) > 1
+    begins = np.array([part.offsets for part in parts])
+    ends = begins + np.array([part.sizes for part in parts])
+    shared = (begins[:, None] < ends[None]) & (begins[None] < ends[:, None])
+    return int(shared.all(-1).sum()) > int((begins < ends).all(-1).sum())  # a part that is not empty meets itself
 
 
 def _shard(folder: Path, place: Any) -> Path:
