@@ -1,5 +1,7 @@
 """Quantised weights against the packages that define the formats."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -121,3 +123,34 @@ def test_mxfp4_experts_of_transformers(tmp_path):
     for number, layer in enumerate(find_layers(tmp_path / "model.safetensors")):
         assert layer.name == f"experts.{number}.down_proj"
         np.testing.assert_array_equal(layer.read()[0], expected[number].numpy())
+
+
+MODES = [("affine", bits, size) for bits in (1, 2, 3, 4, 5, 6, 8) for size in (32, 64, 128)]
+MODES += [("mxfp4", 4, 32), ("mxfp8", 8, 32), ("nvfp4", 4, 16)]
+
+
+@pytest.mark.parametrize(("mode", "bits", "size"), MODES, ids=lambda each: str(each))
+def test_mlx(mode, bits, size, tmp_path):
+    mx = pytest.importorskip("mlx.core")
+    parts = mx.quantize(mx.array(WEIGHT.numpy()), group_size=size, bits=bits, mode=mode)
+    expected = mx.dequantize(*parts, group_size=size, bits=bits, mode=mode, dtype=mx.float32)
+    names = ("fc.weight", "fc.scales", "fc.biases")
+    path = tmp_path / "model.safetensors"
+    mx.save_safetensors(str(path), dict(zip(names[: len(parts)], parts, strict=True)), {"format": "mlx"})
+    config = {"quantization": {"group_size": size, "bits": bits, "mode": mode}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (layer,) = find_layers(path)
+    np.testing.assert_array_equal(layer.read(), np.array(expected))
+
+
+def test_kernels_of_mlx_give_the_results_of_torch(tmp_path):
+    mx, mlx_nn = pytest.importorskip("mlx.core"), pytest.importorskip("mlx.nn")
+    model = mlx_nn.Sequential(mlx_nn.Conv2d(8, 16, 3), mlx_nn.Conv2d(16, 24, 5))
+    arrays = {f"{number}.weight": model.layers[number].weight for number in (0, 1)}
+    mx.save_safetensors(str(tmp_path / "mlx.safetensors"), arrays, {"format": "mlx"})
+    in_torch = nn.Sequential(nn.Conv2d(8, 16, 3, bias=False), nn.Conv2d(16, 24, 5, bias=False))
+    for number in (0, 1):
+        kernel = np.array(arrays[f"{number}.weight"]).transpose(0, 3, 1, 2)
+        in_torch[number].weight = nn.Parameter(torch.from_numpy(kernel.copy()))
+    found = {row.name: row.alpha for row in ww.analyze(tmp_path / "mlx.safetensors")}
+    assert found == {row.name: row.alpha for row in ww.analyze(in_torch)}

@@ -12,7 +12,7 @@ from ww_callbacks.weights.tensor import StoredTensor
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_NAME = re.compile(r"(^|[._])(\w*experts?|exps)([._]|$)", re.IGNORECASE)
+_NAME = re.compile(r"(^|[._])(\w*experts?|exps|switch_mlp)([._]|$)", re.IGNORECASE)
 _FUSED = re.compile(r"(^|_)(gate_up|w13|up_gate)(_|$)")
 _DOWN = re.compile(r"(^|_)(down|w2|output|out)(_|$)")
 _OUT_IN, _IN_OUT = Axes((0,), (1,), (2,)), Axes((0,), (2,), (1,))

@@ -12,6 +12,7 @@ from dataclasses import replace
 from ww_callbacks.report import Role, Skip, SkipReason
 from ww_callbacks.weights.classes import GATES, PARAMETERS
 from ww_callbacks.weights.experts import are_experts, layers_of_experts
+from ww_callbacks.weights.kernels import without_unclear
 from ww_callbacks.weights.kinds import (
     IN_OUT,
     ONE_CHANNEL,
@@ -72,6 +73,7 @@ def layers_of_tensors(tensors: Sequence[StoredTensor]) -> tuple[Layer, ...]:
          ('fc', 'matrix (inferred)', '')]
     """
     modules: dict[str, dict[str, StoredTensor]] = {}
+    tensors = without_unclear(tensors)
     for tensor in tensors:
         module, _, parameter = tensor.name.rpartition(".")
         modules.setdefault(module, {})[parameter] = tensor

@@ -17,6 +17,7 @@ from ww_callbacks.weights.combined.computed import normalised, pruned, spectral
 from ww_callbacks.weights.combined.floats import blockwise, microscaled, nvidia
 from ww_callbacks.weights.combined.group import Combined, Config, Group, Recogniser, UnfitError, grouped
 from ww_callbacks.weights.combined.integers import gptq, packed_in_words
+from ww_callbacks.weights.combined.mlx import mlx
 from ww_callbacks.weights.combined.scaled import scaled, vectorwise
 from ww_callbacks.weights.tensor import StoredTensor
 
@@ -29,6 +30,7 @@ RECOGNISERS: Sequence[Recogniser] = (
     blockwise,
     microscaled,
     nvidia,
+    mlx,
     vectorwise,
     scaled,
 )
@@ -37,7 +39,7 @@ RECOGNISERS: Sequence[Recogniser] = (
 CODES = ("int8", "uint8", "int16", "uint16", "int32", "uint32")
 """Dtypes of quantised weights; tables of positions have 64 bits."""
 _PART = re.compile(
-    r"(^|[._])(scales?(_inv|_\d+)?|zeros?(_points?)?|qzeros|qscales?|absmax|quant_(map|state)|codebooks?|g_idx|scb|weight_shape)($|[._])",
+    r"(^|[._])(scales?(_inv|_\d+)?|zeros?(_points?)?|qzeros|qscales?|absmax|quant_(map|state)|codebooks?|biases|g_idx|scb|weight_shape)($|[._])",
     re.IGNORECASE,
 )
 """Names of tensors without which codes mean nothing."""

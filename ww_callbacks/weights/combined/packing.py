@@ -16,7 +16,7 @@ def unpacked(words: NDArray[Any], bits: int, axis: int) -> NDArray[np.int32]:
 
     Args:
         words: 32-bit integers.
-        bits: 2, 3, 4 or 8 per number.
+        bits: 1 to 8 per number.
         axis: along which the numbers are packed; its length is a multiple of ``bits`` if ``bits`` does not divide 32.
 
     Example:

@@ -12,7 +12,9 @@ _MODEL, _GPTQ = "config.json", "quantize_config.json"
 
 
 def quantization_of(folder: Path) -> dict[str, Any]:
-    """The ``quantization_config`` in ``config.json``, or the older ``quantize_config.json`` of GPTQ; empty without one.
+    """The configuration of a quantised model; empty without one.
+
+    It is ``quantization_config`` in ``config.json``, ``quantization`` there (MLX), or ``quantize_config.json`` (GPTQ).
 
     A file that cannot be read counts as missing: what depends on it is skipped with the reason.
 
@@ -24,9 +26,11 @@ def quantization_of(folder: Path) -> dict[str, Any]:
         >>> quantization_of(Path(tempfile.mkdtemp()))
         {}
     """
-    model = _object(folder / _MODEL).get("quantization_config")
-    if isinstance(model, dict) and model:
-        return model
+    model = _object(folder / _MODEL)
+    for key in ("quantization_config", "quantization"):
+        stated = model.get(key)
+        if isinstance(stated, dict) and stated:
+            return stated
     older = _object(folder / _GPTQ)
     return {"quant_method": "gptq"} | older if "bits" in older else {}
 

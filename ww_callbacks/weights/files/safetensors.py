@@ -15,6 +15,7 @@ from ww_callbacks.weights.combined import float8
 from ww_callbacks.weights.combined.packing import powers_of_two
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.part import Part
+from ww_callbacks.weights.kernels import in_torch_order
 from ww_callbacks.weights.tensor import StoredTensor
 
 MAX_HEADER_BYTES = 32 * 2**20
@@ -49,7 +50,10 @@ def tensors_of_safetensors(path: Path) -> list[StoredTensor]:
     if position != size:
         problem = "truncated: the" if position > size else "the"
         raise WeightsFileError(path, f"{problem} header describes {position} bytes, the file holds {size}")
-    return [_tensor(path, start, *entry) for entry in entries]
+    tensors = [_tensor(path, start, *entry) for entry in entries]
+    metadata = header.get("__metadata__")
+    is_mlx = isinstance(metadata, dict) and metadata.get("format") == "mlx"
+    return [in_torch_order(tensor) for tensor in tensors] if is_mlx else tensors
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int, int]:
