@@ -25,6 +25,14 @@ def test_by_default_only_analysed_layers_are_logged_and_drawn(layers):
     assert drawn_layers(layers, True) == ["fc0", "fc50", "fc99"]
 
 
+def test_by_default_the_experts_of_a_block_count_as_one_layer():
+    experts = {f"blocks.{block}.experts.{number}.w1": np.ones((80, 60)) for block in range(3) for number in range(99)}
+    layers = find_layers(experts | {"fc": np.ones((80, 60))})
+    blocks = {f"blocks.{block}.experts.*.w1" for block in range(3)}
+    assert logged_layers(layers, "auto") == blocks | {"fc"}
+    assert logged_layers(layers, True) == blocks | {"fc", *experts}
+
+
 def test_layers_are_logged_and_drawn_as_chosen(layers):
     assert len(logged_layers(layers, True)) == len(layers)
     assert logged_layers(layers, False) == frozenset()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import ww_callbacks as ww
-from ww_callbacks.outputs.metrics import LAYER_METRICS, aggregate_metrics, layer_metrics, spread
-from ww_callbacks.report import OPTIONAL_COLUMNS, Report
+from ww_callbacks.outputs.metrics import LAYER_METRICS, aggregate_metrics, expert_metrics, layer_metrics, spread
+from ww_callbacks.report import OPTIONAL_COLUMNS, LayerReport, Report
 from ww_callbacks.report.keys import tag_name
 
 
@@ -53,6 +53,36 @@ def test_a_report_without_layers_gives_counts_only():
     metrics = aggregate_metrics(Report((), step=1), lag_steps=0, skipped=0, over_budget=0)
     assert "ww/alpha" not in metrics
     assert metrics["ww/failed"] == 0.0
+
+
+BLOCK = "experts.*.w1"
+
+
+def expert(number, alpha, *, step=5, status="ok"):
+    return LayerReport(name=f"experts.{number}.w1", kind="matrix", status=status, step=step, alpha=alpha)
+
+
+def test_the_experts_of_a_block_have_metrics_together():
+    fc = LayerReport(name="fc", kind="matrix", step=5, alpha=2.0)
+    one = Report((fc, *(expert(number, 3 + number / 100) for number in range(9)), expert(9, 7.0)), 5)
+    assert expert_metrics(one, [BLOCK]) == {
+        "ww_layer/experts_alpha_min/001.experts._.w1": 3.0,
+        "ww_layer/experts_alpha_median/001.experts._.w1": pytest.approx(3.045),
+        "ww_layer/experts_alpha_max/001.experts._.w1": 7.0,
+        "ww_layer/experts_odd/001.experts._.w1": 1.0,
+    }
+    assert expert_metrics(one, ["fc", "experts.3.w1"]) == {}
+
+
+def test_experts_that_were_not_analysed_at_this_step_have_no_metrics():
+    assert expert_metrics(Report(tuple(expert(number, 3.0, step=0) for number in range(4)), 5), [BLOCK]) == {}
+
+
+def test_a_block_without_a_fit_has_no_alpha_and_nan_once_experts_failed():
+    small = Report(tuple(expert(number, None) for number in range(4)), 5)
+    assert expert_metrics(small, [BLOCK]) == {"ww_layer/experts_odd/000.experts._.w1": 0.0}
+    failed = Report(tuple(expert(number, None, status="failed") for number in range(4)), 5)
+    assert math.isnan(expert_metrics(failed, [BLOCK])["ww_layer/experts_alpha_median/000.experts._.w1"])
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,12 @@ def test_the_table_of_a_large_mixture_has_a_line_per_matrix_of_a_block():
     assert len(str(Report.of(layers)).splitlines()) == 1 + 3 * 60 + 1
 
 
+def test_experts_of_mlx_have_their_number_last():
+    names = [f"layers.0.mlp.switch_mlp.up_proj.{number}" for number in range(5)]
+    (block,) = summarise_experts((name, 3.0) for name in names)
+    assert (block.name, block.layers) == ("layers.0.mlp.switch_mlp.up_proj.*", tuple(names))
+
+
 @given(
     st.lists(st.tuples(st.sampled_from([f"experts.{i}.w" for i in range(9)]), st.none() | st.floats(1, 9)), unique=True)
 )

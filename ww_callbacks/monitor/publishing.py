@@ -21,6 +21,7 @@ from ww_callbacks.outputs.panels import MAX_CHOSEN, Panels, finding_panels
 from ww_callbacks.outputs.tensorboard import TensorBoardOutput
 from ww_callbacks.patterns import matching
 from ww_callbacks.report import Finding, History, Report
+from ww_callbacks.report.experts import blocks_of
 from ww_callbacks.report.history import MEMORY_ENTRIES
 from ww_callbacks.report.keys import aggregates
 from ww_callbacks.signals.findings import Tracker, has_decayed, is_plateau
@@ -219,7 +220,7 @@ class Publisher:
 
 
 def logged_layers(layers: Sequence[Layer], choice: LogEveryLayer) -> frozenset[str]:
-    """The layers that have metrics of their own.
+    """The layers that have metrics of their own, and the blocks of experts.
 
     Args:
         layers: every layer of the model, analysed or not.
@@ -229,10 +230,10 @@ def logged_layers(layers: Sequence[Layer], choice: LogEveryLayer) -> frozenset[s
         ValueError: a pattern matches no layer.
     """
     if choice == "auto":
-        return frozenset(spread(_analysed(layers)))
+        return frozenset(spread(_with_blocks(_analysed(layers))))
     names = [layer.name for layer in layers]
     if isinstance(choice, bool):
-        return frozenset(names if choice else ())
+        return frozenset([*names, *blocks_of(tuple(names))] if choice else ())
     return frozenset(matching(names, list(choice), "log_every_layer"))
 
 
@@ -284,3 +285,9 @@ def own_outputs(
 
 def _analysed(layers: Sequence[Layer]) -> list[str]:
     return [layer.name for layer in layers if layer.spec is not None]
+
+
+def _with_blocks(names: Sequence[str]) -> list[str]:
+    """The names, with that of a block in place of those of its experts."""
+    blocks = {names[index]: block for block, indices in blocks_of(tuple(names)).items() for index in indices}
+    return list(dict.fromkeys(blocks.get(name, name) for name in names))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from ww_callbacks.report import SCHEMA, FindingKind, Report
+from ww_callbacks.report.experts import blocks_of
 from ww_callbacks.report.keys import AGGREGATES, layer_key, logged
 from ww_callbacks.report.row import POSITIONS
 
@@ -27,13 +29,13 @@ def metrics_of(
     Args:
         report: the results of one snapshot.
         judged: the metrics of each signal.
-        names: layers with metrics of their own.
+        names: layers and blocks of experts with metrics of their own.
         lag_steps: see :func:`aggregate_metrics`.
         skipped: see there.
         over_budget: see there.
     """
     metrics = aggregate_metrics(report, lag_steps=lag_steps, skipped=skipped, over_budget=over_budget)
-    metrics |= layer_metrics(report, names)
+    metrics |= layer_metrics(report, names) | expert_metrics(report, names)
     for each in judged:
         metrics |= logged(each, names)
     return metrics
@@ -84,6 +86,39 @@ def _keys(layers: tuple[str, ...], names: frozenset[str]) -> dict[int, list[tupl
         for index, name in enumerate(layers)
         if name in names
     }
+
+
+def expert_metrics(report: Report, names: Collection[str]) -> dict[str, float]:
+    """Smallest, median and largest alpha of blocks of experts, and how many experts are odd.
+
+    The keys are ``ww_layer/experts_<metric>/<index>.<block>`` with the index of the first expert. If no expert has a
+    fit and one failed, the values are NaN.
+
+    Args:
+        report: the results of one snapshot.
+        names: the blocks to include, as :func:`~ww_callbacks.report.experts.summarise_experts` names them.
+    """
+    layers = tuple(report.column("name"))
+    chosen = {name: indices for name, indices in blocks_of(layers).items() if name in names}
+    if not chosen or not any(report.layers[index].step == report.step for each in chosen.values() for index in each):
+        return {}
+    metrics: dict[str, float] = {}
+    for block in report.experts():
+        if block.name not in chosen:
+            continue
+        indices = chosen[block.name]
+        values: dict[str, float | None] = {
+            "experts_alpha_min": block.alpha_min,
+            "experts_alpha_median": block.alpha_median,
+            "experts_alpha_max": block.alpha_max,
+            "experts_odd": len(block.odd),
+        }
+        missing = math.nan if any(report.layers[index].status == "failed" for index in indices) else None
+        for metric, value in values.items():
+            shown = missing if value is None else value
+            if shown is not None:
+                metrics[layer_key(metric, indices[0], block.name)] = float(shown)
+    return metrics
 
 
 def finding_metrics(counts: Mapping[FindingKind, int]) -> dict[str, float]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 MIN_EXPERTS = 4
 """Smallest number of experts that are summarised."""
@@ -19,7 +20,7 @@ and more where the standard deviation is estimated from few experts."""
 
 _NORMAL = 1.4826
 """Standard deviation of normal values, divided by their median absolute deviation."""
-_NAME = re.compile(r"(.*?(?:experts?|_exps))\.(\d+)((?:\..*)?)", re.IGNORECASE)
+_NAME = re.compile(r"(.*?(?:experts?|_exps|switch_mlp(?:\.\w+)?))\.(\d+)((?:\..*)?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,28 @@ def summarise_experts(alphas: Iterable[tuple[str, float | None]]) -> tuple[Exper
         >>> found.name, found.alpha_min, found.alpha_max, found.odd
         ('mlp.experts.*.down_proj', 3.0, 6.0, ('mlp.experts.9.down_proj',))
     """
-    blocks: dict[str, list[tuple[str, float | None]]] = {}
-    for name, alpha in alphas:
+    layers = tuple(alphas)
+    blocks = blocks_of(tuple(name for name, _ in layers))
+    return tuple(_experts(name, [layers[index] for index in indices]) for name, indices in blocks.items())
+
+
+@lru_cache(maxsize=8)
+def blocks_of(names: tuple[str, ...]) -> Mapping[str, tuple[int, ...]]:
+    """The blocks that have at least four experts: the name of each, and the indices of its layers.
+
+    Args:
+        names: of layers.
+
+    Example:
+        >>> blocks_of(("router", *(f"experts.{number}.w1" for number in range(4))))
+        {'experts.*.w1': (1, 2, 3, 4)}
+    """
+    blocks: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
         match = _NAME.fullmatch(name)
         if match is not None:
-            blocks.setdefault(f"{match[1]}.*{match[3]}", []).append((name, alpha))
-    return tuple(_experts(name, layers) for name, layers in blocks.items() if len(layers) >= MIN_EXPERTS)
+            blocks.setdefault(f"{match[1]}.*{match[3]}", []).append(index)
+    return {name: tuple(indices) for name, indices in blocks.items() if len(indices) >= MIN_EXPERTS}
 
 
 def _experts(name: str, layers: Sequence[tuple[str, float | None]]) -> Experts:
