@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import zipfile
+from operator import attrgetter
 
 from ww_callbacks.weights.combined import combine
 from ww_callbacks.weights.files import zips
@@ -41,6 +42,7 @@ def layers_of_path(path: str | os.PathLike[str] | RemotePath) -> tuple[Layer, ..
     """
     path = located(path)
     with reading(path):
+        path = path.absolute()
         mode = path.stat().st_mode
     is_folder = stat.S_ISDIR(mode)
     if not is_folder and not stat.S_ISREG(mode):
@@ -96,7 +98,8 @@ def _torch(path: Location) -> list[StoredTensor]:
 def _pipeline(folder: Location) -> tuple[Layer, ...]:
     """The layers of all networks of a pipeline of diffusers, which has a folder for each."""
     with reading(folder):
-        inner = sorted(each for each in folder.iterdir() if each.is_dir() and _holds_weights(each))
+        entries = sorted(folder.iterdir(), key=attrgetter("name"))
+        inner = [each for each in entries if each.is_dir() and _holds_weights(each)]
     if not inner:
         raise WeightsFileError(folder, f"{PIPELINE} without folders that hold weights")
     return tuple(layer.named(f"{each.name}/{layer.name}") for each in inner for layer in layers_of_path(each))

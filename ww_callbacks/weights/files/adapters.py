@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -99,7 +100,7 @@ def adapters_in(path: Location) -> dict[str, Location]:
     if not path.is_dir():
         return {"": path} if path.name in FILES else {}
     with reading(path):
-        entries = sorted(path.iterdir())
+        entries = sorted(path.iterdir(), key=attrgetter("name"))
     own = _weights_of(path)
     found = {} if own is None else {"": own}
     if own is None and any(entry.is_file() and entry.name.lower().endswith(_OTHERS) for entry in entries):

@@ -166,7 +166,8 @@ class _Header:
         return self._take(length).decode()
 
     def _number(self, format: str) -> int:
-        (number,) = struct.unpack_from(f"<{format}", self.data, self._skip(struct.calcsize(format)))
+        begin = self._skip(struct.calcsize(format))  # may read more data
+        (number,) = struct.unpack_from(f"<{format}", self.data, begin)
         return int(number)
 
     def _take(self, length: int) -> bytes:
@@ -287,7 +288,7 @@ class _Blocks:
             for begin in range(0, array.size, step * numbers):
                 part = array[begin : begin + step * numbers]
                 blocks = np.empty(part.size // numbers * size, np.uint8)
-                if file.readinto(blocks) != blocks.size:
+                if file.readinto(blocks.data) != blocks.size:
                     raise WeightsFileError(self.path, "truncated: it has become shorter since its header was read")
                 part[:] = dequantize(blocks, self.kind)
             return array.reshape(self.shape)

@@ -31,7 +31,7 @@ def numbers(path: Location, dtype: np.dtype[Any], count: int, offset: int) -> ND
     with reading(path), path.open("rb") as file:
         array = np.empty(count, dtype)
         file.seek(offset)
-        if file.readinto(array.view(np.uint8)) != array.nbytes:
+        if file.readinto(array.view(np.uint8).data) != array.nbytes:
             raise WeightsFileError(path, "truncated: it has become shorter since its header was read")
     return array
 

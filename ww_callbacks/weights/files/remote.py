@@ -17,12 +17,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
-from ww_callbacks.weights.files.errors import WeightsFileError, first_line, reading
+from ww_callbacks.weights.files.errors import WeightsFileError, first_line
 from ww_callbacks.weights.files.urls import is_chain, is_url, secrets_in, without_secrets
 
 BLOCK = 2**16
 """Bytes of the smallest request. Small reads, as of headers, are served from blocks that are kept."""
-MAX_BLOCKS = 256
+MAX_BLOCKS = 512
 """Most blocks that are kept for a model."""
 MAX_REQUEST = 2**24
 """Bytes of the largest request."""
@@ -82,9 +82,6 @@ class RemotePath:
     def __repr__(self) -> str:
         return f"RemotePath({self._shown!r})"
 
-    def __lt__(self, other: RemotePath) -> bool:
-        return self._shown < other._shown
-
     def __truediv__(self, name: str) -> RemotePath:
         """A file or a folder in this folder.
 
@@ -112,6 +109,10 @@ class RemotePath:
             path, shown = (text.rpartition("/")[0] for text in (self._plain_path, self._shown))
             self._parent = RemotePath(self._source, path, shown)
         return self._parent
+
+    def absolute(self) -> RemotePath:
+        """The path itself, since URLs are absolute."""
+        return self
 
     def stat(self) -> Stat:
         """Kind and size.
@@ -156,7 +157,7 @@ class RemotePath:
             return file.read().decode(encoding)
 
     @contextlib.contextmanager
-    def open(self, mode: str) -> Iterator[io.BufferedReader]:
+    def open(self, mode: str) -> Iterator[io.BufferedReader[Any]]:
         """Open a file for reading in ranges.
 
         Args:
@@ -229,9 +230,7 @@ def located(path: str | os.PathLike[str] | RemotePath) -> Location:
         if not path.startswith("file://"):
             return _remote(path)
         path = unquote(path.removeprefix("file://"))
-    path = Path(path)
-    with reading(path):
-        return path.absolute()
+    return Path(path)
 
 
 def _remote(url: str) -> RemotePath:
@@ -258,6 +257,8 @@ def _asking(shown: str, secrets: list[str]) -> Iterator[None]:
         yield
     except WeightsFileError:
         raise
+    except FileNotFoundError:
+        raise WeightsFileError(shown, "no such file or directory") from None
     except Exception as error:
         text = without_secrets(str(error))
         for secret in secrets:
@@ -344,7 +345,7 @@ class _Ranges(io.RawIOBase):
         self.asked = True
         with self._path._asking():
             if self._file is None:
-                file = self._path._source.files.open(self._path._path, "rb", block_size=BLOCK, cache_type="none")
+                file = self._path._source.files.open(self._path._path, "rb", cache_type="none")
                 self._file = self._open_files.enter_context(file)
             self._file.seek(start)
             data: bytes = self._file.read(size)
