@@ -356,7 +356,7 @@ def test_the_child_takes_the_whole_way_and_loads_nothing_of_ours(tmp_path, endin
         "    count = sum(1 for _ in walk.walk(file))\n"
         "print(count, [name for name in sys.modules if name.startswith(('ww_', 'torch', 'keras'))])\n"
     )
-    place = [str(value) for value in hdf5._place(path)]
+    place = [str(value) for value in (path, *hdf5._place(path))]
     done = subprocess.run(
         [sys.executable, "-c", program, hdf5_walk.__file__, *place],
         capture_output=True, text=True, timeout=60, check=True,

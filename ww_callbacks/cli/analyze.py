@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from ww_callbacks.cli.options import analysis_arguments
 from ww_callbacks.cli.output import Writers, chosen_format, finding_lines, show_progress, status_of, to_csv, write
@@ -12,6 +11,7 @@ from ww_callbacks.cli.tables import can_show, show_report
 from ww_callbacks.models import analyze
 from ww_callbacks.outputs.html import report_page
 from ww_callbacks.report import COLUMNS, Report
+from ww_callbacks.weights.files.urls import name_in
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     if kind == "table" and arguments.output is None and can_show():
         show_report(report)
     else:
-        write(WRITERS[kind](report, Path(arguments.file).name), arguments.output)
+        write(WRITERS[kind](report, name_in(arguments.file)), arguments.output)
     return status_of([report])
 
 

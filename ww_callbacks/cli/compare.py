@@ -6,13 +6,14 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ww_callbacks.cli.options import analysis_arguments
 from ww_callbacks.cli.output import Writers, chosen_format, finding_lines, show_progress, status_of, to_csv, write
 from ww_callbacks.models import compare
 from ww_callbacks.outputs.html import comparison_page
 from ww_callbacks.report import Comparison
+from ww_callbacks.weights.files.urls import is_url, name_in
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,12 +31,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _models(words: Sequence[str]) -> dict[str, str]:
-    """Name → file; a word that is the path of a file is not split at its "="."""
+    """Name → file; a word that is a URL or the path of a file is not split at its "="."""
     models: dict[str, str] = {}
     for word in words:
         name, equals, file = word.partition("=")
-        if not equals or Path(word).exists():
-            name, file = Path(word).stem or word, word
+        if not equals or is_url(word) or Path(word).exists():
+            name, file = PurePath(name_in(word)).stem or word, word
         if name in models:
             raise ValueError(f"two models are named {name!r}; name them: NAME=FILE")
         models[name] = file

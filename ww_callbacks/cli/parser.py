@@ -11,7 +11,7 @@ from ww_callbacks.cli.options import add_analysis
 
 EXIT = "exit status: 0 all went well, 1 a layer failed or none could be analysed, 2 wrong usage or an unreadable file"
 _ENDINGS = ".safetensors, torch's .pt .pth .ckpt .bin, .npz, .gguf, .onnx, Keras's .keras .weights.h5 .h5"
-FILES = f"weights file ({_ENDINGS}) or folder"
+FILES = f"weights file ({_ENDINGS}) or folder, by its path or URL"
 
 
 def make_parser() -> argparse.ArgumentParser:

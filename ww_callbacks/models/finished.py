@@ -42,7 +42,8 @@ def analyze(
 
     Args:
         model: a torch module, a Keras model, a mapping name → array (two-dimensional: a matrix, four-dimensional: a
-            convolution kernel in torch's order), or the path of a weights file or of a folder with one.
+            convolution kernel in torch's order), or the path or URL of a weights file or of a folder
+            with one.
         layers: patterns of the layers to analyse, ``"!pattern"`` to exclude; None for all. An embedding of more than
             50,000 rows is skipped unless its full name is among them.
         split: how to split fused projections: pattern → number of equal parts or list of sizes, such as
@@ -72,7 +73,7 @@ def analyze(
 
     Raises:
         TypeError: the model or an argument has the wrong type.
-        WeightsFileError: a path cannot be read as weights; this is a ValueError too.
+        WeightsFileError: a path or URL cannot be read as weights; this is a ValueError too.
         ValueError: a pattern matches no layer, an argument has a value that is not allowed, or no layer of the baseline
             has the name of a layer of the model.
         MemoryError: there is not enough memory for ``workers`` copies of the largest layer.

@@ -40,7 +40,7 @@ def compare(
     than the shuffled weights do says nothing about the shape of the spectra, and the printed conclusion says so.
 
     Args:
-        models: name → torch module, Keras model, mapping name → array, or path of a weights file.
+        models: name → torch module, Keras model, mapping name → array, or path or URL of a weights file.
         quality: name → test accuracy, error or any other number; models without one are left out of the correlations.
         layers: patterns of the layers to analyse, as in :func:`ww_callbacks.analyze`; each must match in every model.
         split: how to split fused projections, as in :func:`ww_callbacks.analyze`; each pattern must match in every

@@ -19,13 +19,14 @@ def find_layers(model: Any, split: Split | None = None) -> tuple[Layer, ...]:
 
     Args:
         model: a torch module, a Keras model, a mapping name → array (two-dimensional a matrix, four-dimensional a
-            convolution kernel in torch's order), or the path of a weights file or of a folder with one.
+            convolution kernel in torch's order), or the path or URL of a weights file or of a folder
+            with one.
         split: patterns of fused projections → number of equal parts, or the size of each.
 
     Raises:
         TypeError: the model is of no known kind.
         ValueError: a pattern of ``split`` matches no layer, or its sizes do not fit.
-        WeightsFileError: a path that cannot be read as weights.
+        WeightsFileError: a path or URL that cannot be read as weights.
     """
     return split_layers(_found(model), split)
 

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -231,21 +232,35 @@ def bounded_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def outcomes(path: Path, number: int, seed: str) -> dict[str, int]:
+def here(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def at_url(path: Path, content: bytes) -> str:
+    beside = {each.name: each.read_bytes() for each in path.parent.iterdir() if each.is_file()}
+    for name, data in (beside | {path.name: content}).items():
+        fsspec.filesystem("memory").pipe_file(f"/fuzz/{name}", data)
+    return f"memory://fuzz/{path.name}"
+
+
+def outcomes(path: Path, number: int, seed: str, put: Callable[[Path, bytes], Path | str] = here) -> dict[str, int]:
     """Read ``number`` mutations of a file whole; how many were read and how many refused."""
     content, found = path.read_bytes(), {"read": 0, "refused": 0}
     header = tails(content)
     for index in range(number):
         choose = random.Random(f"{seed} {index}")
-        path.write_bytes(mutated(content, choose, header))
-        refusal = read_whole(path)
-        assert not refusal or refusal.startswith(str(path.parent)), f"mutation {index} of {path.name}: {refusal}"
+        place = put(path, mutated(content, choose, header))
+        refusal = read_whole(place)
+        assert not refusal or refusal.startswith(str(place).rpartition("/")[0]), (
+            f"mutation {index} of {path.name}: {refusal}"
+        )
         assert len(refusal) < 2000
         found["refused" if refusal else "read"] += 1
     return found
 
 
-def read_whole(path: Path) -> str:
+def read_whole(path: Path | str) -> str:
     """Every layer of a file; what the refusal says, "" where it was read."""
     try:
         for layer in find_layers(path):
@@ -281,6 +296,29 @@ def quick_trials(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_mutated_files(tmp_path, make):
     found = outcomes(make(tmp_path), QUICK, make.__name__)
     assert found["refused"] > QUICK / 10
+
+
+AT_URLS = [safetensors, torch_zip, npz, gguf, onnx]
+"""Formats that are read differently at a URL, or of which ranges are read there."""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("bounded_memory")
+@pytest.mark.parametrize("make", AT_URLS)
+def test_mutated_files_at_urls(tmp_path, make):
+    found = outcomes(make(tmp_path), QUICK, make.__name__, at_url)
+    assert found == outcomes(make(tmp_path), QUICK, make.__name__)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("bounded_memory")
+@pytest.mark.parametrize("make", AT_URLS)
+def test_many_mutated_files_at_urls(tmp_path, make):
+    found = outcomes(make(tmp_path), FULL, f"full {make.__name__}", at_url)
+    print(make.__name__, found)
+    assert sum(found.values()) == FULL
 
 
 @pytest.mark.slow

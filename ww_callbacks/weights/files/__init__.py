@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import zipfile
-from pathlib import Path
+from operator import attrgetter
 
 from ww_callbacks.weights.combined import combine
+from ww_callbacks.weights.files import zips
 from ww_callbacks.weights.files.adapters import adapters_in, layers_of_adapter
 from ww_callbacks.weights.files.directory import SINGLE, tensors_of_index, weights_in
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.quantization import quantization_of
+from ww_callbacks.weights.files.remote import Location, RemotePath, located
 from ww_callbacks.weights.layer import Layer
 from ww_callbacks.weights.state_dict import layers_of_tensors
 from ww_callbacks.weights.tensor import StoredTensor
@@ -29,16 +31,16 @@ _KNOWN = (
 )
 
 
-def layers_of_path(path: str | os.PathLike[str]) -> tuple[Layer, ...]:
+def layers_of_path(path: str | os.PathLike[str] | RemotePath) -> tuple[Layer, ...]:
     """The layers of a weights file, of an index of several files, of a folder, or of low-rank adapters.
 
     Args:
-        path: the content decides the format; for safetensors, ONNX and indexes the name does.
+        path: or URL; the content decides the format; for safetensors, ONNX and indexes the name does.
 
     Raises:
         WeightsFileError: no such file, an unknown format, a damaged or an unsafe file.
     """
-    path = Path(path)
+    path = located(path)
     with reading(path):
         path = path.absolute()
         mode = path.stat().st_mode
@@ -64,7 +66,7 @@ def layers_of_path(path: str | os.PathLike[str]) -> tuple[Layer, ...]:
         return layers_of_tensors(combine(tensors, quantization_of(files[0].parent)))
 
 
-def _tensors(path: Path) -> list[StoredTensor]:
+def _tensors(path: Location) -> list[StoredTensor]:
     """The tensors of a file; Keras's formats hold more than tensors and are read elsewhere."""
     name = path.name.lower()
     if name.endswith(".index.json"):
@@ -85,7 +87,7 @@ def _tensors(path: Path) -> list[StoredTensor]:
     raise WeightsFileError(path, _unknown(path))
 
 
-def _torch(path: Path) -> list[StoredTensor]:
+def _torch(path: Location) -> list[StoredTensor]:
     try:
         from ww_callbacks.weights.torch.files import tensors_of_torch
     except ModuleNotFoundError as error:
@@ -93,20 +95,21 @@ def _torch(path: Path) -> list[StoredTensor]:
     return tensors_of_torch(path)
 
 
-def _pipeline(folder: Path) -> tuple[Layer, ...]:
+def _pipeline(folder: Location) -> tuple[Layer, ...]:
     """The layers of all networks of a pipeline of diffusers, which has a folder for each."""
     with reading(folder):
-        inner = sorted(each for each in folder.iterdir() if each.is_dir() and _holds_weights(each))
+        entries = sorted(folder.iterdir(), key=attrgetter("name"))
+        inner = [each for each in entries if each.is_dir() and _holds_weights(each)]
     if not inner:
         raise WeightsFileError(folder, f"{PIPELINE} without folders that hold weights")
     return tuple(layer.named(f"{each.name}/{layer.name}") for each in inner for layer in layers_of_path(each))
 
 
-def _holds_weights(folder: Path) -> bool:
+def _holds_weights(folder: Location) -> bool:
     return any(entry.name.lower().endswith((".safetensors", *SINGLE)) for entry in folder.iterdir())
 
 
-def _checkpoint(path: Path) -> list[StoredTensor]:
+def _checkpoint(path: Location) -> list[StoredTensor]:
     try:
         from ww_callbacks.weights.torch.checkpoint import tensors_of_checkpoint
     except ModuleNotFoundError as error:
@@ -114,7 +117,7 @@ def _checkpoint(path: Path) -> list[StoredTensor]:
     return tensors_of_checkpoint(path)
 
 
-def _gguf(path: Path) -> list[StoredTensor]:
+def _gguf(path: Location) -> list[StoredTensor]:
     try:
         from ww_callbacks.weights.files.gguf import tensors_of_gguf
     except ModuleNotFoundError as error:
@@ -122,7 +125,7 @@ def _gguf(path: Path) -> list[StoredTensor]:
     return tensors_of_gguf(path)
 
 
-def _keras(path: Path) -> tuple[Layer, ...]:
+def _keras(path: Location) -> tuple[Layer, ...]:
     try:
         from ww_callbacks.weights.keras.files import layers_of_keras_file
     except ModuleNotFoundError as error:
@@ -130,7 +133,7 @@ def _keras(path: Path) -> tuple[Layer, ...]:
     return layers_of_keras_file(path)
 
 
-def _onnx(path: Path) -> tuple[Layer, ...]:
+def _onnx(path: Location) -> tuple[Layer, ...]:
     try:
         from ww_callbacks.weights.onnx.layers import layers_of_onnx
     except ModuleNotFoundError as error:
@@ -138,25 +141,24 @@ def _onnx(path: Path) -> tuple[Layer, ...]:
     return layers_of_onnx(path)
 
 
-def _is_keras(path: Path) -> bool:
+def _is_keras(path: Location) -> bool:
     return _first_bytes(path) == _HDF5 or "model.weights.h5" in _members(path)
 
 
-def _first_bytes(path: Path) -> bytes:
+def _first_bytes(path: Location) -> bytes:
     with reading(path), path.open("rb") as file:
         return file.read(8)
 
 
-def _members(path: Path) -> list[str]:
+def _members(path: Location) -> list[str]:
     """Names in a zip archive; none if the file is not one."""
-    with reading(path):
-        if not zipfile.is_zipfile(path):
-            return []
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
+    if not zips.is_zip(path):
+        return []
+    with reading(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        return archive.namelist()
 
 
-def _unknown(path: Path) -> str:
+def _unknown(path: Location) -> str:
     with reading(path):
         size = path.stat().st_size
     return "an empty file" if size == 0 else f"not a weights file, or a damaged one; known are {_KNOWN}"

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from ww_callbacks.analysis import decoded, joined_factors
 from ww_callbacks.report import Skip
 from ww_callbacks.weights.files.directory import SINGLE
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.layer import ADAPTER, Adapter, Layer, adapter_layer
 from ww_callbacks.weights.state_dict import layers_of_tensors
 from ww_callbacks.weights.tensor import FLOATS, StoredTensor
@@ -84,7 +85,7 @@ class Config:
         return _matched(self.alphas, module, self.alpha) / (math.sqrt(rank) if self.is_rank_stabilised else rank)
 
 
-def adapters_in(path: Path) -> dict[str, Path]:
+def adapters_in(path: Location) -> dict[str, Location]:
     """The adapters that a path holds: prefix of the names of their layers → weights file; empty if it holds none.
 
     PEFT saves the adapter "default" in the folder itself, and every other one in a folder of its name. Checkpoints of a
@@ -99,7 +100,7 @@ def adapters_in(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         return {"": path} if path.name in FILES else {}
     with reading(path):
-        entries = sorted(path.iterdir())
+        entries = sorted(path.iterdir(), key=attrgetter("name"))
     own = _weights_of(path)
     found = {} if own is None else {"": own}
     if own is None and any(entry.is_file() and entry.name.lower().endswith(_OTHERS) for entry in entries):
@@ -114,7 +115,7 @@ def adapters_in(path: Path) -> dict[str, Path]:
     return found
 
 
-def layers_of_adapter(prefix: str, path: Path, tensors: Sequence[StoredTensor]) -> list[Layer]:
+def layers_of_adapter(prefix: str, path: Location, tensors: Sequence[StoredTensor]) -> list[Layer]:
     """The layers of an adapter: one of low rank per adapted module, and those that were trained as a whole.
 
     Args:
@@ -146,7 +147,7 @@ def layers_of_adapter(prefix: str, path: Path, tensors: Sequence[StoredTensor]) 
     return layers + [layer.named(prefix + layer.name) for layer in rest]
 
 
-def read_config(path: Path) -> Config | Skip:
+def read_config(path: Location) -> Config | Skip:
     """The configuration of an adapter, or why it cannot be used.
 
     It is read as data. Values of the wrong type and patterns that could take very long to match are refused.
@@ -227,7 +228,7 @@ def _matched(patterns: Mapping[str, T], module: str, default: T) -> T:
     return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), default)
 
 
-def _weights_of(folder: Path) -> Path | None:
+def _weights_of(folder: Location) -> Location | None:
     return next((folder / name for name in FILES if (folder / name).is_file()), None)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.tensor import StoredTensor
 
 MAX_INDEX_BYTES = 64 * 2**20
@@ -18,10 +19,10 @@ USUAL = ("model", "pytorch_model", "diffusion_pytorch_model")
 """Names of the file that is meant if there are others."""
 _SHARD = re.compile(r"-\d+-of-(\d+)$")
 
-Reader = Callable[[Path], list[StoredTensor]]
+Reader = Callable[[Location], list[StoredTensor]]
 
 
-def weights_in(folder: Path) -> list[Path]:
+def weights_in(folder: Location) -> list[Location]:
     """The file, index or shards that hold the weights of one model in a folder.
 
     The order of the search: an index of safetensors, safetensors, an index of ``.bin`` files, one other file.
@@ -38,7 +39,7 @@ def weights_in(folder: Path) -> list[Path]:
     raise WeightsFileError(folder, f"no weights file in this folder, which holds {names[:10]}")
 
 
-def _one_model(folder: Path, names: list[str]) -> list[str]:
+def _one_model(folder: Location, names: list[str]) -> list[str]:
     """The names that make up one model: the only name, the usual name, or all its parts."""
     matches = [_SHARD.search(PurePath(name).stem) for name in names]
     totals = {int(match[1]) if match else None for match in matches}
@@ -53,7 +54,7 @@ def _one_model(folder: Path, names: list[str]) -> list[str]:
     raise WeightsFileError(folder, f"{problem}: {names[:10]}")
 
 
-def tensors_of_index(path: Path, read: Reader) -> list[StoredTensor]:
+def tensors_of_index(path: Location, read: Reader) -> list[StoredTensor]:
     """The tensors of an index, read from the files beside it.
 
     Args:
@@ -73,7 +74,7 @@ def tensors_of_index(path: Path, read: Reader) -> list[StoredTensor]:
     return [tensors[name, tensor] for tensor, name in where.items()]
 
 
-def _weight_map(path: Path) -> dict[str, str]:
+def _weight_map(path: Location) -> dict[str, str]:
     with reading(path):
         if path.stat().st_size > MAX_INDEX_BYTES:
             raise WeightsFileError(path, f"an index of more than {MAX_INDEX_BYTES} bytes")

@@ -5,7 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ww_callbacks.weights.files.urls import is_url
+
+if TYPE_CHECKING:
+    from ww_callbacks.weights.files.remote import Location
 
 MAX_INFLATION, MAX_INFLATED_BYTES = 200, 2**28
 """Largest growth of a compressed array: 200-fold, or to 256 MiB. Trained weights stay far below."""
@@ -14,6 +19,10 @@ MAX_INFLATION, MAX_INFLATED_BYTES = 200, 2**28
 class WeightsFileError(ValueError):
     """A file that cannot be read as weights; the message names the file and the cause.
 
+    Attributes:
+        path: of the file; a text for a URL.
+        cause: why it cannot be read.
+
     Example:
         >>> import ww_callbacks as ww
         >>> ww.analyze("missing.safetensors")
@@ -21,16 +30,18 @@ class WeightsFileError(ValueError):
         ww_callbacks.weights.files.errors.WeightsFileError: ...missing.safetensors: no such file or directory
     """
 
-    def __init__(self, path: Path | str, cause: str) -> None:
-        super().__init__(f"{path}: {cause}")
-        self.path, self.cause = Path(path), cause
+    def __init__(self, path: Location | str, cause: str) -> None:
+        shown = str(path)
+        super().__init__(f"{shown}: {cause}")
+        self.path: Path | str = shown if is_url(shown) else Path(shown)
+        self.cause = cause
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.cause)
 
 
 @contextlib.contextmanager
-def reading(path: Path, what: str = "cannot be read") -> Iterator[None]:
+def reading(path: Location, what: str = "cannot be read") -> Iterator[None]:
     """Turn any exception of a third-party reader into a :class:`WeightsFileError`."""
     try:
         yield
@@ -41,15 +52,20 @@ def reading(path: Path, what: str = "cannot be read") -> Iterator[None]:
     except MemoryError as error:
         raise WeightsFileError(path, f"{what}: it asks for more memory than there is") from error
     except Exception as error:
-        raise WeightsFileError(path, f"{what}: {_first_line(error)}") from error
+        raise WeightsFileError(path, f"{what}: {first_line(str(error)) or type(error).__name__}") from error
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+def first_line(text: str) -> str:
+    r"""The first line of a message, of at most 300 characters.
+
+    Example:
+        >>> first_line("no such key\\nwhile reading")
+        'no such key'
+    """
+    return next(iter(text.strip().splitlines()), "")[:300]
 
 
-def check_inflation(path: Path, name: str, stored: int, inflated: int) -> None:
+def check_inflation(path: Location, name: str, stored: int, inflated: int) -> None:
     """Refuse data that would grow too much when it is decompressed.
 
     Raises:

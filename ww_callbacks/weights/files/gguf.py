@@ -11,8 +11,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -21,6 +20,7 @@ from gguf.quants import dequantize
 from ww_callbacks.report import Skip
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.part import Part
+from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.tensor import Stored, StoredTensor, sliced
 
 MAGIC = b"GGUF"
@@ -30,7 +30,7 @@ _MAX_NAME_BYTES = 65_535
 _MAX_DIMENSIONS = 4
 _MAX_NESTING = 4
 _CHUNK = 2**20
-"""Numbers that are multiplied out at once."""
+"""Numbers that are multiplied out at once, and bytes of the header that are read at once."""
 
 _LENGTH = struct.Struct("<Q")
 _STRING, _ARRAY, _UINT32 = 8, 9, 4
@@ -50,17 +50,16 @@ class _Entry(NamedTuple):
     offset: int
 
 
-def tensors_of_gguf(path: Path) -> list[StoredTensor]:
+def tensors_of_gguf(path: Location) -> list[StoredTensor]:
     """The tensors in file order, with the shapes of torch: (outputs, inputs).
 
     Raises:
         WeightsFileError: the header is invalid: an unknown version, counts or lengths that exceed the file, duplicate
             names, a shape that does not fill whole blocks, or offsets that overlap, leave gaps or exceed the file.
     """
-    with reading(path):
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            header = _Header(path, file.read(MAX_HEADER_BYTES), size)
+    with reading(path), path.open("rb") as file:
+        size = path.stat().st_size
+        header = _Header(path, file, size)
         entries, alignment = header.contents()
     start = _aligned(header.position, alignment)
     _check_places(path, entries, alignment, size - start)
@@ -73,14 +72,16 @@ class _Header:
 
     Attributes:
         path: of the file.
-        data: the first bytes of the file.
+        file: opened for reading.
         size: of the file in bytes.
+        data: the first bytes of the file, as many as were needed so far.
         position: of the next byte to read.
     """
 
-    path: Path
-    data: bytes
+    path: Location
+    file: IO[bytes]
     size: int
+    data: bytes = b""
     position: int = 0
 
     def contents(self) -> tuple[list[_Entry], int]:
@@ -134,6 +135,9 @@ class _Header:
         position, last = self.position, len(self.data) - 8
         for _ in range(count):
             if position > last:
+                self._load(position + 8)
+                last = len(self.data) - 8
+            if position > last:
                 position += 8
                 break
             position += 8 + _LENGTH.unpack_from(self.data, position)[0]
@@ -162,7 +166,8 @@ class _Header:
         return self._take(length).decode()
 
     def _number(self, format: str) -> int:
-        (number,) = struct.unpack_from(f"<{format}", self.data, self._skip(struct.calcsize(format)))
+        begin = self._skip(struct.calcsize(format))  # may read more data
+        (number,) = struct.unpack_from(f"<{format}", self.data, begin)
         return int(number)
 
     def _take(self, length: int) -> bytes:
@@ -174,10 +179,17 @@ class _Header:
         begin, end = self.position, self.position + length
         if end > self.size:
             raise self._error(f"truncated: its header needs {end} bytes of a file of {self.size}")
+        self._load(end)
         if end > len(self.data):
             raise self._error(f"a header of more than {MAX_HEADER_BYTES} bytes is not read")
         self.position = end
         return begin
+
+    def _load(self, end: int) -> None:
+        """Read up to this byte and as much again, as far as the file and the limit go."""
+        held = len(self.data)
+        if held < end <= min(self.size, MAX_HEADER_BYTES):
+            self.data += self.file.read(min(max(end, 2 * held, _CHUNK), MAX_HEADER_BYTES) - held)
 
     def _error(self, cause: str) -> WeightsFileError:
         return WeightsFileError(self.path, cause)
@@ -187,7 +199,7 @@ def _aligned(position: int, alignment: int) -> int:
     return -(-position // alignment) * alignment
 
 
-def _check_places(path: Path, entries: list[_Entry], alignment: int, held: int) -> None:
+def _check_places(path: Location, entries: list[_Entry], alignment: int, held: int) -> None:
     """The tensors follow each other in the order of the header, as ggml requires."""
     position, is_known = 0, True
     for entry in entries:
@@ -210,7 +222,7 @@ def _type(entry: _Entry) -> GGMLQuantizationType | None:
     return found if found in GGML_QUANT_SIZES else None
 
 
-def _num_bytes(path: Path, entry: _Entry) -> int:
+def _num_bytes(path: Location, entry: _Entry) -> int:
     """What a tensor of a known type occupies. Its rows consist of whole blocks."""
     kind = GGMLQuantizationType(entry.type)
     numbers: int
@@ -222,7 +234,7 @@ def _num_bytes(path: Path, entry: _Entry) -> int:
     return math.prod(entry.shape) // numbers * size
 
 
-def _tensor(path: Path, start: int, entry: _Entry) -> StoredTensor:
+def _tensor(path: Location, start: int, entry: _Entry) -> StoredTensor:
     name, shape, kind, offset = entry.name, entry.shape, _type(entry), start + entry.offset
     if kind is None:
         skip = Skip("quantized", f"type {entry.type} of GGUF, which this version of the package gguf does not know")
@@ -262,7 +274,7 @@ class _Blocks:
         kind: type of the blocks.
     """
 
-    path: Path
+    path: Location
     offset: int
     shape: tuple[int, ...]
     kind: GGMLQuantizationType
@@ -275,7 +287,9 @@ class _Blocks:
             file.seek(self.offset)
             for begin in range(0, array.size, step * numbers):
                 part = array[begin : begin + step * numbers]
-                blocks = np.fromfile(file, np.uint8, part.size // numbers * size)
+                blocks = np.empty(part.size // numbers * size, np.uint8)
+                if file.readinto(blocks.data) != blocks.size:
+                    raise WeightsFileError(self.path, "truncated: it has become shorter since its header was read")
                 part[:] = dequantize(blocks, self.kind)
             return array.reshape(self.shape)
 

@@ -7,16 +7,18 @@ import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
 
 from ww_callbacks.weights.files import hdf5_walk, zips
 from ww_callbacks.weights.files.errors import WeightsFileError, check_inflation, reading
+from ww_callbacks.weights.files.remote import Location, RemotePath
 from ww_callbacks.weights.tensor import Stored, StoredTensor
 
 MEMBER = "model.weights.h5"
@@ -38,20 +40,20 @@ class Tree:
     config: str
 
 
-def tree_of(path: Path) -> Tree:
+def tree_of(path: Location) -> Tree:
     """All datasets of an HDF5 file or of a ``.keras`` archive.
 
     Raises:
         WeightsFileError: not such a file, damaged, or with references to other files (links, virtual datasets).
     """
     with reading(path):
-        place = _place(path)
-        status = try_alone(*place)
+        start, size = _place(path)
+        status = _serve(path, start, size) if isinstance(path, RemotePath) else try_alone(str(path), start, size)
     if status < 0:
         raise WeightsFileError(
             path, f"damaged: the HDF5 library hangs or crashes on it ({signal.Signals(-status).name})"
         )
-    with reading(path), hdf5_walk.opened(*place) as file:
+    with reading(path), _opened(path, start, size) as file:
         tree = Tree({}, {}, _text(file.attrs.get("model_config", "")))
         for name, item in hdf5_walk.walk(file):
             if isinstance(item, h5py.Group):
@@ -61,17 +63,27 @@ def tree_of(path: Path) -> Tree:
     return tree
 
 
-def _place(path: Path) -> tuple[str, int, int]:
-    """Path, offset and size in bytes of the HDF5 file; size 0 for the whole file."""
-    if not zipfile.is_zipfile(path):
-        return str(path), 0, 0
+def _place(path: Location) -> tuple[int, int]:
+    """Offset and size in bytes of the HDF5 file; size 0 for a whole file on this machine."""
+    if not zips.is_zip(path):
+        return 0, path.stat().st_size if isinstance(path, RemotePath) else 0
     with zips.opened(path) as archive, path.open("rb") as raw:
         member = archive.getinfo(MEMBER)
         if member.compress_type != zipfile.ZIP_STORED:
             raise WeightsFileError(path, f"{MEMBER!r} is compressed, which Keras never does")
         if not member.file_size:
             raise WeightsFileError(path, f"{MEMBER!r} is empty")
-        return str(path), zips.start_of(path, raw, member), member.file_size
+        return zips.start_of(path, raw, member), member.file_size
+
+
+@contextmanager
+def _opened(path: Location, start: int, size: int) -> Iterator[h5py.File]:
+    if not isinstance(path, RemotePath):
+        with hdf5_walk.opened(str(path), start, size) as file:
+            yield file
+        return
+    with path.open("rb") as raw, hdf5_walk.opened_in(raw, start, size) as file:
+        yield file
 
 
 def try_alone(path: str, start: int, size: int) -> int:
@@ -81,12 +93,10 @@ def try_alone(path: str, start: int, size: int) -> int:
     """
     if not sys.executable:
         return 0
-    command = [sys.executable, hdf5_walk.__file__, path, str(start), str(size)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     try:
         done = subprocess.run(
-            command,
-            env=environment,
+            _command(path, start, size),
+            env=_environment(),
             timeout=hdf5_walk.LIMIT_SECONDS + 10,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -98,7 +108,41 @@ def try_alone(path: str, start: int, size: int) -> int:
     return done.returncode
 
 
-def _tensor(path: Path, name: str, dataset: h5py.Dataset) -> StoredTensor:
+def _serve(path: RemotePath, start: int, size: int) -> int:
+    """As :func:`try_alone`, for a file at a URL: the process asks for ranges, and this one reads them."""
+    if not sys.executable:
+        return 0
+    process = subprocess.Popen(
+        _command("", start, size),
+        env=_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with suppress(BrokenPipeError), process, path.open("rb") as file:  # the pipe breaks if it crashes
+        _answer(process, file)
+    return process.returncode
+
+
+def _answer(process: subprocess.Popen[bytes], file: IO[bytes]) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for line in process.stdout:
+        position, length = map(int, line.split())
+        file.seek(position)
+        process.stdin.write(file.read(length))
+        process.stdin.flush()
+
+
+def _command(path: str, start: int, size: int) -> list[str]:
+    return [sys.executable, hdf5_walk.__file__, path, str(start), str(size)]
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+
+
+def _tensor(path: Location, name: str, dataset: h5py.Dataset) -> StoredTensor:
     if dataset.is_virtual or dataset.external:
         raise WeightsFileError(path, f"{name!r} keeps its numbers in other files, refused")
     shape = dataset.shape or ()
@@ -110,8 +154,8 @@ def _tensor(path: Path, name: str, dataset: h5py.Dataset) -> StoredTensor:
     return StoredTensor(name, shape, known or str(dtype), partial(_read, path, name, shape, dtype, known))
 
 
-def _read(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], known: str) -> Stored:
-    with reading(path), hdf5_walk.opened(*_place(path)) as file:
+def _read(path: Location, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], known: str) -> Stored:
+    with reading(path), _opened(path, *_place(path)) as file:
         array: Stored = file[name][()]
     if array.shape != shape or array.dtype != dtype:
         raise WeightsFileError(path, f"{name!r} has changed since it was measured")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import zipfile
 from functools import partial
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -14,13 +13,14 @@ from numpy.lib import format as npy
 from ww_callbacks.report import Skip
 from ww_callbacks.weights.files import zips
 from ww_callbacks.weights.files.errors import WeightsFileError
+from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.tensor import FLOATS, Stored, StoredTensor
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 _CHUNK = 2**20
 
 
-def tensors_of_npz(path: Path) -> list[StoredTensor]:
+def tensors_of_npz(path: Location) -> list[StoredTensor]:
     """The arrays in archive order, each checked against its header.
 
     Raises:
@@ -30,7 +30,7 @@ def tensors_of_npz(path: Path) -> list[StoredTensor]:
         return [_tensor(path, archive, member) for member in archive.infolist()]
 
 
-def _tensor(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> StoredTensor:
+def _tensor(path: Location, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> StoredTensor:
     with archive.open(member) as file:
         shape, fortran, dtype = _header(path, member.filename, file)
         body = member.file_size - file.tell()
@@ -42,7 +42,7 @@ def _tensor(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> St
     return StoredTensor(name, shape, known, partial(_read, path, member.filename, shape, fortran, dtype))
 
 
-def _header(path: Path, name: str, file: IO[bytes]) -> Header:
+def _header(path: Location, name: str, file: IO[bytes]) -> Header:
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise WeightsFileError(path, f"{name!r}: version {version} of the array format is not known")
@@ -55,7 +55,7 @@ def _header(path: Path, name: str, file: IO[bytes]) -> Header:
     return shape, fortran, dtype
 
 
-def _read(path: Path, member: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> Stored:
+def _read(path: Location, member: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> Stored:
     with zips.opened(path) as archive, archive.open(member) as file:
         if _header(path, member, file) != (shape, fortran, dtype):
             raise WeightsFileError(path, f"{member!r} has changed since its header was read")
@@ -65,7 +65,7 @@ def _read(path: Path, member: str, shape: tuple[int, ...], fortran: bool, dtype:
     return native.reshape(shape[::-1]).T if fortran else native.reshape(shape)
 
 
-def _fill(path: Path, member: str, file: IO[bytes], target: memoryview) -> None:
+def _fill(path: Location, member: str, file: IO[bytes], target: memoryview) -> None:
     position = 0
     while chunk := file.read(_CHUNK):  # zipfile verifies the checksum at the end
         if position + len(chunk) > len(target):

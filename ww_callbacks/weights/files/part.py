@@ -6,14 +6,34 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.tensor import Stored, sliced
+
+
+def numbers(path: Location, dtype: np.dtype[Any], count: int, offset: int) -> NDArray[Any]:
+    """Numbers that lie one after the other in a file.
+
+    Args:
+        path: of the file.
+        dtype: of the numbers.
+        count: how many there are.
+        offset: of the first one, in bytes.
+
+    Raises:
+        WeightsFileError: the file has become shorter.
+    """
+    with reading(path), path.open("rb") as file:
+        array = np.empty(count, dtype)
+        file.seek(offset)
+        if file.readinto(array.view(np.uint8).data) != array.nbytes:
+            raise WeightsFileError(path, "truncated: it has become shorter since its header was read")
+    return array
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +48,7 @@ class Part:
         decode: turns codes into numbers; None for numbers.
     """
 
-    path: Path
+    path: Location
     offset: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -40,10 +60,7 @@ class Part:
         Raises:
             WeightsFileError: the file has become shorter.
         """
-        with reading(self.path):
-            array = np.fromfile(self.path, self.dtype, math.prod(self.shape), offset=self.offset)
-        if array.size != math.prod(self.shape):
-            raise WeightsFileError(self.path, "truncated: it has become shorter since its header was read")
+        array = numbers(self.path, self.dtype, math.prod(self.shape), self.offset)
         native = array.reshape(self.shape).astype(self.dtype.newbyteorder("="), copy=False)
         return native if self.decode is None else self.decode(native)
 

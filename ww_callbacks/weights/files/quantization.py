@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
+
+from ww_callbacks.weights.files.remote import Location
 
 MAX_CONFIG_BYTES = 16 * 2**20
 
 _MODEL, _GPTQ = "config.json", "quantize_config.json"
 
 
-def quantization_of(folder: Path) -> dict[str, Any]:
+def quantization_of(folder: Location) -> dict[str, Any]:
     """The configuration of a quantised model; empty without one.
 
     It is ``quantization_config`` in ``config.json``, ``quantization`` there (MLX), or ``quantize_config.json`` (GPTQ).
@@ -23,6 +24,7 @@ def quantization_of(folder: Path) -> dict[str, Any]:
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> quantization_of(Path(tempfile.mkdtemp()))
         {}
     """
@@ -35,7 +37,7 @@ def quantization_of(folder: Path) -> dict[str, Any]:
     return {"quant_method": "gptq"} | older if "bits" in older else {}
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _object(path: Location) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             return {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from ww_callbacks.weights.combined import float8
 from ww_callbacks.weights.combined.packing import powers_of_two
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.part import Part
+from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.kernels import in_torch_order
 from ww_callbacks.weights.tensor import StoredTensor
 
@@ -30,7 +30,7 @@ _NAMES |= {"U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64"}
 _FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 
 
-def tensors_of_safetensors(path: Path) -> list[StoredTensor]:
+def tensors_of_safetensors(path: Location) -> list[StoredTensor]:
     """The tensors in file order.
 
     Raises:
@@ -56,7 +56,7 @@ def tensors_of_safetensors(path: Path) -> list[StoredTensor]:
     return [in_torch_order(tensor) for tensor in tensors] if is_mlx else tensors
 
 
-def _header(path: Path) -> tuple[dict[str, Any], int, int]:
+def _header(path: Location) -> tuple[dict[str, Any], int, int]:
     """The header, the offset of the numbers, and their size in bytes."""
     total = path.stat().st_size
     with path.open("rb") as file:
@@ -82,7 +82,7 @@ def _no_constant(constant: str) -> None:
     raise ValueError(f"{constant} in the header")
 
 
-def _checked(path: Path, name: str, entry: Any) -> tuple[str, str, tuple[int, ...], int, int]:
+def _checked(path: Location, name: str, entry: Any) -> tuple[str, str, tuple[int, ...], int, int]:
     """Name, dtype, shape, begin and end of a valid entry."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise WeightsFileError(path, f"tensor {name!r}: expected dtype, shape and data_offsets")
@@ -107,7 +107,7 @@ def _are_sizes(values: Any) -> bool:
 
 
 def _tensor(
-    path: Path, start: int, name: str, dtype: str, shape: tuple[int, ...], begin: int, end: int
+    path: Location, start: int, name: str, dtype: str, shape: tuple[int, ...], begin: int, end: int
 ) -> StoredTensor:
     read = partial(Part, path, start + begin, shape)
     if dtype in _FLOAT8:

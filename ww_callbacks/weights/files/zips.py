@@ -5,28 +5,35 @@ from __future__ import annotations
 import contextlib
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import IO
 
 from ww_callbacks.weights.files.errors import WeightsFileError, check_inflation, reading
+from ww_callbacks.weights.files.remote import Location
+
+
+def is_zip(path: Location) -> bool:
+    """Whether a file is a zip archive."""
+    with reading(path), path.open("rb") as file:
+        return zipfile.is_zipfile(file)
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[zipfile.ZipFile]:
+def opened(path: Location) -> Iterator[zipfile.ZipFile]:
     """Open an archive. Exceptions inside the block become a :class:`WeightsFileError`.
 
     Raises:
         WeightsFileError: not a zip archive, or a member that is encrypted, has a path outside the archive, exceeds the
             file or would grow too much when decompressed.
     """
-    with reading(path), zipfile.ZipFile(path) as archive:
+    with reading(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
         size = path.stat().st_size
         for member in archive.infolist():
             _check(path, member, size)
         yield archive
 
 
-def _check(path: Path, member: zipfile.ZipInfo, size: int) -> None:
+def _check(path: Location, member: zipfile.ZipInfo, size: int) -> None:
     parts = PurePosixPath(member.filename.replace("\\", "/"))
     if ".." in parts.parts or parts.is_absolute():
         raise WeightsFileError(path, f"member {member.filename!r} leads out of the archive")
@@ -40,7 +47,7 @@ def _check(path: Path, member: zipfile.ZipInfo, size: int) -> None:
     check_inflation(path, member.filename, stored, inflated)
 
 
-def start_of(path: Path, raw: IO[bytes], member: zipfile.ZipInfo) -> int:
+def start_of(path: Location, raw: IO[bytes], member: zipfile.ZipInfo) -> int:
     """Offset of the data of a member in the file: after its local header, name and extra field.
 
     Raises:
@@ -54,7 +61,7 @@ def start_of(path: Path, raw: IO[bytes], member: zipfile.ZipInfo) -> int:
     return member.header_offset + 30 + name + extra
 
 
-def contents(path: Path, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+def contents(path: Location, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     """A whole member of at most ``limit`` bytes.
 
     Raises:

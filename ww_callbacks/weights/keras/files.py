@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ww_callbacks.weights.files import hdf5, zips
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.keras.rules import class_of, kind_of
 from ww_callbacks.weights.kinds import Kind, layers_of_kind
 from ww_callbacks.weights.layer import VECTOR, Layer
@@ -38,7 +37,7 @@ class _Owner:
     config: Config
 
 
-def layers_of_keras_file(path: Path) -> tuple[Layer, ...]:
+def layers_of_keras_file(path: Location) -> tuple[Layer, ...]:
     """The layers of a ``.keras``, ``.weights.h5``, ``.h5`` or ``.hdf5`` file.
 
     Args:
@@ -127,10 +126,10 @@ def _layers(owner: _Owner, group: Mapping[str, StoredTensor]) -> Iterator[Layer]
         yield from layers_of_kind(owner.name + suffix, replace(kind, is_inferred=not owner.is_known), tensor)
 
 
-def _configs(path: Path, tree: hdf5.Tree) -> dict[str, Config]:
+def _configs(path: Location, tree: hdf5.Tree) -> dict[str, Config]:
     """Name of a layer → its entry in the configuration. Names that occur several times are left out."""
     text = tree.config
-    if zipfile.is_zipfile(path):
+    if zips.is_zip(path):
         with zips.opened(path) as archive:
             text = zips.contents(path, archive, "config.json", MAX_CONFIG_BYTES).decode()
     if not text:

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import IO
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
 
 from ww_callbacks.report import Skip
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.onnx import wire
 from ww_callbacks.weights.onnx.tensors import Place, stored_tensor, text
 from ww_callbacks.weights.tensor import StoredTensor
@@ -57,7 +57,7 @@ class Graph:
     tensors: dict[str, StoredTensor] = field(default_factory=dict)
 
 
-def graph_of(path: Path) -> Graph:
+def graph_of(path: Location) -> Graph:
     """The graph of a model.
 
     Raises:
@@ -73,7 +73,7 @@ def graph_of(path: Path) -> Graph:
     return graph
 
 
-def _add_graph(graph: Graph, path: Path, file: IO[bytes], whole: wire.Field) -> None:
+def _add_graph(graph: Graph, path: Location, file: IO[bytes], whole: wire.Field) -> None:
     for part in wire.fields(file, whole.begin, whole.end):
         if part.number == GraphProto.INITIALIZER_FIELD_NUMBER:
             tensor = _initialiser(path, file, part)
@@ -85,7 +85,7 @@ def _add_graph(graph: Graph, path: Path, file: IO[bytes], whole: wire.Field) -> 
             _add_node(graph, path, file, part)
 
 
-def _initialiser(path: Path, file: IO[bytes], part: wire.Field) -> StoredTensor:
+def _initialiser(path: Location, file: IO[bytes], part: wire.Field) -> StoredTensor:
     """The tensor of an initialiser, whose numbers stay in the file."""
     message, raw = wire.without(file, part.begin, part.end, TensorProto.RAW_DATA_FIELD_NUMBER)
     place = None if raw is None else Place(path, raw.begin, raw.end - raw.begin)
@@ -93,7 +93,7 @@ def _initialiser(path: Path, file: IO[bytes], part: wire.Field) -> StoredTensor:
     return stored_tensor(path, TensorProto.FromString(message), place, again)
 
 
-def _initialiser_again(path: Path, part: wire.Field) -> TensorProto:
+def _initialiser_again(path: Location, part: wire.Field) -> TensorProto:
     with path.open("rb") as file:
         tensor: TensorProto = TensorProto.FromString(wire.content(file, part.begin, part.end))
     return tensor
@@ -104,14 +104,14 @@ def _sparse(sparse: SparseTensorProto) -> StoredTensor:
     return StoredTensor(sparse.values.name, tuple(sparse.dims), "sparse", skip=skip)
 
 
-def _add_node(graph: Graph, path: Path, file: IO[bytes], part: wire.Field) -> None:
+def _add_node(graph: Graph, path: Location, file: IO[bytes], part: wire.Field) -> None:
     outer = NodeProto.FromString(wire.content(file, part.begin, part.end))
     for i, (name, proto) in enumerate(_tensors_in(outer)):
         graph.tensors[text(name)] = stored_tensor(path, proto, None, partial(_tensor_again, path, part, i))
     graph.nodes.extend(_node(node) for node in _nodes_in(outer) if node.op_type != "Constant")
 
 
-def _tensor_again(path: Path, part: wire.Field, number: int) -> TensorProto:
+def _tensor_again(path: Location, part: wire.Field, number: int) -> TensorProto:
     """A tensor inside a node, by its number."""
     with path.open("rb") as file:
         outer = NodeProto.FromString(wire.content(file, part.begin, part.end))

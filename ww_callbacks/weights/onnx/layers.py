@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ww_callbacks.report import Role, Skip
+from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.kinds import NORM, Kind, layers_of_kind
 from ww_callbacks.weights.layer import VECTOR, Layer
 from ww_callbacks.weights.onnx.graph import Graph, Node, graph_of
@@ -43,7 +43,7 @@ class Use:
         return len(self.weight.tensor.shape) < 2
 
 
-def layers_of_onnx(path: Path) -> tuple[Layer, ...]:
+def layers_of_onnx(path: Location) -> tuple[Layer, ...]:
     """The layers of an ONNX model, in the order of its nodes; weights that no node uses are last.
 
     Raises:

@@ -6,7 +6,7 @@ import math
 import stat
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ from onnx import TensorProto
 from ww_callbacks.report import Skip
 from ww_callbacks.weights.combined import float8
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.files.part import numbers
+from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.tensor import Stored, StoredTensor
 
 Bytes = NDArray[np.uint8]
@@ -49,12 +51,14 @@ _TYPES = {
 class Place(NamedTuple):
     """Bytes in a file."""
 
-    path: Path
+    path: Location
     offset: int
     size: int
 
 
-def stored_tensor(path: Path, proto: TensorProto, raw: Place | None, again: Callable[[], TensorProto]) -> StoredTensor:
+def stored_tensor(
+    path: Location, proto: TensorProto, raw: Place | None, again: Callable[[], TensorProto]
+) -> StoredTensor:
     """A tensor that is read later.
 
     Args:
@@ -107,14 +111,14 @@ def _num_bytes(proto: TensorProto, kind: _Type) -> int:
     return len(getattr(proto, kind.field)) * max(kind.bits, 8) // 8
 
 
-def _external(path: Path, proto: TensorProto, expected: int) -> Place:
+def _external(path: Location, proto: TensorProto, expected: int) -> Place:
     """Where the numbers of a tensor are in a file beside the model."""
     entries = {text(entry.key): text(entry.value) for entry in proto.external_data}
     location = entries.get("location", "")
-    target = path.parent / location
     what = f"tensor {proto.name[:80]!r}: its file {location[:80]!r}"
     if _leads_out(location):
         raise WeightsFileError(path, f"{what} leads out of the folder, refused")
+    target = path.parent / location
     with reading(path, f"{what} cannot be read"):
         if not target.exists():
             raise WeightsFileError(path, f"{what} does not exist")
@@ -136,14 +140,10 @@ def _leads_out(location: str) -> bool:
 
 
 def _in_file(place: Place) -> Bytes:
-    with reading(place.path):
-        data = np.fromfile(place.path, np.uint8, place.size, offset=place.offset)
-    if data.size != place.size:
-        raise WeightsFileError(place.path, "truncated: it has become shorter since its header was read")
-    return data
+    return numbers(place.path, np.dtype(np.uint8), place.size, place.offset)
 
 
-def _in_message(path: Path, again: Callable[[], TensorProto], kind: _Type) -> Bytes:
+def _in_message(path: Location, again: Callable[[], TensorProto], kind: _Type) -> Bytes:
     proto = again()
     if proto.HasField("raw_data"):
         return np.frombuffer(proto.raw_data, np.uint8)
@@ -152,7 +152,7 @@ def _in_message(path: Path, again: Callable[[], TensorProto], kind: _Type) -> By
     return np.array(proto.int32_data, np.int32).astype(f"<u{max(kind.bits, 8) // 8}").view(np.uint8)
 
 
-def _read(path: Path, load: Callable[[], Bytes], shape: tuple[int, ...], dtype: str) -> Stored:
+def _read(path: Location, load: Callable[[], Bytes], shape: tuple[int, ...], dtype: str) -> Stored:
     with reading(path):
         return _decoded(load(), math.prod(shape), dtype).reshape(shape)
 

@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from ww_callbacks.report import Skip
 from ww_callbacks.weights.files import CHECKPOINT
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.tensor import Stored, StoredTensor
 from ww_callbacks.weights.torch.files import networks_in
 from ww_callbacks.weights.torch.tensors import is_float8, stored_array, stored_dtype
@@ -68,14 +69,14 @@ class _Part:
         sizes: its shape.
     """
 
-    path: Path
+    path: Location
     start: int
     length: int
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
 
 
-def tensors_of_checkpoint(folder: Path) -> list[StoredTensor]:
+def tensors_of_checkpoint(folder: Location) -> list[StoredTensor]:
     """The tensors of a checkpoint, with the names that they have in a state dict.
 
     Nothing is unpickled but descriptions of tensors. The parts are read when the tensor is.
@@ -104,7 +105,7 @@ def tensors_of_checkpoint(folder: Path) -> list[StoredTensor]:
     return [_stored(name, tensor, parts[names[id(tensor)]]) for name, tensor in found.items()]
 
 
-def _parts(folder: Path, name: str, described: Any, places: Mapping[Any, Any]) -> list[_Part]:
+def _parts(folder: Location, name: str, described: Any, places: Mapping[Any, Any]) -> list[_Part]:
     """The parts of a tensor, checked against its shape and against the shards."""
     size, parts = tuple(described.size), []
     for chunk in described.chunks:
@@ -134,7 +135,7 @@ def _overlap(parts: list[_Part]) -> bool:
     return int(shared.all(-1).sum()) > int((begins < ends).all(-1).sum())  # a part that is not empty meets itself
 
 
-def _shard(folder: Path, place: Any) -> Path:
+def _shard(folder: Location, place: Any) -> Location:
     name = str(place.relative_path)
     if PurePath(name).name != name or name in ("", ".", ".."):
         raise WeightsFileError(folder, f"{name!r} leads out of the folder, refused")

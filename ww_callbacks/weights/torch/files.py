@@ -6,7 +6,8 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import torch
 from ww_callbacks.report import Skip
 from ww_callbacks.weights.files import zips
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
-from ww_callbacks.weights.tensor import StoredTensor
+from ww_callbacks.weights.files.remote import Location, RemotePath
+from ww_callbacks.weights.tensor import Stored, StoredTensor
 from ww_callbacks.weights.torch import plain_name
+from ww_callbacks.weights.torch.ranges import Strided, without_numbers
 from ww_callbacks.weights.torch.tensors import is_float8, place_of, stored_array, stored_dtype
 
 _USUAL = frozenset({"state_dict", "model_state_dict", "model", "module", "net", "weights", "params"})
@@ -30,31 +33,44 @@ _PROGRAMS = {"/constants.pkl": "a TorchScript archive", "/archive_format": "a pr
 """Ending of a member → what an archive with it is."""
 
 
-def tensors_of_torch(path: Path) -> list[StoredTensor]:
+def tensors_of_torch(path: Location) -> list[StoredTensor]:
     """The tensors of a state dict, with names without the prefixes of wrappers.
 
-    Files in the format of torch 1.6 and later are memory-mapped; older files are read completely.
+    Files in the format of torch 1.6 and later are memory-mapped, or read in ranges if they are at a URL; older files
+    are read completely.
 
     Raises:
         WeightsFileError: not such a file, damaged, without tensors, or with objects other than tensors and plain
             values (nothing is executed).
     """
     zipped = _check_archive(path)
-    with reading(path):
-        content = _loaded(path, zipped)
+    if isinstance(path, RemotePath) and not zipped:
+        cause = "the format of torch before 1.6 is not read at a URL; download the file and pass its path"
+        raise WeightsFileError(path, cause)
+    with reading(path), without_numbers(path) if isinstance(path, RemotePath) else nullcontext(path) as file:
+        content = _loaded(path, file, zipped)
         tensors = networks_in(content)
     if not tensors:
         raise WeightsFileError(path, f"holds no weights but {_what(content)}")
-    if zipped:
-        _check_places(path, tensors)
-    return _stored(tensors, path.stat().st_size)
+    start = _start(path, tensors) if zipped else 0
+    read = partial(_strided, path, start) if isinstance(path, RemotePath) else _mapped
+    return _stored(tensors, path.stat().st_size, read)
 
 
-def _loaded(path: Path, zipped: bool) -> Any:
+def _mapped(tensor: torch.Tensor) -> Callable[[], Stored]:
+    return partial(stored_array, tensor)
+
+
+def _strided(path: RemotePath, start: int, tensor: torch.Tensor) -> Callable[[], Stored]:
+    """A reader of the numbers at a URL; ``start`` is where the file without numbers begins in memory."""
+    return Strided(path, tensor.data_ptr() - start, tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+def _loaded(path: Location, file: Path, zipped: bool) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
+            return torch.load(str(file), map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         found = _CLASS.search(str(error))
         what = f"Python objects ({found[1]})" if found else "Python objects, or is no file of torch.save"
@@ -62,11 +78,10 @@ def _loaded(path: Path, zipped: bool) -> Any:
         raise WeightsFileError(path, f"holds {what}; {advice}") from error
 
 
-def _check_archive(path: Path) -> bool:
+def _check_archive(path: Location) -> bool:
     """Whether the file is a zip archive. Checks its directory, which torch trusts."""
-    with reading(path):
-        if not zipfile.is_zipfile(path):
-            return False
+    if not zips.is_zip(path):
+        return False
     with zips.opened(path) as archive:
         names = [member.filename for member in archive.infolist()]
         for ending, what in _PROGRAMS.items():
@@ -78,8 +93,12 @@ def _check_archive(path: Path) -> bool:
     return True
 
 
-def _check_places(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Refuse a file whose tensors do not match the archive members: torch maps the sizes in the pickle unchecked."""
+def _start(path: Location, tensors: Mapping[str, torch.Tensor]) -> int:
+    """Where the mapped file begins in memory.
+
+    Raises:
+        WeightsFileError: the tensors do not match the archive members: torch maps the sizes in the pickle unchecked.
+    """
     plain = (tensor for tensor in tensors.values() if _is_plain(tensor) and not tensor.is_meta)
     mapped = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in plain)}
     mapped = {start: size for start, size in mapped.items() if size}
@@ -87,8 +106,10 @@ def _check_places(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         members = {zips.start_of(path, raw, member): member.file_size for member in archive.infolist()}
     first, size = next(iter(mapped.items()), (0, 0))
     origins = (first - offset for offset, length in members.items() if length == size)
-    if mapped and not any(all(members.get(at - origin) == n for at, n in mapped.items()) for origin in origins):
-        raise WeightsFileError(path, "damaged: its tensors are longer than the members that hold them")
+    for origin in origins if mapped else (0,):
+        if all(members.get(at - origin) == size for at, size in mapped.items()):
+            return origin
+    raise WeightsFileError(path, "damaged: its tensors are longer than the members that hold them")
 
 
 def networks_in(content: Any) -> dict[str, torch.Tensor]:
@@ -157,14 +178,16 @@ def _without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     return plain
 
 
-def _stored(tensors: dict[str, torch.Tensor], size: int) -> list[StoredTensor]:
+def _stored(
+    tensors: dict[str, torch.Tensor], size: int, reader: Callable[[torch.Tensor], Callable[[], Stored]]
+) -> list[StoredTensor]:
     first: dict[tuple[Any, ...], str] = {}
     result = []
     for name, tensor in tensors.items():
         shape, dtype = tuple(tensor.shape), stored_dtype(tensor.dtype) or str(tensor.dtype).removeprefix("torch.")
         skip = _unreadable(tensor, size)
         same_as = "" if skip or not tensor.numel() else first.setdefault(place_of(tensor), name)
-        read = None if skip else partial(stored_array, tensor)
+        read = None if skip else reader(tensor)
         same_as = "" if same_as == name else same_as
         result.append(StoredTensor(name, shape, dtype, read, skip, same_as, is_float8(tensor.dtype)))
     return result
