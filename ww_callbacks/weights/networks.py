@@ -67,21 +67,24 @@ def networks_in_tree(tree: Mapping[Any, Any]) -> dict[str, Any]:
         >>> list(networks_in_tree({"params": params, "ema_params": params}))
         ['params.Dense_0.kernel', 'ema_params.Dense_0.kernel']
     """
-    return networks_in(_with_flat_networks(_weights_of(tree)))
+    return networks_in(_with_flat_networks(_weights_in(tree)))
 
 
-def _weights_of(tree: Any) -> Any:
+def _weights_in(tree: Mapping[Any, Any]) -> dict[str, Any]:
     """The tree without optimizers and values other than arrays; lists as mappings, variables as their arrays."""
-    if isinstance(tree, Mapping):
-        if tree.keys() == _VARIABLE and not isinstance(tree["value"], Mapping):
-            return _weights_of(tree["value"])
-        if tree.keys() >= _MOMENTS:
-            return {}
-        inner = {str(key): _weights_of(value) for key, value in tree.items() if not _begins(key, _OPTIMIZER)}
-        return {key: value for key, value in inner.items() if value is not None}
-    if isinstance(tree, Sequence) and not isinstance(tree, (str, bytes)):
-        return _weights_of(dict(enumerate(tree)))
-    return tree if len(getattr(tree, "shape", ())) else None
+    if tree.keys() >= _MOMENTS:
+        return {}
+    inside = {str(key): _weights_of(value) for key, value in tree.items() if not _begins(key, _OPTIMIZER)}
+    return {key: value for key, value in inside.items() if value is not None}
+
+
+def _weights_of(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        is_variable = value.keys() == _VARIABLE and not isinstance(value["value"], Mapping)
+        return _weights_of(value["value"]) if is_variable else _weights_in(value)
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return _weights_in(dict(enumerate(value)))
+    return value if _rank(value) else None
 
 
 def _with_flat_networks(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +111,13 @@ def _is_network(value: Any) -> bool:
 
 
 def _is_matrix(value: Any) -> bool:
-    return len(getattr(value, "shape", ())) >= 2
+    return _rank(value) >= 2
+
+
+def _rank(value: Any) -> int:
+    """Number of dimensions, 0 of what is no array."""
+    shape = getattr(value, "shape", None)
+    return len(shape) if hasattr(shape, "__len__") else 0
 
 
 def _begins(key: Any, prefixes: tuple[str, ...]) -> bool:

@@ -27,8 +27,8 @@ PIPELINE = "model_index.json"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _GGUF = b"GGUF"
 _KNOWN = (
-    ".safetensors, torch's .pt, .pth, .ckpt and .bin, .npz, .gguf, .onnx, flax's .msgpack, Keras's .keras, .weights.h5, "
-    ".h5 and .hdf5"
+    ".safetensors, torch's .pt, .pth, .ckpt and .bin, .npz, .gguf, .onnx, flax's .msgpack, Keras's .keras, "
+    ".weights.h5, .h5 and .hdf5"
 )
 
 

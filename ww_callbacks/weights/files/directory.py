@@ -27,8 +27,8 @@ Reader = Callable[[Path], list[StoredTensor]]
 def weights_in(folder: Path) -> list[Path]:
     """The file, index or shards that hold the weights of one model in a folder.
 
-    The order of the search: an index of safetensors, safetensors, an index of ``.bin`` files, one other file, an index of
-    flax, a file of flax.
+    The order of the search: an index of safetensors, safetensors, an index of ``.bin`` files, one other file, an
+    index of flax, a file of flax.
 
     Raises:
         WeightsFileError: no weights file, or several that are not parts of one model.

@@ -36,10 +36,12 @@ def tensors_of_flax(path: Path) -> list[StoredTensor]:
     """
     with reading(path):
         with path.open("rb") as file:
-            tree = _Reader(path, file, path.stat().st_size).tree()
+            tree = _Reader(path, file, path.stat().st_size, MAX_VALUES).tree()
         found = networks_in_tree(tree)
     if not found:
-        raise WeightsFileError(path, f"holds no weights but a tree with the keys {[key[:40] for key in list(tree)[:10]]}")
+        raise WeightsFileError(
+            path, f"holds no weights but a tree with the keys {[key[:40] for key in list(tree)[:10]]}"
+        )
     return [replace(tensor, name=name) for name, tensor in found.items()]
 
 
@@ -51,16 +53,16 @@ class _Reader:
         path: of the file.
         file: opened for reading.
         size: of the file in bytes.
-        position: of the next value.
         left: how many values may still be read.
+        position: of the next value.
         names: of the arrays so far.
     """
 
     path: Path
     file: IO[bytes]
     size: int
+    left: int
     position: int = 0
-    left: int = field(default_factory=lambda: MAX_VALUES)
     names: set[str] = field(default_factory=set)
 
     def tree(self) -> Mapping[str, Any]:

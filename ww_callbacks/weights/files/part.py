@@ -120,7 +120,9 @@ def stored_numbers(
     storage = np.dtype("uint8" if is_float8 else "uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
     if math.prod(shape) * storage.itemsize != num_bytes:
         sizes = str(shape)[:80]
-        raise WeightsFileError(path, f"tensor {name[:80]!r}: {dtype}{sizes} does not fit the {num_bytes} bytes it holds")
+        raise WeightsFileError(
+            path, f"tensor {name[:80]!r}: {dtype}{sizes} does not fit the {num_bytes} bytes it holds"
+        )
     if is_float8:
         read = Part(path, offset, shape, storage, partial(float8.decode, dtype=dtype))
         return StoredTensor(name, shape, "float16", read, is_float8=True)

@@ -79,7 +79,7 @@ def _tensor(folder: Path, name: str, opening: Any, stored: int) -> StoredTensor:
 
 
 def _is_known(dtype: str) -> bool:
-    return dtype in ("bfloat16", *float8.TABLES) or hasattr(np, dtype) and np.dtype(dtype).kind in "fiub"
+    return dtype in ("bfloat16", *float8.TABLES) or (hasattr(np, dtype) and np.dtype(dtype).kind in "fiub")
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,9 @@ def _items(folder: Path) -> list[Path]:
 
 def _steps(folder: Path) -> list[Path]:
     """The folders of steps, which are numbered, with or without a prefix."""
-    return [inner for inner in _folders(folder) if _STEP.fullmatch(inner.name) and (_has_marker(inner) or _items(inner))]
+    return [
+        inner for inner in _folders(folder) if _STEP.fullmatch(inner.name) and (_has_marker(inner) or _items(inner))
+    ]
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from ww_callbacks.weights.orbax.arrays import Place, opened
 from ww_callbacks.weights.orbax.folders import DATABASE, TREE, trees_in
 from ww_callbacks.weights.tensor import StoredTensor
 
-MAX_TREE_BYTES = 256 * 2**20
+MAX_TREE_BYTES = 64 * 2**20
 _MAX_DEPTH = 64
 _ARRAYS = ("jax.Array", "np.ndarray")
 """Types of values that are arrays; others are numbers, texts and empty mappings."""
