@@ -10,7 +10,9 @@ from ww_callbacks.cli import analyze, compare, watch
 from ww_callbacks.cli.options import add_analysis
 
 EXIT = "exit status: 0 all went well, 1 a layer failed or none could be analysed, 2 wrong usage or an unreadable file"
-_ENDINGS = ".safetensors, torch's .pt .pth .ckpt .bin, .npz, .gguf, .onnx, Keras's .keras .weights.h5 .h5"
+_ENDINGS = (
+    ".safetensors, torch's .pt .pth .ckpt .bin, .npz, .gguf, .onnx, flax's .msgpack, Keras's .keras .weights.h5 .h5"
+)
 FILES = f"weights file ({_ENDINGS}) or folder, by its path or URL"
 
 

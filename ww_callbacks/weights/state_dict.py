@@ -20,6 +20,7 @@ from ww_callbacks.weights.kinds import (
     Kind,
     bias,
     convolution,
+    einsum_axes,
     embedding,
     layers_of_kind,
     norm,
@@ -32,6 +33,8 @@ Group = Mapping[str, StoredTensor]
 
 MAX_COLOURS = 4
 """A first kernel with one input channel and more outputs than this reads grey images; others may be depthwise."""
+MAX_POSITIONS = 64
+"""Longest side of a convolution kernel of Flax or Keras; a longer one is that of stacked matrices."""
 _LAST_CHANNELS = ("kernel", "kernel:0")
 """Parameters that Keras and Flax store as (positions…, inputs, outputs); all others are in torch's order."""
 _COMPUTED = re.compile(r"weight_(orig|mask|g|v|u)|original\d*|w?_u|w?_v")
@@ -46,6 +49,8 @@ _TABLE = re.compile(
 """Parameters that are computed once and not trained."""
 _DYNAMICS = ("A_log", "A_logs")
 """Parameters of state-space models: rates of decay, not a map from inputs to outputs."""
+_HEADS = dict.fromkeys(("query", "key", "value"), "abc,cde->abde") | {"out": "abcd,cde->abe"}
+"""The projections of an attention of flax, and how their kernels are used."""
 _GATES = re.compile(r"weight_(ih|hh)((_l\d+)?(_reverse)?)")
 _GATES_BY_NUMBER = {len(gates): gates for gates in GATES.values()}
 
@@ -99,9 +104,10 @@ def _of_module(
             shapes = {each: other.shape for each, other in group.items()}
             layers += layers_of_experts(module, parameter, "expert (inferred)", tensor, shapes)
             continue
-        kind = _kind(module, parameter, group)
-        if kind.skip == ONE_CHANNEL and tensor is first and tensor.shape[0] > MAX_COLOURS:
-            kind = convolution("convolution", tensor.shape, False, is_grey=True)
+        kind = _attention(module, parameter, modules) or _kind(module, parameter, group)
+        is_last = parameter in _LAST_CHANNELS
+        if kind.skip == ONE_CHANNEL and tensor is first and tensor.shape[-1 if is_last else 0] > MAX_COLOURS:
+            kind = convolution("convolution", tensor.shape, is_last, is_grey=True)
         if tensor.skip is not None and tensor.skip.reason in ("quantized", "computed"):
             kind = replace(kind, skip=tensor.skip)
         if tensor.same_as:
@@ -153,6 +159,24 @@ def _kind(module: str, parameter: str, group: Group) -> Kind:
     return _kernel(module, parameter, shape)
 
 
+def _attention(module: str, parameter: str, modules: Mapping[str, Group]) -> Kind | None:
+    """The projections of an attention of flax, whose heads are an axis; None for any other weight."""
+    parent, _, part = module.rpartition(".")
+    if part not in _HEADS or parameter != "kernel":
+        return None
+    names = (f"{parent}.{each}".lstrip(".") for each in _HEADS)
+    kernels = [modules[name]["kernel"].shape for name in names if "kernel" in modules.get(name, {})]
+    ranks = {len(shape) for shape in kernels}
+    if len(kernels) != len(_HEADS) or min(ranks) < 3:
+        return None
+    if ranks != {3}:
+        return _tensor("no_rule", f"a kernel of an attention with {len(modules[module][parameter].shape)} dimensions")
+    query, key, value, output = kernels
+    if query[1] != output[0] or key[1] != value[1] or value[2] != output[1]:
+        return None
+    return Kind("matrix", einsum_axes(_HEADS[part]))
+
+
 def _as_in_memory(rule: Rule, shape: tuple[int, ...]) -> Kind:
     """What the class of the parameter says. Without it, only parts that are square count as parts."""
     kind = rule.kind("matrix", shape)
@@ -169,7 +193,8 @@ def _tensor(reason: SkipReason, detail: str) -> Kind:
 def _kernel(module: str, parameter: str, shape: tuple[int, ...]) -> Kind:
     last = parameter in _LAST_CHANNELS
     is_short = not last and parameter == "weight" and shape[2] < min(shape[:2])
-    if len(shape) > 5 or (len(shape) == 3 and "conv" not in module.lower() and not is_short):
+    is_stack = "einsum" in module.lower() or (last and len(shape) > 3 and max(shape[:-2]) > MAX_POSITIONS)
+    if len(shape) > 5 or is_stack or (len(shape) == 3 and "conv" not in module.lower() and not is_short):
         return _tensor("no_rule", f"a tensor of {len(shape)} dimensions in a file without layer classes")
     return convolution("convolution", shape, last)
 

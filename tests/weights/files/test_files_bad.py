@@ -43,6 +43,7 @@ ENDINGS = (
     "npz",
     "gguf",
     "onnx",
+    "msgpack",
     "keras",
     "h5",
     "ckpt",

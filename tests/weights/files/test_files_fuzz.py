@@ -18,7 +18,7 @@ import ww_callbacks as ww
 from ww_callbacks.weights import find_layers
 
 QUICK, FULL = 60, 2_000
-MORE = {"gguf": 10_000, "onnx": 10_000}
+MORE = dict.fromkeys(("gguf", "onnx", "flax", "orbax", "orbax_array", "orbax_database"), 10_000)
 """Formats that are read fast enough for more mutations."""
 LIMIT_BYTES = 2**31
 """What reading a small file may add to the address space of the process."""
@@ -167,6 +167,47 @@ def onnx(path: Path) -> Path:
     return path / "model.onnx"
 
 
+def flax(path: Path) -> Path:
+    msgpack = pytest.importorskip("msgpack")
+
+    def array(value: np.ndarray) -> object:
+        return msgpack.ExtType(1, msgpack.packb((value.shape, value.dtype.name, value.tobytes())))
+
+    tree: dict[str, object] = {"chunked": {"kernel": {"__msgpack_chunked_array__": True, "shape": {"0": 4, "1": 6}}}}
+    tree["chunked"]["kernel"]["chunks"] = {"0": array(np.ones(15, np.float32)), "1": array(np.ones(9, np.float32))}
+    tree |= {name.removesuffix(".weight"): {"kernel": array(value)} for name, value in weights().items()}
+    tree["list"] = [{"kernel": msgpack.ExtType(1, msgpack.packb(((2, 3), "bfloat16", bytes(12))))}, 1.5, None, True]
+    state = {"mu": tree, "nu": tree, "count": msgpack.ExtType(3, msgpack.packb(((), "int32", bytes(4))))}
+    (path / "model.msgpack").write_bytes(msgpack.packb({"params": tree, "opt_state": {"0": state}, "step": 1000}))
+    return path / "model.msgpack"
+
+
+def orbax(path: Path, is_database: bool = False) -> Path:
+    """The description of a checkpoint of Orbax with one array."""
+    tensorstore = pytest.importorskip("tensorstore")
+    key = {"key": "fc", "key_type": 2}, {"key": "kernel", "key_type": 2}
+    entry = {"key_metadata": key, "value_metadata": {"value_type": "jax.Array", "skip_deserialize": False}}
+    tree = {"tree_metadata": {"('fc', 'kernel')": entry}, "store_array_data_equal_to_fill_value": True}
+    (path / "model").mkdir()
+    (path / "model" / "_METADATA").write_text(json.dumps(tree))
+    base = {"driver": "file", "path": f"{path}/model/"}
+    store = (
+        {"driver": "ocdbt", "base": base, "path": "fc.kernel/"} if is_database else f"file://{path}/model/fc.kernel/"
+    )
+    metadata = {"shape": [8, 6], "chunks": [4, 6], "dtype": "<f4", "compressor": {"id": "zstd", "level": 1}}
+    spec = {"driver": "zarr", "kvstore": store, "metadata": metadata}
+    tensorstore.open(spec, create=True).result()[...] = np.ones((8, 6), np.float32)
+    return path / "model" / "_METADATA"
+
+
+def orbax_array(path: Path) -> Path:
+    return orbax(path).parent / "fc.kernel" / ".zarray"
+
+
+def orbax_database(path: Path) -> Path:
+    return orbax(path, is_database=True).parent / "manifest.ocdbt"
+
+
 FORMATS: dict[str, Callable[[Path], Path]] = {
     "safetensors": safetensors,
     "torch": torch_zip,
@@ -180,6 +221,10 @@ FORMATS: dict[str, Callable[[Path], Path]] = {
     "index": index,
     "checkpoint": checkpoint,
     "adapter": adapter,
+    "flax": flax,
+    "orbax": orbax,
+    "orbax, array": orbax_array,
+    "orbax, database": orbax_database,
 }
 
 
@@ -251,13 +296,18 @@ def outcomes(path: Path, number: int, seed: str, put: Callable[[Path, bytes], Pa
     for index in range(number):
         choose = random.Random(f"{seed} {index}")
         place = put(path, mutated(content, choose, header))
-        refusal = read_whole(place)
-        assert not refusal or refusal.startswith(str(place).rpartition("/")[0]), (
-            f"mutation {index} of {path.name}: {refusal}"
-        )
+        target = read_with(place) if isinstance(place, Path) else place
+        refusal = read_whole(target)
+        folder = str(target).rpartition("/")[0]
+        assert not refusal or refusal.startswith(folder), f"mutation {index} of {path.name}: {refusal}"
         assert len(refusal) < 2000
         found["refused" if refusal else "read"] += 1
     return found
+
+
+def read_with(path: Path) -> Path:
+    """What is read to read a file: the file, or the checkpoint that it belongs to."""
+    return {"_METADATA": path.parent, "manifest.ocdbt": path.parent, ".zarray": path.parents[1]}.get(path.name, path)
 
 
 def read_whole(path: Path | str) -> str:

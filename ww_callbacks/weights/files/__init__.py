@@ -10,11 +10,13 @@ from operator import attrgetter
 from ww_callbacks.weights.combined import combine
 from ww_callbacks.weights.files import zips
 from ww_callbacks.weights.files.adapters import adapters_in, layers_of_adapter
-from ww_callbacks.weights.files.directory import SINGLE, tensors_of_index, weights_in
+from ww_callbacks.weights.files.directory import FLAX, SINGLE, tensors_of_index, weights_in
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.files.foreign import foreign
 from ww_callbacks.weights.files.quantization import quantization_of
 from ww_callbacks.weights.files.remote import Location, RemotePath, located
 from ww_callbacks.weights.layer import Layer
+from ww_callbacks.weights.orbax.folders import is_checkpoint
 from ww_callbacks.weights.state_dict import layers_of_tensors
 from ww_callbacks.weights.tensor import StoredTensor
 
@@ -27,7 +29,8 @@ PIPELINE = "model_index.json"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _GGUF = b"GGUF"
 _KNOWN = (
-    ".safetensors, torch's .pt, .pth, .ckpt and .bin, .npz, .gguf, .onnx, Keras's .keras, .weights.h5, .h5 and .hdf5"
+    ".safetensors, torch's .pt, .pth, .ckpt and .bin, .npz, .gguf, .onnx, flax's .msgpack, Keras's .keras, "
+    ".weights.h5, .h5 and .hdf5"
 )
 
 
@@ -35,7 +38,7 @@ def layers_of_path(path: str | os.PathLike[str] | RemotePath) -> tuple[Layer, ..
     """The layers of a weights file, of an index of several files, of a folder, or of low-rank adapters.
 
     Args:
-        path: or URL; the content decides the format; for safetensors, ONNX and indexes the name does.
+        path: or URL; the content decides the format; for safetensors, ONNX, flax and indexes the name does.
 
     Raises:
         WeightsFileError: no such file, an unknown format, a damaged or an unsafe file.
@@ -56,6 +59,8 @@ def layers_of_path(path: str | os.PathLike[str] | RemotePath) -> tuple[Layer, ..
         return _pipeline(path)
     if path.name == CHECKPOINT or (is_folder and (path / CHECKPOINT).is_file()):
         return layers_of_tensors(combine(_checkpoint(path if is_folder else path.parent)))
+    if is_folder and not _holds_weights(path) and is_checkpoint(path):
+        return layers_of_tensors(combine(_orbax(path)))
     files = weights_in(path) if is_folder else [path]
     if len(files) == 1 and files[0].name.lower().endswith(".onnx"):
         return _onnx(files[0])
@@ -75,6 +80,10 @@ def _tensors(path: Location) -> list[StoredTensor]:
         from ww_callbacks.weights.files.safetensors import tensors_of_safetensors
 
         return tensors_of_safetensors(path)
+    if name.endswith(FLAX):
+        from ww_callbacks.weights.files.flax import tensors_of_flax
+
+        return tensors_of_flax(path)
     if _first_bytes(path).startswith(_GGUF):
         return _gguf(path)
     names = _members(path)
@@ -106,7 +115,9 @@ def _pipeline(folder: Location) -> tuple[Layer, ...]:
 
 
 def _holds_weights(folder: Location) -> bool:
-    return any(entry.name.lower().endswith((".safetensors", *SINGLE)) for entry in folder.iterdir())
+    with reading(folder):
+        names = [entry.name.lower() for entry in folder.iterdir() if entry.is_file()]
+    return any(name.endswith((".safetensors", *SINGLE, FLAX)) for name in names)
 
 
 def _checkpoint(path: Location) -> list[StoredTensor]:
@@ -115,6 +126,16 @@ def _checkpoint(path: Location) -> list[StoredTensor]:
     except ModuleNotFoundError as error:
         raise WeightsFileError(path, "reading it needs torch: pip install 'ww_callbacks[lightning]'") from error
     return tensors_of_checkpoint(path)
+
+
+def _orbax(folder: Location) -> list[StoredTensor]:
+    if isinstance(folder, RemotePath):
+        raise WeightsFileError(folder, "checkpoints of Orbax are not read at a URL; download the folder, pass its path")
+    try:
+        from ww_callbacks.weights.orbax.tensors import tensors_of_orbax
+    except ModuleNotFoundError as error:
+        raise WeightsFileError(folder, "reading it needs tensorstore: pip install 'ww_callbacks[orbax]'") from error
+    return tensors_of_orbax(folder)
 
 
 def _gguf(path: Location) -> list[StoredTensor]:
@@ -161,4 +182,7 @@ def _members(path: Location) -> list[str]:
 def _unknown(path: Location) -> str:
     with reading(path):
         size = path.stat().st_size
-    return "an empty file" if size == 0 else f"not a weights file, or a damaged one; known are {_KNOWN}"
+        known = foreign(path)
+    if size == 0:
+        return "an empty file"
+    return known or f"not a weights file, or a damaged one; known are {_KNOWN}"

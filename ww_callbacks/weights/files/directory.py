@@ -9,13 +9,16 @@ from pathlib import PurePath
 from typing import Any
 
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.files.foreign import foreign
 from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.tensor import StoredTensor
 
 MAX_INDEX_BYTES = 64 * 2**20
 SINGLE = (".pt", ".pth", ".ckpt", ".bin", ".th", ".npz", ".gguf", ".onnx", ".keras", ".h5", ".hdf5")
 """File name extensions of single weights files, used if a folder has no safetensors."""
-USUAL = ("model", "pytorch_model", "diffusion_pytorch_model")
+FLAX = ".msgpack"
+"""File name extension of flax, used if a folder has no other weights: repositories have it beside those of torch."""
+USUAL = ("model", "pytorch_model", "diffusion_pytorch_model", "flax_model")
 """Names of the file that is meant if there are others."""
 _SHARD = re.compile(r"-\d+-of-(\d+)$")
 
@@ -25,18 +28,19 @@ Reader = Callable[[Location], list[StoredTensor]]
 def weights_in(folder: Location) -> list[Location]:
     """The file, index or shards that hold the weights of one model in a folder.
 
-    The order of the search: an index of safetensors, safetensors, an index of ``.bin`` files, one other file.
+    The order of the search: an index of safetensors, safetensors, an index of ``.bin`` files, one other file, an
+    index of flax, a file of flax.
 
     Raises:
         WeightsFileError: no weights file, or several that are not parts of one model.
     """
     with reading(folder):
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    for ending in (".safetensors.index.json", ".safetensors", ".bin.index.json", SINGLE):
+    for ending in (".safetensors.index.json", ".safetensors", ".bin.index.json", SINGLE, f"{FLAX}.index.json", FLAX):
         found = [name for name in names if name.lower().endswith(ending)]
         if found:
             return [folder / name for name in _one_model(folder, found)]
-    raise WeightsFileError(folder, f"no weights file in this folder, which holds {names[:10]}")
+    raise WeightsFileError(folder, foreign(folder) or f"no weights file in this folder, which holds {names[:10]}")
 
 
 def _one_model(folder: Location, names: list[str]) -> list[str]:
@@ -65,6 +69,8 @@ def tensors_of_index(path: Location, read: Reader) -> list[StoredTensor]:
         WeightsFileError: not such an index, a name outside the folder, or a tensor that is not in its file.
     """
     where = _weight_map(path)
+    if path.name.lower().endswith(f"{FLAX}.index.json"):
+        where = {tensor.replace("/", "."): name for tensor, name in where.items()}
     tensors: dict[tuple[str, str], StoredTensor] = {}
     for name in dict.fromkeys(where.values()):
         tensors |= {(name, tensor.name): tensor for tensor in read(path.parent / name)}

@@ -11,9 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ww_callbacks.report import Skip
+from ww_callbacks.weights.combined import float8
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.remote import Location
-from ww_callbacks.weights.tensor import Stored, sliced
+from ww_callbacks.weights.tensor import Stored, StoredTensor, sliced
+
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+_READ = frozenset({"float16", "bfloat16", "float32", "float64", "bool", *_INTEGERS, *float8.TABLES})
+"""Dtypes of numpy and JAX whose numbers can be read."""
 
 
 def numbers(path: Location, dtype: np.dtype[Any], count: int, offset: int) -> NDArray[Any]:
@@ -70,3 +76,71 @@ class Part:
             return partial(sliced, self, axis, start, size)
         row = math.prod(self.shape[1:]) * self.dtype.itemsize
         return replace(self, offset=self.offset + start * row, shape=(size, *self.shape[1:]))
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Reads an array that is stored in several flat parts, one after the other.
+
+    Attributes:
+        parts: at least one.
+        shape: of the array.
+    """
+
+    parts: tuple[Part, ...]
+    shape: tuple[int, ...]
+
+    def __call__(self) -> Stored:
+        """The numbers, one part in memory beside them at a time."""
+        first = self.parts[0]()
+        array, position = np.empty(math.prod(self.shape), first.dtype), 0
+        for part in self.parts:
+            numbers = first if part is self.parts[0] else part()
+            array[position : position + numbers.size] = numbers
+            position += numbers.size
+        with reading(self.parts[0].path):
+            return array.reshape(self.shape)
+
+    def narrow(self, axis: int, start: int, size: int) -> Callable[[], Stored]:
+        """A reader of ``size`` entries along an axis; along the first one only these are read."""
+        if axis != 0:
+            return partial(sliced, self, axis, start, size)
+        row = math.prod(self.shape[1:])
+        begin, end, position, parts = start * row, (start + size) * row, 0, []
+        for part in self.parts:
+            first, last = max(begin - position, 0), min(end - position, part.shape[0])
+            if first < last or not parts:
+                parts.append(part.narrow(0, first, max(last - first, 0)))
+            position += part.shape[0]
+        return replace(self, parts=tuple(parts), shape=(size, *self.shape[1:]))
+
+
+def stored_numbers(
+    path: Location, name: str, dtype: str, shape: tuple[int, ...], offset: int, num_bytes: int
+) -> StoredTensor:
+    """A tensor whose numbers lie one after the other in a file.
+
+    Args:
+        path: of the file.
+        name: of the tensor.
+        dtype: its name in numpy or JAX.
+        shape: of the tensor.
+        offset: of the first number, in bytes.
+        num_bytes: that the file holds of it.
+
+    Raises:
+        WeightsFileError: shape and dtype need other than ``num_bytes`` bytes.
+    """
+    if dtype not in _READ:
+        return StoredTensor(name, shape, dtype, skip=Skip("unsupported_dtype", dtype))
+    is_float8 = dtype in float8.TABLES
+    storage = np.dtype("uint8" if is_float8 else "uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
+    if math.prod(shape) * storage.itemsize != num_bytes:
+        sizes = str(shape)[:80]
+        raise WeightsFileError(
+            path, f"tensor {name[:80]!r}: {dtype}{sizes} does not fit the {num_bytes} bytes it holds"
+        )
+    if is_float8:
+        read = Part(path, offset, shape, storage, partial(float8.decode, dtype=dtype))
+        return StoredTensor(name, shape, "float16", read, is_float8=True)
+    return StoredTensor(name, shape, dtype, Part(path, offset, shape, storage))

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ww_callbacks.report import Skip
-from ww_callbacks.weights.combined import float8
 from ww_callbacks.weights.combined.packing import powers_of_two
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
-from ww_callbacks.weights.files.part import Part
+from ww_callbacks.weights.files.part import Part, stored_numbers
 from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.kernels import in_torch_order
 from ww_callbacks.weights.tensor import StoredTensor
@@ -27,7 +24,7 @@ _BITS |= {"F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64}
 _NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
 _NAMES |= {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
 _NAMES |= {"U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64"}
-_FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+_NAMES |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 
 
 def tensors_of_safetensors(path: Location) -> list[StoredTensor]:
@@ -109,13 +106,7 @@ def _are_sizes(values: Any) -> bool:
 def _tensor(
     path: Location, start: int, name: str, dtype: str, shape: tuple[int, ...], begin: int, end: int
 ) -> StoredTensor:
-    read = partial(Part, path, start + begin, shape)
-    if dtype in _FLOAT8:
-        values = partial(float8.decode, dtype=_FLOAT8[dtype])
-        return StoredTensor(name, shape, "float16", read(np.dtype(np.uint8), values), is_float8=True)
     if dtype == "F8_E8M0":
-        return StoredTensor(name, shape, "float32", read(np.dtype(np.uint8), powers_of_two), is_float8=True)
-    if dtype not in _NAMES:
-        return StoredTensor(name, shape, dtype, skip=Skip("unsupported_dtype", dtype))
-    storage = np.dtype("uint16" if dtype == "BF16" else _NAMES[dtype]).newbyteorder("<")
-    return StoredTensor(name, shape, _NAMES[dtype], read(storage))
+        read = Part(path, start + begin, shape, np.dtype(np.uint8), powers_of_two)
+        return StoredTensor(name, shape, "float32", read, is_float8=True)
+    return stored_numbers(path, name, _NAMES.get(dtype, dtype), shape, start + begin, end - begin)

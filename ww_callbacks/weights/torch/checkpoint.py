@@ -18,8 +18,8 @@ from ww_callbacks.report import Skip
 from ww_callbacks.weights.files import CHECKPOINT
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.remote import Location
+from ww_callbacks.weights.networks import networks_in
 from ww_callbacks.weights.tensor import Stored, StoredTensor
-from ww_callbacks.weights.torch.files import networks_in
 from ww_callbacks.weights.torch.tensors import is_float8, stored_array, stored_dtype
 
 MAX_METADATA_BYTES = 512 * 2**20

@@ -6,7 +6,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -18,16 +18,11 @@ from ww_callbacks.report import Skip
 from ww_callbacks.weights.files import zips
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.remote import Location, RemotePath
+from ww_callbacks.weights.networks import networks_in
 from ww_callbacks.weights.tensor import Stored, StoredTensor
-from ww_callbacks.weights.torch import plain_name
 from ww_callbacks.weights.torch.ranges import Strided, without_numbers
 from ww_callbacks.weights.torch.tensors import is_float8, place_of, stored_array, stored_dtype
 
-_USUAL = frozenset({"state_dict", "model_state_dict", "model", "module", "net", "weights", "params"})
-"""Keys of the weights in checkpoints; the names of its layers do not begin with it if there is no other network."""
-_BESIDE = ("optim", "lr_sched", "scheduler", "loops", "callbacks", "rng", "hyper_parameters", "hparams")
-"""Prefixes of entries of a checkpoint that are not weights."""
-_DEPTH = 4
 _CLASS = re.compile(r"GLOBAL ([\w.]+)")
 _PROGRAMS = {"/constants.pkl": "a TorchScript archive", "/archive_format": "a program of torch.export"}
 """Ending of a member → what an archive with it is."""
@@ -112,70 +107,10 @@ def _start(path: Location, tensors: Mapping[str, torch.Tensor]) -> int:
     raise WeightsFileError(path, "damaged: its tensors are longer than the members that hold them")
 
 
-def networks_in(content: Any) -> dict[str, torch.Tensor]:
-    """The tensors of a state dict, or of all networks of a checkpoint; names of several begin with their keys.
-
-    Args:
-        content: what was saved.
-
-    Example:
-        >>> weight = torch.ones(2, 2)
-        >>> list(networks_in({"model": {"fc.weight": weight}, "optimizer": {"state": {}}}))
-        ['fc.weight']
-        >>> list(networks_in({"model": {"fc.weight": weight}, "critic": {"fc.weight": weight}}))
-        ['model.fc.weight', 'critic.fc.weight']
-    """
-    if not isinstance(content, Mapping):
-        return _without_prefix(dict(_flat(content)))
-    inside = {key: value for key, value in content.items() if not (isinstance(key, str) and key.startswith(_BESIDE))}
-    networks = {key: networks_in(value) for key, value in inside.items() if _is_network(value)}
-    if not networks.keys() & _USUAL and any(_holds_tensors(inside[key]) for key in inside.keys() - networks.keys()):
-        networks = {}  # modules as nested mappings
-    if len(networks) == 1 and set(networks) <= _USUAL:
-        return next(iter(networks.values()))
-    if networks and all(isinstance(key, str) for key in networks):
-        return {f"{key}.{name}": tensor for key, network in networks.items() for name, tensor in network.items()}
-    return _without_prefix(dict(_flat(inside)))
-
-
-def _is_network(value: Any) -> bool:
-    """Whether an entry of a checkpoint is a state dict with matrices, or holds one under a usual key."""
-    if not isinstance(value, Mapping):
-        return False
-    matrices = (each for each in value.values() if isinstance(each, torch.Tensor) and each.ndim >= 2)
-    return any(True for _ in matrices) or any(_is_network(value.get(key)) for key in _USUAL)
-
-
-def _holds_tensors(value: Any) -> bool:
-    return any(True for _ in _flat(value))
-
-
-def _flat(value: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors in nested mappings, each mapping once, without the numbered entries of optimizers."""
-    seen = set() if seen is None else seen
-    if isinstance(value, torch.Tensor):
-        yield prefix or "tensor", value
-    elif isinstance(value, Mapping) and id(value) not in seen and prefix.count(".") < _DEPTH:
-        seen.add(id(value))
-        for key, inner in value.items():
-            if isinstance(key, str):
-                yield from _flat(inner, f"{prefix}.{key}" if prefix else key, seen)
-
-
 def _what(content: Any) -> str:
     if isinstance(content, Mapping):
         return f"a mapping with the keys {[str(key)[:40] for key in list(content)[:10]]}"
     return f"a {type(content).__name__}"
-
-
-def _without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Remove the parts that wrappers add, and the prefix ``module.`` if all names have it."""
-    plain = {plain_name(name): tensor for name, tensor in tensors.items()}
-    if len(plain) < len(tensors):
-        return tensors
-    while plain and all(name.startswith("module.") for name in plain):
-        plain = {name.removeprefix("module."): tensor for name, tensor in plain.items()}
-    return plain
 
 
 def _stored(

@@ -1,4 +1,4 @@
-"""Names of modules that do not depend on wrappers."""
+"""The modules of a model inside its wrappers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,9 @@ from collections.abc import Iterator
 
 from torch import nn
 
-_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+from ww_callbacks.weights.names import plain_name
 
-
-def plain_name(name: str) -> str:
-    """The name of a module without the parts that wrappers add.
-
-    Example:
-        >>> plain_name("_orig_mod.encoder._checkpoint_wrapped_module.fc")
-        'encoder.fc'
-    """
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+__all__ = ["plain_name", "unwrapped"]
 
 
 def unwrapped(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
