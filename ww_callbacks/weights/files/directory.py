@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import PurePath
 from typing import Any
 
@@ -20,6 +21,11 @@ USUAL = ("model", "pytorch_model", "diffusion_pytorch_model")
 _SHARD = re.compile(r"-\d+-of-(\d+)$")
 
 Reader = Callable[[Location], list[StoredTensor]]
+
+
+def entries_of(folder: Location) -> list[Location]:
+    """What a folder holds, in the order of the names."""
+    return sorted(folder.iterdir(), key=attrgetter("name"))
 
 
 def weights_in(folder: Location) -> list[Location]:
