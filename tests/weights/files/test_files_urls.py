@@ -443,6 +443,16 @@ def test_formats_that_are_not_read_in_ranges(tmp_path, bucket):
     assert "chained URLs are not read; download the file" in refusal("zip://model.npz::memory://bucket/all.zip")
 
 
+@pytest.mark.parametrize("ends", ["os.kill(os.getpid(), 11)", "os.read(0, 9); os.kill(os.getpid(), 11)"])
+def test_a_file_on_which_the_hdf5_library_crashes(tmp_path, bucket, monkeypatch, ends):
+    """The child stands for the library, before and after it reads a range."""
+    hdf5_walk = pytest.importorskip("ww_callbacks.weights.files.hdf5_walk")
+    url = bucket.add(as_hdf5(tmp_path))
+    (tmp_path / "walk.py").write_text(f"import os\nos.write(1, b'0 100000\\n')\n{ends}\n")
+    monkeypatch.setattr(hdf5_walk, "__file__", str(tmp_path / "walk.py"))
+    assert refusal(url) == "damaged: the HDF5 library hangs or crashes on it (SIGSEGV)"
+
+
 def test_an_archive_of_the_other_byte_order(tmp_path, bucket):
     path = as_torch(tmp_path)
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "big.pt", "w") as new:

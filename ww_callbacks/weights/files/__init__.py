@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import stat
 import zipfile
-from operator import attrgetter
 
 from ww_callbacks.weights.combined import combine
 from ww_callbacks.weights.files import zips
 from ww_callbacks.weights.files.adapters import adapters_in, layers_of_adapter
-from ww_callbacks.weights.files.directory import FLAX, SINGLE, tensors_of_index, weights_in
+from ww_callbacks.weights.files.directory import FLAX, SINGLE, entries_of, tensors_of_index, weights_in
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.foreign import foreign
 from ww_callbacks.weights.files.quantization import quantization_of
@@ -107,8 +106,7 @@ def _torch(path: Location) -> list[StoredTensor]:
 def _pipeline(folder: Location) -> tuple[Layer, ...]:
     """The layers of all networks of a pipeline of diffusers, which has a folder for each."""
     with reading(folder):
-        entries = sorted(folder.iterdir(), key=attrgetter("name"))
-        inner = [each for each in entries if each.is_dir() and _holds_weights(each)]
+        inner = [each for each in entries_of(folder) if each.is_dir() and _holds_weights(each)]
     if not inner:
         raise WeightsFileError(folder, f"{PIPELINE} without folders that hold weights")
     return tuple(layer.named(f"{each.name}/{layer.name}") for each in inner for layer in layers_of_path(each))

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from ww_callbacks.analysis import decoded, joined_factors
 from ww_callbacks.report import Skip
-from ww_callbacks.weights.files.directory import SINGLE
+from ww_callbacks.weights.files.directory import SINGLE, entries_of
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.layer import ADAPTER, Adapter, Layer, adapter_layer
@@ -100,7 +99,7 @@ def adapters_in(path: Location) -> dict[str, Location]:
     if not path.is_dir():
         return {"": path} if path.name in FILES else {}
     with reading(path):
-        entries = sorted(path.iterdir(), key=attrgetter("name"))
+        entries = entries_of(path)
     own = _weights_of(path)
     found = {} if own is None else {"": own}
     if own is None and any(entry.is_file() and entry.name.lower().endswith(_OTHERS) for entry in entries):

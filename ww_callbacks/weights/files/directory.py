@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import PurePath
 from typing import Any
 
@@ -23,6 +24,11 @@ USUAL = ("model", "pytorch_model", "diffusion_pytorch_model", "flax_model")
 _SHARD = re.compile(r"-\d+-of-(\d+)$")
 
 Reader = Callable[[Location], list[StoredTensor]]
+
+
+def entries_of(folder: Location) -> list[Location]:
+    """What a folder holds, in the order of the names."""
+    return sorted(folder.iterdir(), key=attrgetter("name"))
 
 
 def weights_in(folder: Location) -> list[Location]:

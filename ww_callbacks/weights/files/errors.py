@@ -59,7 +59,7 @@ def first_line(text: str) -> str:
     r"""The first line of a message, of at most 300 characters.
 
     Example:
-        >>> first_line("no such key\\nwhile reading")
+        >>> first_line("no such key\nwhile reading")
         'no such key'
     """
     return next(iter(text.strip().splitlines()), "")[:300]
