@@ -20,8 +20,6 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PIP_DISABLE_PIP_VERSION_CHECK=1
-# Trained networks for the comparison with WeightWatcher, if they exist next to the checkout; skipped otherwise.
-export WW_TEST_WEIGHTS=${WW_TEST_WEIGHTS:-$root/../shared/weights}
 
 results=()
 failures=0

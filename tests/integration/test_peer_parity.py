@@ -3,125 +3,116 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
-import math
-import os
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from shipped import matrices
 
 import ww_callbacks as ww
 from ww_callbacks.report import LayerReport, Report
 
-torch = pytest.importorskip("torch")
-
-WEIGHTS = Path(os.environ.get("WW_TEST_WEIGHTS", Path(__file__).parents[3] / "shared" / "weights"))
-NETWORKS = {
-    "cifar10_resnet20-12fca82f.th": "cifar_resnet20",
-    "cifar10_resnet32-d509ac18.th": "cifar_resnet32",
-    "cifar10_resnet44-014dd654.th": "cifar_resnet44",
-    "cifar10_resnet56-4bfd9763.th": "cifar_resnet56",
-    "distiller_resnet20_dense.pth.tar": "distiller_resnet20_dense",
-    "distiller_resnet20_channel_regularised.pth.tar": "distiller_resnet20_chreg",
-    "distiller_resnet20_5_layers_zeroed.pth.tar": "distiller_resnet20_4D5Lremoved",
-}
+NETWORKS = ("alphapredict-v7.pt", "efficientnet-lite0.pth", "g2p.npz", "mtcnn-onet.lz4", "silero-vad.safetensors")
 SAME = ("lambda_max", "norm", "log_norm", "spectral_norm", "log_spectral_norm", "stable_rank", "entropy")
 
-needs_weights = pytest.mark.skipif(not WEIGHTS.is_dir(), reason=f"no trained weights in {WEIGHTS}")
-every_network = pytest.mark.parametrize("file", NETWORKS)
+# Recorded from WeightWatcher's analyze(mp_fit=True), which is slow.
+SIGMA_MP = {
+    "enc_emb": 1.0236492955498373,
+    "enc_w_ih": 0.5924018818726049,
+    "enc_w_hh": 0.6937016702896308,
+    "dec_emb": 1.0137270353804153,
+    "dec_w_ih": 0.6234759893131503,
+    "dec_w_hh": 0.6603273411423122,
+    "fc_w": 0.6994533610759973,
+}
+
+every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
-@lru_cache(maxsize=8)
-def analysed(file: str) -> Report:
-    state = torch.load(WEIGHTS / file, weights_only=True, map_location="cpu")["state_dict"]
-    weights = {key: value for key, value in state.items() if value.ndim in (2, 4)}
-    return ww.analyze({key.removeprefix("module.").removesuffix(".weight"): value for key, value in weights.items()})
+@lru_cache
+def weights(name: str) -> dict[str, np.ndarray]:
+    """The matrices that both packages analyse; WeightWatcher knows no convolution of one dimension."""
+    return {layer: value for layer, value in matrices(name).items() if value.ndim in (2, 4)}
 
 
-def reference(file: str) -> dict[str, dict[str, str]]:
-    with open(WEIGHTS / "reference" / f"{NETWORKS[file]}.details.csv") as lines:
-        return {row["longname"].removeprefix("module."): row for row in csv.DictReader(lines)}
+@lru_cache
+def analysed(name: str) -> Report:
+    return ww.analyze({f"{layer}.weight": value for layer, value in weights(name).items()})
 
 
-def pairs(file: str) -> Iterator[tuple[LayerReport, dict[str, str]]]:
-    rows = reference(file)
-    for layer in analysed(file):
+@lru_cache
+def reference(name: str) -> dict[str, dict[str, Any]]:
+    """WeightWatcher's rows, by layer."""
+    network = torch.nn.Module()
+    for layer, value in weights(name).items():
+        outputs, inputs, *kernel = value.shape
+        module = torch.nn.Conv2d(inputs, outputs, kernel) if kernel else torch.nn.Linear(inputs, outputs)
+        module.weight = torch.nn.Parameter(torch.tensor(value))
+        network.add_module(layer.replace(".", "/"), module)
+    return {layer.replace("/", "."): row for layer, row in weightwatcher_rows(network).items()}
+
+
+def weightwatcher_rows(model: Any) -> dict[str, dict[str, Any]]:
+    import weightwatcher
+
+    with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
+        frame = weightwatcher.WeightWatcher(model=model).analyze()
+    return {row["longname"]: row for row in frame.to_dict("records")}
+
+
+def pairs(name: str) -> Iterator[tuple[LayerReport, dict[str, Any]]]:
+    rows = reference(name)
+    for layer in analysed(name):
         if layer.name in rows:
             yield layer, rows[layer.name]
 
 
-@needs_weights
 @every_network
-def test_norms_ranks_and_entropy(file):
+def test_norms_ranks_and_entropy(name):
     compared = 0
-    for layer, row in pairs(file):
-        for name in SAME:
-            if getattr(layer, name) is None:  # WeightWatcher writes -inf, NaN or 0
-                assert layer.reason == "all weights are zero"
-                continue
-            expected = float(row[name])
-            assert getattr(layer, name) == pytest.approx(expected, rel=1e-4)
+    for layer, row in pairs(name):
+        for metric in SAME:
+            assert getattr(layer, metric) == pytest.approx(row[metric], rel=1e-4)
             compared += 1
-    assert compared > 80
+    assert compared >= 42
 
 
-@needs_weights
 @every_network
-def test_power_law_is_equal_if_the_same_xmin_is_chosen(file, capsys):
+def test_power_law_is_equal_if_the_same_xmin_is_chosen(name, capsys):
     same, other = 0, []
-    for layer, row in pairs(file):
-        if layer.alpha is None or float(row["alpha"]) < 0:
+    for layer, row in pairs(name):
+        if layer.alpha is None:
             continue
-        if layer.xmin == pytest.approx(float(row["xmin"]), rel=1e-6):
-            assert layer.alpha == pytest.approx(float(row["alpha"]), abs=1e-6, rel=1e-6)
-            assert pytest.approx(float(row["D"]), abs=1e-6) == layer.D
+        if layer.xmin == pytest.approx(row["xmin"], rel=1e-6):
+            assert (layer.alpha, layer.D) == pytest.approx((row["alpha"], row["D"]), abs=1e-6, rel=1e-6)
             same += 1
         else:
             other.append(layer.name)
             # WeightWatcher excludes eigenvalues up to 1e-5 and may choose another xmin, but its D is never smaller.
-            assert float(row["D"]) + 1e-6 >= layer.D
+            assert row["D"] + 1e-6 >= layer.D
     with capsys.disabled():
-        print(f"\n{file}: alpha, D, xmin equal in {same} layers, another xmin in {other}")
-    assert same >= 10
+        print(f"\n{name}: alpha, D, xmin equal in {same} layers, another xmin in {other}")
+    assert same >= 5
     assert len(other) <= 0.15 * (same + len(other))
 
 
-@needs_weights
 @every_network
-def test_mean_alpha_is_below_that_of_the_shuffled_control(file, capsys):
-    layers = [layer for layer in analysed(file) if layer.alpha is not None and layer.rand_alpha is not None]
+def test_mean_alpha_is_below_that_of_the_shuffled_control(name, capsys):
+    layers = [layer for layer in analysed(name) if layer.alpha is not None and layer.rand_alpha is not None]
     alpha, control = np.mean([x.alpha for x in layers]), np.mean([x.rand_alpha for x in layers])
     formed = np.mean([layer.warning != "no tail" for layer in layers])
     with capsys.disabled():
-        print(f"\n{file}: alpha {alpha:.2f}, shuffled {control:.2f}, tail formed in {formed:.0%} of {len(layers)}")
+        print(f"\n{name}: alpha {alpha:.2f}, shuffled {control:.2f}, tail formed in {formed:.0%} of {len(layers)}")
     assert alpha < control
 
 
-@needs_weights
 def test_sigma_mp_is_equal_for_rectangular_layers():
-    file = "cifar10_resnet20-12fca82f.th"
-    with open(WEIGHTS / "reference" / "cifar_resnet20.mp.details.csv") as lines:
-        rows = {row["longname"].removeprefix("module."): row for row in csv.DictReader(lines)}
-    compared = 0
-    for layer in analysed(file):
-        if layer.sigma_mp is not None and layer.Q > 1 and layer.name in rows:
-            assert layer.sigma_mp == pytest.approx(float(rows[layer.name]["sigma_mp"]), abs=1e-6)
-            compared += 1
-    assert compared >= 3
-
-
-@needs_weights
-def test_published_scale_collapse_is_found():
-    """The scales of some layers differ strongly between the dense and the channel-regularised network."""
-    before, after = (analysed(f"distiller_resnet20_{kind}.pth.tar") for kind in ("dense", "channel_regularised"))
-    changes = after.scale_collapse(before)
-    assert len(changes) >= 15
-    assert all(math.isfinite(change.z) for change in changes)
-    assert max(abs(change.change) for change in changes) > 0.2
+    for layer in analysed("g2p.npz"):
+        assert layer.sigma_mp == pytest.approx(SIGMA_MP[layer.name], abs=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -157,10 +148,7 @@ def trained_network():
 
 
 def test_small_trained_network_agrees_with_weightwatcher(trained_network):
-    weightwatcher = pytest.importorskip("weightwatcher")
-    with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
-        frame = weightwatcher.WeightWatcher(model=trained_network).analyze()
-    rows = {row["longname"]: row for row in frame.to_dict("records")}
+    rows = weightwatcher_rows(trained_network)
     compared = 0
     for layer in ww.analyze(trained_network):
         if layer.alpha is None or layer.name not in rows:

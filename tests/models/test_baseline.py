@@ -1,12 +1,8 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
+from shipped import shipped, tensors
 
 import ww_callbacks as ww
-
-WEIGHTS = Path(os.environ.get("WW_TEST_WEIGHTS", Path(__file__).parents[3] / "shared" / "weights"))
 
 
 def weights() -> dict[str, np.ndarray]:
@@ -108,25 +104,28 @@ def test_layers_left_out_are_left_out_of_the_comparison(caplog):
     assert not caplog.text
 
 
-@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs ../shared/weights")
-def test_the_published_scale_collapse_is_named():
-    """Channel regularisation: the second convolution of eight blocks shrinks, as the published table of means shows."""
-    pytest.importorskip("torch")
-    regularised, dense = (WEIGHTS / f"distiller_resnet20_{name}.pth.tar" for name in ("channel_regularised", "dense"))
-    report = ww.analyze(regularised, baseline=dense, randomize=False)
-    collapsed = [layer.name for layer in report if layer.scale_collapse]
-    blocks = ["1.0", "1.1", "1.2", "2.0", "2.1", "3.0", "3.1"]
-    assert collapsed == [f"layer{block}.conv2" for block in blocks]
-    assert all("scale collapse: λ_max fell" in report[name].change for name in collapsed)
-    assert all(report[name].delta_log_lambda_max < -0.9 for name in collapsed)
+def tuned(factors: dict[str, float]) -> dict[str, np.ndarray]:
+    """A trained network with one per cent of noise on every weight and some layers multiplied by a factor."""
+    rng = np.random.default_rng(0)
+    weights = {}
+    for name, value in tensors("efficientnet-lite0.pth").items():
+        noise = 0.01 * np.std(value) * rng.standard_normal(value.shape)
+        weights[name] = (value + noise) * factors.get(name.removesuffix(".weight"), 1)
+    return weights
 
 
-@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs ../shared/weights")
-def test_five_zeroed_layers_are_named_and_all_means_stay_finite():
-    pytest.importorskip("torch")
-    zeroed, dense = (WEIGHTS / f"distiller_resnet20_{name}.pth.tar" for name in ("5_layers_zeroed", "dense"))
-    report = ww.analyze(zeroed, baseline=dense, randomize=False)
-    assert [layer.name for layer in report if layer.change.startswith("all weights are zero")] == [
-        f"layer{name}" for name in ("1.0.conv1", "1.0.conv2", "1.1.conv1", "1.1.conv2", "2.2.conv2")
-    ]
+def test_a_scale_collapse_of_a_trained_network_is_named():
+    factors = {f"_blocks.{index}._expand_conv": 0.33 - 0.03 * index for index in range(2, 8)}
+    report = ww.analyze(tuned(factors), baseline=shipped("efficientnet-lite0.pth"), randomize=False)
+    assert [layer.name for layer in report if layer.scale_collapse] == list(factors)
+    for name, factor in factors.items():
+        assert "scale collapse: λ_max fell" in report[name].change
+        assert report[name].delta_log_lambda_max == pytest.approx(2 * np.log10(factor), abs=0.02)
+
+
+def test_five_zeroed_layers_of_a_trained_network_are_named_and_all_means_stay_finite():
+    zeroed = [f"_blocks.{index}._project_conv" for index in (2, 5, 7, 11)] + ["_fc"]
+    model = tuned(dict.fromkeys(zeroed, 0))
+    report = ww.analyze(model, baseline=shipped("efficientnet-lite0.pth"), randomize=False)
+    assert [layer.name for layer in report if layer.change.startswith("all weights are zero")] == zeroed
     assert all(np.isfinite(value) for value in report.summary().values())

@@ -41,6 +41,13 @@ def test_scale_collapse_where_most_layers_stand_still():
     assert before.scale_collapse(Report(())) == ()
 
 
+def test_layers_that_stand_still_do_not_collapse_when_the_others_change_alike():
+    names = "abcdefgh"
+    before = scales(**dict.fromkeys(names, 0.0))
+    after = scales(**(dict.fromkeys(names, 0.0) | {"a": -1.0, "b": -1.0, "c": -1.0000001}))
+    assert not [change.name for change in after.scale_collapse(before) if change.collapsed]
+
+
 def rate(draw, layers: int, models: int) -> float:
     """Share of models of a noise with at least one flagged layer."""
     names = [str(i) for i in range(layers)]

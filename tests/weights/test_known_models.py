@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from shipped import shipped, tensors
 
 import ww_callbacks as ww
 from ww_callbacks.analysis import as_matrices
@@ -16,9 +15,6 @@ from ww_callbacks.weights import Layer, find_layers
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
-
-WEIGHTS = Path(os.environ.get("WW_TEST_WEIGHTS", Path(__file__).parents[3] / "shared" / "weights"))
-needs_weights = pytest.mark.skipif(not WEIGHTS.is_dir(), reason=f"no trained weights in {WEIGHTS}")
 
 
 def elements(layers: tuple[Layer, ...]) -> int:
@@ -106,7 +102,7 @@ def test_every_weight_of_other_transformers(name):
 
 
 class Block(nn.Module):
-    """Two convolutions and a shortcut, named as torchvision and the CIFAR networks name them."""
+    """Two convolutions and a shortcut, named as torchvision names them."""
 
     expansion = 1
 
@@ -139,28 +135,19 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Of torchvision's form: a stem, stages of blocks, a linear head."""
 
-    def __init__(
-        self,
-        block: Any,
-        counts: list[int],
-        widths: list[int],
-        *,
-        kernel: int = 7,
-        head: str = "fc",
-        projects: bool = True,
-    ) -> None:
+    def __init__(self, block: Any, counts: list[int], widths: list[int]) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, widths[0], kernel, bias=False)
+        self.conv1 = nn.Conv2d(3, widths[0], 7, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         inputs = widths[0]
         for stage, (count, width) in enumerate(zip(counts, widths, strict=True), start=1):
             blocks = []
             for index in range(count):
-                changes = projects and index == 0 and (stage > 1 or block.expansion > 1)
+                changes = index == 0 and (stage > 1 or block.expansion > 1)
                 blocks.append(block(inputs, width, 1 + (index == 0 and stage > 1), changes))
                 inputs = width * block.expansion
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
-        self.add_module(head, nn.Linear(inputs, 10))
+        self.fc = nn.Linear(inputs, 10)
 
 
 @pytest.mark.parametrize(("block", "convolutions"), [(Block, 20), (Bottleneck, 29)])
@@ -179,42 +166,92 @@ def test_every_weight_of_residual_networks(block, convolutions, tmp_path):
 
 # --- trained weights -------------------------------------------------------------------------------------------------
 
-FILES = {
-    "cifar10_resnet20-12fca82f.th": 3,
-    "cifar10_resnet32-d509ac18.th": 5,
-    "cifar10_resnet44-014dd654.th": 7,
-    "cifar10_resnet56-4bfd9763.th": 9,
-    "distiller_resnet20_dense.pth.tar": 3,
-    "distiller_resnet20_channel_regularised.pth.tar": 3,
-    "distiller_resnet20_5_layers_zeroed.pth.tar": 3,
+
+class Recurrent(nn.Module):
+    """The bidirectional LSTM of alphaPredict."""
+
+    def __init__(self, hidden: int, depth: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(20, hidden, depth, bidirectional=True)
+        self.fc = nn.Linear(2 * hidden, 1)
+
+
+class Speech(nn.Module):
+    """Silero's detector of speech: convolutions of one dimension and an LSTM cell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stft_conv = nn.Conv1d(1, 258, 256, bias=False)
+        for index, (inputs, outputs) in enumerate([(129, 128), (128, 64), (64, 64), (64, 128)], start=1):
+            self.add_module(f"conv{index}", nn.Conv1d(inputs, outputs, 3))
+        self.lstm_cell = nn.LSTMCell(128, 128)
+        self.final_conv = nn.Conv1d(128, 1, 1)
+
+
+class Inverted(nn.Module):
+    """A block of EfficientNet without squeeze and excitation: wide, depthwise, narrow."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, factor: int) -> None:
+        super().__init__()
+        width = factor * inputs
+        if factor > 1:
+            self._expand_conv, self._bn0 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
+        self._depthwise_conv, self._bn1 = (
+            nn.Conv2d(width, width, kernel, groups=width, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        self._project_conv, self._bn2 = nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+
+
+class EfficientNetLite0(nn.Module):
+    """Sixteen inverted blocks in seven stages: repeats, outputs, kernel, factor of the width."""
+
+    STAGES = (
+        (1, 16, 3, 1),
+        (2, 24, 3, 6),
+        (2, 40, 5, 6),
+        (3, 80, 3, 6),
+        (3, 112, 5, 6),
+        (4, 192, 5, 6),
+        (1, 320, 3, 6),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._conv_stem, self._bn0 = nn.Conv2d(3, 32, 3, bias=False), nn.BatchNorm2d(32)
+        blocks, inputs = [], 32
+        for repeats, outputs, kernel, factor in self.STAGES:
+            for _ in range(repeats):
+                blocks.append(Inverted(inputs, outputs, kernel, factor))
+                inputs = outputs
+        self._blocks = nn.ModuleList(blocks)
+        self._conv_head, self._bn1 = nn.Conv2d(320, 1280, 1, bias=False), nn.BatchNorm2d(1280)
+        self._fc = nn.Linear(1280, 1000)
+
+
+NETWORKS = {
+    "alphapredict-v2.pt": lambda: Recurrent(20, 2),
+    "alphapredict-v7.pt": lambda: Recurrent(100, 2),
+    "efficientnet-lite0.pth": EfficientNetLite0,
+    "silero-vad.safetensors": Speech,
 }
-ZEROED = "distiller_resnet20_5_layers_zeroed.pth.tar"
-
-
-def state_of(file: str) -> dict[str, Any]:
-    state = torch.load(WEIGHTS / file, weights_only=True, map_location="cpu")["state_dict"]
-    return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 def built(file: str) -> Any:
-    """The network with the weights of the file loaded; of the CIFAR ones the heads are called ``linear``."""
-    is_distiller = file.startswith("distiller")
-    head = "fc" if is_distiller else "linear"
-    model = ResNet(Block, [FILES[file]] * 3, [16, 32, 64], kernel=3, head=head, projects=is_distiller)
-    model.load_state_dict(state_of(file))
+    """The network with the weights of the file loaded."""
+    model = NETWORKS[file]()
+    model.load_state_dict({name: torch.tensor(value) for name, value in tensors(file).items()})
     return model
 
 
-@needs_weights
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", NETWORKS)
 def test_trained_networks_are_the_same_from_the_file_and_built(file):
     model = built(file)
-    stored, layers = find_layers(WEIGHTS / file), find_layers(model)
-    assert elements(stored) == elements(layers) == held(model)
+    stored, layers = find_layers(shipped(file)), find_layers(model)
     assert [layer.name for layer in stored] == [layer.name for layer in layers]
     assert_same(stored, layers)
-    kinds = {layer.kind for layer in stored}
-    assert kinds == {"convolution (inferred)", "matrix (inferred)", "vector (inferred)"}
+    depthwise = sum(layer.weight.numel() for name, layer in model.named_modules() if name.endswith("_depthwise_conv"))
+    assert elements(stored) == elements(layers) == held(model) - depthwise
 
 
 def figures(report: ww.Report) -> Iterator[tuple[Any, ...]]:
@@ -222,21 +259,20 @@ def figures(report: ww.Report) -> Iterator[tuple[Any, ...]]:
         yield layer.name, layer.status, layer.alpha, layer.lambda_max, layer.max_rand_eval, layer.num_traps
 
 
-@needs_weights
-@pytest.mark.parametrize("file", ["cifar10_resnet20-12fca82f.th", ZEROED])
+@pytest.mark.parametrize("file", ["alphapredict-v7.pt", "silero-vad.safetensors"])
 def test_the_reports_are_the_same_too(file):
-    assert list(figures(ww.analyze(WEIGHTS / file))) == list(figures(ww.analyze(built(file))))
+    assert list(figures(ww.analyze(shipped(file)))) == list(figures(ww.analyze(built(file))))
 
 
-@needs_weights
-def test_of_a_network_with_five_zeroed_layers_five_are_skipped_with_the_reason():
-    report = ww.analyze(WEIGHTS / ZEROED)
-    zeroed = {
-        name.removesuffix(".weight") for name, value in state_of(ZEROED).items() if value.ndim >= 2 and not value.any()
-    }
-    assert len(zeroed) == 5
-    told = {layer.name: layer.reason for layer in report if layer.reason == "all weights are zero"}
-    assert set(told) == zeroed
+def test_of_a_network_with_five_zeroed_layers_five_are_skipped_with_the_reason(tmp_path):
+    model = built("efficientnet-lite0.pth")
+    zeroed = {f"_blocks.{index}.{name}" for index in (4, 9) for name in ("_expand_conv", "_project_conv")} | {"_fc"}
+    with torch.no_grad():
+        for name in zeroed:
+            model.get_submodule(name).weight.zero_()
+    torch.save(model.state_dict(), tmp_path / "zeroed.pth")
+    report = ww.analyze(tmp_path / "zeroed.pth", randomize=False)
+    assert {layer.name for layer in report if layer.reason == "all weights are zero"} == zeroed
     assert all(report[name].status == "skipped" for name in zeroed)
     summary = report.summary()
     assert summary

@@ -114,9 +114,9 @@ def scale_collapse(layers: Iterable[LayerReport], baseline: Iterable[LayerReport
     least 0.1 away from the median. The critical value depends on the number of layers. On Gaussian noise, at most 5 %
     of the models have a layer beyond it. Published scale collapses have both signs.
 
-    Layers with the same λ_max as before were not trained. They do not count if at least three layers changed. If one or
-    two of at least five layers changed, the mean absolute deviation over all replaces the median one, which is zero,
-    and the critical value is 3.5. With fewer layers ``collapsed`` is None.
+    Layers with the same λ_max as before were not trained and are never collapsed. They do not count if at least three
+    layers changed. If one or two of at least five layers changed, the mean absolute deviation over all replaces the
+    median one, which is zero, and the critical value is 3.5. With fewer layers ``collapsed`` is None.
 
     Source: Iglewicz and Hoaglin, *How to detect and handle outliers* (1993), for the score. The critical values are
     simulated.
@@ -151,7 +151,7 @@ def scale_collapse(layers: Iterable[LayerReport], baseline: Iterable[LayerReport
     result = []
     for name, value in changes.items():
         z = (value - centre) / spread if spread else 0.0
-        beyond = abs(z) > critical and abs(value - centre) >= LEAST_COLLAPSE
+        beyond = value != 0 and abs(z) > critical and abs(value - centre) >= LEAST_COLLAPSE
         result.append(ScaleChange(name, value, z, beyond if judged else None))
     return tuple(result)
 
