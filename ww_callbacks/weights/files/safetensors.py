@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ww_callbacks.weights.combined import float8
 from ww_callbacks.weights.combined.packing import powers_of_two
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.part import Part
-from ww_callbacks.weights.tensor import StoredTensor
+from ww_callbacks.weights.tensor import PartOf, StoredTensor
 
 MAX_HEADER_BYTES = 32 * 2**20
 """Largest header, enough for about 200,000 tensors."""
@@ -49,7 +50,37 @@ def tensors_of_safetensors(path: Path) -> list[StoredTensor]:
     if position != size:
         problem = "truncated: the" if position > size else "the"
         raise WeightsFileError(path, f"{problem} header describes {position} bytes, the file holds {size}")
-    return [_tensor(path, start, *entry) for entry in entries]
+    parts = _parts(header.get("__metadata__"))
+    return [replace(_tensor(path, start, *entry), part_of=parts.get(entry[0])) for entry in entries]
+
+
+def _parts(metadata: Any) -> dict[str, PartOf]:
+    """Name of a tensor → the weight of torchao of which it is a part. Descriptions that are none are left out.
+
+    Example:
+        >>> described = '{"_type": "Int8Tensor", "_data": {"block_size": [1, 64]}, "_tensor_data_names": ["qdata"]}'
+        >>> _parts({"fc.weight": described, "tensor_names": '["fc.weight"]'})
+        {'fc._weight_qdata': PartOf(weight='weight', name='qdata', cls='Int8Tensor', facts={'block_size': [1, 64]})}
+    """
+    parts: dict[str, PartOf] = {}
+    if not isinstance(metadata, dict) or "tensor_names" not in metadata:
+        return parts
+    for name, text in metadata.items():
+        try:
+            described = json.loads(text)
+        except (TypeError, ValueError, RecursionError):
+            continue
+        if not isinstance(described, dict):
+            continue
+        cls, facts, names = (described.get(key) for key in ("_type", "_data", "_tensor_data_names"))
+        if not isinstance(cls, str) or not isinstance(facts, dict) or not isinstance(names, list):
+            continue
+        module, _, weight = name.rpartition(".")
+        for part in names:
+            parts[f"{module}._{weight}_{part}" if module else f"_{weight}_{part}"] = PartOf(
+                weight, str(part), cls, facts
+            )
+    return parts
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int, int]:

@@ -6,7 +6,9 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,8 @@ import torch
 from ww_callbacks.report import Skip
 from ww_callbacks.weights.files import zips
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
-from ww_callbacks.weights.tensor import StoredTensor
-from ww_callbacks.weights.torch import plain_name
+from ww_callbacks.weights.tensor import PartOf, StoredTensor
+from ww_callbacks.weights.torch import plain_name, torchao
 from ww_callbacks.weights.torch.tensors import is_float8, place_of, stored_array, stored_dtype
 
 _USUAL = frozenset({"state_dict", "model_state_dict", "model", "module", "net", "weights", "params"})
@@ -42,21 +44,45 @@ def tensors_of_torch(path: Path) -> list[StoredTensor]:
     zipped = _check_archive(path)
     with reading(path):
         content = _loaded(path, zipped)
-        tensors = networks_in(content)
+        tensors, parts = _taken_apart(networks_in(content))
     if not tensors:
         raise WeightsFileError(path, f"holds no weights but {_what(content)}")
     if zipped:
         _check_places(path, tensors)
-    return _stored(tensors, path.stat().st_size)
+    return [replace(tensor, part_of=parts.get(tensor.name)) for tensor in _stored(tensors, path.stat().st_size)]
 
 
-def _loaded(path: Path, zipped: bool) -> Any:
+def _taken_apart(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, PartOf]]:
+    """The tensors, those of torchao as their parts, and what the parts belong to."""
+    apart: dict[str, torch.Tensor] = {}
+    parts: dict[str, PartOf] = {}
+    for name, tensor in tensors.items():
+        inside = list(torchao.parts_of(name, tensor)) if torchao.is_torchao(tensor) else []
+        for inner_name, inner, part in inside:
+            apart[inner_name], parts[inner_name] = inner, part
+        if not inside:
+            apart[name] = tensor
+    return apart, parts
+
+
+def _loaded(path: Path, zipped: bool, classes: Sequence[tuple[type, str]] = ()) -> Any:
+    """The content of a file.
+
+    Args:
+        path: of the file.
+        zipped: whether it is an archive.
+        classes: which classes may take the place of others.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+        with warnings.catch_warnings(), torch.serialization.safe_globals([*classes]) if classes else nullcontext():
+            for known in ("Detected pickle protocol", "TypedStorage is deprecated"):
+                warnings.filterwarnings("ignore", known, UserWarning)
             return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         found = _CLASS.search(str(error))
+        names_of = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
+        if found and found[1].startswith(torchao.PACKAGE) and zipped and names_of and not classes:
+            return _loaded(path, zipped, torchao.stand_ins(names_of(str(path))))
         what = f"Python objects ({found[1]})" if found else "Python objects, or is no file of torch.save"
         advice = "they are not unpickled, because that could run code. Save model.state_dict() alone"
         raise WeightsFileError(path, f"holds {what}; {advice}") from error
