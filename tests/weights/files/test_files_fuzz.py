@@ -386,7 +386,7 @@ def test_many_mutated_files(tmp_path, make):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.usefixtures("bounded_memory")
-@pytest.mark.parametrize("number", [QUICK, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize("number", [QUICK, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
 def test_quantised_parts_of_other_shapes_and_dtypes(tmp_path, number):
     path = quantised(tmp_path)
     skipped = {layer.name: layer.reason for layer in find_layers(path) if layer.skip is not None}

@@ -104,23 +104,23 @@ def _sizes(shape: tuple[int, ...], scales: tuple[int, ...], facts: Any) -> tuple
     return sizes
 
 
+@np.errstate(all="ignore")  # the analysis says that there are numbers that are not finite
 def _of_codes(weight: StoredTensor, scale: StoredTensor, zeros: StoredTensor | None, sizes: Sequence[int]) -> Numbers:
     values, shape = numbers(weight), weight.shape
     if zeros is not None:
         values = values - spread(numbers(zeros), tuple(sizes), shape)
-    with np.errstate(all="ignore"):  # the analysis says that there are numbers that are not finite
-        return values * spread(numbers(scale), tuple(sizes), shape)
+    return values * spread(numbers(scale), tuple(sizes), shape)
 
 
+@np.errstate(all="ignore")  # the analysis says that there are numbers that are not finite
 def _of_nibbles(weight: StoredTensor, scale: StoredTensor, zeros: StoredTensor, sizes: Sequence[int]) -> Numbers:
     octets = np.ascontiguousarray(codes(weight)).view(np.uint8)
     values = ((nibbles(octets, high_first=False) ^ 8).astype(np.int8) - 8).astype(np.float32)
     factor, shift = (spread(numbers(each).swapaxes(-1, -2), tuple(sizes), values.shape) for each in (scale, zeros))
-    with np.errstate(all="ignore"):
-        result: Numbers = values * factor + shift
+    result: Numbers = values * factor + shift
     return result
 
 
+@np.errstate(all="ignore")  # the analysis says that there are numbers that are not finite
 def _with_scaled_inputs(read: Callable[[], Numbers], inputs: StoredTensor) -> Numbers:
-    with np.errstate(all="ignore"):
-        return read() * numbers(inputs).ravel()
+    return read() * numbers(inputs).ravel()

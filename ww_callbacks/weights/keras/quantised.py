@@ -304,6 +304,7 @@ def _unpacked(weight: StoredTensor, packing: tuple[int, int] | None) -> NDArray[
     return np.moveaxis(each, -1, axis)
 
 
+@np.errstate(all="ignore")  # the analysis says that there are numbers that are not finite
 def _divided(
     weight: StoredTensor,
     scale: StoredTensor,
@@ -313,10 +314,10 @@ def _divided(
 ) -> Numbers:
     each = numbers(scale).reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
     each = each.reshape([side if axis in order else 1 for axis, side in enumerate(shape)])
-    with np.errstate(all="ignore"):  # the analysis says that there are numbers that are not finite
-        return _unpacked(weight, packing).astype(np.float32) / each
+    return _unpacked(weight, packing).astype(np.float32) / each
 
 
+@np.errstate(all="ignore")  # the analysis says that there are numbers that are not finite
 def _minus_zero(
     weight: StoredTensor,
     scale: StoredTensor,
@@ -326,14 +327,13 @@ def _minus_zero(
     packing: tuple[int, int] | None,
 ) -> Numbers:
     values = _unpacked(weight, packing).astype(np.float32)
-    with np.errstate(all="ignore"):
-        result: Numbers = (values - numbers(zero).take(which, axis)) * numbers(scale).take(which, axis)
+    result: Numbers = (values - numbers(zero).take(which, axis)) * numbers(scale).take(which, axis)
     return result
 
 
+@np.errstate(all="ignore")  # the analysis says that there are numbers that are not finite
 def _transposed(read: Callable[[], Numbers], factors: StoredTensor | None) -> Numbers:
-    with np.errstate(all="ignore"):
-        return read().T if factors is None else read().T / numbers(factors)[:, None]
+    return read().T if factors is None else read().T / numbers(factors)[:, None]
 
 
 def _reshaped(read: Callable[[], Numbers], shape: tuple[int, ...]) -> Numbers:
