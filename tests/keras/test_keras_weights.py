@@ -374,10 +374,6 @@ SKIPPED = {
         lambda: built(layers.EinsumDense("abc,bc->abc", (6, 5), name="it"), SERIES),
         {"it": "no matrix"},
     ),
-    "EinsumDense in int8": (
-        lambda: quantized(layers.EinsumDense("ab,bc->ac", 4, name="it"), VECTORS),
-        {"it": "quantised weights: int8"},
-    ),
     "BatchNormalization": (
         lambda: built(layers.BatchNormalization(name="it"), VECTORS),
         {"it": "fewer than two dimensions"},
@@ -510,7 +506,7 @@ def test_no_variable_of_two_dimensions_is_missing(name: str) -> None:
         owners = {holder.name for holder in holders if any(v is variable for v in own(holder))}
         assert owners, variable.path
         said = {entry.name.split(".")[-1] for entry in listed if entry.spec is None}
-        merged = name.endswith(("LoRA", "int8")) and variable.name.startswith(("lora_", "kernel", "embeddings"))
+        merged = name.endswith(("LoRA", "int8", "int4")) and variable.name.startswith(("lora_", "kernel", "embeddings"))
         part = set(np.ravel(to_numpy(variable)).tolist()) <= read
         assert merged or part or said & (owners | {variable.name}), variable.path
 

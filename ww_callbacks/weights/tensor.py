@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,23 @@ Stored = NDArray[np.generic]
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 """Dtypes that can be analysed as stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartOf:
+    """What a file says about a tensor that is a part of a quantised weight.
+
+    Attributes:
+        weight: name of the weight within its module.
+        name: of the part.
+        cls: class of the weight.
+        facts: what else is known of the weight.
+    """
+
+    weight: str
+    name: str
+    cls: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +46,7 @@ class StoredTensor:
         skip: why they cannot be read.
         same_as: name of an earlier tensor with the same memory, "" without one.
         is_float8: whether the numbers are stored in eight bits; they are read in a larger dtype.
+        part_of: of which weight the tensor is a part, if the file says it.
     """
 
     name: str
@@ -37,6 +56,7 @@ class StoredTensor:
     skip: Skip | None = None
     same_as: str = ""
     is_float8: bool = False
+    part_of: PartOf | None = None
 
 
 def sliced(read: Callable[[], Stored], axis: int, start: int, size: int) -> Stored:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -18,7 +21,7 @@ import ww_callbacks as ww
 from ww_callbacks.weights import find_layers
 
 QUICK, FULL = 60, 2_000
-MORE = dict.fromkeys(("gguf", "onnx", "flax", "orbax", "orbax_array", "orbax_database"), 10_000)
+MORE = dict.fromkeys(("gguf", "onnx", "flax", "orbax", "orbax_array", "orbax_database", "quantised", "shard"), 10_000)
 """Formats that are read fast enough for more mutations."""
 LIMIT_BYTES = 2**31
 """What reading a small file may add to the address space of the process."""
@@ -136,6 +139,46 @@ def checkpoint(path: Path) -> Path:
     return path / "checkpoint" / ".metadata"
 
 
+def shard(path: Path) -> Path:
+    """A shard of a checkpoint of torch.distributed."""
+    return checkpoint(path).parent / "__0_0.distcp"
+
+
+def quantised(path: Path) -> Path:
+    """A layer in each of the formats that consist of several tensors."""
+    torch = pytest.importorskip("torch")
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    rng = np.random.default_rng(0)
+
+    def integers(*shape: int, dtype: str = "int32") -> Any:
+        limits = np.iinfo(dtype)
+        return torch.from_numpy(rng.integers(limits.min, limits.max, shape, dtype))
+
+    ones, octets = torch.ones, partial(integers, dtype="uint8")
+    state = torch.frombuffer(bytearray(b'{"shape": [16, 32], "blocksize": 64}'), dtype=torch.uint8)
+    groups = {
+        "fp8": {"weight": torch.randn(16, 32).to(torch.float8_e4m3fn), "weight_scale_inv": ones(16, 1)},
+        "gptq": {"qweight": integers(4, 16), "qzeros": torch.full((2, 2), 0x77777777), "scales": ones(2, 16)},
+        "awq": {"qweight": integers(32, 2), "qzeros": integers(2, 2), "scales": ones(2, 16)},
+        "ct": {"weight_packed": integers(16, 4), "weight_scale": ones(16, 2), "weight_shape": torch.tensor([16, 32])},
+        "nf4": {
+            **{"weight": octets(256, 1), "weight.absmax": ones(8), "weight.quant_map": ones(16)},
+            "weight.quant_state.bitsandbytes__nf4": state,
+        },
+        "mlp.experts": {"up_proj_blocks": octets(2, 16, 1, 16), "up_proj_scales": octets(2, 16, 1)},
+        "ao": {"_weight_qdata": integers(16, 16, dtype="int8"), "_weight_scale": ones(4, 16)},
+    }
+    groups["gptq"] |= {"g_idx": (torch.arange(32) // 16).int()}
+    groups["gptq"]["qzeros"] = groups["gptq"]["qzeros"].int()
+    groups["ao"] |= {"_weight_zero_point": ones(4, 16)}
+    described = {"_type": "Int4Tensor", "_data": {"block_size": [1, 8]}, "_tensor_data_names": []}
+    described["_tensor_data_names"] = ["qdata", "scale", "zero_point"]
+    metadata = {"ao.weight": json.dumps(described), "tensor_names": '["ao.weight"]'}
+    tensors = {f"{module}.{name}": tensor for module, group in groups.items() for name, tensor in group.items()}
+    save_file(tensors, path / "model.safetensors", metadata)
+    return path / "model.safetensors"
+
+
 def onnx(path: Path) -> Path:
     pytest.importorskip("onnx.helper")
     import onnx as package
@@ -220,6 +263,8 @@ FORMATS: dict[str, Callable[[Path], Path]] = {
     "keras": keras_archive,
     "index": index,
     "checkpoint": checkpoint,
+    "shard": shard,
+    "quantised": quantised,
     "adapter": adapter,
     "flax": flax,
     "orbax": orbax,
@@ -261,6 +306,49 @@ def mutated(content: bytes, choose: random.Random, header: int) -> bytes:
     return bytes(data)
 
 
+def rearranged(content: bytes, choose: random.Random) -> bytes:
+    """A safetensors file with other names, shapes and dtypes, which still fit their bytes."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    metadata = header.pop("__metadata__")
+    for _ in range(choose.choice([1, 1, 2, 4])):
+        name = choose.choice(list(header))
+        entry, other = header[name], choose.choice(list(header))
+        match choose.randrange(5):
+            case 0:
+                choose.shuffle(entry["shape"])
+            case 1:
+                size = math.prod(entry["shape"])
+                first = choose.choice([side for side in range(1, size + 1) if size % side == 0])
+                entry["shape"] = choose.choice([[first, size // first], [size], [first, 1, size // first]])
+            case 2:
+                alike = next(kinds for kinds in WIDTHS if entry["dtype"] in kinds)
+                entry["dtype"] = choose.choice(alike)
+            case 3:
+                header[other] = header.pop(name)
+                header[name] = header.pop(other) if other in header and choose.random() < 0.5 else entry
+            case _:
+                text = metadata["ao.weight"]
+                at = choose.randrange(len(text))
+                metadata["ao.weight"] = text[:at] + choose.choice('0123456789-.eE"[]{}') + text[at + 1 :]
+    blob, entries = b"", {}
+    for name, entry in header.items():
+        begin, stop = entry["data_offsets"]
+        part = content[end + begin : end + stop]
+        entries[name] = {**entry, "data_offsets": [len(blob), len(blob) + len(part)]}
+        blob += part
+    text = json.dumps({"__metadata__": metadata} | entries).encode()
+    return len(text).to_bytes(8, "little") + text + blob
+
+
+WIDTHS = [
+    ("F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "BOOL"),
+    ("F16", "BF16", "I16"),
+    ("F32", "I32", "U32"),
+    ("I64", "F64"),
+]
+
+
 def tails(content: bytes) -> int:
     """Bytes from the start that hold a header."""
     if content[:4] == b"PK\x03\x04":
@@ -289,13 +377,19 @@ def at_url(path: Path, content: bytes) -> str:
     return f"memory://fuzz/{path.name}"
 
 
-def outcomes(path: Path, number: int, seed: str, put: Callable[[Path, bytes], Path | str] = here) -> dict[str, int]:
+def outcomes(
+    path: Path,
+    number: int,
+    seed: str,
+    put: Callable[[Path, bytes], Path | str] = here,
+    mutate: Callable[..., bytes] | None = None,
+) -> dict[str, int]:
     """Read ``number`` mutations of a file whole; how many were read and how many refused."""
     content, found = path.read_bytes(), {"read": 0, "refused": 0}
-    header = tails(content)
+    change = mutate or partial(mutated, header=tails(content))
     for index in range(number):
         choose = random.Random(f"{seed} {index}")
-        place = put(path, mutated(content, choose, header))
+        place = put(path, change(content, choose))
         target = read_with(place) if isinstance(place, Path) else place
         refusal = read_whole(target)
         folder = str(target).rpartition("/")[0]
@@ -307,6 +401,8 @@ def outcomes(path: Path, number: int, seed: str, put: Callable[[Path, bytes], Pa
 
 def read_with(path: Path) -> Path:
     """What is read to read a file: the file, or the checkpoint that it belongs to."""
+    if path.suffix == ".distcp":
+        return path.parent
     return {"_METADATA": path.parent, "manifest.ocdbt": path.parent, ".zarray": path.parents[1]}.get(path.name, path)
 
 
@@ -382,3 +478,15 @@ def test_many_mutated_files(tmp_path, make):
     print(make.__name__, found)
     assert sum(found.values()) == number
     assert found["refused"] > number / 10
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.usefixtures("bounded_memory")
+@pytest.mark.parametrize("number", [QUICK, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
+def test_quantised_parts_of_other_shapes_and_dtypes(tmp_path, number):
+    path = quantised(tmp_path)
+    skipped = {layer.name: layer.reason for layer in find_layers(path) if layer.skip is not None}
+    assert skipped == {}
+    found = outcomes(path, number, "rearranged", mutate=rearranged)
+    print(found)
+    assert found["read"] > 0.9 * number

@@ -19,12 +19,14 @@ from ww_callbacks.weights.combined.group import Combined, Config, Group, Recogni
 from ww_callbacks.weights.combined.integers import gptq, packed_in_words
 from ww_callbacks.weights.combined.mlx import mlx
 from ww_callbacks.weights.combined.scaled import scaled, vectorwise
+from ww_callbacks.weights.combined.torchao import torchao
 from ww_callbacks.weights.tensor import StoredTensor
 
 RECOGNISERS: Sequence[Recogniser] = (
     pruned,
     normalised,
     spectral,
+    torchao,
     gptq,
     packed_in_words,
     blockwise,
@@ -88,7 +90,8 @@ def combine(tensors: Sequence[StoredTensor], config: Config = _NO_CONFIG) -> lis
 
 
 def _may_be_part(tensor: StoredTensor) -> bool:
-    return tensor.dtype in CODES or tensor.is_float8 or _COMPUTED.search(tensor.name) is not None
+    is_code = tensor.dtype in CODES or tensor.is_float8 or tensor.part_of is not None
+    return is_code or _COMPUTED.search(tensor.name) is not None
 
 
 def _found(group: Group, config: Config) -> Iterator[Combined]:

@@ -84,6 +84,7 @@ def _state(tensor: StoredTensor) -> dict[str, Any]:
     return dict(state)
 
 
+@np.errstate(all="ignore")  # the analysis says that there are numbers that are not finite
 def _of_blocks(
     weight: StoredTensor,
     absmax: StoredTensor,
@@ -134,6 +135,7 @@ def microscaled(group: Group, config: Config) -> Iterator[Combined]:
     yield Combined("weight", ("weight_packed", "weight_scale"), shape, read)
 
 
+@np.errstate(all="ignore")  # the analysis says that there are numbers that are not finite
 def _microscaled(blocks: StoredTensor, scales: StoredTensor) -> Numbers:
     values = E2M1[nibbles(codes(blocks), high_first=False)]
     exponents: NDArray[np.uint8] = codes(scales)
@@ -168,6 +170,7 @@ def nvidia(group: Group, config: Config) -> Iterator[Combined]:
         yield Combined("weight", (name, "weight_scale", outer), shape, read)
 
 
+@np.errstate(all="ignore")  # the analysis says that there are numbers that are not finite
 def _nvidia(divides: bool, weight: StoredTensor, scales: StoredTensor, overall: StoredTensor) -> Numbers:
     values = E2M1[nibbles(codes(weight), high_first=False)]
     factor = numbers(overall).reshape(())

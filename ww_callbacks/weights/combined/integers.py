@@ -146,6 +146,7 @@ def _in_order(words: NDArray[Any]) -> NDArray[np.int32]:
     return each[..., np.argsort(AWQ_ORDER)].reshape(len(words), -1)
 
 
+@np.errstate(all="ignore")  # the analysis says that there are numbers that are not finite
 def _grouped(
     values: NDArray[np.int32], points: NDArray[np.int32], scales: Numbers, order: NDArray[Any] | None
 ) -> Numbers:
@@ -156,6 +157,7 @@ def _grouped(
     return weight
 
 
+@np.errstate(all="ignore")  # the analysis says that there are numbers that are not finite
 def _packed(
     weight: StoredTensor,
     scales: StoredTensor,

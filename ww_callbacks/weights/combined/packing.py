@@ -52,5 +52,5 @@ def powers_of_two(exponents: NDArray[np.uint8]) -> NDArray[np.float32]:
         >>> powers_of_two(np.array([126, 127, 130], np.uint8)).tolist()
         [0.5, 1.0, 8.0]
     """
-    values = np.ldexp(np.float32(1), exponents.astype(np.int32) - 127).astype(np.float32)
+    values = np.ldexp(np.float32(1), np.minimum(exponents, 254).astype(np.int32) - 127).astype(np.float32)
     return np.where(exponents == 255, np.float32(np.nan), values)

@@ -128,16 +128,17 @@ def _powers(scale: StoredTensor) -> Numbers:
     return powers_of_two(codes(scale))
 
 
+@np.errstate(all="ignore")  # the analysis says that there are numbers that are not finite
 def _product(
     sizes: tuple[int, ...], weight: StoredTensor, scale: StoredTensor, zeros: StoredTensor | None = None
 ) -> Numbers:
     values = numbers(weight)
     if zeros is not None:
         values = values - spread(numbers(zeros), sizes, weight.shape)
-    with np.errstate(over="ignore", invalid="ignore"):  # the analysis says that there are numbers that are not finite
-        return values * spread(numbers(scale), sizes, weight.shape)
+    return values * spread(numbers(scale), sizes, weight.shape)
 
 
+@np.errstate(all="ignore")  # the analysis says that there are numbers that are not finite
 def _vectorwise(weight: StoredTensor, scale: StoredTensor) -> Numbers:
     return numbers(weight) * (numbers(scale) / np.float32(_INT8_RANGE))[:, None]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.part import Part, stored_numbers
 from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.kernels import in_torch_order
-from ww_callbacks.weights.tensor import StoredTensor
+from ww_callbacks.weights.tensor import PartOf, StoredTensor
 
 MAX_HEADER_BYTES = 32 * 2**20
 """Largest header, enough for about 200,000 tensors."""
@@ -47,10 +48,40 @@ def tensors_of_safetensors(path: Location) -> list[StoredTensor]:
     if position != size:
         problem = "truncated: the" if position > size else "the"
         raise WeightsFileError(path, f"{problem} header describes {position} bytes, the file holds {size}")
-    tensors = [_tensor(path, start, *entry) for entry in entries]
     metadata = header.get("__metadata__")
+    parts = _parts(metadata)
+    tensors = [replace(_tensor(path, start, *entry), part_of=parts.get(entry[0])) for entry in entries]
     is_mlx = isinstance(metadata, dict) and metadata.get("format") == "mlx"
     return [in_torch_order(tensor) for tensor in tensors] if is_mlx else tensors
+
+
+def _parts(metadata: Any) -> dict[str, PartOf]:
+    """Name of a tensor → the weight of torchao of which it is a part. Descriptions that are none are left out.
+
+    Example:
+        >>> described = '{"_type": "Int8Tensor", "_data": {"block_size": [1, 64]}, "_tensor_data_names": ["qdata"]}'
+        >>> _parts({"fc.weight": described, "tensor_names": '["fc.weight"]'})
+        {'fc._weight_qdata': PartOf(weight='weight', name='qdata', cls='Int8Tensor', facts={'block_size': [1, 64]})}
+    """
+    parts: dict[str, PartOf] = {}
+    if not isinstance(metadata, dict) or "tensor_names" not in metadata:
+        return parts
+    for name, text in metadata.items():
+        try:
+            described = json.loads(text)
+        except (TypeError, ValueError, RecursionError):
+            continue
+        if not isinstance(described, dict):
+            continue
+        cls, facts, names = (described.get(key) for key in ("_type", "_data", "_tensor_data_names"))
+        if not isinstance(cls, str) or not isinstance(facts, dict) or not isinstance(names, list):
+            continue
+        module, _, weight = name.rpartition(".")
+        for part in names:
+            parts[f"{module}._{weight}_{part}" if module else f"_{weight}_{part}"] = PartOf(
+                weight, str(part), cls, facts
+            )
+    return parts
 
 
 def _header(path: Location) -> tuple[dict[str, Any], int, int]:

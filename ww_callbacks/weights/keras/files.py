@@ -15,6 +15,7 @@ from typing import Any
 from ww_callbacks.weights.files import hdf5, zips
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.remote import Location
+from ww_callbacks.weights.keras import quantised
 from ww_callbacks.weights.keras.rules import class_of, kind_of
 from ww_callbacks.weights.kinds import Kind, layers_of_kind
 from ww_callbacks.weights.layer import VECTOR, Layer
@@ -117,13 +118,31 @@ def _plain(word: str) -> str:
 
 def _layers(owner: _Owner, group: Mapping[str, StoredTensor]) -> Iterator[Layer]:
     word = owner.cls or "layer"
+    config = owner.config
+    if quantised.is_quantised(owner.cls, group):
+        columns = config.get("output_dim")
+        length = columns if type(columns) is int and columns > 0 else None
+        layout = quantised.Layout(owner.cls, _mode(config), str(config.get("equation")), length)
+        group, equation = quantised.multiplied_out(quantised.named(owner.cls, group), layout)
+        config = {**config, "equation": equation}
     large = {role: tensor for role, tensor in group.items() if len(tensor.shape) >= 2}
     if not large:
         kind = Kind(word, role="vector", skip=VECTOR, is_inferred=not owner.is_known)
         yield Layer(owner.name, kind.shown, skip=VECTOR, role="vector", is_inferred=kind.is_inferred)
     for role, tensor in large.items():
-        suffix, kind = kind_of(owner.cls, role, word, large, owner.config)
+        suffix, kind = kind_of(owner.cls, role, word, large, config)
+        if tensor.skip is not None:
+            kind = replace(kind, skip=tensor.skip)
         yield from layers_of_kind(owner.name + suffix, replace(kind, is_inferred=not owner.is_known), tensor)
+
+
+def _mode(config: Config) -> str | None:
+    """The mode of quantisation that a configuration states: "int8" for the policy "int8_from_float32"."""
+    policy = config.get("dtype")
+    inner = policy.get("config") if isinstance(policy, dict) else None
+    stated = inner.get("mode") if isinstance(inner, dict) else policy
+    found = re.match("int[48](?=$|[/_])", stated) if isinstance(stated, str) else None
+    return None if found is None else found[0]
 
 
 def _configs(path: Location, tree: hdf5.Tree) -> dict[str, Config]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,10 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
+from ww_callbacks.analysis import decoded
 from ww_callbacks.report import Skip
+from ww_callbacks.weights.combined import CODES
+from ww_callbacks.weights.keras.quantised import Layout, multiplied_out
 from ww_callbacks.weights.keras.rules import Group, kind_of, known_class, roles_of
 from ww_callbacks.weights.kinds import Kind, bias, layers_of_kind, named_role, unknown
 from ww_callbacks.weights.layer import VECTOR, Layer
@@ -24,8 +28,16 @@ Variables = Mapping[str, Any]
 Seen = dict[tuple[int, str], str]
 """Identity of a variable and suffix of the name → name of the first layer with that weight."""
 
-_COMPANIONS = ("lora_", "kernel_scale", "embeddings_scale")
-"""Names of variables that belong to another weight: low-rank additions and quantisation scales."""
+_WEIGHTS = ("kernel", "embeddings", "reverse_embeddings")
+_PARTS = (
+    *("quantized_kernel", "awq_scales", "g_idx"),
+    *(f"{name}_{part}" for name in _WEIGHTS for part in ("scale", "zero")),
+)
+"""Names of variables that belong to a quantised weight."""
+_ADAPTERS = tuple(f"lora_{name}_{side}" for name in _WEIGHTS for side in "ab")
+"""Names of variables that are added to a weight."""
+_MERGING = (None, "int8", "int4", "float8")
+"""The modes in which low-rank adapters are added."""
 
 
 def layers_of_keras(model: keras.layers.Layer) -> tuple[Layer, ...]:
@@ -66,9 +78,13 @@ def _variables(layer: Any) -> Variables:
         return {}
     registered = registered_for(layer)
     roles = registered if isinstance(registered, Mapping) else roles_of(_class_of(layer))
-    found = {role: getattr(layer, f"_{role}", None) for role in roles}
-    found = {role: getattr(layer, role, None) if value is None else value for role, value in found.items()}
+    found = {role: _first(layer, f"_{role}", f"quantized_{role}", role) for role in roles}
     return {role: value for role, value in found.items() if isinstance(value, keras.Variable)}
+
+
+def _first(layer: Any, *names: str) -> Any:
+    """The first attribute that there is, None without one."""
+    return next((value for name in names if (value := getattr(layer, name, None)) is not None), None)
 
 
 def _class_of(layer: Any) -> str:
@@ -99,9 +115,10 @@ def _entries(name: str, layer: Any, variables: Variables, known: set[int], seen:
 
 def _known(name: str, layer: Any, variables: Variables, seen: Seen) -> Iterator[Layer]:
     """What the rules say. The weight that is listed under the name of the layer comes first."""
-    group = {role: _tensor(layer, variable) for role, variable in variables.items()}
+    group = _group(layer, variables)
     kinds = _kinds(layer, group)
     for role, (suffix, what) in sorted(kinds.items(), key=lambda item: bool(item[1][0])):
+        what = replace(what, skip=group[role].skip or what.skip)
         for entry in layers_of_kind(name + suffix, what, group[role]):
             key = id(variables[role]), entry.name.removeprefix(name)
             yield entry if what.skip else _once(entry, key, seen)
@@ -127,9 +144,9 @@ def _once(entry: Layer, key: tuple[int, str], seen: Seen) -> Layer:
 def _unknown(name: str, layer: Any, variables: Variables, known: set[int]) -> Iterator[Layer]:
     """The other variables of two or more dimensions."""
     kind = type(layer).__name__
+    parts = {id(getattr(layer, name, None)) for name in (*_PARTS, *_ADAPTERS)} if variables else set()
     for variable in _own(layer):
-        is_companion = bool(variables) and variable.name.startswith(_COMPANIONS)
-        if len(variable.shape) >= 2 and id(variable) not in known and not is_companion:
+        if len(variable.shape) >= 2 and id(variable) not in known | parts:
             what = bias(kind) if variable.name == "bias" else unknown(kind)
             yield Layer(f"{name}.{variable.name}", kind, skip=what.skip, role=what.role)
 
@@ -139,13 +156,49 @@ def _config(layer: Any) -> dict[str, Any]:
     return {key: getattr(layer, key) for key in ("equation", "groups") if hasattr(layer, key)}
 
 
-def _tensor(layer: Any, variable: Any) -> StoredTensor:
-    """A variable as the layer uses it."""
-    merged = _merge(layer, variable)
-    dtype = "float32" if merged is not None else keras.backend.standardize_dtype(variable.dtype)
-    skip = None if dtype in FLOATS else Skip("quantized", dtype)
-    read = merged or partial(stored_array, variable)
-    return StoredTensor(variable.path, tuple(variable.shape), dtype, read, skip)
+def _group(layer: Any, variables: Variables) -> Group:
+    """The variables as the layer uses them: multiplied out if they are quantised, with low-rank additions."""
+    group = {role: _tensor(variable) for role, variable in variables.items()}
+    if layer.quantization_mode is not None and any(tensor.dtype in CODES for tensor in group.values()):
+        variables = {name: getattr(layer, name, None) for name in _PARTS}
+        parts = {role: tensor for role, tensor in group.items() if tensor.dtype != "uint8"}
+        parts |= {name: _tensor(each) for name, each in variables.items() if isinstance(each, keras.Variable)}
+        found, _ = multiplied_out(parts, _layout(layer))
+        group |= {role: tensor for role, tensor in found.items() if role in group}
+    if getattr(layer, "lora_enabled", False) and layer.quantization_mode in _MERGING:
+        role = next((role for role in group if hasattr(layer, f"lora_{role}_a")), "")
+        if role and group[role].dtype in FLOATS and group[role].skip is None:
+            merged = partial(_merged, layer, role, group[role])
+            group[role] = replace(group[role], dtype="float32", read=merged)
+    return group
+
+
+def _tensor(variable: Any) -> StoredTensor:
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    return StoredTensor(variable.path, tuple(variable.shape), dtype, partial(stored_array, variable))
+
+
+def _layout(layer: Any) -> Layout:
+    """How a quantised layer uses its codes. Older versions of Keras pack int4 along the inputs."""
+    packing = None
+    if hasattr(layer, "_int4_pack_axis"):
+        packing = layer._int4_pack_axis, layer._orig_length_along_pack_axis
+    elif hasattr(layer, "_orig_input_dim") and not hasattr(layer, "_orig_output_dim"):
+        packing = 0, layer._orig_input_dim
+    facts = {"length": "output_dim", "equation": "equation", "shape": "original_kernel_shape"}
+    known = {fact: getattr(layer, name) for fact, name in facts.items() if getattr(layer, name, None) is not None}
+    return Layout(_class_of(layer), layer.quantization_mode, packing=packing, **known)
+
+
+def _merged(layer: Any, role: str, base: StoredTensor) -> Stored:
+    assert base.read is not None
+    weight = np.asarray(decoded(base.read(), base.dtype), np.float64)
+    down, up = (_as_float(getattr(layer, f"lora_{role}_{side}")) for side in "ab")
+    return (weight + layer.lora_alpha / layer.lora_rank * (down @ up)).astype(np.float32)
+
+
+def _as_float(variable: Any) -> NDArray[np.float64]:
+    return np.asarray(keras.ops.convert_to_numpy(variable)).astype(np.float64)
 
 
 def stored_array(variable: Any) -> Stored:
@@ -160,32 +213,3 @@ def stored_array(variable: Any) -> Stored:
         return stored_tensor(value)
     array = np.asarray(value)
     return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
-
-
-def _merge(layer: Any, variable: Any) -> Callable[[], Stored] | None:
-    """Computes the weight from its parts (low-rank additions, int8 with scales); None if it is stored as it is used."""
-    which = "embeddings" if isinstance(layer, layers.Embedding) else "kernel"
-    scale = getattr(layer, f"{which}_scale", None) if layer.quantization_mode == "int8" else None
-    if scale is not None and not isinstance(layer, (layers.Dense, layers.Embedding)):
-        return None
-    lora = getattr(layer, "lora_enabled", False)
-    if scale is None and not lora:
-        return None
-    if scale is None and keras.backend.standardize_dtype(variable.dtype) not in FLOATS:
-        return None
-
-    def merged() -> Stored:
-        weight = _as_float(variable)
-        if scale is not None:
-            scales = _as_float(scale)
-            weight = weight / (scales[:, None] if which == "embeddings" else scales)
-        if lora:
-            down, up = (_as_float(getattr(layer, f"lora_{which}_{side}")) for side in "ab")
-            weight = weight + layer.lora_alpha / layer.lora_rank * (down @ up)
-        return weight.astype(np.float32)
-
-    return merged
-
-
-def _as_float(variable: Any) -> NDArray[np.float64]:
-    return np.asarray(keras.ops.convert_to_numpy(variable)).astype(np.float64)

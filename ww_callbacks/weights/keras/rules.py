@@ -27,6 +27,7 @@ _GATES_BY_NUMBER = {len(gates): gates for gates in _GATES.values() if gates}
 
 _ROLES: dict[str, tuple[str, ...]] = {
     "Embedding": ("embeddings",),
+    "ReversibleEmbedding": ("embeddings", "reverse_embeddings"),
     **dict.fromkeys(("Dense", "EinsumDense", *_CONVOLUTIONS, *_TRANSPOSED, *_DEPTHWISE), ("kernel", "bias")),
     **dict.fromkeys(_SEPARABLE, ("depthwise_kernel", "pointwise_kernel", "bias")),
     **dict.fromkeys(_GATES_OF_CLASS, ("kernel", "recurrent_kernel", "bias")),
@@ -38,6 +39,7 @@ _WORDS = {
     **{name.replace("Transpose", "_transpose").lower(): name for name in _CONVOLUTIONS + _TRANSPOSED},
     "dense": "Dense",
     "embedding": "Embedding",
+    "reversible_embedding": "ReversibleEmbedding",
     "lstm": "LSTM",
     "lstm_cell": "LSTMCell",
     "gru": "GRU",
@@ -74,7 +76,7 @@ def known_class(names: Iterable[str]) -> str:
         names: of a class and its base classes, the nearest first.
 
     Example:
-        >>> known_class(["ReversibleEmbedding", "Embedding", "Layer"])
+        >>> known_class(["TokenEmbedding", "Embedding", "Layer"])
         'Embedding'
     """
     return next((name for name in names if name in _ROLES), "")
@@ -110,6 +112,8 @@ def kind_of(cls: str, variable: str, word: str, group: Group, config: Config) ->
         return "", _convolution(word, shape, 1)
     if role == "embeddings":
         return "", embedding(word, shape)
+    if role == "reverse_embeddings":
+        return f".{role}", Kind(word, IN_OUT) if len(shape) == 2 else _unknown(cls, word, "this weight of ")
     gates = _gates(cls, group)
     if role in ("kernel", "recurrent_kernel") and gates is not None:
         return f".{role}", _recurrent(word, shape, gates)

@@ -16,6 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ww_callbacks.report import Skip
+from ww_callbacks.weights.combined import combine
 from ww_callbacks.weights.tensor import StoredTensor
 from ww_callbacks.weights.torch.sharded import is_sharded
 from ww_callbacks.weights.torch.tensors import (
@@ -28,6 +29,7 @@ from ww_callbacks.weights.torch.tensors import (
     stored_dtype,
     unreadable,
 )
+from ww_callbacks.weights.torch.torchao import is_torchao, parts_of
 
 Form = tuple[tuple[int, ...], torch.dtype]
 
@@ -95,6 +97,8 @@ def tensor_weight(tensor: Tensor) -> Weight:
     shape = tuple(tensor.shape)
     if tensor.is_quantized or type(tensor).dequantize is not Tensor.dequantize:
         return Weight(shape, torch.float32, partial(_dequantised, tensor), id(tensor), None, is_on_device(tensor))
+    if is_torchao(tensor):
+        return _from_parts(tensor)
     skip = unreadable(tensor)
     is_unique = skip is not None or not tensor.numel() or is_sharded(tensor)
     identity = id(tensor) if is_unique else place_of(tensor)
@@ -121,7 +125,22 @@ def named_tensor(name: str, tensor: Tensor, first: dict[Hashable, str]) -> Store
 
 
 def _dequantised(tensor: Tensor) -> Tensor:
-    return tensor.dequantize().float()
+    weight, inputs = tensor.dequantize().float(), getattr(tensor, "act_pre_scale", None)
+    return weight if inputs is None else weight * inputs.float().reshape(-1)
+
+
+def _from_parts(tensor: Tensor) -> Weight:
+    """A weight of torchao without a method ``dequantize``, multiplied out as in a file."""
+    parts = [replace(named_tensor(name, inner, {}), part_of=part) for name, inner, part in parts_of("weight", tensor)]
+    found = combine(parts)
+    if len(found) != 1:
+        return Weight(tuple(tensor.shape), tensor.dtype, tensor, id(tensor), unreadable(tensor))
+    return Weight(found[0].shape, torch.float32, partial(_combined, found[0]), id(tensor), found[0].skip)
+
+
+def _combined(tensor: StoredTensor) -> Tensor:
+    assert tensor.read is not None
+    return torch.from_numpy(tensor.read())
 
 
 _forms: WeakKeyDictionary[object, tuple[tuple[Form, ...], Form]] = WeakKeyDictionary()
