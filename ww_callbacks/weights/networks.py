@@ -14,7 +14,7 @@ _USUAL = frozenset({"state_dict", "model_state_dict", "model", "module", "net", 
 """Keys of the weights in checkpoints; the names of its layers do not begin with it if there is no other network."""
 _OPTIMIZER = ("optim", "opt_state")
 """Prefixes of entries that hold the state of an optimizer."""
-_BESIDE = (*_OPTIMIZER, "lr_sched", "scheduler", "loops", "callbacks", "rng", "hyper_parameters", "hparams")
+BESIDE = (*_OPTIMIZER, "lr_sched", "scheduler", "loops", "callbacks", "rng", "hyper_parameters", "hparams")
 """Prefixes of entries of a checkpoint that are not weights."""
 _MOMENTS = frozenset({"mu", "nu", "count"})
 """Entries of the state of Adam in optax."""
@@ -40,7 +40,7 @@ def networks_in(content: Any) -> dict[str, Any]:
     """
     if not isinstance(content, Mapping):
         return _without_prefix(dict(_flat(content)))
-    inside = {key: value for key, value in content.items() if not _begins(key, _BESIDE)}
+    inside = {key: value for key, value in content.items() if not _begins(key, BESIDE)}
     networks = {key: networks_in(value) for key, value in inside.items() if _is_network(value)}
     if not networks.keys() & _USUAL and any(_holds_arrays(inside[key]) for key in inside.keys() - networks.keys()):
         networks = {}  # modules as nested mappings

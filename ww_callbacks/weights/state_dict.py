@@ -27,7 +27,7 @@ from ww_callbacks.weights.kinds import (
 )
 from ww_callbacks.weights.layer import VECTOR, Layer
 from ww_callbacks.weights.rule import Rule
-from ww_callbacks.weights.tensor import FLOATS, StoredTensor
+from ww_callbacks.weights.tensor import FLOATS, OBJECT, StoredTensor
 
 Group = Mapping[str, StoredTensor]
 
@@ -94,6 +94,10 @@ def _of_module(
     group = modules[module]
     layers: list[Layer] = []
     for parameter, tensor in group.items():
+        if tensor.dtype == OBJECT:
+            assert tensor.skip is not None
+            layers.append(Layer.skipped(_name(module, parameter, modules), OBJECT, tensor.skip, "other"))
+            continue
         if len(tensor.shape) < 2:
             if not module:
                 layers.append(_vector(parameter))

@@ -16,6 +16,9 @@ Stored = NDArray[np.generic]
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 """Dtypes that can be analysed as stored."""
 
+OBJECT = "object"
+"""The dtype of what a file holds in place of a tensor."""
+
 
 @dataclass(frozen=True, slots=True)
 class PartOf:

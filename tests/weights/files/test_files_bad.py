@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import subprocess
 import sys
 import zipfile
@@ -106,19 +107,66 @@ def test_names_that_no_file_can_have():
 # --- pickles ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["state dict", "beside", "key", "module"])
+@pytest.mark.parametrize("place", ["state dict", "key", "module"])
 @pytest.mark.parametrize("is_new", [True, False])
 def test_pickles_that_would_run_code(tmp_path, is_new, place):
     evil, weight = Evil(tmp_path / "ran"), torch.randn(60, 50)
     content = {
         "state dict": {"fc.weight": evil},
-        "beside": {"state_dict": {"fc.weight": weight}, "epoch": evil},
         "key": {("a", evil): weight},
         "module": torch.nn.Linear(3, 4),
     }[place]
     torch.save(content, tmp_path / "model.pt", _use_new_zipfile_serialization=is_new)
     assert "they are not unpickled, because that could run code" in refusal(tmp_path / "model.pt")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_objects_beside_the_weights_are_not_made(tmp_path, is_new):
+    evil, weight = Evil(tmp_path / "ran"), torch.randn(60, 50)
+    content = {"state_dict": {"fc.weight": weight, "head.weight": evil}, "epoch": evil, "config": torch.nn.ReLU()}
+    torch.save(content | {"ema": torch.nn.Linear(60, 50)}, tmp_path / "model.pt", _use_new_zipfile_serialization=is_new)
+    layers = {layer.name: layer for layer in find_layers(tmp_path / "model.pt")}
+    np.testing.assert_array_equal(layers["fc"].read(), weight.numpy())
+    assert "a Python object (posix.system)" in layers["head"].reason
+    assert "a Python object (torch.nn.modules.linear.Linear)" in layers["ema"].reason
+    assert list(layers) == ["fc", "ema", "head"]
+    assert not (tmp_path / "ran").exists()
+
+
+BOMB_BYTES = 6 * 2**30
+
+
+class Bomb:
+    """Asks for memory where it is unpickled."""
+
+    def __reduce__(self):
+        return bytearray, (BOMB_BYTES,)
+
+
+def test_a_pickle_that_asks_for_memory_gets_none(tmp_path):
+    weight = torch.randn(60, 50)
+    torch.save({"state_dict": {"fc.weight": weight}, "junk": Bomb()}, tmp_path / "model.pt")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (layer,) = find_layers(tmp_path / "model.pt")
+    np.testing.assert_array_equal(layer.read(), weight.numpy())
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 2**10 < 2**26
+
+
+@pytest.mark.parametrize(
+    ("data", "cause"),
+    [
+        (b"\x80\x02}" + b")" + b"2\x86" * 60 + b"K\x01s.", "a key of type tuple"),  # its hash takes forever
+        (b"\x80\x02]r\xff\xff\xff\x7f.", "no weights but a list"),  # a memo of 2³¹ entries
+        (b"\x96" + b"\xff" * 6 + b"\x0f\x00.", "damaged, or no file of torch.save"),  # 2⁵² bytes
+        (b"\x82\x01.", "needs something outside of the file"),
+        (b"}" + b"(" * 1000 + b"u.", "damaged, or no file of torch.save"),
+        (b"\x80\x02]q\x00h\x00a.", "no weights but a list"),  # a list that holds itself
+    ],
+    ids=["hash", "memo", "bytes", "extension", "marks", "cycle"],
+)
+def test_pickles_that_ask_for_time_or_memory(tmp_path, data, cause):
+    assert cause in refusal(torch_archive(tmp_path, lambda members: members.update({"model/data.pkl": data})))
 
 
 def test_files_that_hold_programs_say_what_they_are(tmp_path):
@@ -189,7 +237,7 @@ import os, sys, zipfile, resource
 from pathlib import Path
 import ww_callbacks as ww
 from ww_callbacks.weights import find_layers
-import ww_callbacks.weights.torch.files, ww_callbacks.weights.files.hdf5
+import ww_callbacks.weights.files.hdf5
 folder = Path(sys.argv[1])
 header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
 (folder / "a.safetensors").write_bytes((2**63).to_bytes(8, "little") + header)

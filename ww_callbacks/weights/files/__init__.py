@@ -14,6 +14,7 @@ from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.foreign import foreign
 from ww_callbacks.weights.files.quantization import quantization_of
 from ww_callbacks.weights.files.remote import Location, RemotePath, located
+from ww_callbacks.weights.files.saved import tensors_of_torch
 from ww_callbacks.weights.layer import Layer
 from ww_callbacks.weights.orbax.folders import is_checkpoint
 from ww_callbacks.weights.state_dict import layers_of_tensors
@@ -91,16 +92,8 @@ def _tensors(path: Location) -> list[StoredTensor]:
 
         return tensors_of_npz(path)
     if any(member.endswith("data.pkl") for member in names) or _first_bytes(path)[:1] == b"\x80":
-        return _torch(path)
+        return tensors_of_torch(path)
     raise WeightsFileError(path, _unknown(path))
-
-
-def _torch(path: Location) -> list[StoredTensor]:
-    try:
-        from ww_callbacks.weights.torch.files import tensors_of_torch
-    except ModuleNotFoundError as error:
-        raise WeightsFileError(path, "reading it needs torch: pip install 'ww_callbacks[lightning]'") from error
-    return tensors_of_torch(path)
 
 
 def _pipeline(folder: Location) -> tuple[Layer, ...]:

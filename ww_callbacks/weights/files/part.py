@@ -79,6 +79,56 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Strided:
+    """Reads numbers of a file that do not have to follow each other, such as those of a transposed tensor.
+
+    Attributes:
+        path: of the file.
+        offset: of the first number, in bytes.
+        shape: of the array.
+        strides: from number to number along each axis, in numbers, at least 0.
+        dtype: in which they are stored.
+        decode: turns codes into numbers; None for numbers.
+    """
+
+    path: Location
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+    decode: Callable[[NDArray[np.uint8]], Stored] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes from the first number to the last one."""
+        return self._count * self.dtype.itemsize
+
+    @property
+    def _count(self) -> int:
+        if not math.prod(self.shape):
+            return 0
+        return 1 + sum((side - 1) * stride for side, stride in zip(self.shape, self.strides, strict=True))
+
+    def __call__(self) -> Stored:
+        """The numbers.
+
+        Raises:
+            WeightsFileError: the file has become shorter.
+        """
+        array = numbers(self.path, self.dtype, self._count, self.offset)
+        if array.size:
+            steps = [stride * self.dtype.itemsize for stride in self.strides]
+            array = np.lib.stride_tricks.as_strided(array, self.shape, steps)
+        native = array.reshape(self.shape).astype(self.dtype.newbyteorder("="), copy=False)
+        return native if self.decode is None else self.decode(native)
+
+    def narrow(self, axis: int, start: int, size: int) -> Strided:
+        """A reader of ``size`` entries along an axis."""
+        offset = self.offset + start * self.strides[axis] * self.dtype.itemsize
+        return replace(self, offset=offset, shape=(*self.shape[:axis], size, *self.shape[axis + 1 :]))
+
+
+@dataclass(frozen=True, slots=True)
 class Joined:
     """Reads an array that is stored in several flat parts, one after the other.
 

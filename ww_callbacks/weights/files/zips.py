@@ -23,11 +23,26 @@ def opened(path: Location) -> Iterator[zipfile.ZipFile]:
     """Open an archive. Exceptions inside the block become a :class:`WeightsFileError`.
 
     Raises:
+        WeightsFileError: see :func:`checked`.
+    """
+    with reading(path), path.open("rb") as file, checked(path, file, path.stat().st_size) as archive:
+        yield archive
+
+
+@contextlib.contextmanager
+def checked(path: Location, file: IO[bytes], size: int) -> Iterator[zipfile.ZipFile]:
+    """An archive in an opened file.
+
+    Args:
+        path: that errors name.
+        file: the archive, opened for reading.
+        size: of the archive in bytes.
+
+    Raises:
         WeightsFileError: not a zip archive, or a member that is encrypted, has a path outside the archive, exceeds the
             file or would grow too much when decompressed.
     """
-    with reading(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        size = path.stat().st_size
+    with reading(path), zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             _check(path, member, size)
         yield archive

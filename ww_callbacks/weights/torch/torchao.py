@@ -1,9 +1,8 @@
-"""Tensor classes of torchao, in memory and in files of ``torch.save``. Does not import torchao."""
+"""Tensor classes of torchao in memory. Does not import torchao."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from torch import Tensor
 
@@ -12,47 +11,9 @@ from ww_callbacks.weights.tensor import PartOf
 PACKAGE = "torchao."
 
 
-class StandIn(Tensor):
-    """Takes the place of a tensor class of torchao in a file: holds the parts as attributes and computes nothing."""
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Refuse every operation."""
-        raise NotImplementedError(f"{cls.__name__} from a file computes nothing")
-
-
-class Value:
-    """Takes the place of any other class of torchao in a file."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-def stand_ins(names: list[str]) -> list[tuple[type, str]]:
-    """What takes the place of classes of torchao, for ``torch.serialization.safe_globals``.
-
-    Args:
-        names: of classes and functions; those of other packages are left out.
-
-    Example:
-        >>> [(cls.__name__, name) for cls, name in stand_ins(["torchao.quantization.Int8Tensor", "os.system"])]
-        [('Int8Tensor', 'torchao.quantization.Int8Tensor')]
-    """
-    found: list[tuple[type, str]] = []
-    for name in names:
-        cls = name.rpartition(".")[2]
-        if name.startswith(PACKAGE):
-            bases = (StandIn,) if "Tensor" in cls and "Kwargs" not in cls else (Value,)
-            found.append((type(cls, bases, {}), name))
-    return found
-
-
 def is_torchao(tensor: Tensor) -> bool:
-    """Whether a tensor is of a class of torchao, or stands in for one."""
-    return isinstance(tensor, StandIn) or type(tensor).__module__.startswith(PACKAGE)
+    """Whether a tensor is of a class of torchao."""
+    return type(tensor).__module__.startswith(PACKAGE)
 
 
 def parts_of(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor, PartOf]]:

@@ -1,0 +1,470 @@
+"""Files of ``torch.save``, read without torch. The description of the tensors is read first, their numbers later.
+
+The format since torch 1.6 is a zip archive with a pickle and one member per storage; before, the pickle and the
+storages followed each other (``torch/serialization.py``). Nothing is unpickled: tensors are recognised by the names of
+the functions that would rebuild them, and all other objects are left out.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from ww_callbacks.report import Skip
+from ww_callbacks.weights.combined import float8
+from ww_callbacks.weights.combined.packing import powers_of_two
+from ww_callbacks.weights.files import zips
+from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.files.part import Strided
+from ww_callbacks.weights.files.pickles import Made, Name, plain
+from ww_callbacks.weights.files.remote import Location
+from ww_callbacks.weights.networks import BESIDE, networks_in
+from ww_callbacks.weights.tensor import OBJECT, PartOf, Stored, StoredTensor
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_MAX_PICKLE_BYTES = 512 * 2**20
+_PROGRAMS = {"/constants.pkl": "a TorchScript archive", "/archive_format": "a program of torch.export"}
+"""Ending of a member → what an archive with it is."""
+_ADVICE = "they are not unpickled, because that could run code. Save model.state_dict() alone"
+
+_STORAGES = {
+    **{"Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Bool": "bool"},
+    **{"Char": "int8", "Short": "int16", "Int": "int32", "Long": "int64", "Byte": "uint8", "Untyped": ""},
+    **{"ComplexFloat": "complex64", "ComplexDouble": "complex128", "QInt8": "qint8", "QUInt8": "quint8"},
+    **{"QInt32": "qint32", "QUInt4x2": "quint4x2", "QUInt2x4": "quint2x4"},
+}
+"""Class of a storage without "Storage" → dtype of torch; "" if the tensor states it."""
+_PLAIN = ("float64", "float32", "float16", "bool", "int8", "int16", "int32", "int64")
+_PLAIN += ("uint8", "uint16", "uint32", "uint64")
+_FLOAT8 = ("float8_e4m3fn", "float8_e5m2")
+_CLASSES = {Name("torch", "Tensor"), Name("torch.nn.parameter", "Parameter"), Name("torch.nn.parameter", "Buffer")}
+_TORCHAO = "torchao."
+_HARMLESS = {Name("torch", "device"), Name("torch.serialization", "_get_layout")}
+
+
+class Storage(NamedTuple):
+    """Memory that tensors share.
+
+    Attributes:
+        key: its name in the file.
+        dtype: of torch; "" if the tensors state it.
+        count: of numbers, of bytes if the tensors state the dtype.
+        first: number at which it begins in the storage of that key.
+    """
+
+    key: str
+    dtype: str
+    count: int
+    first: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SavedTensor:
+    """The description of a tensor.
+
+    Attributes:
+        shape: of the tensor.
+        dtype: of torch.
+        storage: holds the numbers; None if the file does not say where they are.
+        offset: of the first number in the storage, in numbers.
+        strides: in numbers.
+        cls: class, if it is not one of torch itself.
+        inside: attributes of a tensor of such a class.
+        skip: why the numbers cannot be read.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    storage: Storage | None = None
+    offset: int = 0
+    strides: tuple[int, ...] = ()
+    cls: str = ""
+    inside: Mapping[str, Any] = field(default_factory=dict)
+    skip: Skip | None = None
+
+
+class Place(NamedTuple):
+    """Where a storage lies in a file: its first byte, and its length in bytes."""
+
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a file holds.
+
+    Attributes:
+        content: plain values, with a :class:`SavedTensor` for each tensor.
+        places: key of a storage → where it is, or the member of the archive that is the storage.
+        objects: classes and functions of other objects.
+        is_big_endian: whether the numbers have the byte order of other computers.
+    """
+
+    content: Any
+    places: Mapping[str, Place | zipfile.ZipInfo]
+    objects: tuple[str, ...]
+    is_big_endian: bool
+
+
+def tensors_of_torch(path: Location) -> list[StoredTensor]:
+    """The tensors of a state dict, or of all networks of a checkpoint, without the prefixes of wrappers.
+
+    Raises:
+        WeightsFileError: not such a file, damaged, or without tensors.
+    """
+    with reading(path), path.open("rb") as file:
+        size = path.stat().st_size
+        saved = saved_in(path, file, size)
+        found = networks_in(saved.content)
+        if not found:
+            raise WeightsFileError(path, f"holds {_what(saved)}")
+        tensors, parts = _taken_apart(found)
+        stored = [stored_tensor(path, file, size, saved, name, tensor) for name, tensor in tensors.items()]
+    stored = [replace(each, part_of=parts.get(each.name)) for each in _with_ties(stored, tensors)]
+    return stored + _objects(saved.content)
+
+
+def saved_in(path: Location, file: IO[bytes], size: int) -> Saved:
+    """What a file holds, without the numbers.
+
+    Args:
+        path: that errors name.
+        file: what :func:`torch.save` wrote, opened for reading.
+        size: of the file in bytes.
+
+    Raises:
+        WeightsFileError: not such a file, or damaged.
+    """
+    is_archive = zipfile.is_zipfile(file)
+    file.seek(0)
+    return _of_archive(path, file, size) if is_archive else _of_legacy(path, file, size)
+
+
+def _of_archive(path: Location, file: IO[bytes], size: int) -> Saved:
+    with zips.checked(path, file, size) as archive:
+        members = {member.filename: member for member in archive.infolist()}
+        _check_members(path, members)
+        description = next((name for name in members if name.endswith("data.pkl")), "data.pkl")
+        root = description.removesuffix("data.pkl")
+        if members[description].file_size > _MAX_PICKLE_BYTES:
+            raise WeightsFileError(path, f"a description of more than {_MAX_PICKLE_BYTES} bytes")
+        rebuild = _Rebuild()
+        with archive.open(description) as inner:
+            content = _loaded(path, inner, rebuild)
+        keys = {storage.key for storage in rebuild.storages}
+        places = {key: members[name] for key in keys if (name := f"{root}data/{key}") in members}
+        order = f"{root}byteorder"
+        is_big = order in members and zips.contents(path, archive, order, 16) == b"big"
+    return Saved(content, places, tuple(rebuild.objects), is_big)
+
+
+def _check_members(path: Location, members: Mapping[str, zipfile.ZipInfo]) -> None:
+    for ending, what in _PROGRAMS.items():
+        if any(name.endswith(ending) for name in members):
+            raise WeightsFileError(path, f"{what}, which holds code. Load it and save its state_dict() alone")
+    for name, member in members.items():
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise WeightsFileError(path, f"member {name!r} is compressed, which torch.save never does")
+
+
+def _of_legacy(path: Location, file: IO[bytes], size: int) -> Saved:
+    """The format before torch 1.6: magic number, version, facts of the computer, content, keys, storages."""
+    rebuild = _Rebuild()
+    if _loaded(path, file, rebuild) != _MAGIC:
+        what = f"Python objects ({_names(rebuild.objects)})" if rebuild.objects else "Python objects"
+        raise WeightsFileError(path, f"holds {what}, or is no file of torch.save; {_ADVICE}")
+    _, facts, content, keys = (_loaded(path, file, rebuild) for _ in range(4))
+    sizes = {storage.key: _itemsize(storage.dtype) for storage in rebuild.storages}
+    is_big = isinstance(facts, Mapping) and facts.get("little_endian") is False
+    position, places = file.tell(), {}
+    for key in keys if isinstance(keys, list) else ():
+        file.seek(position)
+        count = int.from_bytes(file.read(8), "big" if is_big else "little")
+        place = Place(position + 8, count * sizes.get(str(key), 1))
+        position = sum(place)
+        if position > size:
+            raise WeightsFileError(path, f"truncated: a storage ends at byte {position} of {size}")
+        places[str(key)] = place
+    return Saved(content, places, tuple(rebuild.objects), is_big)
+
+
+def _loaded(path: Location, file: IO[bytes], rebuild: _Rebuild) -> Any:
+    try:
+        return plain(file, rebuild, rebuild.storage)
+    except Exception as error:  # a pickle may put anything anywhere
+        raise WeightsFileError(path, f"damaged, or no file of torch.save: {error}") from error
+
+
+class _Rebuild:
+    """Makes descriptions of tensors from the calls of a pickle.
+
+    Attributes:
+        storages: that the tensors use.
+        objects: names of classes and functions that do not describe tensors.
+    """
+
+    def __init__(self) -> None:
+        self.storages: dict[Storage, None] = {}
+        self.objects: dict[str, None] = {}
+
+    def __call__(self, function: Any, arguments: tuple[Any, ...]) -> Any:
+        """What a call makes."""
+        if not isinstance(function, Name):
+            raise pickle.UnpicklingError(f"a call of {type(function).__name__}")
+        if function == Name("torch._tensor", "_rebuild_from_type_v2"):
+            inner, cls, inner_arguments, state = arguments
+            return _of_class(self(inner, inner_arguments), cls, state)
+        rebuild = _FUNCTIONS.get(function.name) if function.module == "torch._utils" else None
+        if rebuild is not None:
+            return rebuild(*arguments)
+        if function not in _HARMLESS:
+            self.objects[str(function)] = None
+        return Made(function, arguments)
+
+    def storage(self, identifier: Any) -> Any:
+        """The storage of a persistent identifier; older files name classes of modules too."""
+        if identifier[0] == "module":
+            return identifier[1]
+        kind, cls, key, _, count, *view = identifier
+        if kind != "storage" or not isinstance(cls, Name) or not _is_size(count):
+            raise pickle.UnpicklingError("an identifier that names no storage")
+        dtype = _STORAGES.get(cls.name.removesuffix("Storage"), cls.name)
+        first = view[0][1] if view and isinstance(view[0], tuple) else 0
+        storage = Storage(str(key), dtype, count, first if _is_size(first) else 0)
+        self.storages[storage] = None
+        return storage
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _sizes(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, (tuple, list)) or len(values) > 64 or not all(map(_is_size, values)):
+        raise pickle.UnpicklingError("a shape that is no list of sizes")
+    return tuple(values)
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any, dtype: str = "") -> SavedTensor:
+    shape, strides = _sizes(shape), _sizes(strides)
+    if not isinstance(storage, Storage) or not _is_size(offset) or len(shape) != len(strides):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    return SavedTensor(shape, dtype or storage.dtype or "uint8", storage, offset, strides)
+
+
+def _tensor_with_dtype(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any) -> SavedTensor:
+    return _tensor(storage, offset, shape, strides, dtype=_dtype(others[2]))
+
+
+def _dtype(value: Any) -> str:
+    return value.name if isinstance(value, Name) else str(value)
+
+
+def _same(tensor: Any, *others: Any) -> Any:
+    return tensor
+
+
+def _without_numbers(dtype: Any, shape: Any, *others: Any) -> SavedTensor:
+    skip = Skip("unreadable", "on the meta device, the file holds no numbers")
+    return SavedTensor(_sizes(shape), _dtype(dtype), skip=skip)
+
+
+def _sparse(layout: Any, data: Any, *others: Any) -> SavedTensor:
+    name = layout.arguments[0] if isinstance(layout, Made) and layout.arguments else "sparse"
+    parts = data if isinstance(data, tuple) else ()
+    shape = next((_sizes(part) for part in parts if isinstance(part, (tuple, list))), ())
+    values = [part.dtype for part in parts if isinstance(part, SavedTensor)]
+    return SavedTensor(shape, values[-1] if values else "", skip=Skip("unsupported_tensor", f"layout {name}"))
+
+
+def _wrapper(cls: Any, dtype: Any, shape: Any, *others: Any) -> SavedTensor:
+    return SavedTensor(_sizes(shape), _dtype(dtype), cls=str(cls))
+
+
+_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "_rebuild_tensor": _tensor,
+    "_rebuild_tensor_v2": _tensor,
+    "_rebuild_tensor_v3": _tensor_with_dtype,
+    "_rebuild_qtensor": _tensor,
+    "_rebuild_parameter": _same,
+    "_rebuild_parameter_with_state": _same,
+    "_rebuild_device_tensor_from_cpu_tensor": _same,
+    "_rebuild_meta_tensor_no_storage": _without_numbers,
+    "_rebuild_sparse_tensor": _sparse,
+    "_rebuild_wrapper_subclass": _wrapper,
+}
+"""The functions of ``torch._utils`` that rebuild tensors."""
+
+
+def _of_class(tensor: Any, cls: Any, state: Any) -> Any:
+    """A tensor of a class; its attributes are in its state, or in the first part of it."""
+    if cls in _CLASSES or not isinstance(tensor, SavedTensor):
+        return tensor
+    attributes = state[0] if isinstance(state, tuple) and state else state
+    inside = attributes if isinstance(attributes, Mapping) else {}
+    skip = Skip("unsupported_tensor", f"class {cls.name if isinstance(cls, Name) else cls}")
+    return replace(tensor, cls=str(cls), inside=inside, skip=skip)
+
+
+def stored_tensor(
+    path: Location, file: IO[bytes], size: int, saved: Saved, name: str, tensor: SavedTensor
+) -> StoredTensor:
+    """A tensor with a reader of its numbers.
+
+    Args:
+        path: from which they are read.
+        file: what :func:`torch.save` wrote, opened for reading.
+        size: of the file in bytes.
+        saved: what it holds.
+        name: of the tensor.
+        tensor: its description.
+
+    Raises:
+        WeightsFileError: the numbers lie outside their storage.
+    """
+    shape, (dtype, decode) = tensor.shape, _decoded(tensor.dtype)
+    skip = tensor.skip
+    if skip is None and dtype is None:
+        skip = Skip("unsupported_dtype", f"torch.{tensor.dtype}")
+    if skip is None and math.prod(shape) * _itemsize(tensor.dtype) > size:
+        skip = Skip("unreadable", "claims more numbers than the file holds")
+    if skip is not None or tensor.storage is None or dtype is None:
+        return StoredTensor(name, shape, tensor.dtype, skip=skip or Skip("unreadable", "the file holds no numbers"))
+    place = saved.places.get(tensor.storage.key) if math.prod(shape) else Place(0, 0)
+    if isinstance(place, zipfile.ZipInfo):
+        place = Place(zips.start_of(path, file, place), place.file_size)
+    numbers = np.dtype(_numbers(tensor.dtype)).newbyteorder(">" if saved.is_big_endian else "<")
+    begin = (tensor.storage.first + tensor.offset) * numbers.itemsize if math.prod(shape) else 0
+    read = Strided(path, begin, shape, tensor.strides, numbers, decode)
+    if place is None or begin + read.nbytes > place.length:
+        raise WeightsFileError(path, f"damaged: tensor {name[:80]!r} is longer than the storage that holds it")
+    read = replace(read, offset=place.start + begin)
+    return StoredTensor(name, shape, dtype, read, is_float8=tensor.dtype.startswith("float8"))
+
+
+def _taken_apart(tensors: Mapping[str, SavedTensor]) -> tuple[dict[str, SavedTensor], dict[str, PartOf]]:
+    """The tensors, those of torchao as the tensors inside them, and what these belong to."""
+    apart: dict[str, SavedTensor] = {}
+    parts: dict[str, PartOf] = {}
+    for name, tensor in tensors.items():
+        inside = dict(_inside(tensor)) if tensor.cls.startswith(_TORCHAO) else {}
+        module, dot, weight = name.rpartition(".")
+        block = tensor.inside.get("block_size")
+        facts = {"block_size": list(block)} if isinstance(block, (list, tuple)) else {}
+        for part, inner in inside.items():
+            full = f"{module}{dot}_{weight}_{part}"
+            apart[full], parts[full] = inner, PartOf(weight, part, tensor.cls.rpartition(".")[2], facts)
+        if not inside:
+            apart[name] = tensor
+    return apart, parts
+
+
+def _inside(tensor: SavedTensor, depth: int = 0) -> Iterator[tuple[str, SavedTensor]]:
+    """Attributes that are tensors. Older classes of torchao have them one inside the other."""
+    for attribute, value in tensor.inside.items():
+        if not isinstance(value, SavedTensor):
+            continue
+        if value.cls.startswith(_TORCHAO) and depth < 3:
+            yield from ((f"{attribute}_{part}", inner) for part, inner in _inside(value, depth + 1))
+        else:
+            yield attribute, value
+
+
+def _decoded(dtype: str) -> tuple[str | None, Callable[[Any], Stored] | None]:
+    """The dtype in which numbers are read, and what turns codes into them."""
+    if dtype in _FLOAT8:
+        return "float16", partial(float8.decode, dtype=dtype)
+    if dtype == "float8_e8m0fnu":
+        return "float32", powers_of_two
+    return (dtype if dtype in (*_PLAIN, "bfloat16") else None), None
+
+
+def _numbers(dtype: str) -> str:
+    """The dtype of numpy in which numbers are stored."""
+    if dtype.startswith("float8"):
+        return "uint8"
+    return "uint16" if dtype == "bfloat16" else dtype
+
+
+def _itemsize(dtype: str) -> int:
+    """Bytes of a number."""
+    sizes = {"": 1, "qint8": 1, "quint8": 1, "qint32": 4, "quint4x2": 1, "quint2x4": 1}
+    return sizes[dtype] if dtype in sizes else _itemsize_of_numpy(_numbers(dtype))
+
+
+def _itemsize_of_numpy(dtype: str) -> int:
+    try:
+        return np.dtype(dtype).itemsize
+    except TypeError:
+        return 1
+
+
+def _with_ties(stored: list[StoredTensor], tensors: Mapping[str, SavedTensor]) -> list[StoredTensor]:
+    """The tensors; those with the memory of an earlier one name it."""
+    first: dict[tuple[Any, ...], str] = {}
+    result = []
+    for each in stored:
+        tensor = tensors[each.name]
+        axes = sorted(pair for pair in zip(tensor.strides, tensor.shape, strict=False) if pair[1] != 1)
+        place = (tensor.storage, tensor.offset, tensor.dtype, tuple(axes))
+        is_read = each.skip is None and math.prod(each.shape) > 0
+        name = first.setdefault(place, each.name) if is_read else each.name
+        result.append(each if name == each.name else replace(each, same_as=name))
+    return result
+
+
+def _objects(content: Any) -> list[StoredTensor]:
+    """Python objects in the place of parameters, and other entries that hold tensors. They are listed, not read."""
+    top = content if isinstance(content, Mapping) else {}
+    mappings = [top, *(value for key, value in top.items() if isinstance(value, Mapping) and not _is_beside(key))]
+    return [
+        StoredTensor(str(key), (), OBJECT, skip=Skip("unsupported_tensor", f"a Python object ({value.function})"))
+        for mapping in mappings
+        for key, value in mapping.items()
+        if isinstance(value, Made) and not _is_beside(key) and ("." in str(key) or _holds_tensors(value))
+    ]
+
+
+def _is_beside(key: Any) -> bool:
+    return isinstance(key, str) and key.startswith(BESIDE)
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether there are matrices inside an object."""
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, SavedTensor) and len(each.shape) >= 2:
+            return True
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, Made):
+            waiting += [*each.arguments, each.state, *each.items.values(), *each.values]
+        elif isinstance(each, Mapping):
+            waiting += each.values()
+        elif isinstance(each, (list, tuple)):
+            waiting += each
+    return False
+
+
+def _what(saved: Saved) -> str:
+    """What a file without weights holds."""
+    if saved.objects:
+        return f"Python objects ({_names(saved.objects)}); {_ADVICE}"
+    if isinstance(saved.content, Mapping):
+        return f"no weights but a mapping with the keys {[str(key)[:40] for key in list(saved.content)[:10]]}"
+    return f"no weights but a {type(saved.content).__name__}"
+
+
+def _names(objects: Iterable[str]) -> str:
+    return ", ".join(name[:80] for name in list(objects)[:3])
