@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -198,3 +201,22 @@ def test_all_networks_of_a_checkpoint_are_found(tmp_path, others):
         for layer in find_layers(each):
             if layer.read is not None:
                 np.testing.assert_array_equal(found[f"{key}.{layer.name}"].read(), layer.read())
+
+
+def test_an_archive_of_a_big_endian_computer(tmp_path):
+    weight = torch.randn(6, 5)
+    path = saved(tmp_path / "model.pt", {"fc.weight": weight})
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "big.pt", "w") as new:
+        for member in old.infolist():
+            content = old.read(member)
+            is_order, is_numbers = member.filename.endswith("byteorder"), "/data/" in member.filename
+            content = np.frombuffer(content, "<f4").byteswap().tobytes() if is_numbers else content
+            new.writestr(member.filename, b"big" if is_order else content)
+    np.testing.assert_array_equal(find_layers(tmp_path / "big.pt")[0].read(), weight.numpy())
+
+
+def test_files_are_read_without_torch(tmp_path):
+    path = saved(tmp_path / "model.pt", {"fc.weight": torch.randn(60, 50)})
+    code = "import sys; sys.modules['torch'] = None; import ww_callbacks as ww; print(len(ww.analyze(sys.argv[1])))"
+    ran = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.stdout.strip(), ran.returncode) == ("1", 0), ran.stderr

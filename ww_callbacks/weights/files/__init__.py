@@ -9,6 +9,7 @@ import zipfile
 from ww_callbacks.weights.combined import combine
 from ww_callbacks.weights.files import zips
 from ww_callbacks.weights.files.adapters import adapters_in, layers_of_adapter
+from ww_callbacks.weights.files.checkpoint import METADATA, tensors_of_checkpoint
 from ww_callbacks.weights.files.directory import FLAX, SINGLE, entries_of, tensors_of_index, weights_in
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.foreign import foreign
@@ -22,8 +23,6 @@ from ww_callbacks.weights.tensor import StoredTensor
 
 __all__ = ["StoredTensor", "WeightsFileError", "layers_of_path"]
 
-CHECKPOINT = ".metadata"
-"""The file in a folder of ``torch.distributed.checkpoint`` that describes its tensors."""
 PIPELINE = "model_index.json"
 """The file in a folder of diffusers that names the networks of a pipeline."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -57,8 +56,8 @@ def layers_of_path(path: str | os.PathLike[str] | RemotePath) -> tuple[Layer, ..
         )
     if is_folder and (path / PIPELINE).is_file():
         return _pipeline(path)
-    if path.name == CHECKPOINT or (is_folder and (path / CHECKPOINT).is_file()):
-        return layers_of_tensors(combine(_checkpoint(path if is_folder else path.parent)))
+    if path.name == METADATA or (is_folder and (path / METADATA).is_file()):
+        return layers_of_tensors(combine(tensors_of_checkpoint(path if is_folder else path.parent)))
     if is_folder and not _holds_weights(path) and is_checkpoint(path):
         return layers_of_tensors(combine(_orbax(path)))
     files = weights_in(path) if is_folder else [path]
@@ -109,14 +108,6 @@ def _holds_weights(folder: Location) -> bool:
     with reading(folder):
         names = [entry.name.lower() for entry in folder.iterdir() if entry.is_file()]
     return any(name.endswith((".safetensors", *SINGLE, FLAX)) for name in names)
-
-
-def _checkpoint(path: Location) -> list[StoredTensor]:
-    try:
-        from ww_callbacks.weights.torch.checkpoint import tensors_of_checkpoint
-    except ModuleNotFoundError as error:
-        raise WeightsFileError(path, "reading it needs torch: pip install 'ww_callbacks[lightning]'") from error
-    return tensors_of_checkpoint(path)
 
 
 def _orbax(folder: Location) -> list[StoredTensor]:

@@ -7,6 +7,7 @@ the functions that would rebuild them, and all other objects are left out.
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import zipfile
@@ -157,8 +158,7 @@ def _of_archive(path: Location, file: IO[bytes], size: int) -> Saved:
         if members[description].file_size > _MAX_PICKLE_BYTES:
             raise WeightsFileError(path, f"a description of more than {_MAX_PICKLE_BYTES} bytes")
         rebuild = _Rebuild()
-        with archive.open(description) as inner:
-            content = _loaded(path, inner, rebuild)
+        content = _loaded(path, io.BytesIO(archive.read(description)), rebuild)
         keys = {storage.key for storage in rebuild.storages}
         places = {key: members[name] for key in keys if (name := f"{root}data/{key}") in members}
         order = f"{root}byteorder"
@@ -261,10 +261,11 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any, d
 
 
 def _tensor_with_dtype(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any) -> SavedTensor:
-    return _tensor(storage, offset, shape, strides, dtype=_dtype(others[2]))
+    return _tensor(storage, offset, shape, strides, dtype=dtype_named(others[2]))
 
 
-def _dtype(value: Any) -> str:
+def dtype_named(value: Any) -> str:
+    """The dtype that a description names."""
     return value.name if isinstance(value, Name) else str(value)
 
 
@@ -274,7 +275,7 @@ def _same(tensor: Any, *others: Any) -> Any:
 
 def _without_numbers(dtype: Any, shape: Any, *others: Any) -> SavedTensor:
     skip = Skip("unreadable", "on the meta device, the file holds no numbers")
-    return SavedTensor(_sizes(shape), _dtype(dtype), skip=skip)
+    return SavedTensor(_sizes(shape), dtype_named(dtype), skip=skip)
 
 
 def _sparse(layout: Any, data: Any, *others: Any) -> SavedTensor:
@@ -286,7 +287,7 @@ def _sparse(layout: Any, data: Any, *others: Any) -> SavedTensor:
 
 
 def _wrapper(cls: Any, dtype: Any, shape: Any, *others: Any) -> SavedTensor:
-    return SavedTensor(_sizes(shape), _dtype(dtype), cls=str(cls))
+    return SavedTensor(_sizes(shape), dtype_named(dtype), cls=str(cls))
 
 
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
@@ -314,8 +315,23 @@ def _of_class(tensor: Any, cls: Any, state: Any) -> Any:
     return replace(tensor, cls=str(cls), inside=inside, skip=skip)
 
 
+def empty_tensor(name: str, tensor: SavedTensor) -> StoredTensor:
+    """A tensor without a reader, with the reason if its numbers cannot be read.
+
+    Args:
+        name: of the tensor.
+        tensor: its description.
+    """
+    dtype, _ = _decoded(tensor.dtype)
+    skip = tensor.skip
+    if skip is None and dtype is None:
+        skip = Skip("unsupported_dtype", f"torch.{tensor.dtype}")
+    is_float8 = tensor.dtype.startswith("float8")
+    return StoredTensor(name, tensor.shape, dtype or tensor.dtype, skip=skip, is_float8=is_float8)
+
+
 def stored_tensor(
-    path: Location, file: IO[bytes], size: int, saved: Saved, name: str, tensor: SavedTensor
+    path: Location, file: IO[bytes], size: int, saved: Saved, name: str, tensor: SavedTensor, start: int = 0
 ) -> StoredTensor:
     """A tensor with a reader of its numbers.
 
@@ -326,28 +342,27 @@ def stored_tensor(
         saved: what it holds.
         name: of the tensor.
         tensor: its description.
+        start: where the file begins in that of the path, in bytes.
 
     Raises:
         WeightsFileError: the numbers lie outside their storage.
     """
-    shape, (dtype, decode) = tensor.shape, _decoded(tensor.dtype)
-    skip = tensor.skip
-    if skip is None and dtype is None:
-        skip = Skip("unsupported_dtype", f"torch.{tensor.dtype}")
-    if skip is None and math.prod(shape) * _itemsize(tensor.dtype) > size:
-        skip = Skip("unreadable", "claims more numbers than the file holds")
-    if skip is not None or tensor.storage is None or dtype is None:
-        return StoredTensor(name, shape, tensor.dtype, skip=skip or Skip("unreadable", "the file holds no numbers"))
-    place = saved.places.get(tensor.storage.key) if math.prod(shape) else Place(0, 0)
+    stored, count = empty_tensor(name, tensor), math.prod(tensor.shape)
+    if stored.skip is None and count * _itemsize(tensor.dtype) > size:
+        stored = replace(stored, skip=Skip("unreadable", "claims more numbers than the file holds"))
+    if stored.skip is None and tensor.storage is None:
+        stored = replace(stored, skip=Skip("unreadable", "the file holds no numbers"))
+    if stored.skip is not None or tensor.storage is None:
+        return stored
+    place = saved.places.get(tensor.storage.key) if count else Place(0, 0)
     if isinstance(place, zipfile.ZipInfo):
         place = Place(zips.start_of(path, file, place), place.file_size)
     numbers = np.dtype(_numbers(tensor.dtype)).newbyteorder(">" if saved.is_big_endian else "<")
-    begin = (tensor.storage.first + tensor.offset) * numbers.itemsize if math.prod(shape) else 0
-    read = Strided(path, begin, shape, tensor.strides, numbers, decode)
+    begin = (tensor.storage.first + tensor.offset) * numbers.itemsize if count else 0
+    read = Strided(path, begin, tensor.shape, tensor.strides, numbers, _decoded(tensor.dtype)[1])
     if place is None or begin + read.nbytes > place.length:
         raise WeightsFileError(path, f"damaged: tensor {name[:80]!r} is longer than the storage that holds it")
-    read = replace(read, offset=place.start + begin)
-    return StoredTensor(name, shape, dtype, read, is_float8=tensor.dtype.startswith("float8"))
+    return replace(stored, read=replace(read, offset=start + place.start + begin))
 
 
 def _taken_apart(tensors: Mapping[str, SavedTensor]) -> tuple[dict[str, SavedTensor], dict[str, PartOf]]:
