@@ -257,11 +257,13 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any, d
     shape, strides = _sizes(shape), _sizes(strides)
     if not isinstance(storage, Storage) or not _is_size(offset) or len(shape) != len(strides):
         raise pickle.UnpicklingError("a tensor without a storage")
-    return SavedTensor(shape, dtype or storage.dtype or "uint8", storage, offset, strides)
+    facts = others[-1] if others and isinstance(others[-1], Mapping) else {}
+    skip = Skip("unsupported_tensor", "a view that negates its numbers") if facts.get("neg") else None
+    return SavedTensor(shape, dtype or storage.dtype or "uint8", storage, offset, strides, skip=skip)
 
 
 def _tensor_with_dtype(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any) -> SavedTensor:
-    return _tensor(storage, offset, shape, strides, dtype=dtype_named(others[2]))
+    return _tensor(storage, offset, shape, strides, *others[3:], dtype=dtype_named(others[2]))
 
 
 def dtype_named(value: Any) -> str:
