@@ -64,6 +64,18 @@ def test_what_are_no_real_numbers_is_skipped_with_its_dtype_and_stops_nothing(va
     assert report["w"].status == "ok"
 
 
+def test_nested_mappings_are_a_tree_whose_names_are_joined():
+    weights = np.random.default_rng(0).standard_normal((60, 40))
+    tree = {"encoder": {"fc": {"weight": weights, "bias": np.zeros(60)}, "label": "text"}, "head.weight": weights.T}
+    assert [(layer.name, layer.reason) for layer in find_layers(tree)] == [
+        ("encoder.fc", ""),
+        ("head", "shares its weight with encoder.fc"),
+    ]
+    checkpoint = {"model": {"fc.weight": weights}, "optimizer": {"state": {0: {"exp_avg": weights.copy()}}}}
+    assert [layer.name for layer in find_layers(checkpoint)] == ["fc"]
+    assert [layer.name for layer in find_layers({"value": weights, "empty": {}})] == ["value"]
+
+
 def test_a_ragged_list_stops_nothing_but_its_own_layer():
     report = ww.analyze({"odd": [[1.0], [1.0, 2.0]], "w": np.random.default_rng(0).standard_normal((60, 40))})
     assert report["odd"].status == "skipped"

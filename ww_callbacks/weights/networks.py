@@ -117,7 +117,7 @@ def _is_matrix(value: Any) -> bool:
 
 def _rank(value: Any) -> int:
     """Number of dimensions, 0 of what is no array."""
-    shape = getattr(value, "shape", None)
+    shape: Any = getattr(value, "shape", None)
     return len(shape) if hasattr(shape, "__len__") else 0
 
 

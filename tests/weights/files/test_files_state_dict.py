@@ -29,6 +29,8 @@ def inferred(*tensors: tuple[str, tuple[int, ...]]) -> dict[str, str]:
         ("stem.weight", (16, 8, 3), "3×16×8"),
         ("fc.kernel", (64, 10), "1×10×64"),
         ("conv.kernel", (3, 3, 8, 16), "9×16×8"),
+        ("conv.kernel", (5, 5, 1, 16), "25×16×1"),
+        ("patches.kernel", (64, 64, 3, 16), "4096×16×3"),
         ("embed_tokens.weight", (100, 8), "1×8×100"),
         ("transformer.wte.weight", (100, 8), "1×8×100"),
         ("encoder.word_embeddings.weight", (100, 8), "1×8×100"),
@@ -49,6 +51,9 @@ def test_tensors_that_are_matrices(name, shape, expected):
         ("attn.relative_position_bias_table", (49, 4), "a bias"),
         ("fc.bias", (2, 3), "a bias"),
         ("stack.weight", (8, 16, 32), "no rule for a tensor of 3 dimensions in a file without layer classes"),
+        ("q.kernel", (65, 2, 8, 16), "no rule for a tensor of 4 dimensions in a file without layer classes"),
+        ("attn.kv_einsum.w", (2, 4, 16, 8), "no rule for a tensor of 4 dimensions in a file without layer classes"),
+        ("conv.kernel", (5, 5, 1, 3), "one input channel"),
         ("attn.causal_mask", (32, 32), "a table that is not trained"),
         ("rotary.inv_freq", (32, 2), "a table that is not trained"),
         ("pos_encoder.pe", (500, 64), "a table that is not trained"),
@@ -65,6 +70,28 @@ def test_tensors_that_are_matrices(name, shape, expected):
 def test_tensors_that_are_listed_with_the_reason(name, shape, reason):
     (found,) = inferred((name, shape)).values()
     assert reason in found
+
+
+def test_the_heads_of_an_attention_are_outputs_of_the_first_projections_and_inputs_of_the_last():
+    shapes = {"query": (16, 4, 8), "key": (16, 2, 8), "value": (16, 2, 6), "out": (4, 6, 10)}
+    found = inferred(*((f"attention.{part}.kernel", shape) for part, shape in shapes.items()))
+    expected = {"query": "1×32×16", "key": "1×16×16", "value": "1×12×16", "out": "1×10×24"}
+    assert found == {f"attention.{part}": shape for part, shape in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("out", "stacked", "reason"),
+    [
+        ((4, 6, 10), 1, "a kernel of an attention with 4 dimensions"),
+        ((3, 6, 10), 0, "a tensor of 3 dimensions"),
+        ((4, 7, 10), 0, "a tensor of 3 dimensions"),
+    ],
+    ids=["layers of a scan", "other heads", "other features"],
+)
+def test_kernels_that_are_not_those_of_one_attention_are_listed(out, stacked, reason):
+    shapes = {"query": (16, 4, 8), "key": (16, 2, 8), "value": (16, 2, 6), "out": out}
+    found = inferred(*((f"{part}.kernel", (12,) * stacked + shape) for part, shape in shapes.items()))
+    assert all(reason in each for each in found.values())
 
 
 def test_a_single_input_channel_is_that_of_grey_images_in_the_first_kernel_only():

@@ -133,7 +133,8 @@ class _Reader:
             raise self._error(f"array {name[:80]!r} of shape {str(tuple(shape))[:80]} does not fit its parts")
         parts = tuple(chunk.read for chunk in chunks if isinstance(chunk.read, Part))
         read = Joined(parts, tuple(shape)) if len(parts) == len(chunks) else None
-        return replace(chunks[0], name=name, shape=tuple(shape), read=read)
+        first: StoredTensor = chunks[0]
+        return replace(first, name=name, shape=tuple(shape), read=read)
 
     def _next(self, end: int) -> Value:
         """The next value, which becomes the previous one; an extension has to be passed by the caller."""

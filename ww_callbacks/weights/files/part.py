@@ -74,6 +74,10 @@ class Part:
         """A reader of ``size`` entries along an axis; along the first one only these are read."""
         if axis != 0:
             return partial(sliced, self, axis, start, size)
+        return self.rows(start, size)
+
+    def rows(self, start: int, size: int) -> Part:
+        """``size`` entries along the first axis."""
         row = math.prod(self.shape[1:]) * self.dtype.itemsize
         return replace(self, offset=self.offset + start * row, shape=(size, *self.shape[1:]))
 
@@ -156,13 +160,14 @@ class Joined:
         if axis != 0:
             return partial(sliced, self, axis, start, size)
         row = math.prod(self.shape[1:])
-        begin, end, position, parts = start * row, (start + size) * row, 0, []
+        begin, end, position = start * row, (start + size) * row, 0
+        parts: list[Part] = []
         for part in self.parts:
             first, last = max(begin - position, 0), min(end - position, part.shape[0])
-            if first < last or not parts:
-                parts.append(part.narrow(0, first, max(last - first, 0)))
+            if first < last:
+                parts.append(part.rows(first, last - first))
             position += part.shape[0]
-        return replace(self, parts=tuple(parts), shape=(size, *self.shape[1:]))
+        return replace(self, parts=tuple(parts) or (self.parts[0].rows(0, 0),), shape=(size, *self.shape[1:]))
 
 
 def stored_numbers(

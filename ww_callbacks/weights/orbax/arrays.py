@@ -16,6 +16,8 @@ from ww_callbacks.weights.files.errors import check_inflation, reading
 from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.tensor import Stored, StoredTensor
 
+Driver = Literal["zarr", "zarr3"]
+
 CACHE_BYTES = 64 * 2**20
 """What tensorstore may keep of the databases of a checkpoint."""
 
@@ -32,7 +34,7 @@ class Place:
     """
 
     folder: Location
-    driver: Literal["zarr", "zarr3"]
+    driver: Driver
     is_database: bool
     is_complete: bool
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.networks import networks_in_tree
-from ww_callbacks.weights.orbax.arrays import Place, opened
+from ww_callbacks.weights.orbax.arrays import Driver, Place, opened
 from ww_callbacks.weights.orbax.folders import DATABASE, TREE, trees_in
 from ww_callbacks.weights.tensor import StoredTensor
 
@@ -76,7 +76,7 @@ def _described(folder: Location, content: Any) -> _Description:
     """What the description says; any error means that it is none."""
     arrays = list(_arrays(content["tree_metadata"]))
     is_complete = content.get("store_array_data_equal_to_fill_value") is True
-    driver = "zarr3" if content.get("use_zarr3") else "zarr"
+    driver: Driver = "zarr3" if content.get("use_zarr3") else "zarr"
     return _Description(arrays, Place(folder, driver, (folder / DATABASE).is_file(), is_complete))
 
 
