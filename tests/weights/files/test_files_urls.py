@@ -231,7 +231,7 @@ def test_the_report_is_that_of_the_file(tmp_path, make):
 
 @each_format
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
-def test_ranges_give_the_same_and_nothing_is_left_open(tmp_path, bucket, make):
+def test_ranges_give_the_same(tmp_path, bucket, make):
     path = make(tmp_path)
     bucket.add(tmp_path)
     url = f"counted://bucket/{tmp_path.name}/{path.relative_to(tmp_path)}"
