@@ -7,7 +7,6 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.remote import Location, RemotePath
 from ww_callbacks.weights.tensor import Stored, StoredTensor
 from ww_callbacks.weights.torch import plain_name
-from ww_callbacks.weights.torch.ranges import Strided, without_numbers
+from ww_callbacks.weights.torch.ranges import Strided, begin_in_memory, without_numbers
 from ww_callbacks.weights.torch.tensors import is_float8, place_of, stored_array, stored_dtype
 
 _USUAL = frozenset({"state_dict", "model_state_dict", "model", "module", "net", "weights", "params"})
@@ -47,23 +46,34 @@ def tensors_of_torch(path: Location) -> list[StoredTensor]:
     if isinstance(path, RemotePath) and not zipped:
         cause = "the format of torch before 1.6 is not read at a URL; download the file and pass its path"
         raise WeightsFileError(path, cause)
-    with reading(path), without_numbers(path) if isinstance(path, RemotePath) else nullcontext(path) as file:
-        content = _loaded(path, file, zipped)
-        tensors = networks_in(content)
-    if not tensors:
-        raise WeightsFileError(path, f"holds no weights but {_what(content)}")
-    start = _start(path, tensors) if zipped else 0
-    read = partial(_strided, path, start) if isinstance(path, RemotePath) else _mapped
-    return _stored(tensors, path.stat().st_size, read)
+    if isinstance(path, RemotePath):
+        with reading(path), without_numbers(path) as file:
+            tensors = _tensors(path, Path(file.name), zipped)
+            begin = begin_in_memory(path, file, _storages(tensors))
+        _check_places(path, tensors, begin)
+        return _stored(tensors, path.stat().st_size, partial(_strided, path, begin))
+    tensors = _tensors(path, path, zipped)
+    if zipped:
+        _check_places(path, tensors)
+    return _stored(tensors, path.stat().st_size, _mapped)
 
 
 def _mapped(tensor: torch.Tensor) -> Callable[[], Stored]:
     return partial(stored_array, tensor)
 
 
-def _strided(path: RemotePath, start: int, tensor: torch.Tensor) -> Callable[[], Stored]:
-    """A reader of the numbers at a URL; ``start`` is where the file without numbers begins in memory."""
-    return Strided(path, tensor.data_ptr() - start, tuple(tensor.shape), tensor.stride(), tensor.dtype)
+def _strided(path: RemotePath, begin: int, tensor: torch.Tensor) -> Callable[[], Stored]:
+    """A reader of the numbers at a URL; ``begin`` is where the file without numbers begins in memory."""
+    return Strided(path, tensor.data_ptr() - begin, tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+def _tensors(path: Location, file: Path, zipped: bool) -> dict[str, torch.Tensor]:
+    with reading(path):
+        content = _loaded(path, file, zipped)
+        tensors = networks_in(content)
+    if not tensors:
+        raise WeightsFileError(path, f"holds no weights but {_what(content)}")
+    return tensors
 
 
 def _loaded(path: Location, file: Path, zipped: bool) -> Any:
@@ -93,23 +103,26 @@ def _check_archive(path: Location) -> bool:
     return True
 
 
-def _start(path: Location, tensors: Mapping[str, torch.Tensor]) -> int:
-    """Where the mapped file begins in memory.
-
-    Raises:
-        WeightsFileError: the tensors do not match the archive members: torch maps the sizes in the pickle unchecked.
-    """
+def _storages(tensors: Mapping[str, torch.Tensor]) -> list[torch.UntypedStorage]:
     plain = (tensor for tensor in tensors.values() if _is_plain(tensor) and not tensor.is_meta)
-    mapped = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in plain)}
-    mapped = {start: size for start, size in mapped.items() if size}
+    return [storage for storage in (tensor.untyped_storage() for tensor in plain) if storage.nbytes()]
+
+
+def _check_places(path: Location, tensors: Mapping[str, torch.Tensor], begin: int | None = None) -> None:
+    """Refuse a file whose tensors do not match the archive members: torch maps the sizes in the pickle unchecked.
+
+    Args:
+        path: of the file.
+        tensors: mapped into memory.
+        begin: where the file begins in memory; None if it is not known.
+    """
+    mapped = {storage.data_ptr(): storage.nbytes() for storage in _storages(tensors)}
     with zips.opened(path) as archive, path.open("rb") as raw:
         members = {zips.start_of(path, raw, member): member.file_size for member in archive.infolist()}
     first, size = next(iter(mapped.items()), (0, 0))
-    origins = (first - offset for offset, length in members.items() if length == size)
-    for origin in origins if mapped else (0,):
-        if all(members.get(at - origin) == size for at, size in mapped.items()):
-            return origin
-    raise WeightsFileError(path, "damaged: its tensors are longer than the members that hold them")
+    origins = [first - offset for offset, length in members.items() if length == size] if begin is None else [begin]
+    if mapped and not any(all(members.get(at - origin) == n for at, n in mapped.items()) for origin in origins):
+        raise WeightsFileError(path, "damaged: its tensors are longer than the members that hold them")
 
 
 def networks_in(content: Any) -> dict[str, torch.Tensor]:

@@ -6,9 +6,9 @@ import contextlib
 import math
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from tempfile import NamedTemporaryFile
 from typing import IO
 
@@ -23,10 +23,12 @@ from ww_callbacks.weights.tensor import Stored
 from ww_callbacks.weights.torch.tensors import stored_array
 
 _CHUNK = 2**20
+_MARK = 8
+"""Bytes of an offset."""
 
 
 @contextlib.contextmanager
-def without_numbers(path: RemotePath) -> Iterator[Path]:
+def without_numbers(path: RemotePath) -> Iterator[IO[bytes]]:
     """A temporary file like an archive, of the same size, with zeros that need no memory in place of the numbers.
 
     Raises:
@@ -43,7 +45,34 @@ def without_numbers(path: RemotePath) -> Iterator[Path]:
             _copy(raw, target, member.header_offset, start if is_numbers else start + member.file_size)
         _copy(raw, target, end, path.stat().st_size)  # the directory of the archive
         target.flush()
-        yield Path(target.name)
+        yield target
+
+
+def begin_in_memory(path: RemotePath, file: IO[bytes], storages: Sequence[torch.UntypedStorage]) -> int:
+    """Where a file without numbers begins in memory.
+
+    Several members may have the size of a storage. So the offset of each member is written to its first bytes, which
+    mapped memory shows.
+
+    Args:
+        path: of the archive.
+        file: the file without numbers, which torch has loaded.
+        storages: mapped from it.
+
+    Raises:
+        WeightsFileError: the archive holds no tensor of at least eight bytes.
+    """
+    largest = max(storages, key=lambda storage: storage.nbytes(), default=None)
+    if largest is None or largest.nbytes() < _MARK:
+        raise WeightsFileError(path, f"holds no tensor of {_MARK} bytes or more")
+    with zips.opened(path) as archive, path.open("rb") as raw:
+        for member in archive.infolist():
+            if member.file_size >= _MARK:
+                start = zips.start_of(path, raw, member)
+                file.seek(start)
+                file.write(start.to_bytes(_MARK, "little"))
+    file.flush()
+    return int(largest.data_ptr()) - int.from_bytes(bytes(largest[:_MARK].tolist()), "little")
 
 
 def _check_order(path: RemotePath, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
