@@ -126,6 +126,15 @@ def as_torch(folder: Path) -> Path:
     return folder / "last.pt"
 
 
+def as_training(folder: Path) -> Path:
+    """Members of an optimizer in front, of the sizes of the weights; only their offsets tell them apart."""
+    torch = pytest.importorskip("torch")
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in weights().items()}
+    moments = {number: {"exp_avg": tensor + 1} for number, tensor in enumerate(tensors.values())}
+    torch.save({"optimizer": {"state": moments}, "model": tensors}, folder / "training.pt")
+    return folder / "training.pt"
+
+
 def as_torch_experts(folder: Path) -> Path:
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
@@ -205,7 +214,7 @@ def as_keras(folder: Path) -> Path:
 
 FORMATS: list[Callable[[Path], Path]] = [
     *(as_safetensors, as_npz, as_packed_npz, as_folder, as_index, as_quantised, as_adapters, as_pipeline),
-    *(as_torch, as_torch_experts, as_checkpoint, as_gguf, as_onnx, as_onnx_folder, as_hdf5, as_keras),
+    *(as_torch, as_training, as_torch_experts, as_checkpoint, as_gguf, as_onnx, as_onnx_folder, as_hdf5, as_keras),
 ]
 each_format = pytest.mark.parametrize("make", FORMATS, ids=lambda make: make.__name__)
 
@@ -231,7 +240,7 @@ def test_the_report_is_that_of_the_file(tmp_path, make):
 
 @each_format
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
-def test_ranges_give_the_same_and_nothing_is_left_open(tmp_path, bucket, make):
+def test_ranges_give_the_same(tmp_path, bucket, make):
     path = make(tmp_path)
     bucket.add(tmp_path)
     url = f"counted://bucket/{tmp_path.name}/{path.relative_to(tmp_path)}"
@@ -389,6 +398,31 @@ def refusal(url: str) -> str:
 def test_nothing_at_the_url(bucket):
     assert refusal("counted://bucket/model.safetensors") == "no such file or directory"
     assert refusal("memory://nowhere") == "no such file or directory"
+
+
+class AnswerError(OSError):
+    """As requests raises it: an OSError with the answer of the server."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"{code} for url")
+        self.response = type("Response", (), {"status_code": code})
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        (None, "no such file or directory"),
+        (AnswerError(404), "no such file or directory"),
+        (AnswerError(403), "cannot be read: 403 for url"),
+        (ConnectionRefusedError("refused"), "cannot be read: refused"),
+    ],
+)
+def test_a_missing_file_is_told_from_one_that_cannot_be_reached(bucket, monkeypatch, cause, told):
+    def fail(path: str, **_: object) -> None:
+        raise FileNotFoundError(path) from cause
+
+    monkeypatch.setattr(bucket, "info", fail)
+    assert refusal("counted://bucket/model.npz") == told
 
 
 def test_a_truncated_file(tmp_path, bucket):

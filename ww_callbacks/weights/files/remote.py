@@ -271,9 +271,10 @@ def _asking(shown: str, secrets: list[str]) -> Iterator[None]:
 def _is_missing(error: FileNotFoundError) -> bool:
     """Whether there is no file. Over HTTP, fsspec says the same of one that cannot be reached; the cause tells."""
     cause = error.__cause__
-    if isinstance(cause, OSError):
-        return isinstance(cause, FileNotFoundError)
-    return getattr(cause, "status", 404) in (404, 410)
+    status = getattr(cause, "status", None) or getattr(getattr(cause, "response", None), "status_code", None)
+    if status is not None:
+        return status in (404, 410)
+    return isinstance(cause, FileNotFoundError) or not isinstance(cause, OSError)
 
 
 def _kind_of(entry: dict[str, Any]) -> str:

@@ -54,7 +54,8 @@ def secrets_in(url: str) -> list[str]:
     login, query = _LOGIN.search(url), _QUERY.search(url)
     found = [login[1], *login[1].split(":", 1)] if login else []
     found += [query[0].partition("?")[2]] if query else []
-    return sorted({each for text in found if text for each in (text, unquote(text))}, key=len, reverse=True)
+    texts = dict.fromkeys(each for text in found if text for each in (text, unquote(text)))
+    return sorted(texts, key=len, reverse=True)
 
 
 def name_in(path: str | os.PathLike[str]) -> str:
