@@ -116,7 +116,11 @@ def as_numbers(spec: LayerSpec, stored: NDArray[Any]) -> NDArray[Any]:
 
 def decoded(stored: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Stored numbers in a dtype supported by numpy: bfloat16, stored as raw 16-bit words, becomes float32."""
-    return (stored.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else stored
+    if dtype != "bfloat16":
+        return stored
+    words = stored.astype(np.uint32)
+    words <<= 16  # in place: an embedding may have a billion numbers
+    return words.view(np.float32)
 
 
 def arranged(spec: LayerSpec, numbers: NDArray[Any]) -> NDArray[Any]:

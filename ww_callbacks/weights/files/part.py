@@ -123,7 +123,8 @@ class Strided:
         if array.size:
             steps = [stride * self.dtype.itemsize for stride in self.strides]
             array = np.lib.stride_tricks.as_strided(array, self.shape, steps)
-        native = array.reshape(self.shape).astype(self.dtype.newbyteorder("="), copy=False)
+        with reading(self.path):
+            native = array.reshape(self.shape).astype(self.dtype.newbyteorder("="), copy=False)
         return native if self.decode is None else self.decode(native)
 
     def narrow(self, axis: int, start: int, size: int) -> Strided:
