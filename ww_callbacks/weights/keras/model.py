@@ -194,7 +194,8 @@ def _merged(layer: Any, role: str, base: StoredTensor) -> Stored:
     assert base.read is not None
     weight = np.asarray(decoded(base.read(), base.dtype), np.float64)
     down, up = (_as_float(getattr(layer, f"lora_{role}_{side}")) for side in "ab")
-    return (weight + layer.lora_alpha / layer.lora_rank * (down @ up)).astype(np.float32)
+    merged: Stored = (weight + layer.lora_alpha / layer.lora_rank * (down @ up)).astype(np.float32)
+    return merged
 
 
 def _as_float(variable: Any) -> NDArray[np.float64]:

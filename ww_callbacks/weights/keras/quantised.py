@@ -26,7 +26,7 @@ from ww_callbacks.weights.combined.group import (
 )
 from ww_callbacks.weights.combined.packing import nibbles
 from ww_callbacks.weights.kinds import einsum_axes
-from ww_callbacks.weights.tensor import StoredTensor
+from ww_callbacks.weights.tensor import Stored, StoredTensor
 
 Group = Mapping[str, StoredTensor]
 
@@ -287,7 +287,7 @@ def _unpacked_shape(weight: StoredTensor, packing: tuple[int, int] | None) -> tu
     return (*weight.shape[:axis], length, *weight.shape[axis + 1 :])
 
 
-def _computed(weight: StoredTensor, shape: tuple[int, ...], read: Callable[[], Numbers]) -> StoredTensor:
+def _computed(weight: StoredTensor, shape: tuple[int, ...], read: Callable[[], Stored]) -> StoredTensor:
     return StoredTensor(weight.name, shape, "float32", read)
 
 
@@ -298,7 +298,7 @@ def _unpacked(weight: StoredTensor, packing: tuple[int, int] | None) -> NDArray[
         return values
     axis, length = packing
     octets = np.ascontiguousarray(np.moveaxis(values, axis, -1)).view(np.uint8)
-    each = nibbles(octets, high_first=False)[..., :length]
+    each: NDArray[Any] = nibbles(octets, high_first=False)[..., :length]
     if values.dtype == np.int8:
         each = (each ^ 8).astype(np.int8) - 8
     return np.moveaxis(each, -1, axis)
@@ -332,9 +332,10 @@ def _minus_zero(
 
 
 @np.errstate(all="ignore")  # the analysis says that there are numbers that are not finite
-def _transposed(read: Callable[[], Numbers], factors: StoredTensor | None) -> Numbers:
-    return read().T if factors is None else read().T / numbers(factors)[:, None]
+def _transposed(read: Callable[[], Stored], factors: StoredTensor | None) -> Stored:
+    rows: NDArray[Any] = read().T
+    return rows if factors is None else rows / numbers(factors)[:, None]
 
 
-def _reshaped(read: Callable[[], Numbers], shape: tuple[int, ...]) -> Numbers:
+def _reshaped(read: Callable[[], Stored], shape: tuple[int, ...]) -> Stored:
     return read().reshape(shape)

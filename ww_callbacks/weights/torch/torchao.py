@@ -16,7 +16,7 @@ class StandIn(Tensor):
     """Takes the place of a tensor class of torchao in a file: holds the parts as attributes and computes nothing."""
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Refuse every operation."""
         raise NotImplementedError(f"{cls.__name__} from a file computes nothing")
 
