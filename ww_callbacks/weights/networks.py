@@ -5,6 +5,7 @@ Arrays are recognised by their ``shape``, so the same rules hold for torch, for 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,9 @@ from ww_callbacks.weights.names import plain_name
 
 _USUAL = frozenset({"state_dict", "model_state_dict", "model", "module", "net", "weights", "params"})
 """Keys of the weights in checkpoints; the names of its layers do not begin with it if there is no other network."""
-_OPTIMIZER = ("optim", "opt_state")
-"""Prefixes of entries that hold the state of an optimizer."""
-_BESIDE = (*_OPTIMIZER, "lr_sched", "scheduler", "loops", "callbacks", "rng", "hyper_parameters", "hparams")
+_OPTIMIZER = re.compile(r"opt(im|imizer)?s?(_states?)?")
+"""Entries of a tree that hold the state of an optimizer."""
+_BESIDE = ("optim", "opt_state", "lr_sched", "scheduler", "loops", "callbacks", "rng", "hyper_parameters", "hparams")
 """Prefixes of entries of a checkpoint that are not weights."""
 _MOMENTS = frozenset({"mu", "nu", "count"})
 """Entries of the state of Adam in optax."""
@@ -40,7 +41,7 @@ def networks_in(content: Any) -> dict[str, Any]:
     """
     if not isinstance(content, Mapping):
         return _without_prefix(dict(_flat(content)))
-    inside = {key: value for key, value in content.items() if not _begins(key, _BESIDE)}
+    inside = {key: value for key, value in content.items() if _is_matrix(value) or not _is_beside(key)}
     networks = {key: networks_in(value) for key, value in inside.items() if _is_network(value)}
     if not networks.keys() & _USUAL and any(_holds_arrays(inside[key]) for key in inside.keys() - networks.keys()):
         networks = {}  # modules as nested mappings
@@ -74,7 +75,7 @@ def _weights_in(tree: Mapping[Any, Any]) -> dict[str, Any]:
     """The tree without optimizers and values other than arrays; lists as mappings, variables as their arrays."""
     if tree.keys() >= _MOMENTS:
         return {}
-    inside = {str(key): _weights_of(value) for key, value in tree.items() if not _begins(key, _OPTIMIZER)}
+    inside = {str(key): _weights_of(value) for key, value in tree.items() if not _OPTIMIZER.fullmatch(str(key))}
     return {key: value for key, value in inside.items() if value is not None}
 
 
@@ -120,8 +121,8 @@ def _rank(value: Any) -> int:
     return len(shape) if hasattr(shape, "__len__") else 0
 
 
-def _begins(key: Any, prefixes: tuple[str, ...]) -> bool:
-    return isinstance(key, str) and key.startswith(prefixes)
+def _is_beside(key: Any) -> bool:
+    return isinstance(key, str) and key.startswith(_BESIDE)
 
 
 def _holds_arrays(value: Any) -> bool:
