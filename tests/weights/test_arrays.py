@@ -73,6 +73,8 @@ def test_nested_mappings_are_a_tree_whose_names_are_joined():
     ]
     checkpoint = {"model": {"fc.weight": weights}, "optimizer": {"state": {0: {"exp_avg": weights.copy()}}}}
     assert [layer.name for layer in find_layers(checkpoint)] == ["fc"]
+    alike = {"optimal": {"kernel": weights}, "net": {"optimal": {"kernel": weights.copy()}}}
+    assert [layer.name for layer in find_layers(alike)] == ["optimal", "net.optimal"]
     assert [layer.name for layer in find_layers({"value": weights, "empty": {}})] == ["value"]
 
 
