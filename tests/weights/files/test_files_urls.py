@@ -120,6 +120,7 @@ def as_torch(folder: Path) -> Path:
     tensors["tied.weight"] = tensors["fc1.weight"].T
     tensors["part.weight"] = tensors["fc1.weight"][10:70]
     tensors["half.weight"] = tensors["fc2.weight"].bfloat16()
+    tensors["negated.weight"] = torch._neg_view(tensors["fc1.weight"])
     tensors["empty.weight"] = torch.zeros(0, 10)
     tensors["sparse.weight"] = torch.eye(60).to_sparse()
     torch.save({"model": tensors, "epoch": 3}, folder / "last.pt")
@@ -468,6 +469,13 @@ def test_a_shard_that_is_missing(tmp_path, bucket):
     url = bucket.add(as_folder(tmp_path))
     del bucket.files["bucket/repository/model-00002-of-00002.safetensors"]
     assert refusal(url) == "no such file or directory"
+
+
+def test_a_view_that_negates_its_numbers_is_listed(tmp_path, bucket):
+    path = as_torch(tmp_path)
+    for place in (path, bucket.add(path)):
+        (layer,) = (layer for layer in find_layers(place) if layer.name == "negated")
+        assert (layer.spec, layer.reason) == (None, "unsupported tensor: a view that negates its numbers")
 
 
 def test_formats_that_are_not_read_in_ranges(tmp_path, bucket):

@@ -215,6 +215,8 @@ def _unreadable(tensor: torch.Tensor, size: int) -> Skip | None:
     if not _is_plain(tensor):
         what = f"class {type(tensor).__name__}, layout {tensor.layout}, dtype {tensor.dtype}"
         return Skip("unsupported_tensor", what)
+    if tensor.is_neg():
+        return Skip("unsupported_tensor", "a view that negates its numbers")
     if tensor.is_meta:
         return Skip("unreadable", "on the meta device, the file holds no numbers")
     if stored_dtype(tensor.dtype) is None:
