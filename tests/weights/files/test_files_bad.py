@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import resource
@@ -102,6 +103,59 @@ def test_files_that_must_not_be_read(tmp_path):
 
 def test_names_that_no_file_can_have():
     assert refusal(Path("a\0b"))
+
+
+# --- folders and indexes -----------------------------------------------------------------------------------------------
+
+
+def safetensors_file(path: Path, shape=(60, 50)) -> Path:
+    count = 4 * shape[0] * min(shape[1], 1000) if 0 not in shape else 0
+    header = json.dumps({"fc.weight": {"dtype": "F32", "shape": shape, "data_offsets": [0, count]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(count))
+    return path
+
+
+def index_of(path: Path, name: str) -> Path:
+    path.write_text(json.dumps({"weight_map": {"fc.weight": name}}))
+    return path
+
+
+def test_a_pipe_in_the_place_of_a_shard_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "a.safetensors")
+    with pytest.raises(ww.WeightsFileError, match=r"a\.safetensors: not a regular file"):
+        find_layers(index_of(tmp_path / "model.safetensors.index.json", "a.safetensors"))
+
+
+def test_a_pipe_in_the_place_of_a_configuration_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    (layer,) = find_layers(safetensors_file(tmp_path / "model.safetensors"))
+    assert layer.skip is None
+
+
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "other.SAFETENSORS.INDEX.JSON"])
+def test_an_index_that_names_an_index(tmp_path, name):
+    assert "names another index" in refusal(index_of(tmp_path / "model.safetensors.index.json", name))
+
+
+def test_the_plain_variant_of_a_folder_is_read(tmp_path):
+    for variant in ("", ".fp16"):
+        part = f"model{variant}-00001-of-00001.safetensors"
+        safetensors_file(tmp_path / part, (60, 50) if variant else (70, 50))
+        index_of(tmp_path / f"model{variant}.safetensors.index.json", part)
+    (layer,) = find_layers(tmp_path)
+    assert layer.spec.shape == (70, 50)
+
+
+def test_a_folder_of_checkpoints_says_what_it_holds(tmp_path):
+    (tmp_path / "checkpoint-500").mkdir()
+    safetensors_file(tmp_path / "checkpoint-500" / "model.safetensors")
+    assert refusal(tmp_path) == "no weights file in this folder, which holds ['checkpoint-500/']"
+
+
+def test_a_shape_that_no_array_can_have_names_the_file(tmp_path):
+    (layer,) = find_layers(safetensors_file(tmp_path / "model.safetensors", (0, 2**62)))
+    with pytest.raises(ww.WeightsFileError, match=r"model\.safetensors: cannot be read: array is too big"):
+        layer.read()
 
 
 # --- pickles ---------------------------------------------------------------------------------------------------------

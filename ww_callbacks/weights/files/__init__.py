@@ -10,8 +10,8 @@ from ww_callbacks.weights.combined import combine
 from ww_callbacks.weights.files import zips
 from ww_callbacks.weights.files.adapters import adapters_in, layers_of_adapter
 from ww_callbacks.weights.files.checkpoint import METADATA, tensors_of_checkpoint
-from ww_callbacks.weights.files.directory import FLAX, SINGLE, entries_of, tensors_of_index, weights_in
-from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.files.directory import FLAX, INDEX, SINGLE, entries_of, tensors_of_index, weights_in
+from ww_callbacks.weights.files.errors import WeightsFileError, reading, require_regular
 from ww_callbacks.weights.files.foreign import foreign
 from ww_callbacks.weights.files.quantization import quantization_of
 from ww_callbacks.weights.files.remote import Location, RemotePath, located
@@ -72,8 +72,10 @@ def layers_of_path(path: str | os.PathLike[str] | RemotePath) -> tuple[Layer, ..
 
 def _tensors(path: Location) -> list[StoredTensor]:
     """The tensors of a file; Keras's formats hold more than tensors and are read elsewhere."""
+    with reading(path):
+        require_regular(path)
     name = path.name.lower()
-    if name.endswith(".index.json"):
+    if name.endswith(INDEX):
         return tensors_of_index(path, _tensors)
     if name.endswith(".safetensors"):
         from ww_callbacks.weights.files.safetensors import tensors_of_safetensors

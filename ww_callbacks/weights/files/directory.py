@@ -21,6 +21,10 @@ FLAX = ".msgpack"
 """File name extension of flax, used if a folder has no other weights: repositories have it beside those of torch."""
 USUAL = ("model", "pytorch_model", "diffusion_pytorch_model", "flax_model")
 """Names of the file that is meant if there are others."""
+INDEX = ".index.json"
+"""End of the name of an index."""
+_VARIANT = re.compile(r"\.(?!safetensors\.|bin\.|index\.|msgpack\.)[^.]+\.(?=\w)")
+"""What names a variant, as in ``model.fp16.safetensors``."""
 _SHARD = re.compile(r"-\d+-of-(\d+)$")
 
 Reader = Callable[[Location], list[StoredTensor]]
@@ -46,7 +50,10 @@ def weights_in(folder: Location) -> list[Location]:
         found = [name for name in names if name.lower().endswith(ending)]
         if found:
             return [folder / name for name in _one_model(folder, found)]
-    raise WeightsFileError(folder, foreign(folder) or f"no weights file in this folder, which holds {names[:10]}")
+    known = foreign(folder)
+    with reading(folder):
+        inside = [f"{entry.name}/" for entry in entries_of(folder) if entry.is_dir()]
+    raise WeightsFileError(folder, known or f"no weights file in this folder, which holds {(inside + names)[:10]}")
 
 
 def _one_model(folder: Location, names: list[str]) -> list[str]:
@@ -54,7 +61,7 @@ def _one_model(folder: Location, names: list[str]) -> list[str]:
     matches = [_SHARD.search(PurePath(name).stem) for name in names]
     totals = {int(match[1]) if match else None for match in matches}
     usual = [name for name in names if name.split(".")[0] in USUAL]
-    plain = [name for name in usual if PurePath(name).stem in USUAL]  # without variants such as model.fp16.safetensors
+    plain = [name for name in usual if not _VARIANT.search(name)]
     if totals == {len(names)} or (totals == {None} and len(names) == 1):
         return names
     for found in (plain, usual):
@@ -97,4 +104,6 @@ def _weight_map(path: Location) -> dict[str, str]:
     for name in where.values():
         if PurePath(name).name != name or "\\" in name or name in ("", ".", ".."):
             raise WeightsFileError(path, f"{name!r} leads out of the folder, refused")
+        if name.lower().endswith(INDEX):
+            raise WeightsFileError(path, f"names another index, {name!r}")
     return where

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,17 @@ def reading(path: Location, what: str = "cannot be read") -> Iterator[None]:
         raise WeightsFileError(path, f"{what}: it asks for more memory than there is") from error
     except Exception as error:
         raise WeightsFileError(path, f"{what}: {first_line(str(error)) or type(error).__name__}") from error
+
+
+def require_regular(path: Location) -> None:
+    """Refuse pipes, sockets and devices, which may never end.
+
+    Raises:
+        WeightsFileError: not a regular file.
+        OSError: there is none.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise WeightsFileError(path, "not a regular file")
 
 
 def first_line(text: str) -> str:

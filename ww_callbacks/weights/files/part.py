@@ -67,7 +67,8 @@ class Part:
             WeightsFileError: the file has become shorter.
         """
         array = numbers(self.path, self.dtype, math.prod(self.shape), self.offset)
-        native = array.reshape(self.shape).astype(self.dtype.newbyteorder("="), copy=False)
+        with reading(self.path):
+            native = array.reshape(self.shape).astype(self.dtype.newbyteorder("="), copy=False)
         return native if self.decode is None else self.decode(native)
 
     def narrow(self, axis: int, start: int, size: int) -> Callable[[], Stored]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ww_callbacks.weights.files.errors import require_regular
 from ww_callbacks.weights.files.remote import Location
 
 MAX_CONFIG_BYTES = 16 * 2**20
@@ -39,6 +40,7 @@ def quantization_of(folder: Location) -> dict[str, Any]:
 
 def _object(path: Location) -> dict[str, Any]:
     try:
+        require_regular(path)
         if path.stat().st_size > MAX_CONFIG_BYTES:
             return {}
         content = json.loads(path.read_text(encoding="utf-8"))
