@@ -105,7 +105,7 @@ def test_names_that_no_file_can_have():
     assert refusal(Path("a\0b"))
 
 
-# --- folders and indexes -----------------------------------------------------------------------------------------------
+# --- folders and indexes ---------------------------------------------------------------------------------------------
 
 
 def safetensors_file(path: Path, shape=(60, 50)) -> Path:
