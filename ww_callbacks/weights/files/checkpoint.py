@@ -14,8 +14,9 @@ import numpy as np
 
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.pickles import Made, plain
+from ww_callbacks.weights.files.rebuild import SavedTensor, dtype_named
 from ww_callbacks.weights.files.remote import Location
-from ww_callbacks.weights.files.saved import SavedTensor, dtype_named, empty_tensor, saved_in, stored_tensor
+from ww_callbacks.weights.files.saved import empty_tensor, saved_in, stored_tensor
 from ww_callbacks.weights.networks import networks_in
 from ww_callbacks.weights.tensor import Stored, StoredTensor
 

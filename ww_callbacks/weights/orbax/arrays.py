@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -65,6 +66,7 @@ def _spec(place: Place, name: str) -> dict[str, Any]:
 
 
 def _num_bytes(folder: Location) -> int:
+    assert isinstance(folder, Path)  # those at a URL are refused
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
