@@ -21,7 +21,13 @@ import ww_callbacks as ww
 from ww_callbacks.weights import find_layers
 
 QUICK, FULL = 60, 2_000
-MORE = dict.fromkeys(("gguf", "onnx", "flax", "orbax", "orbax_array", "orbax_database", "quantised", "shard"), 10_000)
+MORE = dict.fromkeys(
+    (
+        *("torch_zip", "torch_legacy", "checkpoint", "shard", "gguf", "onnx", "flax", "quantised"),
+        *("orbax", "orbax_array", "orbax_database"),
+    ),
+    10_000,
+)
 """Formats that are read fast enough for more mutations."""
 LIMIT_BYTES = 2**31
 """What reading a small file may add to the address space of the process."""
