@@ -105,6 +105,12 @@ def test_names_that_no_file_can_have():
     assert refusal(Path("a\0b"))
 
 
+def test_a_name_that_is_not_unicode(tmp_path):
+    path = safetensors_file(tmp_path / "model.safetensors")
+    path.write_bytes(path.read_bytes().replace(b"fc.weight", b"\\ud800.we"))
+    assert refusal(path) == r"a name that is not valid Unicode: '\ud800.we'"
+
+
 # --- folders and indexes ---------------------------------------------------------------------------------------------
 
 

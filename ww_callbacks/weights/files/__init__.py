@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import zipfile
+from collections.abc import Sequence
 
 from ww_callbacks.weights.combined import combine
 from ww_callbacks.weights.files import zips
@@ -66,8 +67,18 @@ def layers_of_path(path: str | os.PathLike[str] | RemotePath) -> tuple[Layer, ..
     if len(files) == 1 and _is_keras(files[0]):
         return _keras(files[0])
     tensors = [tensor for file in files for tensor in _tensors(file)]
+    _check_names(path, tensors)
     with reading(path):
         return layers_of_tensors(combine(tensors, quantization_of(files[0].parent)))
+
+
+def _check_names(path: Location, tensors: Sequence[StoredTensor]) -> None:
+    """Refuse names that no other file or terminal could take, such as half of a pair of UTF-16."""
+    for tensor in tensors:
+        try:
+            tensor.name.encode()
+        except UnicodeEncodeError as error:
+            raise WeightsFileError(path, f"a name that is not valid Unicode: {tensor.name[:80]!a}") from error
 
 
 def _tensors(path: Location) -> list[StoredTensor]:
