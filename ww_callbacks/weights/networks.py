@@ -41,7 +41,7 @@ def networks_in(content: Any) -> dict[str, Any]:
     """
     if not isinstance(content, Mapping):
         return _without_prefix(dict(_flat(content)))
-    inside = {key: value for key, value in content.items() if _is_matrix(value) or not _is_beside(key)}
+    inside = {key: value for key, value in content.items() if not _is_beside(key, value)}
     networks = {key: networks_in(value) for key, value in inside.items() if _is_network(value)}
     if not networks.keys() & _USUAL and any(_holds_arrays(inside[key]) for key in inside.keys() - networks.keys()):
         networks = {}  # modules as nested mappings
@@ -121,8 +121,11 @@ def _rank(value: Any) -> int:
     return len(shape) if hasattr(shape, "__len__") else 0
 
 
-def _is_beside(key: Any) -> bool:
-    return isinstance(key, str) and key.startswith(BESIDE)
+def _is_beside(key: Any, value: Any) -> bool:
+    """Whether an entry of a checkpoint is no weight; the name of a matrix has to be that of an optimizer."""
+    if not isinstance(key, str) or not key.startswith(BESIDE):
+        return False
+    return not _is_matrix(value) or _OPTIMIZER.fullmatch(key.partition(".")[0]) is not None
 
 
 def _holds_arrays(value: Any) -> bool:

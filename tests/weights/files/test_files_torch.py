@@ -220,3 +220,9 @@ def test_files_are_read_without_torch(tmp_path):
     code = "import sys; sys.modules['torch'] = None; import ww_callbacks as ww; print(len(ww.analyze(sys.argv[1])))"
     ran = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60, check=False)
     assert (ran.stdout.strip(), ran.returncode) == ("1", 0), ran.stderr
+
+
+def test_flat_names_of_an_optimizer_are_no_weights_and_those_that_begin_alike_are(tmp_path):
+    names = ["optimal_proj.weight", "rng_mixer.weight", "optimizer.state.0.exp_avg", "optim.fc.exp_avg"]
+    path = saved(tmp_path / "model.pt", {name: torch.ones(4, 3) for name in names})
+    assert list(outcome(path)) == ["optimal_proj", "rng_mixer"]
