@@ -137,6 +137,6 @@ def test_kernels_of_a_file_that_names_mlx_have_the_inputs_last(tmp_path):
 def test_kernels_that_look_like_mlx_are_skipped_without_that_name(tmp_path):
     found = layers(tmp_path, KERNELS)
     assert {name for name, layer in found.items() if layer.skip is None} == {"fc"}
-    assert "may be those of torch or of MLX" in found["conv"].reason
+    assert "in the order of torch or of MLX" in found["conv"].reason
     in_torch = {"conv.weight": np.zeros((16, 8, 5, 5), np.float32), "wide.weight": np.zeros((9, 3, 3, 8), np.float32)}
     assert all(layer.skip is None for layer in layers(tmp_path, in_torch).values())

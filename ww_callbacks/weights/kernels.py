@@ -49,7 +49,7 @@ def without_unclear(tensors: Sequence[StoredTensor]) -> Sequence[StoredTensor]:
     orders = {order_of(tensor.shape) for tensor in tensors if _is_kernel(tensor)}
     if "mlx" not in orders or "torch" in orders:
         return tensors
-    detail = "a kernel whose axes may be those of torch or of MLX; a safetensors file of MLX says so with format: mlx"
+    detail = "a kernel in the order of torch or of MLX; a safetensors file of MLX says format: mlx in its metadata"
     skip = Skip("no_rule", detail)
     return [replace(tensor, skip=tensor.skip or skip) if _is_kernel(tensor) else tensor for tensor in tensors]
 

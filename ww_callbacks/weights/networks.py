@@ -15,12 +15,14 @@ _USUAL = frozenset({"state_dict", "model_state_dict", "model", "module", "net", 
 """Keys of the weights in checkpoints; the names of its layers do not begin with it if there is no other network."""
 _OPTIMIZER = re.compile(r"opt(im|imizer)?s?(_states?)?")
 """Entries of a tree that hold the state of an optimizer."""
-BESIDE = ("optim", "opt_state", "lr_sched", "scheduler", "loops", "callbacks", "rng", "hyper_parameters", "hparams")
+_BESIDE = ("optim", "opt_state", "lr_sched", "scheduler", "loops", "callbacks", "rng", "hyper_parameters", "hparams")
 """Prefixes of entries of a checkpoint that are not weights."""
 _MOMENTS = frozenset({"mu", "nu", "count"})
 """Entries of the state of Adam in optax."""
 _VARIABLE = frozenset({"value"})
 """The only entry of a variable of ``flax.nnx``."""
+MAX_ARRAYS = 1_000_000
+"""Most arrays of a checkpoint. One that holds itself many times has any number of names."""
 _DEPTH = 4
 """Levels of nested mappings that are searched in a checkpoint of torch, whose state dicts are flat."""
 
@@ -31,6 +33,9 @@ def networks_in(content: Any) -> dict[str, Any]:
     Args:
         content: what was saved, with flat state dicts.
 
+    Raises:
+        ValueError: too many arrays.
+
     Example:
         >>> import numpy as np
         >>> weight = np.ones((2, 2))
@@ -39,15 +44,28 @@ def networks_in(content: Any) -> dict[str, Any]:
         >>> list(networks_in({"model": {"fc.weight": weight}, "critic": {"fc.weight": weight}}))
         ['model.fc.weight', 'critic.fc.weight']
     """
+    return _networks_in(content, {})
+
+
+def _networks_in(content: Any, known: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """The arrays of a checkpoint; ``known`` has those of the mappings that were searched, by identity."""
     if not isinstance(content, Mapping):
         return _without_prefix(dict(_flat(content)))
-    inside = {key: value for key, value in content.items() if not _is_beside(key, value)}
-    networks = {key: networks_in(value) for key, value in inside.items() if _is_network(value)}
+    if id(content) not in known:
+        known[id(content)] = _in_mapping(content, known)
+    return known[id(content)]
+
+
+def _in_mapping(content: Mapping[Any, Any], known: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    inside = {key: value for key, value in content.items() if not is_beside(key, value)}
+    networks = {key: _networks_in(value, known) for key, value in inside.items() if _is_network(value, set())}
     if not networks.keys() & _USUAL and any(_holds_arrays(inside[key]) for key in inside.keys() - networks.keys()):
         networks = {}  # modules as nested mappings
     if len(networks) == 1 and set(networks) <= _USUAL:
         return next(iter(networks.values()))
     if networks and all(isinstance(key, str) for key in networks):
+        if sum(map(len, networks.values())) > MAX_ARRAYS:
+            raise ValueError(f"more than {MAX_ARRAYS} arrays")
         return {f"{key}.{name}": array for key, network in networks.items() for name, array in network.items()}
     return _without_prefix(dict(_flat(inside)))
 
@@ -104,11 +122,12 @@ def _is_state_dict(value: Any) -> bool:
     return isinstance(value, Mapping) and any("." in key and _is_matrix(inner) for key, inner in value.items())
 
 
-def _is_network(value: Any) -> bool:
+def _is_network(value: Any, seen: set[int]) -> bool:
     """Whether an entry of a checkpoint is a state dict with matrices, or holds one under a usual key."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or id(value) in seen:
         return False
-    return any(map(_is_matrix, value.values())) or any(_is_network(value.get(key)) for key in _USUAL)
+    seen.add(id(value))
+    return any(map(_is_matrix, value.values())) or any(_is_network(value.get(key), seen) for key in _USUAL)
 
 
 def _is_matrix(value: Any) -> bool:
@@ -121,9 +140,15 @@ def _rank(value: Any) -> int:
     return len(shape) if hasattr(shape, "__len__") else 0
 
 
-def _is_beside(key: Any, value: Any) -> bool:
-    """Whether an entry of a checkpoint is no weight; the name of a matrix has to be that of an optimizer."""
-    if not isinstance(key, str) or not key.startswith(BESIDE):
+def is_beside(key: Any, value: Any) -> bool:
+    """Whether an entry of a checkpoint is no weight, by its key. That of a matrix has to name an optimizer.
+
+    Example:
+        >>> import numpy as np
+        >>> is_beside("optimizer_states", []), is_beside("rng_mixer.weight", np.ones((2, 2)))
+        (True, False)
+    """
+    if not isinstance(key, str) or not key.startswith(_BESIDE):
         return False
     return not _is_matrix(value) or _OPTIMIZER.fullmatch(key.partition(".")[0]) is not None
 

@@ -226,3 +226,19 @@ def test_flat_names_of_an_optimizer_are_no_weights_and_those_that_begin_alike_ar
     names = ["optimal_proj.weight", "rng_mixer.weight", "optimizer.state.0.exp_avg", "optim.fc.exp_avg"]
     path = saved(tmp_path / "model.pt", {name: torch.ones(4, 3) for name in names})
     assert list(outcome(path)) == ["optimal_proj", "rng_mixer"]
+
+
+def test_a_network_under_two_keys_is_listed_twice(tmp_path):
+    state = {"fc.weight": torch.ones(4, 3)}
+    path = saved(tmp_path / "model.pt", {"model": state, "ema": state})
+    assert outcome(path) == {"model.fc": "matrix (inferred)", "ema.fc": "shares its weight with model.fc"}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("inner", [{"x": 1}, {"fc.weight": torch.ones(4, 3)}], ids=["nothing", "weights"])
+def test_mappings_that_hold_each_other_many_times_end(tmp_path, inner):
+    """Each of 20 levels has six keys with the same mapping: 6²⁰ ways to the last one."""
+    for _ in range(20):
+        inner = dict.fromkeys(("model", "module", "net", "weights", "params", "critic"), inner)
+    with pytest.raises(ww.WeightsFileError):
+        find_layers(saved(tmp_path / "model.pt", inner))

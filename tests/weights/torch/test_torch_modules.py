@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations
 import ww_callbacks as ww
 from ww_callbacks.analysis import as_matrices
 from ww_callbacks.weights import find_layers
-from ww_callbacks.weights.torch import plain_name
+from ww_callbacks.weights.names import plain_name
 
 
 def named(model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,14 +24,48 @@ from ww_callbacks.weights.combined.group import (
 )
 from ww_callbacks.weights.combined.packing import nibbles
 from ww_callbacks.weights.combined.scaled import spread
-from ww_callbacks.weights.tensor import StoredTensor
+from ww_callbacks.weights.tensor import PartOf, StoredTensor
 
+Described = Callable[[Any], tuple[str, Mapping[str, Any]] | None]
+
+_PACKAGE = "torchao."
+_MAX_DEPTH = 3
 _WHOLE = ("Int8Tensor", "Float8Tensor", "IntxUnpackedToInt8Tensor")
 """Classes with one code per number: (code - zero point) · scale."""
 _NIBBLES = "Int4Tensor"
 """The class with two codes per byte: code · scale + zero point."""
 _OF_WEIGHTS = ("qdata", "scale", "zero_point", "act_pre_scale")
 _OF_ACTIVATIONS = ("act_quant_scale", "act_quant_zero_point")
+
+
+def parts_of(name: str, tensor: Any, described: Described) -> Iterator[tuple[str, Any, PartOf]]:
+    """The tensors inside a tensor of torchao, under the names that its safetensors files use.
+
+    Args:
+        name: of the tensor.
+        tensor: of any class; others than those of torchao have no parts.
+        described: gives the class of a tensor with its module, and its attributes; None for what is no tensor.
+    """
+    found = described(tensor)
+    if found is None or not found[0].startswith(_PACKAGE):
+        return
+    (module, dot, weight), stated = name.rpartition("."), found[1].get("block_size")
+    facts = {"block_size": list(stated)} if isinstance(stated, (list, tuple)) else {}
+    for part, inner in _inside(found[1], described):
+        yield f"{module}{dot}_{weight}_{part}", inner, PartOf(weight, part, found[0].rpartition(".")[2], facts)
+
+
+def _inside(attributes: Mapping[str, Any], described: Described, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Attributes that are tensors. Older classes have them one inside the other."""
+    for attribute, value in attributes.items():
+        found = described(value)
+        if found is None:
+            continue
+        if found[0].startswith(_PACKAGE) and depth < _MAX_DEPTH:
+            inside = _inside(found[1], described, depth + 1)
+            yield from ((f"{attribute}_{part}", inner) for part, inner in inside)
+        else:
+            yield attribute, value
 
 
 def torchao(group: Group, config: Config) -> Iterator[Combined]:

@@ -13,8 +13,8 @@ from typing import IO, Any
 import numpy as np
 
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
-from ww_callbacks.weights.files.pickles import Made, plain
-from ww_callbacks.weights.files.rebuild import SavedTensor, dtype_named
+from ww_callbacks.weights.files.pickles import Made, plain_values
+from ww_callbacks.weights.files.rebuild import SavedTensor, dtype_named, sizes_of
 from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.files.saved import empty_tensor, saved_in, stored_tensor
 from ww_callbacks.weights.networks import networks_in
@@ -47,7 +47,7 @@ class _Part:
 def tensors_of_checkpoint(folder: Location) -> list[StoredTensor]:
     """The tensors of a checkpoint, with the names that they have in a state dict.
 
-    Nothing is unpickled but descriptions of tensors. The parts are read when the tensor is.
+    The description is a pickle, whose objects are not made. The parts are read when the tensor is.
 
     Args:
         folder: with ``.metadata`` and the shards.
@@ -61,8 +61,8 @@ def tensors_of_checkpoint(folder: Location) -> list[StoredTensor]:
         if path.stat().st_size > MAX_METADATA_BYTES:
             raise WeightsFileError(path, f"a description of more than {MAX_METADATA_BYTES} bytes")
         with path.open("rb") as file:
-            content = _state(plain(io.BytesIO(file.read())))
-        described = {name: _state(each) for name, each in content["state_dict_metadata"].items()}
+            content = _state(plain_values(io.BytesIO(file.read())))
+        described = {_text(name): _state(each) for name, each in content["state_dict_metadata"].items()}
         tensors = {name: _tensor(each) for name, each in described.items() if "chunks" in each}
         places = {_index(index): _state(place) for index, place in content["storage_data"].items()}
         parts = {name: _parts(folder, name, tensor, described[name], places) for name, tensor in tensors.items()}
@@ -79,16 +79,27 @@ def _state(made: Any) -> Mapping[Any, Any]:
     return state if isinstance(state, Mapping) else {}
 
 
+def _text(value: Any) -> str:
+    """A text. What else a pickle may put in its place could take forever to print.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"a name of type {type(value).__name__}")
+    return value
+
+
 def _tensor(described: Mapping[Any, Any]) -> SavedTensor:
     properties = described["properties"]
     dtype = properties.state[0] if isinstance(properties.state, tuple) else _state(properties)["dtype"]
-    return SavedTensor(tuple(described["size"]), dtype_named(dtype))
+    return SavedTensor(sizes_of(described["size"]), dtype_named(dtype))
 
 
 def _index(index: Any) -> tuple[Any, tuple[int, ...]]:
     """The name of a tensor, and where a part of it begins."""
     state = _state(index)
-    return state["fqn"], tuple(state.get("offset") or ())
+    return _text(state["fqn"]), sizes_of(state.get("offset") or ())
 
 
 def _parts(
@@ -97,16 +108,16 @@ def _parts(
     """The parts of a tensor, checked against its shape and against the shards."""
     size, parts = tensor.shape, []
     for chunk in map(_state, described["chunks"]):
-        offsets, sizes = tuple(chunk["offsets"]), tuple(chunk["sizes"])
+        offsets, sizes = sizes_of(chunk["offsets"]), sizes_of(chunk["sizes"])
         fits = len(offsets) == len(sizes) == len(size)
         ends = [begin + length for begin, length in zip(offsets, sizes, strict=False)]
-        if not fits or any(begin < 0 or end > side for begin, end, side in zip(offsets, ends, size, strict=True)):
+        if not fits or any(end > side for end, side in zip(ends, size, strict=True)):
             raise WeightsFileError(folder, f"tensor {name!r} of shape {size}: a part of {sizes} at {offsets}")
         place = places.get((name, offsets))
         if place is None:
             raise WeightsFileError(folder, f"tensor {name!r}: no shard holds the part at {offsets}")
         if place.get("transform_descriptors"):
-            raise WeightsFileError(folder, f"tensor {name!r} is compressed ({place['transform_descriptors'][0]!r})")
+            raise WeightsFileError(folder, f"tensor {name!r} is compressed, which is not read")
         shard = _shard(folder, place)
         parts.append(_Part(shard, place["offset"], place["length"], offsets, sizes))
     if sum(math.prod(part.sizes) for part in parts) != math.prod(size) or _overlap(parts):
@@ -125,13 +136,13 @@ def _overlap(parts: list[_Part]) -> bool:
 
 
 def _shard(folder: Location, place: Mapping[Any, Any]) -> Location:
-    name, offset, length = str(place["relative_path"]), place["offset"], place["length"]
+    name, (offset, length) = _text(place["relative_path"]), sizes_of((place["offset"], place["length"]))
     if PurePath(name).name != name or name in ("", ".", ".."):
         raise WeightsFileError(folder, f"{name!r} leads out of the folder, refused")
     path = folder / name
     if not path.is_file():
         raise WeightsFileError(folder, f"the shard {name!r} is missing")
-    if not 0 <= offset <= offset + length <= path.stat().st_size:
+    if offset + length > path.stat().st_size:
         raise WeightsFileError(path, f"truncated: {offset + length} bytes of it are described")
     return path
 

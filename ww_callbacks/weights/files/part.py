@@ -1,4 +1,4 @@
-"""A part of a file that holds numbers one after the other."""
+"""Numbers in files: how they are stored, and readers of those that lie together or at regular distances."""
 
 from __future__ import annotations
 
@@ -6,20 +6,54 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ww_callbacks.report import Skip
 from ww_callbacks.weights.combined import float8
+from ww_callbacks.weights.combined.packing import powers_of_two
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.tensor import Stored, StoredTensor, sliced
 
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-_READ = frozenset({"float16", "bfloat16", "float32", "float64", "bool", *_INTEGERS, *float8.TABLES})
-"""Dtypes of numpy and JAX whose numbers can be read."""
+_AS_STORED = frozenset({"float16", "float32", "float64", "bool", *_INTEGERS})
+"""Dtypes that numpy has too."""
+
+
+class Form(NamedTuple):
+    """How numbers are stored and read.
+
+    Attributes:
+        dtype: of the numbers that are read, as in :class:`~ww_callbacks.weights.tensor.StoredTensor`.
+        storage: dtype in which they are stored.
+        decode: turns codes into numbers; None for numbers.
+    """
+
+    dtype: str
+    storage: np.dtype[Any]
+    decode: Callable[[NDArray[np.uint8]], Stored] | None = None
+
+
+def form_of(dtype: str) -> Form | None:
+    """How the numbers of a dtype are stored and read; None if they cannot be read.
+
+    Args:
+        dtype: its name in numpy, torch or JAX.
+
+    Example:
+        >>> form_of("bfloat16"), form_of("complex64")
+        (Form(dtype='bfloat16', storage=dtype('uint16'), decode=None), None)
+    """
+    if dtype in float8.TABLES:
+        return Form("float16", np.dtype(np.uint8), partial(float8.decode, dtype=dtype))
+    if dtype == "float8_e8m0fnu":
+        return Form("float32", np.dtype(np.uint8), powers_of_two)
+    if dtype == "bfloat16":
+        return Form(dtype, np.dtype(np.uint16))
+    return Form(dtype, np.dtype(dtype)) if dtype in _AS_STORED else None
 
 
 def numbers(path: Location, dtype: np.dtype[Any], count: int, offset: int) -> NDArray[Any]:
@@ -188,16 +222,14 @@ def stored_numbers(
     Raises:
         WeightsFileError: shape and dtype need other than ``num_bytes`` bytes.
     """
-    if dtype not in _READ:
+    form = form_of(dtype)
+    if form is None:
         return StoredTensor(name, shape, dtype, skip=Skip("unsupported_dtype", dtype))
-    is_float8 = dtype in float8.TABLES
-    storage = np.dtype("uint8" if is_float8 else "uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
+    storage = form.storage.newbyteorder("<")
     if math.prod(shape) * storage.itemsize != num_bytes:
         sizes = str(shape)[:80]
         raise WeightsFileError(
             path, f"tensor {name[:80]!r}: {dtype}{sizes} does not fit the {num_bytes} bytes it holds"
         )
-    if is_float8:
-        read = Part(path, offset, shape, storage, partial(float8.decode, dtype=dtype))
-        return StoredTensor(name, shape, "float16", read, is_float8=True)
-    return StoredTensor(name, shape, dtype, Part(path, offset, shape, storage))
+    read = Part(path, offset, shape, storage, form.decode)
+    return StoredTensor(name, shape, form.dtype, read, is_float8=form.decode is not None)

@@ -56,7 +56,7 @@ class Made:
 Make = Callable[[Any, tuple[Any, ...]], Any]
 
 
-def plain(file: IO[bytes], make: Make = Made, persistent: Callable[[Any], Any] = lambda identifier: None) -> Any:
+def plain_values(file: IO[bytes], make: Make = Made, persistent: Callable[[Any], Any] = lambda identifier: None) -> Any:
     """Read a pickle from a file, up to its end.
 
     Args:
@@ -77,7 +77,7 @@ def plain(file: IO[bytes], make: Make = Made, persistent: Callable[[Any], Any] =
         ...     def __reduce__(self):
         ...         return os.mkdir, ("x",)
         >>> data = pickle.dumps(collections.OrderedDict(a=[1, {2}], b=Evil()))
-        >>> values = plain(io.BytesIO(data))
+        >>> values = plain_values(io.BytesIO(data))
         >>> values["a"], str(values["b"].function), values["b"].arguments
         ([1, [2]], 'posix.mkdir', ('x',))
     """

@@ -1,4 +1,4 @@
-"""What the pickle of ``torch.save`` says about tensors, which the names of the functions that rebuild them tell."""
+"""Descriptions of tensors in the pickles of ``torch.save``, recognised by the functions that would rebuild them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from ww_callbacks.report import Skip
 from ww_callbacks.weights.files.pickles import Made, Name
 
 _STORAGES = {
-    **{"Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Bool": "bool"},
-    **{"Char": "int8", "Short": "int16", "Int": "int32", "Long": "int64", "Byte": "uint8", "Untyped": ""},
-    **{"ComplexFloat": "complex64", "ComplexDouble": "complex128", "QInt8": "qint8", "QUInt8": "quint8"},
-    **{"QInt32": "qint32", "QUInt4x2": "quint4x2", "QUInt2x4": "quint2x4"},
+    **{"Double": ("float64", 8), "Float": ("float32", 4), "Half": ("float16", 2), "BFloat16": ("bfloat16", 2)},
+    **{"Char": ("int8", 1), "Short": ("int16", 2), "Int": ("int32", 4), "Long": ("int64", 8), "Byte": ("uint8", 1)},
+    **{"Bool": ("bool", 1), "ComplexFloat": ("complex64", 8), "ComplexDouble": ("complex128", 16)},
+    **{"QInt8": ("qint8", 1), "QUInt8": ("quint8", 1), "QInt32": ("qint32", 4), "QUInt4x2": ("quint4x2", 1)},
+    **{"QUInt2x4": ("quint2x4", 1), "Untyped": ("", 1)},
 }
-"""Class of a storage without "Storage" → dtype of torch; "" if the tensor states it."""
+"""Class of a storage without "Storage" → dtype of torch, "" if the tensor states it, and bytes of a number."""
 _CLASSES = {Name("torch", "Tensor"), Name("torch.nn.parameter", "Parameter"), Name("torch.nn.parameter", "Buffer")}
 _HARMLESS = {Name("torch", "device"), Name("torch.serialization", "_get_layout")}
 
@@ -27,13 +28,11 @@ class Storage(NamedTuple):
     Attributes:
         key: its name in the file.
         dtype: of torch; "" if the tensors state it.
-        length: in numbers, in bytes if the tensors state the dtype.
         first: number at which it begins in the storage of that key.
     """
 
     key: str
     dtype: str
-    length: int
     first: int = 0
 
 
@@ -95,25 +94,35 @@ class Rebuild:
         kind, cls, key, _, count, *view = identifier
         if kind != "storage" or not isinstance(cls, Name) or not _is_size(count):
             raise pickle.UnpicklingError("an identifier that names no storage")
-        dtype = _STORAGES.get(cls.name.removesuffix("Storage"), cls.name)
+        dtype, _ = _STORAGES.get(cls.name.removesuffix("Storage"), (cls.name, 1))
         first = view[0][1] if view and isinstance(view[0], tuple) else 0
-        storage = Storage(str(key), dtype, count, first if _is_size(first) else 0)
+        storage = Storage(str(key), dtype, first if _is_size(first) else 0)
         self.storages[storage] = None
         return storage
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes of a number in a storage; 1 if the dtype is not known."""
+    return dict(_STORAGES.values()).get(dtype, 1)
 
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
-def _sizes(values: Any) -> tuple[int, ...]:
+def sizes_of(values: Any) -> tuple[int, ...]:
+    """A shape or strides.
+
+    Raises:
+        pickle.UnpicklingError: not a list of at most 64 sizes.
+    """
     if not isinstance(values, (tuple, list)) or len(values) > 64 or not all(map(_is_size, values)):
         raise pickle.UnpicklingError("a shape that is no list of sizes")
     return tuple(values)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any, dtype: str = "") -> SavedTensor:
-    shape, strides = _sizes(shape), _sizes(strides)
+    shape, strides = sizes_of(shape), sizes_of(strides)
     if not isinstance(storage, Storage) or not _is_size(offset) or len(shape) != len(strides):
         raise pickle.UnpicklingError("a tensor without a storage")
     facts = others[-1] if others and isinstance(others[-1], Mapping) else {}
@@ -136,19 +145,19 @@ def _same(tensor: Any, *others: Any) -> Any:
 
 def _without_numbers(dtype: Any, shape: Any, *others: Any) -> SavedTensor:
     skip = Skip("unreadable", "on the meta device, the file holds no numbers")
-    return SavedTensor(_sizes(shape), dtype_named(dtype), skip=skip)
+    return SavedTensor(sizes_of(shape), dtype_named(dtype), skip=skip)
 
 
 def _sparse(layout: Any, data: Any, *others: Any) -> SavedTensor:
     name = layout.arguments[0] if isinstance(layout, Made) and layout.arguments else "sparse"
     parts = data if isinstance(data, tuple) else ()
-    shape = next((_sizes(part) for part in parts if isinstance(part, (tuple, list))), ())
+    shape = next((sizes_of(part) for part in parts if isinstance(part, (tuple, list))), ())
     values = [part.dtype for part in parts if isinstance(part, SavedTensor)]
     return SavedTensor(shape, values[-1] if values else "", skip=Skip("unsupported_tensor", f"layout {name}"))
 
 
 def _wrapper(cls: Any, dtype: Any, shape: Any, *others: Any) -> SavedTensor:
-    return SavedTensor(_sizes(shape), dtype_named(dtype), cls=str(cls))
+    return SavedTensor(sizes_of(shape), dtype_named(dtype), cls=str(cls))
 
 
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {

@@ -7,11 +7,8 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from ww_callbacks.weights.combined.packing import powers_of_two
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
-from ww_callbacks.weights.files.part import Part, stored_numbers
+from ww_callbacks.weights.files.part import stored_numbers
 from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.kernels import in_torch_order
 from ww_callbacks.weights.tensor import PartOf, StoredTensor
@@ -25,7 +22,7 @@ _BITS |= {"F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64}
 _NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
 _NAMES |= {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
 _NAMES |= {"U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64"}
-_NAMES |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+_NAMES |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu"}
 
 
 def tensors_of_safetensors(path: Location) -> list[StoredTensor]:
@@ -137,7 +134,4 @@ def _are_sizes(values: Any) -> bool:
 def _tensor(
     path: Location, start: int, name: str, dtype: str, shape: tuple[int, ...], begin: int, end: int
 ) -> StoredTensor:
-    if dtype == "F8_E8M0":
-        read = Part(path, start + begin, shape, np.dtype(np.uint8), powers_of_two)
-        return StoredTensor(name, shape, "float32", read, is_float8=True)
     return stored_numbers(path, name, _NAMES.get(dtype, dtype), shape, start + begin, end - begin)

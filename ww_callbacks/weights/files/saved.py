@@ -10,35 +10,26 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import IO, Any, NamedTuple
 
-import numpy as np
-
 from ww_callbacks.report import Skip
-from ww_callbacks.weights.combined import float8
-from ww_callbacks.weights.combined.packing import powers_of_two
+from ww_callbacks.weights.combined.torchao import parts_of
 from ww_callbacks.weights.files import zips
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
-from ww_callbacks.weights.files.part import Strided
-from ww_callbacks.weights.files.pickles import Made, plain
-from ww_callbacks.weights.files.rebuild import Rebuild, SavedTensor
+from ww_callbacks.weights.files.part import Strided, form_of
+from ww_callbacks.weights.files.pickles import Made, plain_values
+from ww_callbacks.weights.files.rebuild import Rebuild, SavedTensor, itemsize
 from ww_callbacks.weights.files.remote import Location
-from ww_callbacks.weights.networks import BESIDE, networks_in
-from ww_callbacks.weights.tensor import OBJECT, PartOf, Stored, StoredTensor
+from ww_callbacks.weights.networks import is_beside, networks_in
+from ww_callbacks.weights.tensor import OBJECT, PartOf, StoredTensor
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _MAX_PICKLE_BYTES = 512 * 2**20
 _PROGRAMS = {"/constants.pkl": "a TorchScript archive", "/archive_format": "a program of torch.export"}
 """Ending of a member → what an archive with it is."""
 _ADVICE = "they are not unpickled, because that could run code. Save model.state_dict() alone"
-
-_PLAIN: tuple[str, ...] = ("float64", "float32", "float16", "bool", "int8", "int16", "int32", "int64")
-_PLAIN += ("uint8", "uint16", "uint32", "uint64")
-_FLOAT8 = ("float8_e4m3fn", "float8_e5m2")
-_TORCHAO = "torchao."
 
 
 class Place(NamedTuple):
@@ -132,7 +123,7 @@ def _of_legacy(path: Location, file: IO[bytes], size: int) -> Saved:
         what = f"Python objects ({_names(rebuild.objects)})" if rebuild.objects else "Python objects"
         raise WeightsFileError(path, f"holds {what}, or is no file of torch.save; {_ADVICE}")
     _, facts, content, keys = (_loaded(path, file, rebuild) for _ in range(4))
-    sizes = {storage.key: _itemsize(storage.dtype) for storage in rebuild.storages}
+    sizes = {storage.key: itemsize(storage.dtype) for storage in rebuild.storages}
     is_big = isinstance(facts, Mapping) and facts.get("little_endian") is False
     position, places = file.tell(), {}
     for key in keys if isinstance(keys, list) else ():
@@ -148,7 +139,7 @@ def _of_legacy(path: Location, file: IO[bytes], size: int) -> Saved:
 
 def _loaded(path: Location, file: IO[bytes], rebuild: Rebuild) -> Any:
     try:
-        return plain(file, rebuild, rebuild.storage)
+        return plain_values(file, rebuild, rebuild.storage)
     except Exception as error:  # a pickle may put anything anywhere
         raise WeightsFileError(path, f"damaged, or no file of torch.save: {error}") from error
 
@@ -160,12 +151,11 @@ def empty_tensor(name: str, tensor: SavedTensor) -> StoredTensor:
         name: of the tensor.
         tensor: its description.
     """
-    dtype, _ = _decoded(tensor.dtype)
-    skip = tensor.skip
-    if skip is None and dtype is None:
-        skip = Skip("unsupported_dtype", f"torch.{tensor.dtype}")
-    is_float8 = tensor.dtype.startswith("float8")
-    return StoredTensor(name, tensor.shape, dtype or tensor.dtype, skip=skip, is_float8=is_float8)
+    form, skip = form_of(tensor.dtype), tensor.skip
+    if form is None:
+        skip = skip or Skip("unsupported_dtype", f"torch.{tensor.dtype}")
+        return StoredTensor(name, tensor.shape, tensor.dtype, skip=skip)
+    return StoredTensor(name, tensor.shape, form.dtype, skip=skip, is_float8=form.decode is not None)
 
 
 def stored_tensor(
@@ -185,19 +175,19 @@ def stored_tensor(
     Raises:
         WeightsFileError: the numbers lie outside their storage.
     """
-    stored, count = empty_tensor(name, tensor), math.prod(tensor.shape)
-    if stored.skip is None and count * _itemsize(tensor.dtype) > size:
-        stored = replace(stored, skip=Skip("unreadable", "claims more numbers than the file holds"))
+    stored, form, count = empty_tensor(name, tensor), form_of(tensor.dtype), math.prod(tensor.shape)
     if stored.skip is None and tensor.storage is None:
         stored = replace(stored, skip=Skip("unreadable", "the file holds no numbers"))
-    if stored.skip is not None or tensor.storage is None:
+    if stored.skip is not None or tensor.storage is None or form is None:
         return stored
+    if count * form.storage.itemsize > size:
+        return replace(stored, skip=Skip("unreadable", "claims more numbers than the file holds"))
     place = saved.places.get(tensor.storage.key) if count else Place(0, 0)
     if isinstance(place, zipfile.ZipInfo):
         place = Place(zips.start_of(path, file, place), place.file_size)
-    numbers = np.dtype(_numbers(tensor.dtype)).newbyteorder(">" if saved.is_big_endian else "<")
+    numbers = form.storage.newbyteorder(">" if saved.is_big_endian else "<")
     begin = (tensor.storage.first + tensor.offset) * numbers.itemsize if count else 0
-    read = Strided(path, begin, tensor.shape, tensor.strides, numbers, _decoded(tensor.dtype)[1])
+    read = Strided(path, begin, tensor.shape, tensor.strides, numbers, form.decode)
     if place is None or begin + read.nbytes > place.length:
         raise WeightsFileError(path, f"damaged: tensor {name[:80]!r} is longer than the storage that holds it")
     return replace(stored, read=replace(read, offset=start + place.start + begin))
@@ -208,56 +198,16 @@ def _taken_apart(tensors: Mapping[str, SavedTensor]) -> tuple[dict[str, SavedTen
     apart: dict[str, SavedTensor] = {}
     parts: dict[str, PartOf] = {}
     for name, tensor in tensors.items():
-        inside = dict(_inside(tensor)) if tensor.cls.startswith(_TORCHAO) else {}
-        module, dot, weight = name.rpartition(".")
-        block = tensor.inside.get("block_size")
-        facts = {"block_size": list(block)} if isinstance(block, (list, tuple)) else {}
-        for part, inner in inside.items():
-            full = f"{module}{dot}_{weight}_{part}"
-            apart[full], parts[full] = inner, PartOf(weight, part, tensor.cls.rpartition(".")[2], facts)
+        inside = list(parts_of(name, tensor, _described))
+        for full, inner, part in inside:
+            apart[full], parts[full] = inner, part
         if not inside:
             apart[name] = tensor
     return apart, parts
 
 
-def _inside(tensor: SavedTensor, depth: int = 0) -> Iterator[tuple[str, SavedTensor]]:
-    """Attributes that are tensors. Older classes of torchao have them one inside the other."""
-    for attribute, value in tensor.inside.items():
-        if not isinstance(value, SavedTensor):
-            continue
-        if value.cls.startswith(_TORCHAO) and depth < 3:
-            yield from ((f"{attribute}_{part}", inner) for part, inner in _inside(value, depth + 1))
-        else:
-            yield attribute, value
-
-
-def _decoded(dtype: str) -> tuple[str | None, Callable[[Any], Stored] | None]:
-    """The dtype in which numbers are read, and what turns codes into them."""
-    if dtype in _FLOAT8:
-        return "float16", partial(float8.decode, dtype=dtype)
-    if dtype == "float8_e8m0fnu":
-        return "float32", powers_of_two
-    return (dtype if dtype in (*_PLAIN, "bfloat16") else None), None
-
-
-def _numbers(dtype: str) -> str:
-    """The dtype of numpy in which numbers are stored."""
-    if dtype.startswith("float8"):
-        return "uint8"
-    return "uint16" if dtype == "bfloat16" else dtype
-
-
-def _itemsize(dtype: str) -> int:
-    """Bytes of a number."""
-    sizes = {"": 1, "qint8": 1, "quint8": 1, "qint32": 4, "quint4x2": 1, "quint2x4": 1}
-    return sizes[dtype] if dtype in sizes else _itemsize_of_numpy(_numbers(dtype))
-
-
-def _itemsize_of_numpy(dtype: str) -> int:
-    try:
-        return np.dtype(dtype).itemsize
-    except TypeError:
-        return 1
+def _described(value: Any) -> tuple[str, Mapping[str, Any]] | None:
+    return (value.cls, value.inside) if isinstance(value, SavedTensor) else None
 
 
 def _with_ties(stored: list[StoredTensor], tensors: Mapping[str, SavedTensor]) -> list[StoredTensor]:
@@ -277,17 +227,13 @@ def _with_ties(stored: list[StoredTensor], tensors: Mapping[str, SavedTensor]) -
 def _objects(content: Any) -> list[StoredTensor]:
     """Python objects in the place of parameters, and other entries that hold tensors. They are listed, not read."""
     top = content if isinstance(content, Mapping) else {}
-    mappings = [top, *(value for key, value in top.items() if isinstance(value, Mapping) and not _is_beside(key))]
+    mappings = [top, *(value for key, value in top.items() if isinstance(value, Mapping) and not is_beside(key, value))]
     return [
         StoredTensor(str(key), (), OBJECT, skip=Skip("unsupported_tensor", f"a Python object ({value.function})"))
         for mapping in mappings
         for key, value in mapping.items()
-        if isinstance(value, Made) and not _is_beside(key) and ("." in str(key) or _holds_tensors(value))
+        if isinstance(value, Made) and not is_beside(key, value) and ("." in str(key) or _holds_tensors(value))
     ]
-
-
-def _is_beside(key: Any) -> bool:
-    return isinstance(key, str) and key.startswith(BESIDE)
 
 
 def _holds_tensors(value: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ww_callbacks.weights.torch.modules import layers_of_module
-from ww_callbacks.weights.torch.names import plain_name
 from ww_callbacks.weights.torch.tensors import DTYPES, stored_array, tensor_layer
 
-__all__ = ["DTYPES", "layers_of_module", "plain_name", "stored_array", "tensor_layer"]
+__all__ = ["DTYPES", "layers_of_module", "stored_array", "tensor_layer"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -17,7 +17,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from ww_callbacks.report import Skip
 from ww_callbacks.weights.combined import combine
-from ww_callbacks.weights.tensor import StoredTensor
+from ww_callbacks.weights.combined.torchao import parts_of
+from ww_callbacks.weights.tensor import PartOf, StoredTensor
 from ww_callbacks.weights.torch.sharded import is_sharded
 from ww_callbacks.weights.torch.tensors import (
     DTYPES,
@@ -29,7 +30,6 @@ from ww_callbacks.weights.torch.tensors import (
     stored_dtype,
     unreadable,
 )
-from ww_callbacks.weights.torch.torchao import is_torchao, parts_of
 
 Form = tuple[tuple[int, ...], torch.dtype]
 
@@ -97,8 +97,8 @@ def tensor_weight(tensor: Tensor) -> Weight:
     shape = tuple(tensor.shape)
     if tensor.is_quantized or type(tensor).dequantize is not Tensor.dequantize:
         return Weight(shape, torch.float32, partial(_dequantised, tensor), id(tensor), None, is_on_device(tensor))
-    if is_torchao(tensor):
-        return _from_parts(tensor)
+    if type(tensor) not in (Tensor, nn.Parameter) and (parts := list(parts_of("weight", tensor, _described))):
+        return _from_parts(tensor, parts)
     skip = unreadable(tensor)
     is_unique = skip is not None or not tensor.numel() or is_sharded(tensor)
     identity = id(tensor) if is_unique else place_of(tensor)
@@ -129,9 +129,14 @@ def _dequantised(tensor: Tensor) -> Tensor:
     return weight if inputs is None else weight * inputs.float().reshape(-1)
 
 
-def _from_parts(tensor: Tensor) -> Weight:
+def _described(value: object) -> tuple[str, Mapping[str, object]] | None:
+    cls = type(value)
+    return (f"{cls.__module__}.{cls.__qualname__}", vars(value)) if isinstance(value, Tensor) else None
+
+
+def _from_parts(tensor: Tensor, inside: Iterable[tuple[str, Tensor, PartOf]]) -> Weight:
     """A weight of torchao without a method ``dequantize``, multiplied out as in a file."""
-    parts = [replace(named_tensor(name, inner, {}), part_of=part) for name, inner, part in parts_of("weight", tensor)]
+    parts = [replace(named_tensor(name, inner, {}), part_of=part) for name, inner, part in inside]
     found = combine(parts)
     if len(found) != 1:
         return Weight(tuple(tensor.shape), tensor.dtype, tensor, id(tensor), unreadable(tensor))

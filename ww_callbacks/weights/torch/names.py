@@ -8,8 +8,6 @@ from torch import nn
 
 from ww_callbacks.weights.names import plain_name
 
-__all__ = ["plain_name", "unwrapped"]
-
 
 def unwrapped(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Name and module of each module inside the wrappers, in the order of ``named_modules``."""

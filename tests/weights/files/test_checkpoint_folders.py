@@ -109,6 +109,20 @@ def shift_part(folder, content):
     chunk.sizes = torch.Size((100, 60))
 
 
+def ask_for_memory(folder, content):
+    """The product of the sizes would be a list of a billion numbers."""
+    content.state_dict_metadata["0.weight"].size = (10**9, (1,))
+
+
+def ask_for_time(folder, content):
+    """A name that would take forever to print: 2⁶⁰ numbers, stored 60 times as pairs."""
+    name = (0,)
+    for _ in range(60):
+        name = (name, name)
+    for place in content.storage_data.values():
+        place.relative_path = name
+
+
 def other_run(folder, content):
     other = saved(folder.parent / "other", {**network().state_dict(), "0.weight": torch.ones(50, 70)})
     shutil.copy(shard(other), shard(folder))
@@ -124,6 +138,8 @@ def other_run(folder, content):
         (drop_parts, "overlap or leave gaps"),
         (repeat_part, "overlap or leave gaps"),
         (shift_part, r"a part of \(100, 60\)"),
+        (ask_for_memory, "a shape that is no list of sizes"),
+        (ask_for_time, "a name of type tuple"),
         (other_run, "cannot be read|another tensor|truncated"),
         (lambda folder, content: content.storage_data.clear(), "no shard holds"),
         (lambda folder, content: content.state_dict_metadata.clear(), "describes no weights"),
@@ -136,6 +152,8 @@ def other_run(folder, content):
         "gaps",
         "overlap",
         "shape",
+        "memory",
+        "time",
         "another run",
         "no places",
         "no tensors",
