@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,12 @@ IN_OUT = Axes((), (1,), (0,))
 NORM = Skip("no_matrix", "normalisation weights")
 ONE_CHANNEL = Skip("no_matrix", "one input channel (depthwise, or grey images)")
 
+TABLE = Skip("no_matrix", "a table that is not trained")
+_TABLE = re.compile(
+    r"inv_freq|freqs(_(cis|cos|sin))?|(cos|sin)(_cached)?|(\w*_)?mask|tril|masked_bias|pe|(\w*_)?sinusoid\w*"
+    r"|relative_(position_index|coords_table)|position_ids|anchors|anchor_grid|running_(mean|var)|mel_(filters|basis)"
+    r"|(forward|inverse)_basis(_buffer)?"
+)
 MAX_ROWS = 50_000
 """Larger embeddings are analysed only on request."""
 
@@ -82,6 +89,16 @@ def _in_shape(read: Callable[[], Stored], shape: tuple[int, ...]) -> Callable[[]
 
 def _reshaped(read: Callable[[], Stored], shape: tuple[int, ...]) -> Stored:
     return read().reshape(shape)
+
+
+def is_table(name: str) -> bool:
+    """Whether a parameter is computed once and not trained, by its name.
+
+    Example:
+        >>> is_table("encoder.stft.forward_basis_buffer"), is_table("rotary.inv_freq"), is_table("fc.weight")
+        (True, True, False)
+    """
+    return _TABLE.fullmatch(name.rpartition(".")[2]) is not None
 
 
 def bias(word: str) -> Kind:

@@ -17,11 +17,13 @@ from ww_callbacks.weights.kinds import (
     IN_OUT,
     ONE_CHANNEL,
     OUT_IN,
+    TABLE,
     Kind,
     bias,
     convolution,
     einsum_axes,
     embedding,
+    is_table,
     layers_of_kind,
     norm,
 )
@@ -42,11 +44,6 @@ _ADAPTER = re.compile(r"(^|[._])lora_", re.IGNORECASE)
 _BIAS = re.compile(r"(\w*_)?bias(_\w+)?(:0)?")
 _NORM = re.compile(r"(^|[._])(\w*norm\d*|ln(_?\w{1,2})?|bn\d*)$", re.IGNORECASE)
 _EMBEDDING = re.compile(r"(^|[._])(wte|wpe|shared|embd?|embed(ding)?s?|embed_(tokens|positions))$", re.IGNORECASE)
-_TABLE = re.compile(
-    r"inv_freq|freqs(_(cis|cos|sin))?|(cos|sin)(_cached)?|(\w*_)?mask|tril|masked_bias|pe|(\w*_)?sinusoid\w*"
-    r"|relative_(position_index|coords_table)|position_ids|anchors|anchor_grid|running_(mean|var)|mel_(filters|basis)"
-)
-"""Parameters that are computed once and not trained."""
 _DYNAMICS = ("A_log", "A_logs")
 """Parameters of state-space models: rates of decay, not a map from inputs to outputs."""
 _HEADS = dict.fromkeys(("query", "key", "value"), "abc,cde->abde") | {"out": "abcd,cde->abe"}
@@ -144,8 +141,8 @@ def _kind(module: str, parameter: str, group: Group) -> Kind:
         return _tensor("computed", "the file stores its parts, but not how they are combined")
     if _ADAPTER.search(tensor.name):
         return _tensor("adapter", "the file does not store its scale, so the sum is unknown")
-    if _TABLE.fullmatch(parameter):
-        return _tensor("no_matrix", "a table that is not trained")
+    if is_table(parameter):
+        return Kind("tensor", role="other", skip=TABLE)
     if parameter in _DYNAMICS:
         return _tensor("no_matrix", "the dynamics of a state-space model")
     if _NORM.search(owner):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from ww_callbacks.report import Role, Skip
 from ww_callbacks.weights.files.remote import Location
-from ww_callbacks.weights.kinds import NORM, Kind, layers_of_kind
+from ww_callbacks.weights.kinds import NORM, TABLE, Kind, is_table, layers_of_kind
 from ww_callbacks.weights.layer import VECTOR, Layer
 from ww_callbacks.weights.onnx.graph import Graph, Node, graph_of
 from ww_callbacks.weights.onnx.passing import Weight, passed
@@ -108,6 +108,8 @@ def _vector(use: Use, names: _Names) -> Layer:
 def _layers(use: Use, is_main: bool, names: _Names) -> tuple[Layer, ...]:
     unknown = Kind(use.node.op, role="other", skip=Skip("no_rule", f"a weight of {use.node.op}"))
     kind, name = use.kind or unknown, names.free(_name(use))
+    if is_table(use.weight.origin):
+        kind = replace(kind, skip=TABLE)
     if is_main:
         names.main[use.weight.origin] = name
     else:
