@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ww_callbacks.following import follow
     from ww_callbacks.models import analyze, compare
     from ww_callbacks.monitor import Monitor
     from ww_callbacks.outputs.jsonl import read_jsonl
@@ -30,6 +31,7 @@ _HOMES = {
     "WeightsFileError": "ww_callbacks.weights.files",
     "analyze": "ww_callbacks.models",
     "compare": "ww_callbacks.models",
+    "follow": "ww_callbacks.following",
     "read_jsonl": "ww_callbacks.outputs.jsonl",
     "register_layer": "ww_callbacks.weights.registered",
 }
@@ -46,6 +48,7 @@ __all__ = [
     "__version__",
     "analyze",
     "compare",
+    "follow",
     "read_jsonl",
     "register_layer",
 ]

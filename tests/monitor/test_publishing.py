@@ -7,42 +7,38 @@ import ww_callbacks as ww
 from ww_callbacks.engine import Missed
 from ww_callbacks.monitor.publishing import drawn_layers, logged_layers
 from ww_callbacks.weights import find_layers
-from ww_callbacks.weights.kinds import NORM
-from ww_callbacks.weights.layer import Layer
 
 
-@pytest.fixture
-def layers():
-    found = find_layers({f"fc{i}": np.ones((80, 60)) for i in range(100)})
-    return (*(Layer.skipped(f"norm{i}", "LayerNorm", NORM, "norm") for i in range(9)), *found)
+ANALYSED = [f"fc{i}" for i in range(100)]
+NAMES = [*(f"norm{i}" for i in range(9)), *ANALYSED]
 
 
-def test_by_default_only_analysed_layers_are_logged_and_drawn(layers):
-    names = logged_layers(layers, "auto")
-    assert len(names) == 64
-    assert {"fc0", "fc99"} <= names
-    assert not any(name.startswith("norm") for name in names)
-    assert drawn_layers(layers, True) == ["fc0", "fc50", "fc99"]
+def test_by_default_only_analysed_layers_are_logged_and_drawn():
+    logged = logged_layers(NAMES, ANALYSED, "auto")
+    assert len(logged) == 64
+    assert {"fc0", "fc99"} <= logged
+    assert not any(name.startswith("norm") for name in logged)
+    assert drawn_layers(NAMES, ANALYSED, True) == ["fc0", "fc50", "fc99"]
 
 
 def test_by_default_the_experts_of_a_block_count_as_one_layer():
     experts = {f"blocks.{block}.experts.{number}.w1": np.ones((80, 60)) for block in range(3) for number in range(99)}
-    layers = find_layers(experts | {"fc": np.ones((80, 60))})
+    names = [layer.name for layer in find_layers(experts | {"fc": np.ones((80, 60))})]
     blocks = {f"blocks.{block}.experts.*.w1" for block in range(3)}
-    assert logged_layers(layers, "auto") == blocks | {"fc"}
-    assert logged_layers(layers, True) == blocks | {"fc", *experts}
+    assert logged_layers(names, names, "auto") == blocks | {"fc"}
+    assert logged_layers(names, names, True) == blocks | {"fc", *experts}
 
 
-def test_layers_are_logged_and_drawn_as_chosen(layers):
-    assert len(logged_layers(layers, True)) == len(layers)
-    assert logged_layers(layers, False) == frozenset()
-    assert logged_layers(layers, ["fc1", "norm*", "!norm8"]) == {"fc1", *(f"norm{i}" for i in range(8))}
-    assert drawn_layers(layers, False) == []
-    assert drawn_layers(layers, ["fc7", "fc5"]) == ["fc5", "fc7"]
-    assert len(drawn_layers(layers, ["fc*"])) == 8
+def test_layers_are_logged_and_drawn_as_chosen():
+    assert len(logged_layers(NAMES, ANALYSED, True)) == len(NAMES)
+    assert logged_layers(NAMES, ANALYSED, False) == frozenset()
+    assert logged_layers(NAMES, ANALYSED, ["fc1", "norm*", "!norm8"]) == {"fc1", *(f"norm{i}" for i in range(8))}
+    assert drawn_layers(NAMES, ANALYSED, False) == []
+    assert drawn_layers(NAMES, ANALYSED, ["fc7", "fc5"]) == ["fc5", "fc7"]
+    assert len(drawn_layers(NAMES, ANALYSED, ["fc*"])) == 8
     for choose, name in ((logged_layers, "log_every_layer"), (drawn_layers, "figures")):
         with pytest.raises(ValueError, match=name):
-            choose(layers, ["head"])
+            choose(NAMES, ANALYSED, ["head"])
 
 
 def test_an_output_needs_write_and_close_only_and_may_show_panels(tmp_path):

@@ -11,10 +11,14 @@ from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
 from ww_callbacks.spectra import Precision
 
 
-def add_analysis(parser: argparse.ArgumentParser) -> None:
-    """Add the options that ``analyze`` and ``compare`` share.
+def add_analysis(parser: argparse.ArgumentParser, workers: int = 0) -> None:
+    """Add the options of the analysis that several commands share.
 
     Their names and defaults are those of :class:`~ww_callbacks.analysis.Settings`.
+
+    Args:
+        parser: of the command.
+        workers: default number of worker processes.
     """
     parser.add_argument(
         "--layers",
@@ -40,8 +44,9 @@ def add_analysis(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", metavar="N", type=int, default=Settings().seed, help="seed of the shuffle (default: 0)"
     )
+    default = "0, this process" if workers == 0 else str(workers)
     parser.add_argument(
-        "--workers", metavar="N", type=int, default=0, help="number of worker processes (default: 0, this process)"
+        "--workers", metavar="N", type=int, default=workers, help=f"number of worker processes (default: {default})"
     )
 
 

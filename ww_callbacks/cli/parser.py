@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 import ww_callbacks
-from ww_callbacks.cli import analyze, compare, watch
+from ww_callbacks.cli import analyze, compare, follow, watch
 from ww_callbacks.cli.options import add_analysis
+from ww_callbacks.following.holding import MOST
 
 EXIT = "exit status: 0 all went well, 1 a layer failed or none could be analysed, 2 wrong usage or an unreadable file"
 _ENDINGS = (
@@ -27,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_analyze(commands)
     _add_compare(commands)
+    _add_follow(commands)
     _add_watch(commands)
     return parser
 
@@ -71,6 +73,56 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_analysis(parser)
     _add_output(parser, compare.WRITERS)
+
+
+def _add_follow(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "follow",
+        "analyse the checkpoints of a run as they are written",
+        """
+  ww-callbacks follow runs/a
+  ww-callbacks follow runs/a --checkpoints '*.ckpt' '!last.ckpt' --workers 4
+  ww-callbacks follow runs/a --on-stop 'scancel $SLURM_JOB_ID' --until-stop
+  ww-callbacks follow runs/a --once""",
+    )
+    parser.set_defaults(run=follow.run)
+    parser.add_argument("folder", metavar="RUN_DIR", help="folder into which training writes checkpoints")
+    parser.add_argument("--log-dir", metavar="DIR", help="folder for the results (default: RUN_DIR/ww_follow)")
+    parser.add_argument(
+        "--checkpoints",
+        metavar="PATTERN",
+        nargs="+",
+        action="extend",
+        help="names of the checkpoints, '!PATTERN' to exclude (after RUN_DIR)",
+    )
+    parser.add_argument("--once", action="store_true", help="analyse what is there and exit")
+    parser.add_argument(
+        "--interval-seconds",
+        metavar="S",
+        dest="poll",
+        type=_seconds,
+        default=10.0,
+        help="seconds between two looks at the folder (default: 10)",
+    )
+    parser.add_argument(
+        "--hold",
+        metavar="N",
+        type=int,
+        default=MOST,
+        help=f"most checkpoints kept until read (default: {MOST})",
+    )
+    parser.add_argument(
+        "--on-stop",
+        metavar="CMD",
+        help="shell command to run once when training should stop; WW_STOP_REASON says why",
+    )
+    parser.add_argument("--stop-file", metavar="FILE", help="file to write the reason to when training should stop")
+    parser.add_argument(
+        "--until-stop", action="store_true", help=f"exit with status {follow.STOPPED} when training should stop"
+    )
+    parser.add_argument("--no-figures", dest="figures", action="store_false", help="draw no figures for TensorBoard")
+    add_analysis(parser, workers=1)
 
 
 def _add_watch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, closing
 from functools import partial
@@ -24,11 +24,69 @@ Running = dict[Future[Message], tuple[int, int]]
 """Running tasks: the position of each among the layers, and the slot of its weights."""
 
 
+class Workers:
+    """Worker processes for the layers of a model, and for later models with the same layers.
+
+    Args:
+        specs: of the layers that are analysed.
+        count: number of processes.
+
+    Raises:
+        MemoryError: there is not enough memory for ``count`` copies of the largest layer.
+    """
+
+    def __init__(self, specs: Sequence[LayerSpec], count: int) -> None:
+        arrays = [(spec.shape, spec.storage_dtype) for spec in specs]
+        largest = max(SnapshotBuffer.nbytes_of([array]) for array in arrays)
+        self._index = {spec: number for number, spec in enumerate(specs)}
+        with ExitStack() as stack:
+            self._memory = stack.enter_context(closing(SnapshotBuffer(arrays, count, largest)))
+            self._pool = stack.enter_context(ProcessPool(self._memory, workers=count, layer_timeout=math.inf))
+            self._stack = stack.pop_all()
+
+    def fit(self, specs: Sequence[LayerSpec]) -> bool:
+        """Whether they were made for these layers."""
+        return list(self._index) == list(specs)
+
+    def close(self) -> None:
+        """Stop the processes and free the memory."""
+        self._stack.close()
+
+    def run(
+        self, layers: Mapping[int, Layer], settings: Settings, bar: Bar, analysis: Analysis = "layer"
+    ) -> dict[int, LayerReport]:
+        """Analyse layers, the largest first, so that no worker starts one when the others have finished.
+
+        Args:
+            layers: position → layer; one is read when a worker is free.
+            settings: settings of the analysis.
+            bar: of the progress.
+            analysis: see :func:`run_layers`.
+        """
+        reports: dict[int, LayerReport] = {}
+        running: Running = {}
+        try:
+            for position in sorted(layers, key=lambda position: _spec(layers[position]).work, reverse=True):
+                if not self._memory.has_free_slot:
+                    reports |= _collect(running, self._memory, layers, bar)
+                layer, spec = layers[position], _spec(layers[position])
+                bar.begin(layer.name)
+                slot = self._memory.take([partial(_read, layer)], [self._index[spec]])
+                assert slot is not None
+                task = make_task(spec, settings, None, analysis=analysis)
+                stored = self._memory.array(slot, self._index[spec])
+                running[self._pool.submit(run_task, task, stored)] = position, slot
+        finally:
+            while running:
+                reports |= _collect(running, self._memory, layers, bar)
+        return reports
+
+
 def run_layers(
     layers: Sequence[Layer],
     settings: Settings,
     *,
-    workers: int = 0,
+    workers: int | Workers = 0,
     progress: bool = False,
     title: str = "analysing",
     analysis: Analysis = "layer",
@@ -38,7 +96,7 @@ def run_layers(
     Args:
         layers: the layers; those without a matrix are reported as skipped.
         settings: settings of the analysis.
-        workers: number of worker processes; 0 to analyse in this process.
+        workers: number of worker processes, 0 to analyse in this process; or running ones.
         progress: show a progress bar in a terminal.
         title: title of the bar.
         analysis: "layer", or "change" for the layers of :func:`ww_callbacks.models.baseline.pairs`.
@@ -51,49 +109,24 @@ def run_layers(
         ImportError: ``progress`` is True and rich is not installed.
     """
     reports = {position: layer.skip_report(None) for position, layer in enumerate(layers) if layer.spec is None}
-    specs = {position: layer.spec for position, layer in enumerate(layers) if layer.spec is not None}
-    with progress_bar(title, sum(spec.work for spec in specs.values()), shown=progress) as bar:
-        if workers and specs:
-            # the largest first, so that no worker starts one when the others have finished
-            order = sorted(specs, key=lambda position: specs[position].work, reverse=True)
-            reports |= _in_workers(layers, order, settings, min(workers, len(order)), bar, analysis)
+    found = {position: layer for position, layer in enumerate(layers) if layer.spec is not None}
+    specs = [_spec(layer) for layer in found.values()]
+    with progress_bar(title, sum(spec.work for spec in specs), shown=progress) as bar:
+        if isinstance(workers, Workers):
+            reports |= workers.run(found, settings, bar, analysis)
+        elif workers and specs:
+            with closing(Workers(specs, min(workers, len(specs)))) as started:
+                reports |= started.run(found, settings, bar, analysis)
         else:
-            for position, spec in specs.items():
-                bar.begin(spec.name)
-                reports[position] = ANALYSES[analysis](spec, _read(layers[position]), settings)
-                bar.end(spec.work)
+            for position, layer in found.items():
+                bar.begin(layer.name)
+                reports[position] = ANALYSES[analysis](_spec(layer), _read(layer), settings)
+                bar.end(_spec(layer).work)
     return [reports[position] for position in range(len(layers))]
 
 
-def _in_workers(
-    layers: Sequence[Layer], order: Sequence[int], settings: Settings, workers: int, bar: Bar, analysis: Analysis
-) -> dict[int, LayerReport]:
-    """One slot per worker; a layer is read when a slot is free."""
-    arrays = {position: (_spec(layers[position]).shape, _spec(layers[position]).storage_dtype) for position in order}
-    index = {position: number for number, position in enumerate(arrays)}
-    largest = max(SnapshotBuffer.nbytes_of([array]) for array in arrays.values())
-    reports: dict[int, LayerReport] = {}
-    running: Running = {}
-    with ExitStack() as stack:
-        memory = stack.enter_context(closing(SnapshotBuffer(list(arrays.values()), workers, largest)))
-        pool = stack.enter_context(ProcessPool(memory, workers=workers, layer_timeout=math.inf))
-        for position in order:
-            if not memory.has_free_slot:
-                reports |= _collect(running, memory, layers, bar)
-            layer = layers[position]
-            bar.begin(layer.name)
-            slot = memory.take([partial(_read, layer)], [index[position]])
-            assert slot is not None
-            stored = memory.array(slot, index[position])
-            task = make_task(_spec(layer), settings, None, analysis=analysis)
-            running[pool.submit(run_task, task, stored)] = position, slot
-        while running:
-            reports |= _collect(running, memory, layers, bar)
-    return reports
-
-
 def _collect(
-    running: Running, memory: SnapshotBuffer, layers: Sequence[Layer], bar: Bar
+    running: Running, memory: SnapshotBuffer, layers: Mapping[int, Layer], bar: Bar
 ) -> Iterator[tuple[int, LayerReport]]:
     """Wait for the next results."""
     for future in wait(running, return_when=FIRST_COMPLETED).done:

@@ -377,8 +377,9 @@ class Monitor(Options):
         """Raise an error for unknown models and misspelt patterns before training starts."""
         found = find_layers(self.model, split=self.split)
         select_layers(found, self.layers)
-        logged_layers(found, self.log_every_layer)
-        drawn_layers(found, self.figures)
+        names = [layer.name for layer in found]
+        logged_layers(names, names, self.log_every_layer)
+        drawn_layers(names, names, self.figures)
 
     def _is_new(self, step: int) -> bool:
         return self._last_snapshot is None or step > self._last_snapshot
@@ -403,7 +404,8 @@ class Monitor(Options):
         if not self._engine.fits(layers):  # the first snapshot, or layers were initialised late or replaced
             self._collect(self._engine.pending, self.timeout)
             self._engine.renew(layers, low_priority=not self._waiting.is_on)
-            self._publisher.choose_layers(layers)
+            analysed = [layer.name for layer in layers if layer.spec is not None]
+            self._publisher.choose_layers([layer.name for layer in layers], analysed)
         if not self._engine.is_affordable():
             self._miss(step, "over_budget")
             return

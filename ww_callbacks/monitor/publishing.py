@@ -28,7 +28,6 @@ from ww_callbacks.signals.findings import Tracker, has_decayed, is_plateau
 from ww_callbacks.signals.learning_rate import VERDICTS, LayerRatios, ratios_by_name
 from ww_callbacks.signals.signal import Judgement, Signal
 from ww_callbacks.signals.stop import VERDICT, EarlyStopping, stop_message
-from ww_callbacks.weights import Layer
 
 _log = logging.getLogger("ww_callbacks")
 
@@ -99,16 +98,17 @@ class Publisher:
             raise ValueError(f"name: {name!r} is attached already, choose another name")
         self._signals[name] = signal
 
-    def choose_layers(self, layers: Sequence[Layer]) -> None:
+    def choose_layers(self, names: Sequence[str], analysed: Sequence[str]) -> None:
         """Choose the layers that have metrics of their own and figures; the first choice stays for the run.
 
         Args:
-            layers: every layer of the model, analysed or not.
+            names: of every layer of the model.
+            analysed: those of the layers that are analysed.
         """
         if self._logged is not None:
             return
-        self._logged = logged_layers(layers, self._options.log_every_layer)
-        drawn = drawn_layers(layers, self._options.figures)
+        self._logged = logged_layers(names, analysed, self._options.log_every_layer)
+        drawn = drawn_layers(names, analysed, self._options.figures)
         if self._options.figures is not False and self._outputs.show_panels:
             self._panels = PanelSchedule(self._logged, drawn, self._draw)
 
@@ -219,37 +219,37 @@ class Publisher:
             self._outputs.show(each)
 
 
-def logged_layers(layers: Sequence[Layer], choice: LogEveryLayer) -> frozenset[str]:
+def logged_layers(names: Sequence[str], analysed: Sequence[str], choice: LogEveryLayer) -> frozenset[str]:
     """The layers that have metrics of their own, and the blocks of experts.
 
     Args:
-        layers: every layer of the model, analysed or not.
+        names: of every layer of the model.
+        analysed: those of the layers that are analysed.
         choice: "auto", True, False or patterns.
 
     Raises:
         ValueError: a pattern matches no layer.
     """
     if choice == "auto":
-        return frozenset(spread(_with_blocks(_analysed(layers))))
-    names = [layer.name for layer in layers]
+        return frozenset(spread(_with_blocks(analysed)))
     if isinstance(choice, bool):
         return frozenset([*names, *blocks_of(tuple(names))] if choice else ())
     return frozenset(matching(names, list(choice), "log_every_layer"))
 
 
-def drawn_layers(layers: Sequence[Layer], choice: Figures) -> list[str]:
+def drawn_layers(names: Sequence[str], analysed: Sequence[str], choice: Figures) -> list[str]:
     """The layers whose spectrum is drawn.
 
     Args:
-        layers: every layer of the model, analysed or not.
+        names: of every layer of the model.
+        analysed: those of the layers that are analysed.
         choice: True, False or patterns.
 
     Raises:
         ValueError: a pattern matches no layer.
     """
     if isinstance(choice, bool):
-        return spread(_analysed(layers), NUM_DRAWN) if choice else []
-    names = [layer.name for layer in layers]
+        return spread(analysed, NUM_DRAWN) if choice else []
     kept = matching(names, list(choice), "figures")
     return [name for name in names if name in kept][:MAX_CHOSEN]
 
@@ -281,10 +281,6 @@ def own_outputs(
                 raise
             warn(f"results are not written: {error}")
     return outputs
-
-
-def _analysed(layers: Sequence[Layer]) -> list[str]:
-    return [layer.name for layer in layers if layer.spec is not None]
 
 
 def _with_blocks(names: Sequence[str]) -> list[str]:

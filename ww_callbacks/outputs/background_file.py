@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import BinaryIO
 
@@ -57,6 +59,21 @@ class AppendedFile:
         self._raise_error()
         self._pieces.put(piece)
 
+    def flush(self) -> None:
+        """Wait until the pieces so far are written, for a few seconds at most; after an error, do not wait.
+
+        Raises:
+            OSError: a piece could not be written, or not in time.
+            Exception: that of a piece that could not be made.
+        """
+        written = threading.Event()
+        self.write(partial(_nothing, written))
+        end = time.monotonic() + CLOSE_TIMEOUT
+        while not written.wait(0.1) and not self._errors:
+            if time.monotonic() > end:
+                self._fail(f"not all is written after {CLOSE_TIMEOUT:g} s")
+        self._raise_error()
+
     def close(self) -> None:
         """Wait until all pieces are written, for a few seconds at most; after an error, do not wait.
 
@@ -93,6 +110,11 @@ def _write_all(file: BinaryIO, pieces: SimpleQueue[Encode | None], errors: list[
             except Exception as error:  # the next call raises it
                 errors.append(error)
             del piece  # the thread would keep a report alive until the next one
+
+
+def _nothing(written: threading.Event) -> bytes:
+    written.set()
+    return b""
 
 
 def _end(pieces: SimpleQueue[Encode | None], thread: threading.Thread) -> None:

@@ -45,6 +45,10 @@ class JsonlOutput:
         """Append one finding that is raised or withdrawn."""
         self._file.write(partial(_line, {"finding": finding.to_dict(), "wall_time": wall_time}))
 
+    def flush(self) -> None:
+        """Wait until everything is written."""
+        self._file.flush()
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()

@@ -7,9 +7,9 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, BinaryIO
 
 from ww_callbacks.outputs.background_file import AppendedFile
 from ww_callbacks.outputs.panels import Panels
@@ -52,6 +52,10 @@ class TensorBoardOutput:
         """Write figures, texts and histograms."""
         self._append(lambda: {"summary": panel_summary(panels)}, panels.step, panels.wall_time)
 
+    def flush(self) -> None:
+        """Wait until everything is written."""
+        self._file.flush()
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -75,6 +79,27 @@ def record(data: bytes) -> bytes:
     """
     length = struct.pack("<Q", len(data))
     return b"".join([length, _checksum(length), data, _checksum(data)])
+
+
+def records(file: BinaryIO) -> Iterator[bytes]:
+    """The data of the records of an event file, up to its end or to a truncated record.
+
+    The reader of tensorboard loads TensorFlow if it is installed, which takes seconds.
+
+    Args:
+        file: opened for reading.
+
+    Example:
+        >>> import io
+        >>> list(records(io.BytesIO(record(b"first") + record(b"second")[:-1])))
+        [b'first']
+    """
+    while len(header := file.read(12)) == 12:
+        (length,) = struct.unpack("<Q", header[:8])
+        data, checksum = file.read(length), file.read(4)
+        if header[8:] != _checksum(header[:8]) or checksum != _checksum(data):
+            return
+        yield data
 
 
 def _checksum(data: bytes) -> bytes:

@@ -1,0 +1,53 @@
+"""``ww-callbacks follow``: analyses the checkpoints of a run as they are written."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import ww_callbacks as ww
+from ww_callbacks.cli.options import analysis_arguments
+from ww_callbacks.cli.watch import summary_line
+from ww_callbacks.report import Report
+
+STOPPED = 3
+"""Exit status if training should stop, with ``--until-stop``."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Follow the run until it should stop, until Ctrl-C, or once."""
+    logging.getLogger("ww_callbacks").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    reasons: list[str] = []
+
+    def on_stop(reason: str) -> None:
+        reasons.append(reason)
+        if arguments.stop_file is not None:
+            Path(arguments.stop_file).write_text(f"{reason}\n", encoding="utf-8")
+        if arguments.on_stop is not None:
+            subprocess.run(arguments.on_stop, shell=True, check=False, env=os.environ | {"WW_STOP_REASON": reason})
+
+    ww.follow(
+        arguments.folder,
+        log_dir=arguments.log_dir,
+        checkpoints=arguments.checkpoints,
+        once=arguments.once,
+        poll=arguments.poll,
+        hold=arguments.hold,
+        on_stop=on_stop,
+        until_stop=arguments.until_stop,
+        on_result=_show,
+        figures=arguments.figures,
+        progress=sys.stderr.isatty(),
+        **analysis_arguments(arguments),
+    )
+    return STOPPED if reasons and arguments.until_stop else 0
+
+
+def _show(report: Report) -> None:
+    print(summary_line(report), flush=True)

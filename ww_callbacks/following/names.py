@@ -1,0 +1,95 @@
+"""What the names of files and folders say: the step, whether they hold weights, whether they are unfinished."""
+
+from __future__ import annotations
+
+import re
+
+ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".th", ".npz", ".h5", ".hdf5", ".keras", ".msgpack", ".gguf")
+"""File name extensions of weights."""
+
+_STEP = re.compile(r"(?:step|iter|iteration|checkpoint|ckpt)s?[=_\-. ]?(\d+)(?!\.?\d|[a-z])", re.IGNORECASE)
+_EPOCH = re.compile(r"epoch[=_\-. ]?(\d+)(?![a-z])", re.IGNORECASE)
+_DECIMAL = re.compile(r"\d+\.\d+(e[+-]?\d+)?|\d+e[+-]?\d+", re.IGNORECASE)
+_WHOLE = re.compile(r"(?<![A-Za-z\d])\d+(?![A-Za-z\d])")
+_UNFINISHED = re.compile(r"^\.|^tmp[-_.]|[-_.](tmp|temp|partial|part|incomplete)(\b|[-_.\d]|$)|~$", re.IGNORECASE)
+_BESIDE = re.compile(
+    r"(optimizer|optim_states|scheduler|scaler|rng_state|random_states|training_args|dataloader|sampler|events\.out)",
+    re.IGNORECASE,
+)
+_OF_A_FOLDER = re.compile(
+    r"(model|pytorch_model|diffusion_pytorch_model|adapter_model|flax_model)\.(?!\d)|consolidated\.|.*-\d+-of-\d+\.",
+    re.IGNORECASE,
+)
+
+
+def step_in(name: str) -> int | None:
+    """The step that the name of a file states; None if it states none, or several numbers could be it.
+
+    A number after a word such as "step" counts first, then one after "epoch", then the only whole number.
+
+    Example:
+        >>> [step_in(name) for name in ("epoch=3-step=400.ckpt", "model_0100.pt", "05-0.31.weights.h5")]
+        [400, 100, 5]
+        >>> [step_in(name) for name in ("epoch=3.ckpt", "last.ckpt", "resnet50.pt", "1-2.pt")]
+        [3, None, None, None]
+    """
+    stated = _after_word(name)
+    numbers = _WHOLE.findall(_DECIMAL.sub("", _without_ending(name))) if stated is None else []
+    return int(numbers[0]) if len(numbers) == 1 else stated
+
+
+def step_in_folder(name: str) -> int | None:
+    """The step that the name of a folder states: folders are numbered for other reasons too, so a word is needed.
+
+    Example:
+        >>> [step_in_folder(name) for name in ("checkpoint-500", "global_step100", "iter_0001000", "1000", "run-5")]
+        [500, 100, 1000, 1000, None]
+    """
+    return int(name) if name.isascii() and name.isdigit() else _after_word(name)
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a name is one that programs give while they write, or that is hidden.
+
+    Example:
+        >>> [is_unfinished(name) for name in ("tmp-checkpoint-500", "7.orbax-checkpoint-tmp-1", ".x.pt.tmp", "a.part")]
+        [True, True, True, True]
+        >>> [is_unfinished(name) for name in ("checkpoint-500", "template.pt", "partial_conv.pt")]
+        [False, False, False]
+    """
+    return _UNFINISHED.search(name) is not None
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file may hold the weights of a model, by its name.
+
+    Example:
+        >>> [is_weights(name) for name in ("last.ckpt", "optimizer.pt", "rng_state_0.pth", "trainer_state.json")]
+        [True, False, False, False]
+    """
+    return name.lower().endswith(ENDINGS) and not _BESIDE.search(name)
+
+
+def is_of_folder(name: str) -> bool:
+    """Whether a file has a name that is the same in every checkpoint, so that its folder is the checkpoint.
+
+    Example:
+        >>> [is_of_folder(name) for name in ("model.safetensors", "model-00001-of-00002.safetensors", "step-5.pt")]
+        [True, True, False]
+    """
+    return is_weights(name) and _OF_A_FOLDER.match(name) is not None
+
+
+def _after_word(name: str) -> int | None:
+    for pattern in (_STEP, _EPOCH):
+        found = pattern.findall(name)
+        if found:
+            return int(found[-1])
+    return None
+
+
+def _without_ending(name: str) -> str:
+    for ending in (".weights.h5", *ENDINGS):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name

@@ -1,0 +1,135 @@
+"""Finds the checkpoints in the folder of a run, by listing it; nothing in them is read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ww_callbacks.following.names import is_of_folder, is_unfinished, is_weights, step_in, step_in_folder
+from ww_callbacks.patterns import keeps
+
+MAX_DEPTH = 5
+"""Levels of folders that are searched."""
+
+_MARKERS = frozenset({".metadata", "_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt"})
+"""Files of which one is in every checkpoint of torch.distributed.checkpoint or Orbax."""
+
+Version = tuple[tuple[str, int, int, int], ...]
+"""The files of a checkpoint: path within it, bytes, time of the last change in nanoseconds, inode."""
+
+
+def scan(root: Path, patterns: Sequence[str] = (), leave_out: Path | None = None) -> list[str]:
+    """The paths of the checkpoints in a folder, relative to it and with slashes, sorted.
+
+    A folder is one checkpoint if it holds a description of torch.distributed.checkpoint or Orbax, or files with the
+    names that libraries give to the weights of a model. In other folders, and in that of the run, every weights file is
+    one. Hidden and unfinished files, and links, are left out: what they lead to is found where it is.
+
+    Args:
+        root: the folder of the run.
+        patterns: of the names of checkpoints, or of their paths; ``"!pattern"`` excludes.
+        leave_out: a folder that is not searched.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    names = (path.relative_to(root).as_posix() for path in _walk(root, 0, leave_out))
+    return sorted(name for name in names if _is_wanted(name, patterns))
+
+
+def step_of(name: str) -> int | None:
+    """The step that the path of a checkpoint states: its name, or else the nearest folder around it.
+
+    Example:
+        >>> step_of("checkpoints/step-100/model.pt"), step_of("checkpoint-500"), step_of("run-5/last.ckpt")
+        (100, 500, None)
+    """
+    *folders, last = name.split("/")
+    own = step_in(last) if is_weights(last) else step_in_folder(last)
+    steps = (own, *(step_in_folder(folder) for folder in reversed(folders)))
+    return next((step for step in steps if step is not None), None)
+
+
+def version_of(path: Path) -> Version:
+    """The files of a checkpoint as they are now.
+
+    Raises:
+        OSError: it is gone, or cannot be read.
+    """
+    if not path.is_dir():
+        return (_facts("", os.stat(path)),)
+    files = []
+    for folder, _, names in os.walk(path, onerror=_fail):
+        for name in names:
+            file = os.path.join(folder, name)
+            files.append(_facts(os.path.relpath(file, path), os.stat(file)))
+    return tuple(sorted(files))
+
+
+def written_at(version: Version) -> float:
+    """When the last of the files of a checkpoint was written, in seconds since the epoch."""
+    return max((changed for _, _, changed, _ in version), default=0) / 1e9
+
+
+def still_holds(before: Version, now: Version) -> bool:
+    """Whether the files of a checkpoint have not changed; files may have been added.
+
+    Example:
+        >>> before = (("a", 10, 1, 7),)
+        >>> still_holds(before, (*before, ("b", 5, 2, 8))), still_holds(before, (("a", 12, 2, 7),))
+        (True, False)
+    """
+    return set(before) <= set(now)
+
+
+def _walk(folder: Path, depth: int, leave_out: Path | None) -> Iterator[Path]:
+    with os.scandir(folder) as listing:
+        entries = sorted(listing, key=lambda entry: entry.name)
+    files, folders = [], []
+    for entry in entries:
+        is_folder = _is_folder(entry)
+        if is_folder is None or (entry.name not in _MARKERS and is_unfinished(entry.name)):
+            continue
+        (folders if is_folder else files).append(entry.name)
+    if depth and _is_checkpoint(files):
+        yield folder
+        return
+    yield from (folder / name for name in files if is_weights(name))
+    if depth < MAX_DEPTH:
+        for name in folders:
+            if folder / name == leave_out:
+                continue
+            try:
+                yield from _walk(folder / name, depth + 1, leave_out)
+            except (FileNotFoundError, PermissionError):
+                continue  # removed meanwhile, or not for us
+
+
+def _is_wanted(name: str, patterns: Sequence[str]) -> bool:
+    """Whether patterns select a path: they may be of the whole path or of its last part."""
+    either = (name, name.rpartition("/")[2])
+    included = [pattern for pattern in patterns if not pattern.startswith("!")]
+    excluded = [pattern for pattern in patterns if pattern.startswith("!")]
+    return any(keeps(included, each) for each in either) and all(keeps(excluded, each) for each in either)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool | None:
+    """None for what is neither a file nor a folder, and for links: what they lead to is found where it is."""
+    if entry.is_symlink():
+        return None
+    if entry.is_dir():
+        return True
+    return False if entry.is_file() else None
+
+
+def _is_checkpoint(files: Sequence[str]) -> bool:
+    return any(name in _MARKERS or name.endswith(".distcp") or is_of_folder(name) for name in files)
+
+
+def _facts(name: str, status: os.stat_result) -> tuple[str, int, int, int]:
+    return name, status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _fail(error: OSError) -> None:
+    raise error
