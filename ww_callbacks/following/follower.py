@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +14,13 @@ from ww_callbacks.analysis import Settings
 from ww_callbacks.following.content import step_inside
 from ww_callbacks.following.holding import Holding
 from ww_callbacks.following.lease import Claims
-from ww_callbacks.following.ledger import FOLDER, Ledger, Result
+from ww_callbacks.following.ledger import FOLDER, Entry, Ledger, Result
 from ww_callbacks.following.parts import parts_of
 from ww_callbacks.following.publishing import Publishing
 from ww_callbacks.following.scan import Version, scan, step_of, still_holds, version_of, written_at
-from ww_callbacks.models.run import Workers, run_layers
+from ww_callbacks.models.run import Analysed, Workers
 from ww_callbacks.monitor.options import Options
+from ww_callbacks.progress import progress_bar
 from ww_callbacks.report import History, LayerReport, Report
 from ww_callbacks.report.row import changed
 from ww_callbacks.signals.stop import EarlyStopping
@@ -278,35 +279,34 @@ class Follower:
                 continue
             try:
                 if not self._ledger.has(result.key, number, result.count):
-                    reports = self._run([layers[position] for position in part], checkpoint)
-                    self._ledger.add(result, number, zip(part, reports, strict=True))
+                    found = self._run({position: layers[position] for position in part}, checkpoint)
+                    self._ledger.add(result, number, found)
             except WeightsFileError as error:
                 self._fail(checkpoint, error)
                 return
             finally:
                 self._claims.release(claim)
 
-    def _run(self, layers: Sequence[Layer], checkpoint: _Checkpoint) -> list[LayerReport]:
+    def _run(self, layers: Mapping[int, Layer], checkpoint: _Checkpoint) -> dict[int, Analysed]:
         """The results of some layers.
 
         Raises:
             WeightsFileError: they cannot be read, or the checkpoint has changed.
         """
-        work = self._work
+        step, work = checkpoint.step, self._work
+        skipped = {position: layer for position, layer in layers.items() if layer.spec is None}
+        found = {position: Analysed(layer.skip_report(step), "") for position, layer in skipped.items()}
+        rest = {position: layer for position, layer in layers.items() if position not in skipped}
+        total = sum(layer.spec.work for layer in rest.values() if layer.spec is not None)
         try:
-            reports = run_layers(
-                layers,
-                work.settings,
-                workers=self._workers_for(checkpoint),
-                progress=work.progress,
-                title=f"step {checkpoint.step}",
-            )
+            with progress_bar(f"step {step}", total, shown=work.progress) as bar:
+                found |= self._workers_for(checkpoint).run(rest, work.settings, bar)
             now = version_of(checkpoint.path)
         except FileNotFoundError as error:
             raise WeightsFileError(checkpoint.path, "was removed while it was read") from error
         if not still_holds(checkpoint.version, now):
             raise WeightsFileError(checkpoint.path, "was changed while it was read")
-        return [changed(report, step=checkpoint.step) for report in reports]
+        return {position: Analysed(changed(each.report, step=step), each.digest) for position, each in found.items()}
 
     def _workers_for(self, checkpoint: _Checkpoint) -> Workers:
         """The worker processes, which are kept while checkpoints have the same layers."""
@@ -331,9 +331,12 @@ class Follower:
     def _publish(self) -> list[Report]:
         """Publish what is complete, in the order of the steps, if no other follower does."""
         complete = self._ledger.complete()
-        if (self._publishing is not None and not complete) or not self._claims.acquire(_PUBLISHER):
+        is_open = self._publishing is not None
+        if not (complete or (not is_open and self._published())) or not self._claims.acquire(_PUBLISHER):
             return []
         try:
+            if not is_open:
+                self._start_publishing()
             return [report for result in self._in_order(complete) if (report := self._publish_one(result)) is not None]
         except OSError:
             self._stop_publishing()  # what is half written is removed when it is opened again
@@ -350,36 +353,63 @@ class Follower:
         if not self._claims.holds(_PUBLISHER):  # this process was stopped for a long time
             self._stop_publishing()
             return None
-        published = [entry for entry in self._ledger.entries() if not entry.problem]
+        published = self._published()
         last = published[-1] if published else None
-        report, problem, before = None, "", None
+        report, problem = None, ""
         if last is not None and result.step <= last.step:
             same = [entry.checkpoint for entry in published if entry.step == result.step]
             if result.written <= last.written or (same and result.checkpoint not in same):
                 problem = f"its step is not after step {last.step}, which was published"
             else:
-                before = result.step
                 _log.warning("step %d was written after step %d: the run was restarted", result.step, last.step)
                 self._stop_publishing()
-        if self._publishing is None:
-            self._publishing = Publishing(self._options, self._log_dir, len(published), self._early_stopping, before)
-        layers = self._ledger.layers(result)
-        problem = problem or _difference(self._publishing.history, layers)
+                self._start_publishing(before=result.step)
+        assert self._publishing is not None
+        analysed = self._ledger.layers(result)
+        problem = problem or _difference(self._publishing.history, [each.report for each in analysed])
         if problem:
             self.left_out += 1
             _log.warning("%s: left out: %s", self._root / result.checkpoint, problem)
         else:
+            layers = with_unchanged(analysed, self._ledger.digests(last), self._publishing.history)
             report = self._publishing.publish(result.step, layers, result.written)
+            self._ledger.keep_digests(result, {each.report.name: each.digest for each in analysed})
         self._ledger.record(result, problem)
         for checkpoint in [each for each in self._checkpoints.values() if each.key == result.key]:
             self._forget(checkpoint)
         return report
+
+    def _published(self) -> list[Entry]:
+        return [entry for entry in self._ledger.entries() if not entry.problem]
+
+    def _start_publishing(self, before: int | None = None) -> None:
+        done = len(self._published())
+        self._publishing = Publishing(self._options, self._log_dir, done, self._early_stopping, before)
 
     def _stop_publishing(self) -> None:
         publishing, self._publishing = self._publishing, None
         if publishing is not None:
             with suppress(OSError):
                 publishing.close()
+
+
+def with_unchanged(analysed: Sequence[Analysed], before: Mapping[str, str], history: History) -> list[LayerReport]:
+    """The results, with the step since which the weights of a layer have been the same.
+
+    Args:
+        analysed: results and digests of the layers of a checkpoint.
+        before: name → digest in the last report of the history.
+        history: the reports before.
+    """
+    last = {layer.name: layer for layer in history[-1]} if len(history) else {}
+    layers = []
+    for layer, digest in analysed:
+        known = last.get(layer.name)
+        if known is not None and digest and digest == before.get(layer.name):
+            since = known.step if known.unchanged_since is None else known.unchanged_since
+            layer = changed(layer, unchanged_since=since)
+        layers.append(layer)
+    return layers
 
 
 def _difference(history: History, layers: Sequence[LayerReport]) -> str:

@@ -10,12 +10,12 @@ import os
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ww_callbacks.report import LayerReport
+from ww_callbacks.models.run import Analysed
 from ww_callbacks.report.row import from_plain, plain
 
 FOLDER = ".follow"
@@ -106,18 +106,18 @@ class Ledger:
         """
         return self._place(key, part, count).exists()
 
-    def add(self, result: Result, part: int, layers: Iterable[tuple[int, LayerReport]]) -> None:
+    def add(self, result: Result, part: int, layers: Mapping[int, Analysed]) -> None:
         """Keep the results of a part of a checkpoint; those of another process stay if it was faster.
 
         Args:
             result: of the checkpoint.
             part: its number, from 0.
-            layers: position among the layers of the checkpoint, and results.
+            layers: position among the layers of the checkpoint → results.
 
         Raises:
             OSError: they cannot be written.
         """
-        rows = [[position, plain(layer)] for position, layer in layers]
+        rows = [[position, plain(layer.report), layer.digest] for position, layer in layers.items()]
         _create(self._place(result.key, part, result.count), json.dumps(asdict(result) | {"layers": rows}))
 
     def complete(self) -> list[Result]:
@@ -135,17 +135,35 @@ class Ledger:
                 found.append(Result(**{name: values[name] for name in Result.__slots__}))
         return sorted(found, key=lambda result: (result.step, result.written))
 
-    def layers(self, result: Result) -> list[LayerReport]:
-        """The results of all layers of a checkpoint.
+    def layers(self, result: Result) -> list[Analysed]:
+        """The results of all layers of a checkpoint, in the order of the model.
 
         Raises:
             OSError: a part is missing.
             ValueError: a part is damaged.
         """
-        rows: list[tuple[int, list[Any]]] = []
+        rows: list[tuple[int, list[Any], str]] = []
         for part in range(result.count):
             rows += self._read(result.key, part, result.count)["layers"]
-        return [from_plain(values) for _, values in sorted(rows, key=lambda row: row[0])]
+        return [Analysed(from_plain(values), digest) for _, values, digest in sorted(rows, key=lambda row: row[0])]
+
+    def digests(self, published: Entry | None) -> dict[str, str]:
+        """Name → digest of the weights of each layer of the checkpoint that was published last.
+
+        Args:
+            published: that checkpoint; None for none.
+        """
+        try:
+            found: dict[str, str] = (
+                json.loads(self._digests(published).read_text(encoding="utf-8")) if published else {}
+            )
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def keep_digests(self, result: Result, digests: Mapping[str, str]) -> None:
+        """Keep the digests of a checkpoint that is about to be noted as published, beside those of the last one."""
+        _create(self._digests(result), json.dumps(digests))
 
     def record(self, result: Result, problem: str = "") -> None:
         """Note that a checkpoint is published, or why it is not, and delete its results.
@@ -163,6 +181,10 @@ class Ledger:
             file.write(json.dumps(values | ({"problem": problem} if problem else {})) + "\n")
         for part in range(result.count):
             self._place(result.key, part, result.count).unlink(missing_ok=True)
+        if not problem:
+            for path in self._folder.glob("digests-*.json"):
+                if path != self._digests(result):
+                    path.unlink(missing_ok=True)
 
     def entries(self) -> list[Entry]:
         """What was published or given up, in that order. A truncated last line is left out."""
@@ -179,6 +201,9 @@ class Ledger:
                 continue
             found.append(entry)
         return found
+
+    def _digests(self, checkpoint: Entry | Result) -> Path:
+        return self._folder / f"digests-{checkpoint.step}-{checkpoint.written!r}.json"
 
     def _place(self, key: str, part: int, count: int) -> Path:
         return self._folder / "results" / f"{key}.{part}-of-{count}.json"

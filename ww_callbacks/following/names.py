@@ -22,30 +22,34 @@ _OF_A_FOLDER = re.compile(
 )
 
 
-def step_in(name: str) -> int | None:
-    """The step that the name of a file states; None if it states none, or several numbers could be it.
-
-    A number after a word such as "step" counts first, then one after "epoch", then the only whole number.
+def step_after_word(name: str) -> int | None:
+    """The number in a name after a word such as "step" or, without one, after "epoch"; None if there is none.
 
     Example:
-        >>> [step_in(name) for name in ("epoch=3-step=400.ckpt", "model_0100.pt", "05-0.31.weights.h5")]
-        [400, 100, 5]
-        >>> [step_in(name) for name in ("epoch=3.ckpt", "last.ckpt", "resnet50.pt", "1-2.pt")]
-        [3, None, None, None]
+        >>> [
+        ...     step_after_word(name)
+        ...     for name in ("epoch=3-step=400.ckpt", "checkpoint-500", "iter_0001000", "epoch=3.ckpt")
+        ... ]
+        [400, 500, 1000, 3]
+        >>> [step_after_word(name) for name in ("last.ckpt", "run-5", "1000")]
+        [None, None, None]
     """
-    stated = _after_word(name)
-    numbers = _WHOLE.findall(_DECIMAL.sub("", _without_ending(name))) if stated is None else []
-    return int(numbers[0]) if len(numbers) == 1 else stated
+    for pattern in (_STEP, _EPOCH):
+        found = pattern.findall(name)
+        if found:
+            return int(found[-1])
+    return None
 
 
-def step_in_folder(name: str) -> int | None:
-    """The step that the name of a folder states: folders are numbered for other reasons too, so a word is needed.
+def only_number(name: str) -> int | None:
+    """The only whole number in a name; None if there is none, or several.
 
     Example:
-        >>> [step_in_folder(name) for name in ("checkpoint-500", "global_step100", "iter_0001000", "1000", "run-5")]
-        [500, 100, 1000, 1000, None]
+        >>> [only_number(name) for name in ("model_0100.pt", "05-0.31.weights.h5", "1000", "resnet50.pt", "1-2.pt")]
+        [100, 5, 1000, None, None]
     """
-    return int(name) if name.isascii() and name.isdigit() else _after_word(name)
+    numbers = _WHOLE.findall(_DECIMAL.sub("", _without_ending(name)))
+    return int(numbers[0]) if len(numbers) == 1 else None
 
 
 def is_unfinished(name: str) -> bool:
@@ -78,14 +82,6 @@ def is_of_folder(name: str) -> bool:
         [True, True, False]
     """
     return is_weights(name) and _OF_A_FOLDER.match(name) is not None
-
-
-def _after_word(name: str) -> int | None:
-    for pattern in (_STEP, _EPOCH):
-        found = pattern.findall(name)
-        if found:
-            return int(found[-1])
-    return None
 
 
 def _without_ending(name: str) -> str:

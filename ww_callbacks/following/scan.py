@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ww_callbacks.following.names import is_of_folder, is_unfinished, is_weights, step_in, step_in_folder
+from ww_callbacks.following.names import is_of_folder, is_unfinished, is_weights, only_number, step_after_word
 from ww_callbacks.patterns import keeps
 
 MAX_DEPTH = 5
@@ -39,15 +39,21 @@ def scan(root: Path, patterns: Sequence[str] = (), leave_out: Path | None = None
 
 
 def step_of(name: str) -> int | None:
-    """The step that the path of a checkpoint states: its name, or else the nearest folder around it.
+    """The step that the path of a checkpoint states.
+
+    A number after a word such as "step" counts first, in the name or in the nearest folder around it; then the only
+    number in the name of a file; then a folder whose name is a number.
 
     Example:
-        >>> step_of("checkpoints/step-100/model.pt"), step_of("checkpoint-500"), step_of("run-5/last.ckpt")
-        (100, 500, None)
+        >>> step_of("checkpoints/step-100/model_00.pt"), step_of("runs/05-0.31.weights.h5"), step_of("300/default")
+        (100, 5, 300)
+        >>> step_of("run-5/last.ckpt"), step_of("run-5")
+        (None, None)
     """
-    *folders, last = name.split("/")
-    own = step_in(last) if is_weights(last) else step_in_folder(last)
-    steps = (own, *(step_in_folder(folder) for folder in reversed(folders)))
+    parts = list(reversed(name.split("/")))
+    steps = [step_after_word(part) for part in parts]
+    steps.append(only_number(parts[0]) if is_weights(parts[0]) else None)
+    steps += [int(part) for part in parts if part.isascii() and part.isdigit()]
     return next((step for step in steps if step is not None), None)
 
 

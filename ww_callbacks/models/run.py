@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -22,6 +22,13 @@ from ww_callbacks.worker.task import ANALYSES, Analysis, make_task, read_answer,
 
 Running = dict[Future[Message], tuple[int, int]]
 """Running tasks: the position of each among the layers, and the slot of its weights."""
+
+
+class Analysed(NamedTuple):
+    """The results of a layer, and a digest of its weights; empty if the analysis failed."""
+
+    report: LayerReport
+    digest: str
 
 
 class Workers:
@@ -54,7 +61,7 @@ class Workers:
 
     def run(
         self, layers: Mapping[int, Layer], settings: Settings, bar: Bar, analysis: Analysis = "layer"
-    ) -> dict[int, LayerReport]:
+    ) -> dict[int, Analysed]:
         """Analyse layers, the largest first, so that no worker starts one when the others have finished.
 
         Args:
@@ -63,12 +70,12 @@ class Workers:
             bar: of the progress.
             analysis: see :func:`run_layers`.
         """
-        reports: dict[int, LayerReport] = {}
+        found: dict[int, Analysed] = {}
         running: Running = {}
         try:
             for position in sorted(layers, key=lambda position: _spec(layers[position]).work, reverse=True):
                 if not self._memory.has_free_slot:
-                    reports |= _collect(running, self._memory, layers, bar)
+                    found |= _collect(running, self._memory, layers, bar)
                 layer, spec = layers[position], _spec(layers[position])
                 bar.begin(layer.name)
                 slot = self._memory.take([partial(_read, layer)], [self._index[spec]])
@@ -78,15 +85,15 @@ class Workers:
                 running[self._pool.submit(run_task, task, stored)] = position, slot
         finally:
             while running:
-                reports |= _collect(running, self._memory, layers, bar)
-        return reports
+                found |= _collect(running, self._memory, layers, bar)
+        return found
 
 
 def run_layers(
     layers: Sequence[Layer],
     settings: Settings,
     *,
-    workers: int | Workers = 0,
+    workers: int = 0,
     progress: bool = False,
     title: str = "analysing",
     analysis: Analysis = "layer",
@@ -96,7 +103,7 @@ def run_layers(
     Args:
         layers: the layers; those without a matrix are reported as skipped.
         settings: settings of the analysis.
-        workers: number of worker processes, 0 to analyse in this process; or running ones.
+        workers: number of worker processes; 0 to analyse in this process.
         progress: show a progress bar in a terminal.
         title: title of the bar.
         analysis: "layer", or "change" for the layers of :func:`ww_callbacks.models.baseline.pairs`.
@@ -112,11 +119,10 @@ def run_layers(
     found = {position: layer for position, layer in enumerate(layers) if layer.spec is not None}
     specs = [_spec(layer) for layer in found.values()]
     with progress_bar(title, sum(spec.work for spec in specs), shown=progress) as bar:
-        if isinstance(workers, Workers):
-            reports |= workers.run(found, settings, bar, analysis)
-        elif workers and specs:
+        if workers and specs:
             with closing(Workers(specs, min(workers, len(specs)))) as started:
-                reports |= started.run(found, settings, bar, analysis)
+                analysed = started.run(found, settings, bar, analysis)
+            reports |= {position: each.report for position, each in analysed.items()}
         else:
             for position, layer in found.items():
                 bar.begin(layer.name)
@@ -127,14 +133,15 @@ def run_layers(
 
 def _collect(
     running: Running, memory: SnapshotBuffer, layers: Mapping[int, Layer], bar: Bar
-) -> Iterator[tuple[int, LayerReport]]:
+) -> Iterator[tuple[int, Analysed]]:
     """Wait for the next results."""
     for future in wait(running, return_when=FIRST_COMPLETED).done:
         position, slot = running.pop(future)
         memory.release(slot)
         spec = _spec(layers[position])
         bar.end(spec.work)
-        yield position, read_answer(future.result(), spec, None)
+        answer = future.result()
+        yield position, Analysed(read_answer(answer, spec, None), str(answer.get("digest", "")))
 
 
 def _spec(layer: Layer) -> LayerSpec:
