@@ -92,7 +92,8 @@ def still_holds(before: Version, now: Version) -> bool:
 def _walk(folder: Path, depth: int, leave_out: Path | None) -> Iterator[Path]:
     with os.scandir(folder) as listing:
         entries = sorted(listing, key=lambda entry: entry.name)
-    files, folders = [], []
+    files: list[str] = []
+    folders: list[str] = []
     for entry in entries:
         is_folder = _is_folder(entry)
         if is_folder is None or (entry.name not in _MARKERS and is_unfinished(entry.name)):
