@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import ww_callbacks as ww
 from ww_callbacks.cli.options import analysis_arguments
@@ -17,6 +19,10 @@ from ww_callbacks.report import Report
 
 STOPPED = 3
 """Exit status if training should stop, with ``--until-stop``."""
+
+
+CONNECT_TIMEOUT = 30
+"""Seconds to wait for the scheduler of a Dask cluster."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,21 +38,35 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.on_stop is not None:
             subprocess.run(arguments.on_stop, shell=True, check=False, env=os.environ | {"WW_STOP_REASON": reason})
 
-    ww.follow(
-        arguments.folder,
-        log_dir=arguments.log_dir,
-        checkpoints=arguments.checkpoints,
-        once=arguments.once,
-        poll=arguments.poll,
-        hold=arguments.hold,
-        on_stop=on_stop,
-        until_stop=arguments.until_stop,
-        on_result=_show,
-        figures=arguments.figures,
-        progress=sys.stderr.isatty(),
-        **analysis_arguments(arguments),
-    )
+    with _client(arguments.dask) as executor:
+        ww.follow(
+            arguments.folder,
+            log_dir=arguments.log_dir,
+            checkpoints=arguments.checkpoints,
+            once=arguments.once,
+            poll=arguments.poll,
+            hold=arguments.hold,
+            on_stop=on_stop,
+            until_stop=arguments.until_stop,
+            on_result=_show,
+            figures=arguments.figures,
+            executor=executor,
+            progress=sys.stderr.isatty(),
+            **analysis_arguments(arguments),
+        )
     return STOPPED if reasons and arguments.until_stop else 0
+
+
+def _client(address: str | None) -> AbstractContextManager[Any]:
+    """A connection to a Dask cluster; None without an address."""
+    if address is None:
+        return nullcontext()
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ImportError("--dask needs distributed: pip install distributed") from error
+    client: AbstractContextManager[Any] = Client(address, timeout=CONNECT_TIMEOUT)
+    return client
 
 
 def _show(report: Report) -> None:

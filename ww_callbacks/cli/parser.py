@@ -84,6 +84,7 @@ def _add_follow(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
   ww-callbacks follow runs/a
   ww-callbacks follow runs/a --checkpoints '*.ckpt' '!last.ckpt' --workers 4
   ww-callbacks follow runs/a --on-stop 'scancel $SLURM_JOB_ID' --until-stop
+  ww-callbacks follow runs/a --dask tcp://scheduler:8786
   ww-callbacks follow runs/a --once""",
     )
     parser.set_defaults(run=follow.run)
@@ -120,6 +121,9 @@ def _add_follow(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--stop-file", metavar="FILE", help="file to write the reason to when training should stop")
     parser.add_argument(
         "--until-stop", action="store_true", help=f"exit with status {follow.STOPPED} when training should stop"
+    )
+    parser.add_argument(
+        "--dask", metavar="ADDRESS", help="analyse on a Dask cluster, whose workers see RUN_DIR under the same path"
     )
     parser.add_argument("--no-figures", dest="figures", action="store_false", help="draw no figures for TensorBoard")
     add_analysis(parser, workers=1)

@@ -19,6 +19,7 @@ from ww_callbacks.checks import (
     check_seconds,
     warn,
 )
+from ww_callbacks.following.cluster import Submits
 from ww_callbacks.following.follower import Follower, Work
 from ww_callbacks.following.holding import MOST
 from ww_callbacks.following.ledger import FOLDER as LEDGER
@@ -66,6 +67,7 @@ def follow(
     fit: Fit = "PL",
     seed: int = 0,
     workers: int = 1,
+    executor: Submits | None = None,
     progress: bool = False,
 ) -> History:
     """Analyse the checkpoints of a run as they are written, in another process or on another computer than training.
@@ -101,6 +103,9 @@ def follow(
         fit: "PL" (power law) or "TPL" (truncated power law).
         seed: seed of the shuffle and of all resampling.
         workers: number of worker processes.
+        executor: analyse layers as tasks of a cluster in place of worker processes: a ``distributed.Client`` or a
+            ``concurrent.futures.Executor``, which is not shut down. Its workers read the checkpoints themselves, so
+            they have to see ``run_dir`` under the same path.
         progress: show a progress bar in a terminal or a notebook.
 
     Returns:
@@ -133,6 +138,8 @@ def follow(
     check_seconds("poll", poll)
     check_count("hold", hold, least=0)
     check_callable("on_stop", on_stop)
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise TypeError(f"executor: expected a distributed.Client or a concurrent.futures.Executor, got {executor!r}")
     if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
         raise TypeError(f"early_stopping: expected an EarlyStopping or None, got {early_stopping!r}")
     options = Options(
@@ -154,7 +161,7 @@ def follow(
     )
     root = _folder(run_dir)
     place = root / FOLDER if log_dir is None else Path(log_dir).absolute()
-    work = Work(tuple(checkpoints or ()), layers, split, options.settings(), workers, progress)
+    work = Work(tuple(checkpoints or ()), layers, split, options.settings(), workers, executor, progress)
     with closing(Follower(root, place, work, options, early_stopping, hold)) as follower:
         told = place / LEDGER / _TOLD
         try:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ww_callbacks.analysis import Settings
+from ww_callbacks.following.cluster import Submits, run_on
 from ww_callbacks.following.content import step_inside
 from ww_callbacks.following.holding import Holding
 from ww_callbacks.following.lease import Claims
@@ -45,6 +46,7 @@ class Work:
         split: how to split fused projections.
         settings: settings of the analysis.
         workers: number of worker processes.
+        executor: runs the tasks in place of worker processes.
         progress: whether to show a progress bar in a terminal.
     """
 
@@ -53,6 +55,7 @@ class Work:
     split: Split | None = None
     settings: Settings = field(default_factory=Settings)
     workers: int = 1
+    executor: Submits | None = None
     progress: bool = False
 
     def stated(self) -> dict[str, object]:
@@ -273,19 +276,31 @@ class Follower:
         result = Result(
             checkpoint.step, checkpoint.name, written_at(checkpoint.version), checkpoint.key, count=len(parts)
         )
-        for number, part in enumerate(parts):
-            claim = f"{result.key}.part-{number}"
-            if self._ledger.has(result.key, number, result.count) or not self._claims.acquire(claim):
-                continue
+        for batch in self._batches(result.key, parts):
             try:
-                if not self._ledger.has(result.key, number, result.count):
-                    found = self._run({position: layers[position] for position in part}, checkpoint)
-                    self._ledger.add(result, number, found)
+                numbers = [number for number in batch if not self._ledger.has(result.key, number, result.count)]
+                wanted = {position: layers[position] for number in numbers for position in parts[number]}
+                found = self._run(wanted, checkpoint) if wanted else {}
+                for number in numbers:
+                    self._ledger.add(result, number, {position: found[position] for position in parts[number]})
             except WeightsFileError as error:
                 self._fail(checkpoint, error)
                 return
             finally:
-                self._claims.release(claim)
+                for number in batch:
+                    self._claims.release(_claim(result.key, number))
+
+    def _batches(self, key: str, parts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """Numbers of parts that this process has claimed: one after the other, or all at once for an executor."""
+        free = (
+            number
+            for number in range(len(parts))
+            if not self._ledger.has(key, number, len(parts)) and self._claims.acquire(_claim(key, number))
+        )
+        if self._work.executor is None:
+            yield from ([number] for number in free)
+        elif claimed := list(free):
+            yield claimed
 
     def _run(self, layers: Mapping[int, Layer], checkpoint: _Checkpoint) -> dict[int, Analysed]:
         """The results of some layers.
@@ -300,7 +315,10 @@ class Follower:
         total = sum(layer.spec.work for layer in rest.values() if layer.spec is not None)
         try:
             with progress_bar(f"step {step}", total, shown=work.progress) as bar:
-                found |= self._workers_for(checkpoint).run(rest, work.settings, bar)
+                if work.executor is None:
+                    found |= self._workers_for(checkpoint).run(rest, work.settings, bar)
+                else:
+                    found |= run_on(work.executor, checkpoint.path, rest, work.settings, bar, work.split)
             now = version_of(checkpoint.path)
         except FileNotFoundError as error:
             raise WeightsFileError(checkpoint.path, "was removed while it was read") from error
@@ -391,6 +409,10 @@ class Follower:
         if publishing is not None:
             with suppress(OSError):
                 publishing.close()
+
+
+def _claim(key: str, part: int) -> str:
+    return f"{key}.part-{part}"
 
 
 def with_unchanged(analysed: Sequence[Analysed], before: Mapping[str, str], history: History) -> list[LayerReport]:
