@@ -62,10 +62,11 @@ def _client(address: str | None) -> AbstractContextManager[Any]:
     if address is None:
         return nullcontext()
     try:
-        from distributed import Client
+        import distributed
     except ImportError as error:
         raise ImportError("--dask needs distributed: pip install distributed") from error
-    client: AbstractContextManager[Any] = Client(address, timeout=CONNECT_TIMEOUT)
+    make_client: Any = distributed.Client
+    client: AbstractContextManager[Any] = make_client(address, timeout=CONNECT_TIMEOUT)
     return client
 
 
