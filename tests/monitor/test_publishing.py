@@ -8,7 +8,6 @@ from ww_callbacks.engine import Missed
 from ww_callbacks.monitor.publishing import drawn_layers, logged_layers
 from ww_callbacks.weights import find_layers
 
-
 ANALYSED = [f"fc{i}" for i in range(100)]
 NAMES = [*(f"norm{i}" for i in range(9)), *ANALYSED]
 
