@@ -117,11 +117,11 @@ def test_arrays_do_not_overlap_and_are_inside_the_buffer(buffer):
 def test_full_buffer_reads_nothing_and_released_slot_is_reused(buffer):
     slots = [buffer.take(reads(example())) for _ in range(2)]
     assert sorted(slots) == [0, 1]
-    assert not buffer.has_free_slot
+    assert not buffer.make_room()
     assert buffer.take([lambda: pytest.fail("read although full")] * 3) is None
     addresses = [buffer.array(slots[0], index).ctypes.data for index in range(3)]
     buffer.release(slots[0])
-    assert buffer.has_free_slot
+    assert buffer.make_room()
     again = buffer.take(reads(example()))
     assert again == slots[0]
     assert [buffer.array(again, index).ctypes.data for index in range(3)] == addresses

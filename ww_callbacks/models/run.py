@@ -78,7 +78,7 @@ def _in_workers(
         memory = stack.enter_context(closing(SnapshotBuffer(list(arrays.values()), workers, largest)))
         pool = stack.enter_context(ProcessPool(memory, workers=workers, layer_timeout=math.inf))
         for position in order:
-            if not memory.has_free_slot:
+            if not memory.make_room():
                 reports |= _collect(running, memory, layers, bar)
             layer = layers[position]
             bar.begin(layer.name)
