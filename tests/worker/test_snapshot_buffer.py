@@ -194,6 +194,46 @@ def test_offsets_are_valid_in_another_mapping(buffer):
                 assert other[offset : offset + mine.nbytes] == mine.tobytes()
 
 
+@linux_only
+@pytest.mark.linux_way
+def test_spare_slots_take_memory_when_they_are_needed():
+    buffer = SnapshotBuffer(layout(example()), slots=2, spare=3, keep=[1])
+
+    def allocated():
+        return os.fstat(buffer.fd).st_blocks * 512
+
+    first = buffer.nbytes
+    assert first <= allocated() < first + mmap.PAGESIZE
+    slots = [buffer.take(reads([array + slot for array in example()])) for slot in range(5)]
+    assert sorted(slots) == list(range(5))
+    assert not buffer.make_room()
+    assert buffer.nbytes <= allocated() < buffer.nbytes + mmap.PAGESIZE
+    assert buffer.nbytes > first
+    with mmap.mmap(buffer.fd, 0, prot=mmap.PROT_READ) as other:  # as the worker maps it
+        for number, slot in enumerate(slots):
+            for index, array in enumerate(example()):
+                offset = buffer.offset_of(buffer.array(slot, index))
+                assert other[offset : offset + array.nbytes] == (array + number).astype(array.dtype).tobytes()
+    buffer.release(slots[3])
+    assert buffer.take(reads(example())) == slots[3]
+    buffer.close()
+    assert not buffer.make_room()
+
+
+@pytest.mark.parametrize("fault", ["reserve", "check_available"])
+def test_a_spare_slot_without_memory_is_not_used(monkeypatch, fault):
+    def fail(*arguments):
+        raise MemoryError("none is left") if fault == "check_available" else OSError(28, "No space left on device")
+
+    buffer = SnapshotBuffer(layout(example()), slots=1, spare=5)
+    slot = buffer.take(reads(example()))
+    monkeypatch.setattr(f"ww_callbacks.worker.snapshot_buffer.{fault}", fail)
+    assert buffer.take(reads(example())) is None
+    buffer.release(slot)
+    assert buffer.take(reads(example())) == slot
+    buffer.close()
+
+
 @pytest.mark.parametrize("foreign", [np.ones((3, 3)), np.ones(10**6)], ids=["small", "large"])
 def test_offset_of_other_arrays_raises(buffer, foreign):
     with pytest.raises(ValueError, match="not a view of this buffer"):

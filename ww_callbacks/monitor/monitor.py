@@ -462,7 +462,7 @@ class Monitor(Options):
             self._warn_empty(layers)
             return
         if not self._engine.fits(layers):  # the first snapshot, or layers were initialised late or replaced
-            self._collect(self._engine.pending, self.timeout)
+            self._collect(self._engine.pending, self.timeout if timeout is None else 0.0)
             self._engine.renew(layers, low_priority=not self._waiting.is_on)
             self._publisher.choose_layers(layers)
         if not self._engine.is_affordable():

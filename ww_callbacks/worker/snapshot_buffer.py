@@ -114,7 +114,8 @@ class SnapshotBuffer:
             return None
         slot = self._free[-1]
         which = range(len(self._arrays)) if which is None else which
-        self._slots[slot] = self._views(slot, which)
+        if [*self._slots.get(slot, ())] != [*which]:
+            self._slots[slot] = self._views(slot, which)
         arriving: list[tuple[Transfer, NDArray[Any]]] = []
         for target, read in zip(self._slots[slot].values(), reads, strict=True):
             source = read()
