@@ -134,6 +134,7 @@ class Dataset:
         return index
 
 
+@pytest.mark.filterwarnings("default:.*it does nothing:RuntimeWarning")
 def test_data_loader_workers_may_hold_the_monitor():
     data = pytest.importorskip("torch.utils.data")
     monitor = ww.Monitor(weights(), every_n_steps=1)
