@@ -40,7 +40,7 @@ class Gate(ThreadPoolExecutor):
         super().submit(self.open.wait, 60)
 
 
-@pytest.mark.parametrize(("size", "most"), [(100, 13), (1000, 2)], ids=["small", "large"])
+@pytest.mark.parametrize(("size", "most"), [(100, 12), (1000, 2)], ids=["small", "large"])
 def test_the_copies_of_pending_snapshots_are_bounded_by_memory(monkeypatch, size, most):
     monkeypatch.setattr(resources, "SMALL_BYTES", 2**20)
     model = {"fc": np.random.default_rng(0).standard_normal((size, 100))}

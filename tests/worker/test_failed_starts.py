@@ -39,8 +39,8 @@ def monitored_run():
             step += 1
             monitor.step(step)
             time.sleep(0.002)
-        for step in range(step, step + 5):
-            monitor.step(step)
+        for more in range(5):
+            monitor.step(step + more)
         monitor.finish()
         del monitor
         gc.collect()

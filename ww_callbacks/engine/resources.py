@@ -73,7 +73,9 @@ class Resources:
         self._nbytes = [SnapshotBuffer.nbytes_of([array]) for array in arrays]
         self.capacity = slot_bytes(self._nbytes, limits)
         keep = kept_layers(specs, self._memory_beside_slots()) if limits.updates else []
-        self.buffer = SnapshotBuffer(arrays, limits.slots, self.capacity, keep, spare_slots(self.capacity, limits.slots))
+        self.buffer = SnapshotBuffer(
+            arrays, limits.slots, self.capacity, keep, spare_slots(self.capacity, limits.slots)
+        )
         self.executor = make_executor(
             limits.executor,
             self.buffer,

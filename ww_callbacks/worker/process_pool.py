@@ -16,7 +16,6 @@ from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.restarts import RestartPolicy
 from ww_callbacks.worker.worker_process import WorkerError, WorkerProcess
 
-
 _START: Message = {}
 """A task that only starts the process."""
 
@@ -33,11 +32,11 @@ class SharedMemory(Protocol):
 class ProcessPool(Pool):
     """Runs ``run_task`` in separate processes. Each process runs one task after the other.
 
-    A process is started with the first task, or by :meth:`start`, with one BLAS thread. It exits when this process exits,
-    for any reason. If the worker crashes, hangs or cannot be started, the result of the task is the error, and the
-    worker is restarted for the next task after an increasing delay. Tasks submitted together are sent in one message;
-    if that fails, each is sent again alone. A layer on which the worker crashed twice is skipped. After ``MAX_CRASHES``
-    crashes in a row the worker is not restarted.
+    A process is started with the first task, or by :meth:`start`, with one BLAS thread. It exits when this process
+    exits, for any reason. If the worker crashes, hangs or cannot be started, the result of the task is the error, and
+    the worker is restarted for the next task after an increasing delay. Tasks submitted together are sent in one
+    message; if that fails, each is sent again alone. A layer on which the worker crashed twice is skipped. After
+    ``MAX_CRASHES`` crashes in a row the worker is not restarted.
 
     Args:
         memory: memory that holds the weights.
