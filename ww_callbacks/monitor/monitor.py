@@ -174,7 +174,9 @@ class Monitor(Options):
             self._say_forked()
             return
         step = int(step)
-        if self._engine.pending or self._under_way is not None or self.is_due(step):
+        last, every = self._last_step, self.every_n_steps
+        is_due = last is None or (every is not None and crosses(last, step, every))
+        if is_due or self._engine.pending or self._under_way is not None:
             with self._lock:
                 self._step(step)
         else:  # as a rule; without the lock, which would take as long as everything else

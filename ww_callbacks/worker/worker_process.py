@@ -209,12 +209,12 @@ class WorkerProcess:
     def _kill(self) -> int | None:
         """Kill the process and close its pipes; the exit status if it had ended before."""
         popen, self._popen = self._popen, None
-        self._close_pipes()
-        if popen is None:
-            return None
-        status = popen.poll()
-        popen.kill()
-        popen.wait()
+        status = None
+        if popen is not None:
+            status = popen.poll()
+            popen.kill()
+            popen.wait()
+        self._close_pipes()  # last: a thread that waits at them wakes up as the process ends
         return status
 
     def _close_pipes(self) -> None:
