@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -36,3 +38,15 @@ def no_worker_left(seconds: float = 2.0) -> Iterator[None]:
     before = workers()
     yield
     assert eventually(lambda: workers() <= before, seconds), "a worker process is left"
+
+
+def held() -> dict[str, int]:
+    """How many descriptors, threads, child processes and shared memory this process holds (Linux)."""
+    maps = Path("/proc/self/maps").read_text()
+    return {
+        "descriptors": len(list(Path("/proc/self/fd").iterdir())),
+        "threads": threading.active_count(),
+        "children": len(psutil.Process().children(recursive=True)),
+        "mappings": maps.count("memfd:ww_callbacks"),
+        "named memory": len(list(Path("/dev/shm").glob("*ww_callbacks*"))),
+    }

@@ -150,7 +150,8 @@ def stopped_worker():
     return worker
 
 
-def test_a_snapshot_that_finds_no_free_slot_is_skipped_and_counted():
+def test_a_snapshot_that_finds_no_free_slot_is_skipped_and_counted(monkeypatch):
+    monkeypatch.setattr("ww_callbacks.engine.resources.SMALL_BYTES", 0)
     model = {"fc": np.random.default_rng(0).standard_normal((400, 300))}
     with ww.Monitor(model, every_n_steps=1) as monitor:
         worker = stopped_worker()

@@ -117,11 +117,11 @@ def test_arrays_do_not_overlap_and_are_inside_the_buffer(buffer):
 def test_full_buffer_reads_nothing_and_released_slot_is_reused(buffer):
     slots = [buffer.take(reads(example())) for _ in range(2)]
     assert sorted(slots) == [0, 1]
-    assert not buffer.has_free_slot
+    assert not buffer.make_room()
     assert buffer.take([lambda: pytest.fail("read although full")] * 3) is None
     addresses = [buffer.array(slots[0], index).ctypes.data for index in range(3)]
     buffer.release(slots[0])
-    assert buffer.has_free_slot
+    assert buffer.make_room()
     again = buffer.take(reads(example()))
     assert again == slots[0]
     assert [buffer.array(again, index).ctypes.data for index in range(3)] == addresses
@@ -192,6 +192,46 @@ def test_offsets_are_valid_in_another_mapping(buffer):
                 mine = buffer.array(slot, index)
                 offset = buffer.offset_of(mine)
                 assert other[offset : offset + mine.nbytes] == mine.tobytes()
+
+
+@linux_only
+@pytest.mark.linux_way
+def test_spare_slots_take_memory_when_they_are_needed():
+    buffer = SnapshotBuffer(layout(example()), slots=2, spare=3, keep=[1])
+
+    def allocated():
+        return os.fstat(buffer.fd).st_blocks * 512
+
+    first = buffer.nbytes
+    assert first <= allocated() < first + mmap.PAGESIZE
+    slots = [buffer.take(reads([array + slot for array in example()])) for slot in range(5)]
+    assert sorted(slots) == list(range(5))
+    assert not buffer.make_room()
+    assert buffer.nbytes <= allocated() < buffer.nbytes + mmap.PAGESIZE
+    assert buffer.nbytes > first
+    with mmap.mmap(buffer.fd, 0, prot=mmap.PROT_READ) as other:  # as the worker maps it
+        for number, slot in enumerate(slots):
+            for index, array in enumerate(example()):
+                offset = buffer.offset_of(buffer.array(slot, index))
+                assert other[offset : offset + array.nbytes] == (array + number).astype(array.dtype).tobytes()
+    buffer.release(slots[3])
+    assert buffer.take(reads(example())) == slots[3]
+    buffer.close()
+    assert not buffer.make_room()
+
+
+@pytest.mark.parametrize("fault", ["reserve", "check_available"])
+def test_a_spare_slot_without_memory_is_not_used(monkeypatch, fault):
+    def fail(*arguments):
+        raise MemoryError("none is left") if fault == "check_available" else OSError(28, "No space left on device")
+
+    buffer = SnapshotBuffer(layout(example()), slots=1, spare=5)
+    slot = buffer.take(reads(example()))
+    monkeypatch.setattr(f"ww_callbacks.worker.snapshot_buffer.{fault}", fail)
+    assert buffer.take(reads(example())) is None
+    buffer.release(slot)
+    assert buffer.take(reads(example())) == slot
+    buffer.close()
 
 
 @pytest.mark.parametrize("foreign", [np.ones((3, 3)), np.ones(10**6)], ids=["small", "large"])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from ww_callbacks.analysis.flat import flat
 from ww_callbacks.spectra import Precision
 
 ConvScale = Literal["weightwatcher", "paper", "none"]
@@ -66,7 +67,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a dict that can be written as JSON."""
-        return asdict(self)
+        return flat(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:

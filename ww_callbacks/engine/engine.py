@@ -20,7 +20,7 @@ from ww_callbacks.worker.protocol import Message
 
 
 class Engine:
-    """Takes snapshots and submits them for analysis. Used from the training thread only.
+    """Takes snapshots and submits them for analysis. Used by one thread at a time, except for :meth:`status`.
 
     Args:
         settings: how layers are analysed.
@@ -31,6 +31,7 @@ class Engine:
         self._settings, self._limits = settings, limits
         self._resources: Resources | None = None
         self._pending: deque[Pending] = deque()
+        self._arriving: deque[Pending] = deque()  # those of them that are not submitted yet
         self._start = time.monotonic()
         self._reserved = 0.0
         self.taken = self.failed = 0
@@ -72,14 +73,15 @@ class Engine:
             hook_seconds: time that training spent in the monitor.
         """
         pids = self._resources.pids if self._resources is not None else ()
+        pending = tuple(self._pending)  # another thread may take and publish snapshots meanwhile
         return Status(
             snapshots=self.taken,
             published=published,
-            pending=self.pending,
+            pending=len(pending),
             skipped=missed.skipped,
             over_budget=missed.over_budget,
             failed=self.failed,
-            lag_steps=step - self._pending[0].step if self._pending else 0,
+            lag_steps=step - pending[0].step if pending else 0,
             worker_pids=pids,
             worker_memory=resident_bytes(pids),
             worker_cpu=self.worker_cpu,
@@ -93,11 +95,14 @@ class Engine:
 
     def _last_steps(self) -> dict[str, int | None]:
         """The step at which each layer was analysed last, by name; None if it never was."""
-        if self._resources is None:
+        resources = self._resources
+        if resources is None:
             return {}
-        known = self._resources.known
-        steps = ((known[index].report.step if index in known else None) for index in range(len(self._resources.specs)))
-        return {spec.name: step for spec, step in zip(self._resources.specs, steps, strict=True)}
+        known = map(resources.known.get, range(len(resources.specs)))
+        return {
+            spec.name: None if found is None else found.report.step
+            for spec, found in zip(resources.specs, known, strict=True)
+        }
 
     def fits(self, layers: Sequence[Layer]) -> bool:
         """Whether the memory was allocated for these layers; otherwise call :meth:`renew` first."""
@@ -118,10 +123,9 @@ class Engine:
         self._resources = Resources(_specs(layers), replace(self._limits, low_priority=low_priority))
         self.snapshot_bytes = self._resources.buffer.nbytes
 
-    @property
-    def is_full(self) -> bool:
-        """Whether every slot is in use, so that no snapshot can be taken now."""
-        return self._resources is not None and not self._resources.buffer.has_free_slot
+    def make_room(self) -> bool:
+        """Whether there is a slot for a snapshot now; a spare one is allocated if all others are in use."""
+        return self._resources is None or self._resources.buffer.make_room()
 
     def is_affordable(self) -> bool:
         """Whether the budget allows a snapshot now."""
@@ -141,7 +145,10 @@ class Engine:
         slot = resources.copy([layer.source for layer in layers if layer.source is not None], chosen, step)
         assert slot is not None
         self.copy_seconds += time.perf_counter() - start
-        self._pending.append(Pending(step, time.time(), missed, slot, layers, chosen))
+        pending = Pending(step, time.time(), missed, slot, layers, chosen)
+        self._pending.append(pending)
+        self._arriving.append(pending)
+        self.snapshot_bytes = resources.buffer.nbytes
         self.taken += 1
         self.submit()
 
@@ -151,9 +158,10 @@ class Engine:
         Args:
             wait_for: wait for the weights of this many pending snapshots.
         """
-        for number, pending in enumerate(self._pending):
-            if pending.awaited is None and not self._submit(pending, wait=number < wait_for):
-                return  # snapshots are submitted in order
+        wait_for -= len(self._pending) - len(self._arriving)
+        while self._arriving and self._submit(self._arriving[0], wait=wait_for > 0):  # in order
+            self._arriving.popleft()
+            wait_for -= 1
 
     def _submit(self, pending: Pending, *, wait: bool) -> bool:
         assert self._resources is not None
@@ -197,6 +205,7 @@ class Engine:
     def close(self) -> None:
         """Stop the analysis at once and free the memory; pending snapshots are dropped."""
         self._pending.clear()
+        self._arriving.clear()
         self._reserved = 0.0
         resources, self._resources = self._resources, None
         if resources is not None:

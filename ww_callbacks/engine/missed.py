@@ -69,8 +69,8 @@ class Missed:
             '2 of 5 snapshots have no results: 2 because the budget was used up (raise budget= or every_n_steps)'
         """
         reasons = {
-            f"{self.skipped} because two others were pending (raise every_n_steps, analyse fewer layers with layers=, "
-            "leave the analysis a core, or let training wait with deterministic=True)": self.skipped,
+            f"{self.skipped} because too many others were pending (raise every_n_steps, analyse fewer layers with "
+            "layers=, leave the analysis a core, or let training wait with deterministic=True)": self.skipped,
             f"{self.over_budget} because the budget was used up (raise budget= or every_n_steps)": self.over_budget,
         }
         why = ", ".join(reason for reason, count in reasons.items() if count)

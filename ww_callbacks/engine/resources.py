@@ -13,7 +13,7 @@ from ww_callbacks.engine.grouping import sent_together
 from ww_callbacks.engine.pending import Awaited, Known
 from ww_callbacks.engine.rotation import Candidate, Costs, choose
 from ww_callbacks.worker.executors import make_executor
-from ww_callbacks.worker.kept import kept_bytes
+from ww_callbacks.worker.kept import kept_bytes, whole_pages
 from ww_callbacks.worker.memory import available_memory
 from ww_callbacks.worker.process_pool import FigureWorker, ProcessPool
 from ww_callbacks.worker.protocol import Message
@@ -22,6 +22,10 @@ from ww_callbacks.worker.task import make_task, run_task
 
 ROTATION_BYTES = 256 * 2**20
 """Size of a slot when layers are analysed in rotation, unless one of them is larger."""
+
+SMALL_BYTES = 32 * 2**20
+"""Memory for the copies of small models: as many slots as fit, but at least ``Limits.slots``. So many copies of small
+layers are analysed within about half a minute, so that the end of a run can wait for them."""
 
 KEPT_SHARE = 0.5
 """Largest share of the memory beside the snapshots for copies of earlier weights."""
@@ -36,7 +40,7 @@ class Limits:
     Attributes:
         executor: where layers are analysed: "process", "thread", "sync" or an executor of the user's.
         workers: number of processes or threads, unless the executor is the user's.
-        slots: snapshots that can be pending at the same time.
+        slots: snapshots that can be pending at the same time; more if their copies fit into ``SMALL_BYTES``.
         layer_timeout: seconds that the analysis of one layer may take.
         budget: limit of the CPU time of the analysis; None to analyse all layers at each snapshot.
         low_priority: whether worker processes get a lower priority than training, which then does not wait for them.
@@ -69,7 +73,9 @@ class Resources:
         self._nbytes = [SnapshotBuffer.nbytes_of([array]) for array in arrays]
         self.capacity = slot_bytes(self._nbytes, limits)
         keep = kept_layers(specs, self._memory_beside_slots()) if limits.updates else []
-        self.buffer = SnapshotBuffer(arrays, limits.slots, self.capacity, keep)
+        self.buffer = SnapshotBuffer(
+            arrays, limits.slots, self.capacity, keep, spare_slots(self.capacity, limits.slots)
+        )
         self.executor = make_executor(
             limits.executor,
             self.buffer,
@@ -83,6 +89,8 @@ class Resources:
         self._order = sorted(range(len(specs)), key=lambda index: specs[index].work, reverse=True)
         self._last_chosen: dict[int, int] = {}
         self._tasks: tuple[Settings, list[Message]] | None = None
+        if isinstance(self.executor, ProcessPool):
+            self.executor.start()
 
     def next_layers(self, seconds: float) -> list[int]:
         """The layers of the next snapshot, ascending.
@@ -177,6 +185,16 @@ def slot_bytes(layers: Sequence[int], limits: Limits) -> int:
     """
     need = sum(layers)
     return need if limits.budget is None else min(need, max(*layers, ROTATION_BYTES))
+
+
+def spare_slots(capacity: int, slots: int) -> int:
+    """Number of slots beside the first ones that fit into ``SMALL_BYTES``.
+
+    Example:
+        >>> spare_slots(2**20, 2), spare_slots(2**30, 2)
+        (30, 0)
+    """
+    return max(0, SMALL_BYTES // whole_pages(max(capacity, 1)) - slots)
 
 
 def kept_layers(specs: Sequence[LayerSpec], available: int | None) -> list[int]:

@@ -74,7 +74,7 @@ class Workers:
         running: Running = {}
         try:
             for position in sorted(layers, key=lambda position: _spec(layers[position]).work, reverse=True):
-                if not self._memory.has_free_slot:
+                if not self._memory.make_room():
                     found |= _collect(running, self._memory, layers, bar)
                 layer, spec = layers[position], _spec(layers[position])
                 bar.begin(layer.name)

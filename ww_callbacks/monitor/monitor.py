@@ -8,6 +8,8 @@ interfaces between them.
 from __future__ import annotations
 
 import logging
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ from ww_callbacks.signals.signal import Signal
 from ww_callbacks.signals.stop import VERDICT, progress_message
 from ww_callbacks.weights import Layer, find_layers, select_layers
 from ww_callbacks.weights.finder import LayerFinder
+from ww_callbacks.worker import forking
 
 FIGURES_TIMEOUT = 10.0
 """Seconds that the end of a run waits for figures, within ``timeout``."""
@@ -44,7 +47,8 @@ class Monitor(Options):
 
     Every ``every_n_steps`` optimizer steps the weights are copied into memory shared with a worker process, which
     analyses them while training continues. Results come back in the order of their steps and are published from the
-    thread that calls :meth:`step`. If the monitor fails, training continues.
+    thread that calls :meth:`step`. If the monitor fails, training continues. It may be called from several threads: one
+    call is carried out after the other. In a forked process (a DataLoader worker) it does nothing.
 
     Args:
         model: a torch module, or a mapping name → array whose arrays are changed in place.
@@ -87,7 +91,11 @@ class Monitor(Options):
         self._is_asked = False
         self._under_way: Iterator[None] | None = None
         self._last_piece = 0.0
-        self._closed = False
+        self._closed = self._is_ending = self._is_forked = False
+        self._lock = threading.RLock()  # reentrant: what is called with a result may call the monitor
+        self._process = os.getpid()
+        if own:  # their threads do not exist in a forked process
+            forking.close_in_children(self)
 
     def start(self, step: int | None = None, *, baseline: bool = True) -> None:
         """Start, with a first snapshot unless :meth:`load_state_dict` restored one that is still valid at this step.
@@ -96,8 +104,13 @@ class Monitor(Options):
             step: optimizer steps finished so far; None for those of the checkpoint, 0 without one.
             baseline: whether to take that snapshot.
         """
-        if self._last_step is not None:
-            return
+        self._say_forked()
+        with self._lock:
+            if self._last_step is None and not self._closed:
+                forking.close_in_children(self)
+                self._start(step, baseline=baseline)
+
+    def _start(self, step: int | None, *, baseline: bool) -> None:
         known = self._restored
         self._last_step = step = (known.step if known is not None else 0) if step is None else int(step)
         if known is not None and known.step > step:
@@ -127,11 +140,13 @@ class Monitor(Options):
             >>> second.history.steps
             [0, 10, 20]
         """
-        if self._last_step is None:
-            return self._restored.state_dict() if self._restored is not None else {}
-        if self._under_way is not None:
-            self._safely(self._collect)
-        return Resumed(self._last_step, self._last_snapshot, self._missed, self.history, self.published).state_dict()
+        with self._lock:
+            if self._last_step is None:
+                return self._restored.state_dict() if self._restored is not None else {}
+            if self._under_way is not None:
+                self._safely(self._collect)
+            known = Resumed(self._last_step, self._last_snapshot, self._missed, self.history, self.published)
+            return known.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a checkpoint; call it before :meth:`start`.
@@ -155,9 +170,19 @@ class Monitor(Options):
         Args:
             step: number of finished optimizer steps.
         """
-        if self._closed:
+        if self._closed or self._is_ending:
+            self._say_forked()
             return
         step = int(step)
+        last, every = self._last_step, self.every_n_steps
+        is_due = last is None or (every is not None and crosses(last, step, every))
+        if is_due or self._engine.pending or self._under_way is not None:
+            with self._lock:
+                self._step(step)
+        else:  # as a rule; without the lock, which would take as long as everything else
+            self._last_step = step
+
+    def _step(self, step: int) -> None:
         last = self._last_step
         if last is None:
             self.start(step)
@@ -194,9 +219,10 @@ class Monitor(Options):
             ValueError: another signal has that name.
         """
         check_flag("acts", acts, or_none=True)
-        self._publisher.attach(name, signal)
-        self._waiting.acts |= name == VERDICT if acts is None else acts
-        self._engine.need(getattr(signal, "needs", ()))
+        with self._lock:
+            self._publisher.attach(name, signal)
+            self._waiting.acts |= name == VERDICT if acts is None else acts
+            self._engine.need(getattr(signal, "needs", ()))
 
     @property
     def history(self) -> History:
@@ -246,7 +272,8 @@ class Monitor(Options):
             value: of the metric.
             step: finished optimizer steps when it was measured; None for that of the last call of :meth:`step`.
         """
-        self.history.record(name, value, self._last_step if step is None else int(step))
+        with self._lock:
+            self.history.record(name, value, self._last_step if step is None else int(step))
 
     @property
     def last_step(self) -> int | None:
@@ -310,10 +337,14 @@ class Monitor(Options):
             step: number of finished optimizer steps.
         """
         step = int(step)
-        if self._last_step is None or step > self._last_step:
-            self._last_step = step
-        if self._is_new(step):
-            self._safely(lambda: self._snapshot(step))
+        if self._closed or self._is_ending:
+            self._say_forked()
+            return
+        with self._lock:
+            if self._last_step is None or step > self._last_step:
+                self._last_step = step
+            if self._is_new(step):
+                self._safely(lambda: self._snapshot(step))
 
     def wait_for_first(self) -> bool:
         """Wait until the first results are published, at most ``timeout`` seconds.
@@ -321,11 +352,13 @@ class Monitor(Options):
         Returns:
             Whether there are any.
         """
-        if not self.published.reports and not self._closed:
-            self._safely(lambda: self._collect(0 if len(self.history) else 1, self.timeout))
-        if not self.published.reports:  # they may have come in since the last snapshot step
-            self._publisher.update(self._last_step)
-        return len(self.history) > 0
+        self._say_forked()
+        if not self.published.reports:
+            self._safely(self._wait_for_first)
+        with self._lock:
+            if not self.published.reports:  # they may have come in since the last snapshot step
+                self._publisher.update(self._last_step)
+            return len(self.history) > 0
 
     def finish(self, step: int | None = None) -> None:
         """Take a last snapshot, wait for all results (at most ``timeout`` seconds), publish them and close.
@@ -333,9 +366,16 @@ class Monitor(Options):
         Args:
             step: number of finished optimizer steps; None for that of the last call of :meth:`step`.
         """
-        if self._closed:
-            return
-        step = self._last_step if step is None else int(step)
+        self._say_forked()
+        self._is_ending = True  # other threads need not wait until it has ended
+        try:
+            with self._lock:
+                if not self._closed:
+                    self._finish(self._last_step if step is None else int(step))
+        finally:
+            self._is_ending = False
+
+    def _finish(self, step: int | None) -> None:
         self._last_step = step
         end = time.monotonic() + self.timeout
         if step is not None and self._is_new(step):
@@ -351,15 +391,22 @@ class Monitor(Options):
 
     def close(self) -> None:
         """Stop the worker and close the outputs at once; pending results are dropped."""
-        if self._closed:
-            return
-        if self.has_snapshot:
-            _log.info("%s", self.status())
-            self._say_missed()
-        self._closed = True
-        self._under_way = None
-        self._engine.close()
-        self._publisher.close()
+        self._say_forked()
+        with self._lock:
+            if self._closed:
+                return
+            if self.has_snapshot:
+                _log.info("%s", self.status())
+                self._say_missed()
+            self._closed = True
+            self._under_way = None
+            self._engine.close()
+            self._publisher.close()
+
+    def close_in_child(self) -> None:
+        """End monitoring in a forked process. The process that started the monitor goes on with it."""
+        self._closed = self._is_forked = True
+        self._lock = threading.RLock()  # another thread may have held it, which does not exist here
 
     def __enter__(self) -> Monitor:
         self.start()
@@ -384,6 +431,22 @@ class Monitor(Options):
     def _is_new(self, step: int) -> bool:
         return self._last_snapshot is None or step > self._last_snapshot
 
+    def _say_forked(self) -> None:
+        """Say once in a forked process that the monitor does nothing there."""
+        if self._is_forked:
+            self._is_forked = False
+            warn(
+                f"this monitor belongs to process {self._process}; in this process, which was forked from it, it does "
+                "nothing. Create a monitor in the process that trains"
+            )
+
+    def _wait_for_first(self) -> None:
+        with self._lock:
+            first = [] if len(self.history) else self._engine.futures(1)
+        wait_for(first, self.timeout)  # meanwhile other threads may call the monitor
+        with self._lock:
+            self._collect()
+
     def _snapshot(self, step: int, timeout: float | None = None) -> None:
         """Copy the weights and submit them; with a timeout, first wait so long for pending results."""
         if timeout is not None:
@@ -394,7 +457,7 @@ class Monitor(Options):
         self._publisher.update(self._last_step)
         if self._closed or not self._is_new(step):  # on_result closed the monitor, or took this snapshot
             return
-        if self._engine.is_full:
+        if not self._engine.make_room():
             self._miss(step, "skipped")
             return
         layers = self._find_layers()
@@ -402,7 +465,7 @@ class Monitor(Options):
             self._warn_empty(layers)
             return
         if not self._engine.fits(layers):  # the first snapshot, or layers were initialised late or replaced
-            self._collect(self._engine.pending, self.timeout)
+            self._collect(self._engine.pending, self.timeout if timeout is None else 0.0)
             self._engine.renew(layers, low_priority=not self._waiting.is_on)
             analysed = [layer.name for layer in layers if layer.spec is not None]
             self._publisher.choose_layers([layer.name for layer in layers], analysed)

@@ -64,8 +64,8 @@ class Options:
         deterministic: make the results known at a step depend on the step alone: training waits at each snapshot for
             the results of the one before, where they are not in yet. None for yes if training acts on results: with a
             stop rule or with applied learning-rate ratios. False: training never waits, results arrive when they are
-            ready, and a snapshot is skipped (and counted) while two others are pending, so that the step of a stop
-            depends on the speed of the machine. A ``budget`` depends on it in any case.
+            ready, and a snapshot is skipped (and counted) while at least two others are pending whose copies fill 32
+            MiB, so that the step of a stop depends on the speed of the machine. A ``budget`` depends on it in any case.
         split: how to split fused projections: pattern → number of equal parts or list of sizes, such as
             ``{"*.qkv": 3}``.
         updates: analyse also how each layer changed since its previous and since its first snapshot (``update_norm``,

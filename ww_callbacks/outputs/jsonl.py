@@ -43,7 +43,7 @@ class JsonlOutput:
 
     def write_finding(self, finding: Finding, wall_time: float) -> None:
         """Append one finding that is raised or withdrawn."""
-        self._file.write(partial(_line, {"finding": finding.to_dict(), "wall_time": wall_time}))
+        self._file.write(partial(_finding_line, finding, wall_time))
 
     def flush(self) -> None:
         """Wait until everything is written."""
@@ -136,6 +136,10 @@ class JsonlFollower:
 
 def _report_line(report: Report, wall_time: float) -> bytes:
     return _line({"step": report.step, "wall_time": wall_time, "layers": report.to_dicts()})
+
+
+def _finding_line(finding: Finding, wall_time: float) -> bytes:
+    return _line({"finding": finding.to_dict(), "wall_time": wall_time})
 
 
 def _line(values: Mapping[str, Any]) -> bytes:

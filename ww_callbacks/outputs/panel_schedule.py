@@ -19,6 +19,9 @@ Draw = Callable[[dict[str, Any]], "Future[dict[str, Any]] | None"]
 MAX_STEPS = 96
 """Columns of the map of alpha; of more, every second one is dropped."""
 
+SILENT = 1.0
+"""Seconds of waiting for figures before a message says so."""
+
 _log = logging.getLogger("ww_callbacks")
 
 
@@ -95,7 +98,7 @@ class PanelSchedule:
             return
         self._pending = None
         try:
-            answer = future.result(max(timeout, 0.0))
+            answer = _result(future, timeout, step)
         except FutureTimeout:
             answer = {"error": f"not drawn within {timeout:.0f} s"}
         except Exception as error:
@@ -110,6 +113,19 @@ class PanelSchedule:
         else:
             self._disabled = True
             _log.warning("figures are disabled: %s", answer.get("error", "no reason was given"))
+
+
+def _result(future: Future[dict[str, Any]], timeout: float, step: int) -> dict[str, Any]:
+    """The result of a future; a wait of more than a second is said."""
+    if timeout > SILENT:
+        try:
+            return future.result(SILENT)
+        except FutureTimeout:
+            timeout -= SILENT
+            _log.warning(
+                "waiting at most %.0f s for the figures of step %s (figures=False leaves them out)", timeout, step
+            )
+    return future.result(max(timeout, 0.0))
 
 
 def _draw_here(task: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 FindingKind = Literal[
@@ -99,7 +99,7 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return asdict(self) | {
+        return {name: getattr(self, name) for name in self.__slots__} | {
             "layers": list(self.layers),
             "evidence": {layer: dict(columns) for layer, columns in self.evidence.items()},
         }

@@ -18,8 +18,11 @@ class _Resource(Protocol):
 
 _resources: weakref.WeakSet[_Resource] = weakref.WeakSet()
 
-fork_lock = threading.Lock()
-"""Blocks forks. Hold it from opening a descriptor until its resource is registered."""
+fork_lock = threading.RLock()
+"""Blocks forks. Hold it from opening a descriptor until its resource is registered.
+
+Reentrant: a signal handler may fork in the thread that holds it.
+"""
 
 
 def close_in_children(resource: _Resource) -> None:

@@ -71,14 +71,22 @@ def _reserved(fd: int, nbytes: int) -> int:
     """Reserve the space of a file; the descriptor, above those of the standard streams."""
     fd = forking.above_standard_streams(fd)
     try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(fd, 0, nbytes)
-        else:
-            os.ftruncate(fd, nbytes)
+        os.ftruncate(fd, nbytes)
+        reserve(fd, 0, nbytes)
     except OSError:
         os.close(fd)
         raise
     return fd
+
+
+def reserve(fd: int, offset: int, nbytes: int) -> None:
+    """Reserve the space of a part of a file, on systems that can.
+
+    Raises:
+        OSError: there is not enough space.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, offset, nbytes)
 
 
 def shared_memory() -> int:

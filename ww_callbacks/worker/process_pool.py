@@ -16,6 +16,9 @@ from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.restarts import RestartPolicy
 from ww_callbacks.worker.worker_process import WorkerError, WorkerProcess
 
+_START: Message = {}
+"""A task that only starts the process."""
+
 
 class SharedMemory(Protocol):
     """Memory that holds the weights of the tasks and is mapped by the worker."""
@@ -29,11 +32,11 @@ class SharedMemory(Protocol):
 class ProcessPool(Pool):
     """Runs ``run_task`` in separate processes. Each process runs one task after the other.
 
-    A process is started with the first task, with one BLAS thread. It exits when this process exits,
-    for any reason. If the worker crashes, hangs or cannot be started, the result of the task is the error, and the
-    worker is restarted for the next task after an increasing delay. Tasks submitted together are sent in one message;
-    if that fails, each is sent again alone. A layer on which the worker crashed twice is skipped. After ``MAX_CRASHES``
-    crashes in a row the worker is not restarted.
+    A process is started with the first task, or by :meth:`start`, with one BLAS thread. It exits when this process
+    exits, for any reason. If the worker crashes, hangs or cannot be started, the result of the task is the error, and
+    the worker is restarted for the next task after an increasing delay. Tasks submitted together are sent in one
+    message; if that fails, each is sent again alone. A layer on which the worker crashed twice is skipped. After
+    ``MAX_CRASHES`` crashes in a row the worker is not restarted.
 
     Args:
         memory: memory that holds the weights.
@@ -60,6 +63,15 @@ class ProcessPool(Pool):
         ]
         runners = [partial(_analyze, process, self._restarts) for process in self._processes]
         super().__init__(runners, partial(_close, self._processes))
+
+    def start(self) -> None:
+        """Start the processes without blocking, so that they are ready for the first tasks.
+
+        Raises:
+            RuntimeError: the executor was shut down.
+        """
+        for _ in self._processes:
+            self.enqueue(_START)
 
     def submit(  # type: ignore[override]
         self, fn: Callable[..., Message], task: Message, stored: NDArray[Any], kept: Kept | None = None
@@ -151,6 +163,8 @@ class FigureWorker:
 
 def _analyze(process: WorkerProcess, restarts: RestartPolicy, job: Job) -> Message:
     """The answer of a task, or those of several; one by one if one of them may crash the worker."""
+    if job.task is _START:
+        return _answer(process.start)
     if "tasks" not in job.task:
         return _ask(process, job.task, job.task["spec"]["name"])
     tasks = job.task["tasks"]
@@ -167,8 +181,13 @@ def _draw(process: WorkerProcess, job: Job) -> Message:
 
 
 def _ask(process: WorkerProcess, task: Message, name: str) -> Message:
+    return _answer(lambda: process.ask(task, name))
+
+
+def _answer(action: Callable[[], Message | None]) -> Message:
+    """The answer that an action gives; an error becomes an answer with its description."""
     try:
-        return process.ask(task, name)
+        return action() or {}
     except WorkerError as error:
         return {"error": str(error)}
     except Exception as error:  # an error of one task must not end the thread that runs all tasks

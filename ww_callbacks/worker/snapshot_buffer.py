@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ww_callbacks.worker import forking
 from ww_callbacks.worker.kept import Kept, aligned_bytes, kept_bytes, kept_in, whole_pages
-from ww_callbacks.worker.memory import allocate, check_available
+from ww_callbacks.worker.memory import allocate, check_available, reserve
 
 
 class Transfer(Protocol):
@@ -39,13 +39,14 @@ class SnapshotBuffer:
 
     The memory is allocated and touched at construction, so later copies cost no more than copying memory. It is
     anonymous memory (``memfd``) if the system supports it and has enough, otherwise an unlinked temporary file. In
-    either case nothing remains after a crash.
+    either case nothing remains after a crash. The memory of a spare slot is allocated when all others are in use.
 
     Args:
         arrays: shape and dtype of each array.
-        slots: number of snapshots that can be held at the same time.
+        slots: number of snapshots that can be held at the same time, without the spare ones.
         capacity: bytes per slot if a snapshot contains only some of the arrays; None for all arrays.
         keep: indices of the arrays for which the workers keep copies, see :meth:`kept`.
+        spare: further slots.
 
     Raises:
         MemoryError: there is not enough memory.
@@ -67,6 +68,7 @@ class SnapshotBuffer:
         slots: int,
         capacity: int | None = None,
         keep: Sequence[int] = (),
+        spare: int = 0,
     ) -> None:
         self._arrays = list(arrays)
         self._slot_bytes = whole_pages(_layout(arrays)[1] if capacity is None else capacity)
@@ -75,19 +77,23 @@ class SnapshotBuffer:
             offsets[index] = position
             position += kept_bytes(*arrays[index])
         self.nbytes = max(position, mmap.PAGESIZE)
+        self._size = self.nbytes + spare * self._slot_bytes
         check_available(self.nbytes)
         with forking.fork_lock:
             self.fd = allocate(self.nbytes)
-            self._map = mmap.mmap(self.fd, self.nbytes)
+            os.ftruncate(self.fd, self._size)
+            self._map = mmap.mmap(self.fd, self._size)
             self._finalizer = weakref.finalize(self, os.close, self.fd)
             self._finalizer.atexit = False
             forking.close_in_children(self)
         memory = np.frombuffer(self._map, dtype=np.uint8)
-        memory[:: mmap.PAGESIZE] = 0
+        memory[: self.nbytes : mmap.PAGESIZE] = 0
         self._address = _address(memory)
         self._memory = memory.data
         self._kept = {index: self._kept_at(index, offset) for index, offset in offsets.items()}
-        self._slots: list[dict[int, NDArray[Any]]] = [{} for _ in range(slots)]
+        self._starts = [slot * self._slot_bytes for slot in range(slots)]
+        self._spare = spare
+        self._slots: dict[int, dict[int, NDArray[Any]]] = {}
         self._arriving: dict[int, list[tuple[Transfer, NDArray[Any]]]] = {}
         self._free = list(range(slots))
 
@@ -104,11 +110,12 @@ class SnapshotBuffer:
         Raises:
             ValueError: an array has an unexpected shape or dtype, or the arrays do not fit into a slot.
         """
-        if not self._free:
+        if not self.make_room():
             return None
         slot = self._free[-1]
         which = range(len(self._arrays)) if which is None else which
-        self._slots[slot] = self._views(slot, which)
+        if [*self._slots.get(slot, ())] != [*which]:
+            self._slots[slot] = self._views(slot, which)
         arriving: list[tuple[Transfer, NDArray[Any]]] = []
         for target, read in zip(self._slots[slot].values(), reads, strict=True):
             source = read()
@@ -143,7 +150,7 @@ class SnapshotBuffer:
         offsets, nbytes = _layout(arrays)
         if nbytes > self._slot_bytes:
             raise ValueError(f"which: these arrays need {nbytes} bytes, a slot has {self._slot_bytes}")
-        start = slot * self._slot_bytes
+        start = self._starts[slot]
         return {
             index: np.ndarray(shape, dtype, self._memory, start + offset)
             for index, (shape, dtype), offset in zip(which, arrays, offsets, strict=True)
@@ -182,7 +189,7 @@ class SnapshotBuffer:
             ValueError: the array is not a view of this buffer.
         """
         offset = _address(array) - self._address
-        if not 0 <= offset <= self.nbytes - array.nbytes:
+        if not 0 <= offset <= self._size - array.nbytes:
             raise ValueError("array: not a view of this buffer")
         return offset
 
@@ -190,9 +197,19 @@ class SnapshotBuffer:
         """Release a slot, so that a later snapshot can use it."""
         self._free.append(slot)
 
-    @property
-    def has_free_slot(self) -> bool:
-        """Whether the next :meth:`take` will find a free slot."""
+    def make_room(self) -> bool:
+        """Whether the next :meth:`take` finds a free slot; if all are in use, a spare one is allocated."""
+        if not self._free and self._spare:
+            try:
+                check_available(self._slot_bytes)
+                reserve(self.fd, self.nbytes, self._slot_bytes)
+            except (MemoryError, OSError):
+                self._spare = 0
+                return False
+            self._free.append(len(self._starts))
+            self._starts.append(self.nbytes)
+            self._spare -= 1
+            self.nbytes += self._slot_bytes
         return bool(self._free)
 
     def close(self) -> None:
@@ -201,6 +218,7 @@ class SnapshotBuffer:
         self._kept.clear()
         self._arriving.clear()
         self._free.clear()
+        self._spare = 0
         self._memory = memoryview(b"")
         self._finalizer()
         self.fd = -1

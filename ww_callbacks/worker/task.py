@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
 from ww_callbacks.analysis.change import analyze_change
+from ww_callbacks.analysis.flat import flat
 from ww_callbacks.analysis.leading import LeadingCache
 from ww_callbacks.analysis.spec import Snapshot
 from ww_callbacks.analysis.update import unchanged_columns, update_columns
@@ -47,7 +47,7 @@ def make_task(
         analysis: one of ``ANALYSES``.
     """
     return {
-        "spec": asdict(spec),
+        "spec": flat(spec),
         "settings": settings.to_dict(),
         "step": step,
         "digest": digest,

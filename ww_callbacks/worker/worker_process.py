@@ -80,10 +80,25 @@ class WorkerProcess:
         Raises:
             WorkerError: there is no answer: the task is skipped, or the worker crashed, hung or could not be started.
         """
-        reason = self._restarts.skip_reason(name) or self._restarts.broken
+        reason = self._restarts.skip_reason(name)
         if reason:
             raise WorkerError(reason)
-        started = False
+        self.start()
+        try:
+            answer = self._exchange(message)
+        except (OSError, EOFError, ProtocolError, TimeoutError) as error:
+            raise WorkerError(self._handle_crash(error, name)) from error
+        self._restarts.record_result(name)
+        return answer
+
+    def start(self) -> None:
+        """Start the process if it is not running. Whatever keeps it from starting counts as a crash.
+
+        Raises:
+            WorkerError: it did not start.
+        """
+        if self._restarts.broken:
+            raise WorkerError(self._restarts.broken)
         try:
             if self._popen is not None and self._popen.poll() is not None:
                 with self._lock:
@@ -92,12 +107,8 @@ class WorkerProcess:
             if self._popen is None:
                 self.closing.wait(self._restarts.delay)
                 self._start()
-            started = True
-            answer = self._exchange(message)
-        except (OSError, EOFError, ProtocolError, TimeoutError) as error:
-            raise WorkerError(self._handle_crash(error, name if started else "")) from error
-        self._restarts.record_result(name)
-        return answer
+        except Exception as error:
+            raise WorkerError(self._handle_crash(error, "")) from error
 
     def close(self) -> None:
         """Kill the process and close its pipes."""
@@ -118,17 +129,16 @@ class WorkerProcess:
         with self._lock, forking.fork_lock:
             if self.closing.is_set():
                 raise EOFError
-            tasks, self._tasks = _pipe()
-            self._answers, answers = _pipe()
-            lifeline_end, self._lifeline = _pipe()
             forking.close_in_children(self)
-            worker_ends = {"tasks": tasks, "answers": answers, "lifeline": lifeline_end}
             shared = {} if self._memory_fd is None else {"memory": self._memory_fd}
-            try:
-                self._popen = self._spawn(worker_ends | shared)
-            finally:
-                for fd in worker_ends.values():
-                    os.close(fd)
+            with contextlib.ExitStack() as worker_ends:
+                tasks, self._tasks = _pipe()
+                worker_ends.callback(os.close, tasks)
+                self._answers, answers = _pipe()
+                worker_ends.callback(os.close, answers)
+                lifeline_end, self._lifeline = _pipe()
+                worker_ends.callback(os.close, lifeline_end)
+                self._popen = self._spawn({"tasks": tasks, "answers": answers, "lifeline": lifeline_end} | shared)
             if self.closing.is_set():
                 self._kill()
                 raise EOFError
@@ -137,6 +147,11 @@ class WorkerProcess:
             raise ProtocolError(f"expected a hello, got {hello}")
 
     def _spawn(self, descriptors: Mapping[str, int]) -> subprocess.Popen[bytes]:
+        if not sys.executable:
+            raise FileNotFoundError(
+                f"sys.executable is {sys.executable!r}; set it to the path of the Python interpreter, or pass "
+                'executor="thread"'
+            )
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
         options = [part for name, fd in descriptors.items() for part in (f"--{name}", str(fd))]
         niceness = NICENESS if self._low_priority else 0
@@ -194,19 +209,21 @@ class WorkerProcess:
     def _kill(self) -> int | None:
         """Kill the process and close its pipes; the exit status if it had ended before."""
         popen, self._popen = self._popen, None
-        self._close_pipes()
-        if popen is None:
-            return None
-        status = popen.poll()
-        popen.kill()
-        popen.wait()
+        status = None
+        if popen is not None:
+            status = popen.poll()
+            popen.kill()
+            popen.wait()
+        self._close_pipes()  # last: a thread that waits at them wakes up as the process ends
         return status
 
     def _close_pipes(self) -> None:
-        for fd in (self._tasks, self._answers, self._lifeline):
+        # Forgotten before they are closed: a signal handler that calls this in between must not close them again.
+        descriptors = self._tasks, self._answers, self._lifeline
+        self._tasks = self._answers = self._lifeline = -1
+        for fd in descriptors:
             if fd >= 0:
                 os.close(fd)
-        self._tasks = self._answers = self._lifeline = -1
 
     def _pop_last_log_line(self) -> str:
         """The last line of the worker's output. Closes the log."""
@@ -233,5 +250,5 @@ def _describe(error: Exception, status: int | None, last_line: str) -> str:
     elif isinstance(error, (EOFError, BrokenPipeError)):
         text = "the worker process ended" + (f" with status {status}" if status is not None else "")
     else:
-        text = f"the worker process could not be started: {error}"
+        text = f"the worker process could not be started: {type(error).__name__}: {error}"
     return f"{text}; last line of its output: {last_line}" if last_line else text
