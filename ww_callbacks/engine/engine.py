@@ -25,12 +25,16 @@ class Engine:
     Args:
         settings: how layers are analysed.
         limits: what may be used.
+
+    Attributes:
+        under_way: the step of each pending snapshot. It refers to nothing else, and can be kept after this object.
     """
 
     def __init__(self, settings: Settings, limits: Limits) -> None:
         self._settings, self._limits = settings, limits
         self._resources: Resources | None = None
         self._pending: deque[Pending] = deque()
+        self.under_way: deque[int] = deque()
         self._start = time.monotonic()
         self._reserved = 0.0
         self.taken = self.failed = 0
@@ -142,6 +146,7 @@ class Engine:
         assert slot is not None
         self.copy_seconds += time.perf_counter() - start
         self._pending.append(Pending(step, time.time(), missed, slot, layers, chosen))
+        self.under_way.append(step)
         self.taken += 1
         self.submit()
 
@@ -186,6 +191,7 @@ class Engine:
             if awaited or self._resources is None:
                 return
             pending = self._pending.popleft()
+            self.under_way.popleft()
             self._resources.buffer.release(pending.slot)
             yield pending, pending.report(self._resources.known)
 
@@ -197,6 +203,7 @@ class Engine:
     def close(self) -> None:
         """Stop the analysis at once and free the memory; pending snapshots are dropped."""
         self._pending.clear()
+        self.under_way.clear()
         self._reserved = 0.0
         resources, self._resources = self._resources, None
         if resources is not None:
