@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from fork_server import ForkServer
-from programs import Session, session
+from programs import Session, session, wait_until
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -138,3 +138,63 @@ def test_the_other_rank_ends_as_it_does_without_a_monitor(
     assert bare == {"outcome": "done" if phase == "finish" else "in training", "warnings": []}
     (run.folder / f"rank{1 - victim}.json").unlink()
     check(run, lightning, victim, phase)
+
+
+LIGHTNING = """
+import datetime, os, signal, sys
+import torch
+from torch import nn
+import pytorch_lightning as pl
+from programs import save
+from ww_callbacks.lightning import SpectralMonitor
+
+is_watched, victim, phase = sys.argv[1] == "watched", int(sys.argv[2]), sys.argv[3]
+
+class Module(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(64, 60)
+
+    def training_step(self, batch, index):
+        if (self.global_rank, phase, index) == (victim, "between", 7):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.net(batch[0]).square().mean()
+
+    def on_train_start(self):  # after those of the callbacks
+        if (self.global_rank, phase) == (victim, "start"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+trainer = pl.Trainer(
+    strategy=pl.strategies.DDPStrategy(timeout=datetime.timedelta(seconds=30)), devices=2,
+    accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
+    enable_checkpointing=False, callbacks=[SpectralMonitor(every_n_steps=5)] if is_watched else [],
+)
+outcome = "done"
+try:
+    data = torch.utils.data.TensorDataset(torch.randn(192, 64))
+    trainer.fit(Module(), torch.utils.data.DataLoader(data, batch_size=8))
+except RuntimeError as error:
+    outcome = type(error).__name__
+save(outcome, f"rank{trainer.global_rank}.json")
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("watched", ["bare", "watched"])
+@pytest.mark.parametrize("phase", ["start", "between"])
+@pytest.mark.parametrize("victim", range(RANKS))
+def test_a_trainer_of_lightning_ends_as_without_a_monitor(
+    run: Session, lightning: ForkServer, victim: int, phase: str, watched: str
+) -> None:
+    """Lightning starts the second rank from the first one, and ends what it started."""
+    program = run.start(
+        LIGHTNING, watched, str(victim), phase, environment={"GLOO_SOCKET_IFNAME": "lo"}, server=lightning
+    )
+    assert program.wait(100) == (-9 if victim == 0 else 0), program.output
+    wait_until(lambda: (run.folder / f"rank{1 - victim}.json").exists(), "the other rank ends")
+    assert run.json(f"rank{1 - victim}.json") == "RuntimeError"
+    run.assert_nothing_left(timeout=20, had_memory=False)
