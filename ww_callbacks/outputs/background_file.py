@@ -8,12 +8,15 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from ww_callbacks.checks import warn
 
 MOST_WAITING = 256
 """Maximum number of pieces that wait for the disk."""
+
+Mode = Literal["xb", "ab"]
+"""How a file is opened: a new one, or to append."""
 
 Encode = Callable[[], bytes]
 """Makes a piece of a file."""
@@ -56,7 +59,7 @@ class AppendedFile:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        mode: str,
+        mode: Mode,
         *,
         header: Sequence[Encode] = (),
         next_path: Callable[[], str] | None = None,
@@ -119,7 +122,7 @@ class _Writer:
 
     file: BinaryIO
     path: str
-    mode: str
+    mode: Mode
     header: Sequence[Encode]
     next_path: Callable[[], str] | None
     shared: _Shared
