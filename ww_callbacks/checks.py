@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
+import sys
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import fields
 from typing import Any
@@ -126,6 +128,30 @@ def check_choice(name: str, value: object, allowed: Collection[object]) -> None:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
+def check_known(name: str, value: object, known: Collection[str], kind: str) -> None:
+    """Check that a value is a known name; the message proposes the most similar one.
+
+    Args:
+        name: of the argument.
+        value: of the argument.
+        known: all names.
+        kind: what they name.
+
+    Raises:
+        ValueError: it is not.
+
+    Example:
+        >>> check_known("metric", "alhpa", ["alpha", "D"], "column")
+        Traceback (most recent call last):
+        ValueError: metric: there is no column 'alhpa'; did you mean 'alpha'?
+    """
+    if value not in known:
+        similar = difflib.get_close_matches(str(value), known, 1)
+        raise ValueError(
+            f"{name}: there is no {kind} {value!r}" + (f"; did you mean {similar[0]!r}?" if similar else "")
+        )
+
+
 def check_executor(name: str, value: object) -> None:
     """Check that a value is an executor or the name of one.
 
@@ -200,6 +226,91 @@ def check_patterns(name: str, patterns: object) -> None:
         raise ValueError(f"{name}: expected at least one pattern, none of them empty, got {patterns!r}")
 
 
-def warn(message: str) -> None:
-    """Warn the user about a fault that does not stop training."""
-    warnings.warn(f"ww_callbacks: {message}", RuntimeWarning, stacklevel=2)
+def check_methods(name: str, value: object, methods: Sequence[str]) -> None:
+    """Check that a value is an object with some methods, and not their class.
+
+    Args:
+        name: of the argument.
+        value: of the argument.
+        methods: what it must have, as it is called: "judge(history)".
+
+    Raises:
+        TypeError: it is a class, or has no such method.
+
+    Example:
+        >>> check_methods("signal", print, ["judge(history)"])
+        Traceback (most recent call last):
+        TypeError: signal: expected an object with judge(history), got <built-in function print>
+    """
+    expected = f"{name}: expected an object with {' and '.join(methods)}"
+    if isinstance(value, type):
+        raise TypeError(f"{expected}, got the class {value.__name__}: create one, {value.__name__}()")
+    if not all(callable(getattr(value, method.partition("(")[0], None)) for method in methods):
+        raise TypeError(f"{expected}, got {value!r}")
+
+
+def check_outputs(name: str, value: object) -> None:
+    """Check that a value is a list of outputs.
+
+    Raises:
+        TypeError: it is none, or something in it is no output.
+
+    Example:
+        >>> check_outputs("outputs", [print])
+        Traceback (most recent call last):
+        TypeError: outputs: expected an object with write(report, metrics, wall_time) and close(), got <built-in
+        function print>
+    """
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name}: expected a list of outputs, got {value!r}")
+    for each in value:
+        check_methods(name, each, ["write(report, metrics, wall_time)", "close()"])
+
+
+def checked_step(step: Any) -> int:
+    """A number of finished optimizer steps, as an int.
+
+    Args:
+        step: any kind of number, such as NumPy's.
+
+    Raises:
+        TypeError: it is no number.
+
+    Example:
+        >>> checked_step(None)
+        Traceback (most recent call last):
+        TypeError: step: expected the number of finished optimizer steps, got None
+    """
+    try:
+        return int(step)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"step: expected the number of finished optimizer steps, got {step!r}") from error
+
+
+def warn(message: str, *, depth: int = 1) -> None:
+    """Warn the user about a fault that does not stop training.
+
+    Python shows the same text of the same line only once per process. A second run with the same fault warns again.
+
+    Args:
+        message: a sentence.
+        depth: how many calls up the place is that the warning names.
+    """
+    place = sys._getframe(depth)
+    warnings.warn_explicit(
+        f"ww_callbacks: {message}",
+        RuntimeWarning,
+        place.f_code.co_filename,
+        place.f_lineno,
+        module=place.f_globals.get("__name__"),
+    )
+
+
+def warn_disabled(name: str, error: Exception) -> None:
+    """Warn that something of the user's has raised and is not called again.
+
+    Args:
+        name: of it.
+        error: what it raised.
+    """
+    warn(f"{name} is disabled: {type(error).__name__}: {error}", depth=2)

@@ -53,6 +53,17 @@ def test_name_of_the_output_file_determines_the_format(tmp_path, capsys):
         assert (tmp_path / name).read_text().startswith(beginning)
 
 
+def test_a_result_that_cannot_be_written_is_not_lost(tmp_path, capsys, monkeypatch):
+    """The folder of the file is removed during the analysis."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    monkeypatch.setattr("ww_callbacks.cli.analyze.analyze", lambda *_, **__: folder.rmdir() or ww.Report(()))
+    assert run_here("analyze", save_model(tmp_path), "--output", folder / "table.csv") == 2
+    told = capsys.readouterr()
+    assert told.out.startswith("name,kind,")
+    assert "table.csv: cannot be written, the result is on standard output: No such file or directory" in told.err
+
+
 def test_settings_reach_the_analysis(tmp_path, capsys):
     file = save_model(tmp_path)
     words = ["--split", "enc.fc1=2", "--interval", "bootstrap", "--conv-scale", "paper", "--seed", 5]

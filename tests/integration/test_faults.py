@@ -106,6 +106,7 @@ def test_ctrl_c(run: Session, lightning, to_group):
     assert program.wait(20) == 1
     assert "KeyboardInterrupt" in program.output
     assert "ww_callbacks:" not in program.output
+    assert "monitoring was closed: the results of step" in program.output
     run.assert_nothing_left()
 
 
@@ -397,6 +398,7 @@ while not told("leave"):
     program.busy_worker(0.3)
     (run.folder / "leave").touch()
     program.succeed(timeout=5)
+    assert "neither finish() nor close() was called: the results of step 0 are dropped" in program.output
     run.assert_nothing_left()
 
 

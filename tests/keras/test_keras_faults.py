@@ -104,6 +104,7 @@ def test_ctrl_c(run: Session, start: Start) -> None:
     assert program.wait(20) != 0
     assert "KeyboardInterrupt" in program.output
     assert "ww_callbacks:" not in program.output
+    assert "the results of step" in program.output  # are dropped
     run.assert_nothing_left()
 
 

@@ -161,3 +161,25 @@ def test_of_networks_trained_for_longer_weighted_alpha_and_its_shuffled_control_
     assert found["alpha_weighted"].cause == "scale and depth"
     assert found["alpha"].kendall == pytest.approx(1), "alpha falls as the networks learn"
     assert any("alpha_weighted" in line and "scale and depth explain it" in line for line in comparison.conclusions())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((model(0), model(1)), r"models: expected one mapping name -> model, got 2 arguments: compare\(\{\"a\": model"),
+        (("a.pt", "b.pt"), "got 2 arguments: .*analyze.model, baseline=other. says how a model differs from another"),
+        (([model(0), model(1)],), "models: expected a mapping name -> model, got a list: "),
+        (({1: model(0)},), "models: expected a mapping name -> model, got names such as 1: "),
+        ((model(0),), "models: 'fc' is an array, expected a model; is this mapping one model"),
+        (({"a": ww.Report(())},), "models: 'a' is a Report already; Comparison"),
+    ],
+)
+def test_what_is_no_mapping_of_models_is_told_how_to_compare(given, message):
+    with pytest.raises(TypeError, match=message) as caught:
+        ww.compare(*given)
+    assert len(str(caught.value)) < 250
+
+
+def test_the_quality_has_the_names_of_the_models():
+    with pytest.raises(TypeError, match="quality: expected a mapping name of a model -> number, got a list"):
+        ww.compare(series(2), quality=[1.0, 2.0])

@@ -1,4 +1,5 @@
 import gc
+import logging
 import math
 import os
 import re
@@ -12,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from delayed import Delayed
 from processes import eventually, no_worker_left, workers
 from torch import nn
 
@@ -49,7 +51,11 @@ def weights(**more):
 def watch(model, steps, **arguments):
     """Run a loop over the given steps, analysed in a thread unless a test is about the worker process."""
     defaults = {"every_n_steps": 10, "deterministic": True, "executor": "thread"}
-    with ww.Monitor(model, **defaults | arguments) as monitor:
+    return train(ww.Monitor(model, **defaults | arguments), steps)
+
+
+def train(monitor, steps):
+    with monitor:
         for step in steps:
             monitor.step(step)
     return monitor
@@ -345,13 +351,112 @@ def test_an_output_that_was_dropped_is_closed():
     assert bad.closed == 1
 
 
-def test_an_on_result_that_raises_ends_the_monitoring_with_one_warning_but_not_the_training():
+def test_an_on_result_that_raises_is_named_once_and_monitoring_goes_on():
     def broken(report):
+        calls.append(report.step)
         raise KeyError("mine")
 
-    with pytest.warns(RuntimeWarning, match="training continues.*KeyError.*mine") as caught:
-        watch(weights(), range(1, 41), on_result=broken)
-    assert len([warning for warning in caught if warning.category is RuntimeWarning]) == 1
+    calls, recorder = [], Recorder()
+    with pytest.warns(RuntimeWarning, match="^ww_callbacks: on_result is disabled: KeyError: 'mine'$") as caught:
+        monitor = watch(weights(), range(1, 41), on_result=broken, outputs=[recorder])
+    assert len(caught) == 1
+    assert calls == [0]
+    assert monitor.history.steps == [0, 10, 20, 30, 40]
+    assert [step for step, _ in recorder.metrics] == monitor.history.steps
+    with pytest.raises(KeyError, match="mine"):
+        watch(weights(), [1], on_result=broken, on_error="raise")
+
+
+class Broken:
+    def judge(self, history):
+        raise KeyError("mine")
+
+
+class Mute:
+    def judge(self, history):
+        return None
+
+
+@pytest.mark.parametrize(("signal", "why"), [(Broken(), "KeyError: 'mine'"), (Mute(), "TypeError: .*returned None")])
+def test_a_signal_that_raises_or_judges_nothing_is_named_once_and_never_stops(signal, why):
+    monitor = ww.Monitor(weights(), every_n_steps=1, deterministic=True, executor="thread")
+    monitor.attach("stop", signal)
+    with pytest.warns(RuntimeWarning, match=f"signal 'stop' is disabled: {why}") as caught:
+        train(monitor, range(1, 5))
+    assert len(caught) == 1
+    assert monitor.history.steps == [0, 1, 2, 3, 4]
+    assert not monitor.should_stop
+
+
+def test_each_run_says_what_fails():
+    """Python shows the same text of the same line once. A second run must not be silent for that."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            watch(weights(), [], outputs=[Recorder(fail_at=0)])
+    assert len(caught) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "signal", "message"),
+    [
+        ("stop", 3, "signal: expected an object with judge.history., got 3"),
+        ("stop", ww.EarlyStopping, r"got the class EarlyStopping: create one, EarlyStopping\(\)"),
+        (ww.EarlyStopping(), "stop", "name: expected a string, got EarlyStopping"),
+    ],
+)
+def test_what_is_no_signal_is_refused_at_once(name, signal, message):
+    with pytest.raises(TypeError, match=message):
+        ww.Monitor(weights()).attach(name, signal)
+
+
+def test_steps_that_begin_anew_in_each_epoch_are_said_once():
+    monitor = ww.Monitor(weights(), every_n_steps=2, deterministic=True, executor="thread")
+    with pytest.warns(RuntimeWarning, match="step: went back from 5 to 1; there is no snapshot until .* 4") as caught:
+        train(monitor, [1, 2, 3, 4, 5] * 3)
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("step", [None, "a"])
+@pytest.mark.parametrize("method", ["start", "step", "snapshot", "finish"])
+def test_a_step_that_is_no_number_is_named(method, step):
+    monitor = ww.Monitor(weights())
+    if step is None and method in ("start", "finish"):
+        return
+    with pytest.raises(TypeError, match="step: expected the number of finished optimizer steps, got"):
+        getattr(monitor, method)(step)
+
+
+def test_close_says_which_results_are_dropped_and_finish_drops_none(caplog):
+    with Delayed(0.3) as executor:
+        monitor = ww.Monitor(weights(), every_n_steps=10, executor=executor)
+        monitor.start()
+        monitor.step(10)
+        monitor.close()
+    (said,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert said == "monitoring was closed: the results of steps 0 and 10 are dropped (finish() waits for them)"
+    assert len(monitor.history) == 0
+    caplog.clear()
+    watch(weights(), [10]).close()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_monitor_that_is_forgotten_says_which_results_are_lost(caplog):
+    with Delayed(0.3) as executor:
+        monitor = ww.Monitor(weights(), executor=executor)
+        monitor.start()
+        del monitor
+        gc.collect()
+    (said,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert said == "neither finish() nor close() was called: the results of step 0 are dropped"
+
+
+def test_the_first_result_is_asked_for_too_early():
+    monitor = ww.Monitor(weights())
+    with pytest.raises(IndexError, match=r"no result has come in yet: .*wait_for_first\(\).*finish\(\)"):
+        monitor.history[-1]
+    assert str(monitor.history) == "History of 0 reports"
+    monitor.close()
 
 
 def test_on_error_raise_hands_the_error_to_the_training_and_leaves_nothing():

@@ -61,15 +61,16 @@ def test_a_resumed_run_tells_nothing_again(caplog):
     assert not [record for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def test_an_error_of_on_finding_ends_the_monitoring_and_not_the_training():
+def test_an_on_finding_that_raises_is_named_once_and_monitoring_goes_on():
     def fail(finding):
         raise RuntimeError("the disk is full")
 
     weights = model()
-    ended = pytest.warns(RuntimeWarning, match="training continues: RuntimeError: the disk is full")
-    with ended, monitor(weights, on_finding=fail) as watched:
+    said = pytest.warns(RuntimeWarning, match="on_finding is disabled: RuntimeError: the disk is full")
+    with said as caught, monitor(weights, on_finding=fail) as watched:
         train(watched, weights, range(1, 31))
-    assert watched.closed
+        assert not watched.closed
+    assert len(caught) == 1
     with (
         pytest.raises(RuntimeError, match="the disk is full"),
         monitor(weights, on_finding=fail, on_error="raise") as own,

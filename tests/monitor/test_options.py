@@ -11,6 +11,16 @@ def test_options_come_back_as_the_arguments_they_were_made_of():
     assert Options(**given).as_arguments() == defaults | given
 
 
+class Closable:
+    """An output, if an object of this class is given and not the class."""
+
+    def write(self, report, metrics, wall_time):
+        pass
+
+    def close(self):
+        pass
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -32,6 +42,7 @@ def test_options_come_back_as_the_arguments_they_were_made_of():
         ("budget", "30s"),
         ("timeout", 1),
         ("on_error", "raise"),
+        ("outputs", [Closable()]),
     ],
 )
 def test_values_that_are_allowed(name, value):
@@ -61,6 +72,11 @@ def test_values_that_are_allowed(name, value):
         ("log_every_layer", 3, TypeError),
         ("log_every_layer", None, TypeError),
         ("on_result", "print", TypeError),
+        ("outputs", print, TypeError),
+        ("outputs", "tensorboard", TypeError),
+        ("outputs", None, TypeError),
+        ("outputs", [print], TypeError),
+        ("outputs", [Closable], TypeError),
         ("conv_scale", "weight_watcher", ValueError),
         ("conv_scale", None, ValueError),
         ("deterministic", "wait", TypeError),

@@ -131,14 +131,15 @@ def test_closing_in_on_result_ends_the_monitoring():
     assert monitor.history.steps == [0]
 
 
-def test_an_error_in_a_piece_ends_the_monitoring_only():
+def test_an_error_in_a_piece_ends_no_other_piece():
     def fail(report):
         raise LookupError("no such page")
 
     model = moving(0)
     monitor = ww.Monitor(model, every_n_steps=10, on_result=fail)
     monitor.start()
-    with pytest.warns(RuntimeWarning, match="no such page"):
-        for _ in train(model, monitor, steps=60):
-            pass
-    assert monitor.closed
+    with pytest.warns(RuntimeWarning, match="no such page") as caught:
+        list(train(model, monitor, steps=60))
+    monitor.finish()
+    assert len(caught) == 1
+    assert monitor.history.steps[-1] == 60

@@ -14,6 +14,7 @@ import ww_callbacks as ww  # noqa: E402
 from ww_callbacks.signals.signal import Judgement  # noqa: E402
 from ww_callbacks.torch import DistributedMonitor  # noqa: E402
 from ww_callbacks.torch.layers import owners_of  # noqa: E402
+from ww_callbacks.torch.ranks import Ranks  # noqa: E402
 
 
 def network() -> nn.Module:
@@ -106,3 +107,45 @@ def test_arguments_and_models_are_checked() -> None:
         DistributedMonitor({})
     with pytest.raises(ValueError, match="layers: 'nett' matches no layer"):
         DistributedMonitor(network(), layers=["nett"])
+
+
+def test_the_status_and_the_recorded_values_are_those_of_the_monitor() -> None:
+    model, optimizer, backward = prepared("torch")
+    with DistributedMonitor(model, every_n_steps=5, deterministic=True) as monitor:
+        train(model, optimizer, backward, monitor)
+        monitor.record("val_loss", 0.5)
+    assert str(monitor.status()).startswith("4 of 4 snapshots analysed, 0 skipped")
+    assert monitor.history.recorded("val_loss") == [(12, 0.5)]
+    assert monitor.stop_reason == ""
+
+
+def test_another_rank_has_a_status_of_zeros() -> None:
+    ranks = Ranks(2, False, lambda message: (None, ""))
+    monitor = DistributedMonitor(network(), ranks=ranks)
+    assert (monitor.status().snapshots, monitor.status().staleness) == (0, {})
+    monitor.record("val_loss", 0.5)
+    with pytest.raises(TypeError, match="signal: expected an object with judge"):
+        monitor.attach("stop", 3)
+
+
+def test_ranks_that_cannot_be_reached_end_the_monitoring_and_not_the_training() -> None:
+    def broadcast(message: Any) -> Any:
+        if monitor is not None:
+            raise RuntimeError("connection closed by peer")
+        return message
+
+    monitor = None
+    monitor = DistributedMonitor(network(), ranks=Ranks(2, True, broadcast))
+    with pytest.warns(RuntimeWarning, match="another rank cannot be reached: connection closed by peer") as caught:
+        monitor.start()
+    for step in range(1, 400):
+        monitor.step(step)
+    monitor.finish()
+    assert len(caught) == 1
+    monitor = None
+    strict = DistributedMonitor(network(), ranks=Ranks(2, True, broadcast), on_error="raise")
+    monitor = strict
+    with pytest.raises(RuntimeError, match="connection closed by peer"):
+        strict.start()
+    assert strict.monitor is not None
+    assert strict.monitor.closed

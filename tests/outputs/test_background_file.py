@@ -61,7 +61,7 @@ def test_a_file_that_is_forgotten_is_complete_and_closed(tmp_path: Path) -> None
 def test_an_error_is_told_at_the_next_piece_and_again_at_the_end() -> None:
     file = AppendedFile("/dev/full", "ab")
     file.write(lambda: b"piece")
-    assert eventually(lambda: file._errors, 20.0)
+    assert eventually(lambda: file._shared.errors, 20.0)
     with pytest.raises(OSError, match="No space left"):
         file.write(lambda: b"piece")
     with pytest.raises(OSError, match="No space left"):

@@ -35,3 +35,48 @@ def test_a_thinned_history_counts_on_after_a_checkpoint():
     again.append(Report((layer("a", alpha=2.0),), 100))
     assert again.seen == 101
     assert again.steps == [*history.steps, 100]
+
+
+def test_an_empty_history_says_so_wherever_it_is_asked():
+    history = History()
+    for index in (-1, 0, 5):
+        with pytest.raises(IndexError, match=r"^no result has come in yet: .*wait_for_first.*finish"):
+            history[index]
+    with pytest.raises(ValueError, match="it has no reports, so there is nothing to draw"):
+        history.plot()
+    assert list(history) == history[:3] == history.series("alpha") == []
+    assert len(history.to_pandas()) == 0
+    assert history.advice() == ["No results have come in, so there is nothing to say."]
+
+
+def test_reports_are_numbered():
+    history = History([Report((layer("a"),), 0)])
+    with pytest.raises(IndexError, match="there are 1 reports, so there is no number 3"):
+        history[3]
+    with pytest.raises(TypeError, match=r"reports are numbered, got 'a'; history\[-1\] is the latest one"):
+        history["a"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "name", "message"),
+    [
+        ("alhpa", None, "metric: there is no metric of the model 'alhpa'; did you mean 'alpha'"),
+        ("ww/alpha", None, "there is no metric of the model 'ww/alpha'; did you mean 'alpha'"),
+        ("stabel_rank", "a", "metric: there is no column 'stabel_rank'; did you mean 'stable_rank'"),
+    ],
+)
+def test_a_metric_that_does_not_exist_is_not_a_row_of_none(metric, name, message):
+    with pytest.raises(ValueError, match=message):
+        History([Report((layer("a"),), 0)]).series(metric, name)
+
+
+def test_what_is_no_report_or_no_number_is_refused():
+    history = History()
+    with pytest.raises(TypeError, match="report: expected a Report, got list"):
+        history.append([layer("a")])
+    with pytest.raises(TypeError, match="value: expected a number for 'val_loss', got 'low'"):
+        history.record("val_loss", "low")
+    with pytest.raises(TypeError, match=r"name: expected a string, got 0\.5"):
+        history.record(0.5, "val_loss")
+    with pytest.raises(ValueError, match="state: not that of a history: KeyError"):
+        History.from_state_dict({})

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ww_callbacks.report import COLUMNS, OPTIONAL_COLUMNS, Histogram, LayerReport, Report
+from ww_callbacks.report.report import SUMMARY_KEYS
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 histograms = st.builds(
@@ -107,3 +108,27 @@ def test_means_run_over_the_counted_layers():
     assert report.counted == {"big"}
     assert report.summary()["alpha"] == 3
     assert Report.of(layers[1:]).summary()["alpha"] == 9
+
+
+def test_what_a_report_does_not_have_is_named():
+    report = Report((LayerReport(name="fc", kind="Linear", alpha=2.5, counted=True),))
+    assert "fc" in report
+    assert "head" not in report
+    with pytest.raises(KeyError, match=r"no layer 'head'; the layers are \['fc'\]"):
+        report["head"]
+    for ask in (report.column, report.mean):
+        with pytest.raises(ValueError, match="there is no column 'alhpa'; did you mean 'alpha'"):
+            ask("alhpa")
+    with pytest.raises(ValueError, match="metric: expected a numeric column such as 'alpha', got 'name'"):
+        report.mean("name")
+    for compare in (report.against, report.scale_collapse):
+        with pytest.raises(TypeError, match=r"baseline: expected a Report, got dict; analyze\(model\) makes one"):
+            compare({"fc": [[1.0]]})
+
+
+def test_every_key_of_a_summary_is_known():
+    names = {each.name for each in fields(LayerReport)}
+    layer = LayerReport(name="fc", kind="Linear", counted=True, alpha=2.5, num_traps=1, learned_pvalue=0.5)
+    assert set(Report((layer,)).summary()) <= set(SUMMARY_KEYS)
+    assert {"alpha_median", "num_traps", "num_learned"} <= set(Report((layer,)).summary())
+    assert len(set(SUMMARY_KEYS) & names) > 10

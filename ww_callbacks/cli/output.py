@@ -30,11 +30,19 @@ def chosen_format(arguments: argparse.Namespace, formats: Iterable[str]) -> str:
 
 
 def write(text: str, path: Path | None) -> None:
-    """Write to the file, or to standard output."""
+    """Write to the file, or to standard output.
+
+    Raises:
+        OSError: the file cannot be written; the text is then on standard output.
+    """
     if path is None:
         print(text)
-    else:
+        return
+    try:
         path.write_text(text if text.endswith("\n") else f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        print(text)
+        raise OSError(f"{path}: cannot be written, the result is on standard output: {error.strerror}") from error
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -25,6 +25,9 @@ class Engine:
     Args:
         settings: how layers are analysed.
         limits: what may be used.
+
+    Attributes:
+        under_way: the step of each pending snapshot. It refers to nothing else, and can be kept after this object.
     """
 
     def __init__(self, settings: Settings, limits: Limits) -> None:
@@ -32,6 +35,7 @@ class Engine:
         self._resources: Resources | None = None
         self._pending: deque[Pending] = deque()
         self._arriving: deque[Pending] = deque()  # those of them that are not submitted yet
+        self.under_way: deque[int] = deque()
         self._start = time.monotonic()
         self._reserved = 0.0
         self.taken = self.failed = 0
@@ -148,6 +152,7 @@ class Engine:
         pending = Pending(step, time.time(), missed, slot, layers, chosen)
         self._pending.append(pending)
         self._arriving.append(pending)
+        self.under_way.append(step)
         self.snapshot_bytes = resources.buffer.nbytes
         self.taken += 1
         self.submit()
@@ -194,6 +199,7 @@ class Engine:
             if awaited or self._resources is None:
                 return
             pending = self._pending.popleft()
+            self.under_way.popleft()
             self._resources.buffer.release(pending.slot)
             yield pending, pending.report(self._resources.known)
 
@@ -206,6 +212,7 @@ class Engine:
         """Stop the analysis at once and free the memory; pending snapshots are dropped."""
         self._pending.clear()
         self._arriving.clear()
+        self.under_way.clear()
         self._reserved = 0.0
         resources, self._resources = self._resources, None
         if resources is not None:

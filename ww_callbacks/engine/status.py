@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A monitor at one moment.
+    """A monitor at one moment; by default one that does nothing, as on all ranks but the first.
 
     Attributes:
         snapshots: taken so far; each is published, pending or dropped.
@@ -31,22 +31,22 @@ class Status:
         staleness: steps since each analysed layer was analysed last, by name; None if it never was.
     """
 
-    snapshots: int
-    published: int
-    pending: int
-    skipped: int
-    over_budget: int
-    failed: int
-    lag_steps: int
-    worker_pids: tuple[int, ...]
-    worker_memory: int | None
-    worker_cpu: float
-    snapshot_bytes: int
-    copy_seconds: float
-    waited_seconds: float
-    hook_seconds: float
-    wall_seconds: float
-    staleness: dict[str, int | None]
+    snapshots: int = 0
+    published: int = 0
+    pending: int = 0
+    skipped: int = 0
+    over_budget: int = 0
+    failed: int = 0
+    lag_steps: int = 0
+    worker_pids: tuple[int, ...] = ()
+    worker_memory: int | None = None
+    worker_cpu: float = 0.0
+    snapshot_bytes: int = 0
+    copy_seconds: float = 0.0
+    waited_seconds: float = 0.0
+    hook_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    staleness: Mapping[str, int | None] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """One line: what was done and what it cost.

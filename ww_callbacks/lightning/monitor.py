@@ -22,7 +22,7 @@ from ww_callbacks.outputs.jsonl import FILE_NAME
 from ww_callbacks.report import History
 from ww_callbacks.report.keys import ALPHA
 from ww_callbacks.signals.rates import LEARNING_RATE
-from ww_callbacks.signals.signal import Signal
+from ww_callbacks.signals.signal import Signal, check_signal
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule
@@ -114,10 +114,10 @@ class SpectralMonitor(Options, Callback):
             acts: whether training acts on the verdict, see :meth:`ww_callbacks.Monitor.attach`.
 
         Raises:
-            TypeError: ``acts`` is neither True, False nor None.
+            TypeError: an argument has the wrong type.
             ValueError: another signal has that name.
         """
-        check_flag("acts", acts, or_none=True)
+        check_signal(name, signal, acts)
         if name in self._signals and self._signals[name][0] != signal:
             raise ValueError(f"name: {name!r} is attached already, choose another name")
         self._signals[name] = signal, acts

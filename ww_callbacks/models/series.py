@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
-from typing import Any
+from typing import Any, TypeGuard
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
 from ww_callbacks.checks import check_count, check_flag, check_patterns, check_sizes
@@ -19,7 +19,7 @@ from ww_callbacks.weights import Layer, Split, find_layers, select_layers
 
 def compare(
     models: Mapping[str, Any],
-    *,
+    *others: object,
     quality: Mapping[str, float] | None = None,
     layers: Sequence[str] | None = None,
     split: Split | None = None,
@@ -41,6 +41,7 @@ def compare(
 
     Args:
         models: name → torch module, Keras model, mapping name → array, or path or URL of a weights file.
+        *others: none; several models are one mapping.
         quality: name → test accuracy, error or any other number; models without one are left out of the correlations.
         layers: patterns of the layers to analyse, as in :func:`ww_callbacks.analyze`; each must match in every model.
         split: how to split fused projections, as in :func:`ww_callbacks.analyze`; each pattern must match in every
@@ -71,9 +72,7 @@ def compare(
         >>> [(row["model"], row["layers"]) for row in comparison.to_dicts()]
         [('a', 1), ('b', 1)]
     """
-    _check_mapping("models", models)
-    if not models:
-        raise ValueError("models: expected at least one model, got none")
+    _check_models(models, others)
     quality = {} if quality is None else _checked(quality, models)
     check_patterns("layers", layers)
     check_sizes("split", split)
@@ -96,13 +95,39 @@ def compare(
     return Comparison(reports, quality, shuffled, scaled)
 
 
-def _check_mapping(name: str, value: object) -> None:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise TypeError(f"{name}: expected a mapping of names, got {value!r}")
+def _check_models(models: object, others: Sequence[object]) -> None:
+    """Check that the models have names.
+
+    Raises:
+        TypeError: they have none, or something is no model.
+        ValueError: there is none.
+    """
+    how = 'compare({"a": model, "b": other}); analyze(model, baseline=other) says how a model differs from another'
+    if others:
+        raise TypeError(f"models: expected one mapping name -> model, got {1 + len(others)} arguments: {how}")
+    if not _has_names(models):
+        raise TypeError(f"models: expected a mapping name -> model, got {_short(models)}: {how}")
+    if not models:
+        raise ValueError("models: expected at least one model, got none")
+    for name, model in models.items():
+        if isinstance(model, Report):
+            raise TypeError(f"models: {name!r} is a Report already; Comparison({{name: report, …}}) compares reports")
+        if hasattr(model, "__array__"):
+            raise TypeError(f"models: {name!r} is an array, expected a model; is this mapping one model? {how}")
+
+
+def _has_names(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+
+def _short(value: object) -> str:
+    """A value as a message can show it, without the numbers in it."""
+    return f"names such as {next(iter(value))!r}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
 
 
 def _checked(quality: Mapping[str, Any], models: Mapping[str, Any]) -> dict[str, float]:
-    _check_mapping("quality", quality)
+    if not _has_names(quality):
+        raise TypeError(f"quality: expected a mapping name of a model -> number, got {_short(quality)}")
     for name, value in quality.items():
         if name not in models:
             raise ValueError(f"quality: there is no model {name!r}; the models are {list(models)}")

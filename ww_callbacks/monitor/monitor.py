@@ -11,13 +11,14 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from types import TracebackType
 from typing import Any, Literal
 
-from ww_callbacks.checks import check_flag, warn
+from ww_callbacks.checks import checked_step, warn
 from ww_callbacks.engine import Engine, Missed, Status, wait_for
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.monitor.publishing import Published, Publisher, drawn_layers, logged_layers, own_outputs
@@ -25,7 +26,7 @@ from ww_callbacks.monitor.resuming import Resumed
 from ww_callbacks.monitor.schedule import crosses
 from ww_callbacks.monitor.waiting import Waiting
 from ww_callbacks.report import History
-from ww_callbacks.signals.signal import Signal
+from ww_callbacks.signals.signal import Signal, check_signal
 from ww_callbacks.signals.stop import VERDICT, progress_message
 from ww_callbacks.weights import Layer, find_layers, select_layers
 from ww_callbacks.weights.finder import LayerFinder
@@ -87,7 +88,7 @@ class Monitor(Options):
         self._last_step: int | None = None
         self._last_snapshot: int | None = None
         self._missed = Missed()
-        self._warned_empty = self._warned_missed = False
+        self._warned_empty = self._warned_missed = self._warned_back = False
         self._is_asked = False
         self._under_way: Iterator[None] | None = None
         self._last_piece = 0.0
@@ -96,6 +97,7 @@ class Monitor(Options):
         self._process = os.getpid()
         if own:  # their threads do not exist in a forked process
             forking.close_in_children(self)
+        self._is_forgotten = weakref.finalize(self, _say_forgotten, self._engine.under_way, os.getpid())
 
     def start(self, step: int | None = None, *, baseline: bool = True) -> None:
         """Start, with a first snapshot unless :meth:`load_state_dict` restored one that is still valid at this step.
@@ -112,7 +114,7 @@ class Monitor(Options):
 
     def _start(self, step: int | None, *, baseline: bool) -> None:
         known = self._restored
-        self._last_step = step = (known.step if known is not None else 0) if step is None else int(step)
+        self._last_step = step = (known.step if known is not None else 0) if step is None else checked_step(step)
         if known is not None and known.step > step:
             warn(f"the checkpoint is of step {known.step}, training starts at step {step}: its history is left out")
             known = None
@@ -173,7 +175,7 @@ class Monitor(Options):
         if self._closed or self._is_ending:
             self._say_forked()
             return
-        step = int(step)
+        step = checked_step(step)
         last, every = self._last_step, self.every_n_steps
         is_due = last is None or (every is not None and crosses(last, step, every))
         if is_due or self._engine.pending or self._under_way is not None:
@@ -187,6 +189,8 @@ class Monitor(Options):
         if last is None:
             self.start(step)
             return
+        if step < last:
+            self._say_back(last, step)
         self._last_step = step
         if self.every_n_steps is not None and crosses(last, step, self.every_n_steps):
             self.snapshot(step)
@@ -215,10 +219,10 @@ class Monitor(Options):
                 training waits at snapshots, unless ``deterministic`` is False. None for yes if the name is "stop".
 
         Raises:
-            TypeError: ``acts`` is neither True, False nor None.
+            TypeError: an argument has the wrong type.
             ValueError: another signal has that name.
         """
-        check_flag("acts", acts, or_none=True)
+        check_signal(name, signal, acts)
         with self._lock:
             self._publisher.attach(name, signal)
             self._waiting.acts |= name == VERDICT if acts is None else acts
@@ -273,7 +277,7 @@ class Monitor(Options):
             step: finished optimizer steps when it was measured; None for that of the last call of :meth:`step`.
         """
         with self._lock:
-            self.history.record(name, value, self._last_step if step is None else int(step))
+            self.history.record(name, value, self._last_step if step is None else checked_step(step))
 
     @property
     def last_step(self) -> int | None:
@@ -336,7 +340,7 @@ class Monitor(Options):
         Args:
             step: number of finished optimizer steps.
         """
-        step = int(step)
+        step = checked_step(step)
         if self._closed or self._is_ending:
             self._say_forked()
             return
@@ -371,7 +375,7 @@ class Monitor(Options):
         try:
             with self._lock:
                 if not self._closed:
-                    self._finish(self._last_step if step is None else int(step))
+                    self._finish(self._last_step if step is None else checked_step(step))
         finally:
             self._is_ending = False
 
@@ -387,26 +391,35 @@ class Monitor(Options):
             warn(f"{self._engine.pending} snapshots were not analysed within {self.timeout:g} s")
         if self._is_asked and not self._closed:
             self._say_verdict()
-        self.close()
+        self._end()
 
     def close(self) -> None:
-        """Stop the worker and close the outputs at once; pending results are dropped."""
+        """Stop the worker and close the outputs at once. Pending results are dropped; the log says which."""
         self._say_forked()
         with self._lock:
-            if self._closed:
-                return
-            if self.has_snapshot:
-                _log.info("%s", self.status())
-                self._say_missed()
-            self._closed = True
-            self._under_way = None
-            self._engine.close()
-            self._publisher.close()
+            if self._under_way is not None:
+                self._safely(self._collect)
+            if self._engine.under_way and not self._closed:
+                _log.warning("monitoring was closed: %s (finish() waits for them)", _dropped(self._engine.under_way))
+            self._end()
 
     def close_in_child(self) -> None:
         """End monitoring in a forked process. The process that started the monitor goes on with it."""
         self._closed = self._is_forked = True
         self._lock = threading.RLock()  # another thread may have held it, which does not exist here
+
+    def _end(self) -> None:
+        """Stop the worker and close the outputs at once."""
+        if self._closed:
+            return
+        self._is_forgotten.detach()
+        if self.has_snapshot:
+            _log.info("%s", self.status())
+            self._say_missed()
+        self._closed = True
+        self._under_way = None
+        self._engine.close()
+        self._publisher.close()
 
     def __enter__(self) -> Monitor:
         self.start()
@@ -466,6 +479,8 @@ class Monitor(Options):
             return
         if not self._engine.fits(layers):  # the first snapshot, or layers were initialised late or replaced
             self._collect(self._engine.pending, self.timeout if timeout is None else 0.0)
+            if self._engine.under_way:
+                _log.warning("the layers have changed: %s", _dropped(self._engine.under_way))
             self._engine.renew(layers, low_priority=not self._waiting.is_on)
             analysed = [layer.name for layer in layers if layer.spec is not None]
             self._publisher.choose_layers([layer.name for layer in layers], analysed)
@@ -518,7 +533,7 @@ class Monitor(Options):
             if not self._closed:
                 action()
         except Exception as error:
-            self.close()
+            self._end()
             if self.on_error == "raise":
                 raise
             warn(f"monitoring has ended, training continues: {type(error).__name__}: {error}")
@@ -544,10 +559,19 @@ class Monitor(Options):
             level = logging.WARNING if self._missed.are_many(self._num_taken) else logging.INFO
             _log.log(level, "%s", self._missed.message(self._num_taken))
 
+    def _say_back(self, last: int, step: int) -> None:
+        """Say once that the steps go back, as they do if a loop counts them anew in each epoch."""
+        if not self._warned_back and step <= 1 < last:
+            self._warned_back = True
+            warn(
+                f"step: went back from {last} to {step}; there is no snapshot until it is larger than "
+                f"{self._last_snapshot}. Count the optimizer steps since the start of training, not of the epoch"
+            )
+
     def _say_verdict(self) -> None:
         """Say at the end why training should end, or how near the rules were; nothing of a signal of the user's."""
         verdict = self.published.verdicts.get(VERDICT, {})
-        if not verdict:
+        if not self.published.reports:
             _log.info("EarlyStopping did not end this training. No results came in.")
         elif "scores" in verdict and self.should_stop:
             _log.info("%s", self.stop_reason)
@@ -559,3 +583,24 @@ class Monitor(Options):
             self._warned_empty = True
             found = "; ".join(f"{layer.name}: {layer.reason}" for layer in layers) or "no layer holds weights"
             warn(f"nothing to analyse in this model ({found})")
+
+
+def _say_forgotten(steps: Sequence[int], owner: int) -> None:
+    """Say what is lost if a monitor is deleted, or the program ends, without ``finish`` or ``close``.
+
+    Args:
+        steps: of the pending snapshots.
+        owner: the process of the monitor; a forked one says nothing.
+    """
+    if steps and os.getpid() == owner:
+        _log.warning("neither finish() nor close() was called: %s", _dropped(steps))
+
+
+def _dropped(steps: Sequence[int]) -> str:
+    """Which results are dropped.
+
+    Example:
+        >>> _dropped([0]), _dropped([10, 20])
+        ('the results of step 0 are dropped', 'the results of steps 10 and 20 are dropped')
+    """
+    return f"the results of step{'s' if len(steps) > 1 else ''} {' and '.join(map(str, steps))} are dropped"

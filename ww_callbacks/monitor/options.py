@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from ww_callbacks.checks import (
     check_count,
     check_executor,
     check_flag,
+    check_outputs,
     check_patterns,
     check_places,
     check_seconds,
@@ -46,9 +47,9 @@ class Options:
             50,000 rows is skipped unless its full name is among them.
         log_dir: TensorBoard folder, written to ``<log_dir>/ww``; None for no TensorBoard.
         jsonl: JSON lines file for all results, or True for ``<log_dir>/ww_history.jsonl``.
-        on_result: called with each :class:`~ww_callbacks.report.Report`.
+        on_result: called with each :class:`~ww_callbacks.report.Report`. If it raises, it is not called again.
         on_finding: called with a :class:`~ww_callbacks.report.Finding` when it is raised, and again, with ``until``,
-            when it is withdrawn.
+            when it is withdrawn. If it raises, it is not called again.
         outputs: further outputs, each with the methods of :class:`ww_callbacks.monitor.Output`.
         log_every_layer: layers with their own metrics: "auto" (all if there are at most 64, otherwise 64 spread over
             the depth; the experts of a block count as one and have metrics together), True, False, or patterns.
@@ -94,7 +95,7 @@ class Options:
     jsonl: bool | str | os.PathLike[str] | None = None
     on_result: Callable[[Report], object] | None = None
     on_finding: Callable[[Finding], object] | None = None
-    outputs: Iterable[Output] = ()
+    outputs: Sequence[Output] = ()
     log_every_layer: LogEveryLayer = "auto"
     figures: Figures = True
     budget: float | str | None = None
@@ -125,6 +126,7 @@ class Options:
             if self.figures is None:
                 raise TypeError("figures: expected True, False or a list of patterns, got None")
             check_patterns("figures", self.figures)
+        check_outputs("outputs", self.outputs)
         check_callable("on_result", self.on_result)
         check_callable("on_finding", self.on_finding)
         check_executor("executor", self.executor)

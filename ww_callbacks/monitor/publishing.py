@@ -6,11 +6,13 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ww_callbacks.checks import warn
 from ww_callbacks.engine import Missed
+from ww_callbacks.monitor.guarded import Guarded
 from ww_callbacks.monitor.options import Figures, LogEveryLayer, Options
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlOutput
 from ww_callbacks.outputs.lost import LostMetrics
@@ -26,7 +28,7 @@ from ww_callbacks.report.history import MEMORY_ENTRIES
 from ww_callbacks.report.keys import aggregates
 from ww_callbacks.signals.findings import Tracker, has_decayed, is_plateau
 from ww_callbacks.signals.learning_rate import VERDICTS, LayerRatios, ratios_by_name
-from ww_callbacks.signals.signal import Judgement, Signal
+from ww_callbacks.signals.signal import Judgement, Signal, judged_by
 from ww_callbacks.signals.stop import VERDICT, EarlyStopping, stop_message
 
 _log = logging.getLogger("ww_callbacks")
@@ -77,8 +79,11 @@ class Publisher:
 
     def __init__(self, options: Options, outputs: Iterable[Output], draw: Draw) -> None:
         self._options, self._draw = options, draw
-        self._outputs = Outputs(outputs, strict=options.on_error == "raise")
-        self._signals: dict[str, Signal] = {}
+        self._strict = options.on_error == "raise"
+        self._outputs = Outputs(outputs, strict=self._strict)
+        self._signals: dict[str, Guarded[Judgement]] = {}
+        self._on_result = Guarded("on_result", options.on_result, strict=self._strict)
+        self._on_finding = Guarded("on_finding", options.on_finding, strict=self._strict)
         self._default_stop = EarlyStopping()
         self._logged: frozenset[str] | None = None
         self._panels: PanelSchedule | None = None
@@ -96,7 +101,7 @@ class Publisher:
         """
         if name in self._signals:
             raise ValueError(f"name: {name!r} is attached already, choose another name")
-        self._signals[name] = signal
+        self._signals[name] = Guarded(f"signal {name!r}", partial(judged_by, signal), strict=self._strict)
 
     def choose_layers(self, names: Sequence[str], analysed: Sequence[str]) -> None:
         """Choose the layers that have metrics of their own and figures; the first choice stays for the run.
@@ -126,7 +131,7 @@ class Publisher:
         yield
         judgements = {}
         for name, signal in self._signals.items():
-            judgements[name] = signal.judge(self.history)
+            judgements[name] = signal(self.history) or Judgement()
             yield
         verdicts = self._verdicts(judgements)
         yield
@@ -150,8 +155,7 @@ class Publisher:
         if self._panels is not None:
             self._show(self._panels.add(report, wall_time))
             yield
-        if self._options.on_result is not None:
-            self._options.on_result(report)
+        self._on_result(report)
         self._tell(findings, warned, report.step, wall_time)
 
     def update(self, step: int | None) -> None:
@@ -210,9 +214,8 @@ class Publisher:
             _log.log(logging.WARNING if is_new else logging.INFO, "step %s: %s", step, finding)
             self._outputs.write_finding(finding, wall_time)
         self._outputs.show(finding_panels(findings, step, wall_time))
-        if self._options.on_finding is not None:
-            for finding in findings:
-                self._options.on_finding(finding)
+        for finding in findings:
+            self._on_finding(finding)
 
     def _show(self, panels: Iterable[Panels]) -> None:
         for each in panels:

@@ -40,8 +40,8 @@ Each step is one call, from left to right. No part calls back into an earlier on
 Four rules hold at all of these interfaces:
 
 - **Training comes first.** All calls come from the training thread, except for those of the executors, and all of them
-  are guarded: with ``on_error="warn"`` an error ends the monitoring, or drops one output, and never reaches the
-  training loop.
+  are guarded: with ``on_error="warn"`` an error ends the monitoring, or drops one output, signal or function of the
+  user's, and never reaches the training loop.
 - **Nothing waits without a limit.** Training waits at snapshots only if it acts on results or with
   ``deterministic=True``, and for late results at the end, each time for ``timeout`` seconds at most. If that is too
   short at a snapshot, training does not wait at later ones.

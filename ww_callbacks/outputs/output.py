@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from ww_callbacks.checks import warn
+from ww_callbacks.checks import warn_disabled
 from ww_callbacks.outputs.panels import Panels
 from ww_callbacks.report import Finding, Report
 
@@ -124,7 +124,7 @@ class Outputs:
         except Exception as error:
             if self._strict:
                 raise
-            warn(f"{target.name} is disabled: {type(error).__name__}: {error}")
+            warn_disabled(target.name, error)
             if target in self._targets:
                 self._targets.remove(target)
                 with contextlib.suppress(Exception):

@@ -24,7 +24,7 @@ class TensorBoardOutput:
 
     TensorBoard drops points whose step is not larger than an earlier one of the same tag, so reports must come
     in the order of their steps. A thread encodes and writes each event at once, so that a live reader sees it and
-    training does not wait.
+    training does not wait. If the file is removed, a new one is begun.
 
     Args:
         log_dir: folder of a run. No other program may write event files into it at the same time:
@@ -36,13 +36,14 @@ class TensorBoardOutput:
     """
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
-        layout = layout_summary()
+        layout, now = layout_summary(), time.time()
+        header = [
+            partial(_event_record, lambda: {"file_version": "brain.Event:2"}, 0, now),
+            partial(_event_record, lambda: {"summary": layout}, 0, now),
+        ]
         os.makedirs(log_dir, exist_ok=True)
-        # tensorboard's EventFileWriter loads TensorFlow if it is installed, and waits for the disk.
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
-        self._file = AppendedFile(os.path.join(log_dir, name), "xb")
-        self._append(lambda: {"file_version": "brain.Event:2"}, 0, time.time())
-        self._append(lambda: {"summary": layout}, 0, time.time())
+        next_path = partial(_next_path, os.path.abspath(log_dir))
+        self._file = AppendedFile(next_path(), "xb", header=header, next_path=next_path)
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Write one snapshot."""
@@ -62,6 +63,13 @@ class TensorBoardOutput:
 
     def _append(self, content: Callable[[], Mapping[str, Any]], step: int, wall_time: float) -> None:
         self._file.write(partial(_event_record, content, step, wall_time))
+
+
+def _next_path(log_dir: str) -> str:
+    """A file that no other program writes. Readers that follow the folder find a new one after an old one."""
+    # tensorboard's EventFileWriter loads TensorFlow if it is installed, and waits for the disk.
+    name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+    return os.path.join(log_dir, name)
 
 
 def _event_record(content: Callable[[], Mapping[str, Any]], step: int, wall_time: float) -> bytes:

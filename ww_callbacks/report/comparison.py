@@ -62,7 +62,7 @@ class Comparison:
             import pandas as pd
         except ImportError as error:
             raise ImportError("to_pandas needs pandas: pip install ww_callbacks[pandas]") from error
-        return pd.DataFrame(self.to_dicts()).set_index("model")
+        return pd.DataFrame(self.to_dicts(), columns=["model", "quality", "layers", *METRICS]).set_index("model")
 
     def correlations(self) -> tuple[Correlation, ...]:
         """Correlation of each metric with the quality, with both controls; empty without a quality."""

@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ww_callbacks.checks import check_known
 from ww_callbacks.report.finding import Finding
 from ww_callbacks.report.frame import to_frame
-from ww_callbacks.report.report import Report
+from ww_callbacks.report.layer import FIELDS
+from ww_callbacks.report.report import SUMMARY_KEYS, Report
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,8 +58,11 @@ class History(Sequence[Report]):
         Only the latest report keeps its histograms and spectra, which would fill the memory of a long run.
 
         Raises:
+            TypeError: it is no report.
             ValueError: the step is not larger than the last one.
         """
+        if not isinstance(report, Report):
+            raise TypeError(f"report: expected a Report, got {type(report).__name__}")
         if self._reports and not _later(report.step, self._reports[-1].step):
             raise ValueError(f"report.step: expected more than {self._reports[-1].step}, got {report.step}")
         report = report.recount(self._counted)
@@ -85,8 +90,17 @@ class History(Sequence[Report]):
             name: of the metric.
             value: of the metric.
             step: number of finished optimizer steps at the measurement.
+
+        Raises:
+            TypeError: the name is no string, or the value no number.
         """
-        self._recorded.setdefault(name, []).append((step, float(value)))
+        if not isinstance(name, str):
+            raise TypeError(f"name: expected a string, got {name!r}")
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"value: expected a number for {name!r}, got {value!r}") from error
+        self._recorded.setdefault(name, []).append((step, number))
 
     def recorded(self, name: str) -> list[tuple[int | None, float]]:
         """The values recorded under a name, with their steps, in the order of recording; empty if there are none.
@@ -110,9 +124,15 @@ class History(Sequence[Report]):
         Args:
             metric: such as "alpha" or "stable_rank".
             layer: name of a layer; None for the summary.
+
+        Raises:
+            KeyError: there is no such layer.
+            ValueError: there is no such metric.
         """
         if layer is None:
+            check_known("metric", metric, SUMMARY_KEYS, "metric of the model")
             return [report.summary().get(metric) for report in self._reports]
+        check_known("metric", metric, FIELDS, "column")
         return [getattr(report[layer], metric) for report in self._reports]
 
     def plot(self, metric: str = "alpha", ax: Axes | None = None) -> Axes:
@@ -189,23 +209,49 @@ class History(Sequence[Report]):
             ValueError: the values are not those of a history.
         """
         history = cls(max_entries=MEMORY_ENTRIES)
-        history._counted = frozenset(state["counted"]) if state["counted"] is not None else None
-        for step, layers in json.loads(state["reports"]):
-            history.append(Report(Report.from_dicts(layers).layers, step))
-        for name, values in state["recorded"].items():
-            for step, value in values:
-                history.record(name, value, step)
-        history._seen = int(state["seen"])
+        try:
+            history._counted = frozenset(state["counted"]) if state["counted"] is not None else None
+            for step, layers in json.loads(state["reports"]):
+                history.append(Report(Report.from_dicts(layers).layers, step))
+            for name, values in state["recorded"].items():
+                for step, value in values:
+                    history.record(name, value, step)
+            history._seen = int(state["seen"])
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"state: not that of a history: {type(error).__name__}: {error}") from error
         return history
 
     def __len__(self) -> int:
         return len(self._reports)
 
     def __getitem__(self, index: Any) -> Any:
-        return self._reports[index]
+        try:
+            return self._reports[index]
+        except IndexError:
+            raise IndexError(_no_report(index, len(self))) from None
+        except TypeError:
+            raise TypeError(
+                f"index: reports are numbered, got {index!r}; history[-1] is the latest one, history[-1][name] a layer"
+            ) from None
 
     def __repr__(self) -> str:
-        return f"History of {len(self)} reports, steps {self.steps[:1]} to {self.steps[-1:]}"
+        steps = f", steps {self.steps[0]} to {self.steps[-1]}" if self._reports else ""
+        return f"History of {len(self)} reports{steps}"
+
+
+def _no_report(index: int, count: int) -> str:
+    """Why there is no report of that number, and what to do.
+
+    Example:
+        >>> _no_report(5, 3)
+        'index: there are 3 reports, so there is no number 5'
+    """
+    if count:
+        return f"index: there are {count} reports, so there is no number {index}"
+    return (
+        "no result has come in yet: they come in while training goes on. monitor.wait_for_first() waits for the first "
+        "one, and after finish() all are there. Of several ranks, only the first one has a history"
+    )
 
 
 def _later(step: int | None, last: int | None) -> bool:

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ww_callbacks.checks import check_known
 from ww_callbacks.report.change import against
 from ww_callbacks.report.discovery import discoveries
 from ww_callbacks.report.experts import Experts, summarise_experts
 from ww_callbacks.report.finding import Finding
 from ww_callbacks.report.flow import CorrelationFlow, ScaleChange, correlation_flow, scale_collapse
 from ww_callbacks.report.frame import to_frame
-from ww_callbacks.report.layer import SCHEMA, LayerReport
+from ww_callbacks.report.layer import FIELDS, SCHEMA, LayerReport
 from ww_callbacks.report.row import POSITIONS, changed
 from ww_callbacks.report.table import render_table
 
@@ -27,6 +28,13 @@ MIN_COUNTED = 50
 """Layers with fewer eigenvalues are left out of the means if any layer has this many."""
 
 _MEANS = tuple(name for name, column in SCHEMA.items() if column.mean)
+SUMMARY_KEYS = (
+    *_MEANS,
+    *("alpha_median", "alpha_min", "alpha_max"),
+    *("num_overtrained", "num_undertrained", "num_no_tail", "num_reliable", "failed"),
+    *("num_traps", "num_trap_layers", "num_learned"),
+)
+"""All keys that a summary may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +73,11 @@ class Report:
         Example:
             >>> Report((LayerReport(name="fc", kind="Linear", alpha=2.5),)).column("alpha")
             [2.5]
+
+        Raises:
+            ValueError: there is no such column.
         """
-        position = POSITIONS[name]
+        position = _position(name)
         return [layer[position] for layer in self.layers]
 
     def recount(self, names: frozenset[str] | None) -> Report:
@@ -105,6 +116,10 @@ class Report:
             if layer.name == name:
                 return layer
         raise KeyError(f"no layer {name!r}; the layers are {[layer.name for layer in self.layers]}")
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a layer of that name."""
+        return any(layer.name == name for layer in self.layers)
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -165,6 +180,9 @@ class Report:
 
         Args:
             metric: a numeric column, such as "alpha".
+
+        Raises:
+            ValueError: there is no such column, or it holds no numbers.
         """
         values = _finite_values([layer for layer in self.layers if layer.counted], metric)
         return math.fsum(values) / len(values) if values else None
@@ -188,8 +206,11 @@ class Report:
 
         Returns:
             One entry per layer with λ_max in both reports, in model order.
+
+        Raises:
+            TypeError: the baseline is no report.
         """
-        return scale_collapse(self.layers, baseline.layers)
+        return scale_collapse(self.layers, _layers_of(baseline))
 
     def against(self, baseline: Report, changes: Iterable[LayerReport] = ()) -> Report:
         """The same report with the baseline columns, as ``analyze(…, baseline=…)`` returns it.
@@ -197,8 +218,11 @@ class Report:
         Args:
             baseline: an earlier report of the model, such as the first of a history; layers are matched by name.
             changes: the analysis of the changes W - W₀, if known; reports do not contain weights.
+
+        Raises:
+            TypeError: the baseline is no report.
         """
-        return Report(against(self.layers, baseline.layers, changes), self.step)
+        return Report(against(self.layers, _layers_of(baseline), changes), self.step)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Plot the distribution of alpha over the layers and over their shuffled controls.
@@ -275,10 +299,27 @@ class Report:
         return unknown | discoveries({index: value for index, value in pvalues.items() if value is not None})
 
 
+def _layers_of(baseline: object) -> tuple[LayerReport, ...]:
+    if not isinstance(baseline, Report):
+        raise TypeError(f"baseline: expected a Report, got {type(baseline).__name__}; analyze(model) makes one")
+    return baseline.layers
+
+
+def _position(name: str) -> int:
+    try:
+        return POSITIONS[name]
+    except KeyError:
+        check_known("name", name, FIELDS, "column")
+        raise
+
+
 def _finite_values(layers: Iterable[LayerReport], name: str) -> list[float]:
-    position = POSITIONS[name]
+    position = _position(name)
     values = (layer[position] for layer in layers)
-    return [value for value in values if value is not None and math.isfinite(value)]
+    try:
+        return [value for value in values if value is not None and math.isfinite(value)]
+    except TypeError as error:
+        raise ValueError(f"metric: expected a numeric column such as 'alpha', got {name!r}") from error
 
 
 def choose_counted(layers: Iterable[LayerReport]) -> frozenset[str]:

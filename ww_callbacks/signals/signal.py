@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ww_callbacks.checks import check_flag, check_methods
 from ww_callbacks.report import History
 
 
@@ -32,3 +33,27 @@ class Signal(Protocol):
 
     def judge(self, history: History) -> Judgement:
         """The judgement after the latest report of ``history``; a function of the history alone."""
+
+
+def check_signal(name: object, signal: object, acts: object) -> None:
+    """Check the arguments of :meth:`ww_callbacks.Monitor.attach`.
+
+    Raises:
+        TypeError: the name is no string, the signal cannot judge, or ``acts`` is neither True, False nor None.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name: expected a string, got {name!r}")
+    check_methods("signal", signal, ["judge(history)"])
+    check_flag("acts", acts, or_none=True)
+
+
+def judged_by(signal: Signal, history: History) -> Judgement:
+    """The judgement of a signal.
+
+    Raises:
+        TypeError: it returns something else.
+    """
+    judgement: object = signal.judge(history)
+    if not isinstance(judgement, Judgement):
+        raise TypeError(f"judge(history) returned {judgement!r}, expected a Judgement")
+    return judgement

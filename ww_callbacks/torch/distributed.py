@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
+from ww_callbacks.checks import checked_step, warn
+from ww_callbacks.engine import Status
 from ww_callbacks.monitor import Monitor, Published, crosses
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.report import History
-from ww_callbacks.signals.signal import Signal
-from ww_callbacks.torch.ranks import Ranks, on_first_rank
+from ww_callbacks.signals.signal import Signal, check_signal
+from ww_callbacks.torch.ranks import LostRanksError, Ranks, on_first_rank
+
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -57,6 +61,7 @@ class DistributedMonitor(Options):
             raise TypeError(f"model: expected a torch module, got {type(self.model).__name__}")
         self._last_step: int | None = None
         self._late_error: Exception | None = None
+        self._is_lost = False
         self.published = Published()
         self.monitor: Monitor | None = None
         self._create()
@@ -80,6 +85,29 @@ class DistributedMonitor(Options):
         """
         return self.published.should_stop if self.monitor is None else self.monitor.should_stop
 
+    @property
+    def stop_reason(self) -> str:
+        """Why training should end, see :attr:`ww_callbacks.Monitor.stop_reason`; the same on every rank."""
+        return self.published.stop_reason
+
+    def status(self) -> Status:
+        """The state of the monitor now, and what it cost so far, on the first rank; zeros on the others.
+
+        See :meth:`ww_callbacks.Monitor.status`.
+        """
+        return self.monitor.status() if self.monitor is not None else Status()
+
+    def record(self, name: str, value: float, step: int | None = None) -> None:
+        """Record a measured value, see :meth:`ww_callbacks.Monitor.record`. That of the first rank counts.
+
+        Args:
+            name: of the metric, such as "val_loss".
+            value: of the metric.
+            step: finished optimizer steps when it was measured; None for that of the last call of :meth:`step`.
+        """
+        if self.monitor is not None:
+            self.monitor.record(name, value, step)
+
     def attach(self, name: str, signal: Signal, *, acts: bool | None = None) -> None:
         """Let a signal judge the history after each report; call it on every rank, before :meth:`start`.
 
@@ -89,9 +117,10 @@ class DistributedMonitor(Options):
             acts: whether training acts on the verdict, see :meth:`ww_callbacks.Monitor.attach`.
 
         Raises:
-            TypeError: ``acts`` is neither True, False nor None.
+            TypeError: an argument has the wrong type.
             ValueError: another signal has that name.
         """
+        check_signal(name, signal, acts)
         if self.monitor is not None:
             self.monitor.attach(name, signal, acts=acts)
 
@@ -102,7 +131,9 @@ class DistributedMonitor(Options):
             step: optimizer steps finished so far; None for those of the checkpoint, 0 without one.
         """
         if self._last_step is None:
-            self._last_step, self.published = on_first_rank(self.ranks, self.model, lambda: self._begin(step))
+            begun = self._together(lambda: self._begin(step))
+            if begun is not None:
+                self._last_step, self.published = begun
 
     def step(self, step: int) -> None:
         """Take a snapshot if one is due. Every rank calls it after each optimizer step, with the same number.
@@ -110,12 +141,13 @@ class DistributedMonitor(Options):
         Args:
             step: number of finished optimizer steps.
         """
+        step = checked_step(step)
         last = self._last_step
         if last is None:
             self.start(step)
             return
-        self._last_step = int(step)
-        if self.every_n_steps is not None and crosses(last, int(step), self.every_n_steps):
+        self._last_step = step
+        if self.every_n_steps is not None and crosses(last, step, self.every_n_steps):
             self._round(lambda monitor: monitor.step(step))
         elif self.monitor is not None:
             self._between(self.monitor, step)
@@ -172,7 +204,7 @@ class DistributedMonitor(Options):
             self.close()
 
     def _create(self) -> None:
-        on_first_rank(self.ranks, self.model, self._make)
+        self._together(self._make)
 
     def _make(self) -> None:
         self.monitor = Monitor(self.model, **self.as_arguments())
@@ -182,8 +214,25 @@ class DistributedMonitor(Options):
         self.monitor.start(step)
         return self.monitor.last_step or 0, self.monitor.published
 
+    def _together(self, action: Callable[[], T]) -> T | None:
+        """The result of an action of the first rank, on all ranks; None once the ranks have lost each other.
+
+        Training finds out by itself at its next message, or needs none any more.
+        """
+        if self._is_lost:
+            return None
+        try:
+            return on_first_rank(self.ranks, self.model, action)
+        except LostRanksError as error:
+            self._is_lost = True
+            self.close()
+            if self.on_error == "raise":
+                raise
+            warn(f"monitoring has ended, training continues: another rank cannot be reached: {error}")
+            return None
+
     def _round(self, action: Callable[[Monitor], object]) -> None:
-        published = on_first_rank(self.ranks, self.model, lambda: self._act(action))
+        published = self._together(lambda: self._act(action))
         if published is not None:
             self.published = published
 

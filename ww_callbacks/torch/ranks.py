@@ -14,6 +14,10 @@ from ww_callbacks.weights.torch.sharded import follow, is_sharded, leading, resh
 T = TypeVar("T")
 
 
+class LostRanksError(RuntimeError):
+    """A message did not reach the other ranks, or none came from the first one: a rank has ended, for example."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ranks:
     """The processes of a training, as seen from one of them.
@@ -60,6 +64,7 @@ def on_first_rank(ranks: Ranks, model: nn.Module, action: Callable[[], T]) -> T:
     Raises:
         Exception: if ``action`` raises: its exception on the first rank, and a RuntimeError with the same message on
             the others, so that no rank waits for one that has failed.
+        LostRanksError: a message between the ranks failed.
 
     Example:
         >>> on_first_rank(Ranks.of_torch(), nn.Linear(2, 2), lambda: 5)
@@ -79,19 +84,26 @@ def _lead(ranks: Ranks, model: nn.Module, action: Callable[[], T]) -> T:
             answer = action()
     except Exception as error:
         failure = error
-    ranks.broadcast((answer, "" if failure is None else f"{type(failure).__name__}: {failure}"))
+    _send(ranks, (answer, "" if failure is None else f"{type(failure).__name__}: {failure}"))
     if failure is not None:
         raise failure
     return cast(T, answer)
 
 
 def _follow(ranks: Ranks, model: nn.Module) -> Any:
-    while isinstance(message := ranks.broadcast(None), int):
+    while isinstance(message := _send(ranks, None), int):
         follow(model, message)
     answer, failure = message
     if failure:
         raise RuntimeError(f"ww_callbacks failed on the first rank: {failure}")
     return answer
+
+
+def _send(ranks: Ranks, message: Any) -> Any:
+    try:
+        return ranks.broadcast(message)
+    except RuntimeError as error:  # those of torch.distributed are of this class
+        raise LostRanksError(str(error)) from error
 
 
 def _broadcast(message: Any) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -56,6 +59,27 @@ def run_drawing(task: Message) -> Message:
 
 
 def _draw(task: Message) -> Message:
-    from ww_callbacks.outputs.panels import draw  # imports matplotlib, which only drawing needs
+    with _no_folder_left():
+        import matplotlib  # only drawing needs it
+
+        from ww_callbacks.outputs import figures  # noqa: F401 - reads the fonts
+
+        matplotlib.get_configdir(), matplotlib.get_cachedir()  # it makes them once
+    from ww_callbacks.outputs.panels import draw
 
     return {"images": draw(task["drawing"])}
+
+
+@contextlib.contextmanager
+def _no_folder_left() -> Iterator[None]:
+    """Remove the folder that matplotlib makes for its caches where it may not write into that of the user.
+
+    It would do so when this process exits, which is killed instead.
+    """
+    before = os.environ.get("MPLCONFIGDIR")
+    try:
+        yield
+    finally:
+        made = os.environ.get("MPLCONFIGDIR")
+        if made is not None and made != before:
+            shutil.rmtree(made, ignore_errors=True)

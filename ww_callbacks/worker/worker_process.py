@@ -152,7 +152,7 @@ class WorkerProcess:
                 f"sys.executable is {sys.executable!r}; set it to the path of the Python interpreter, or pass "
                 'executor="thread"'
             )
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
+        self._log = _output_file()
         options = [part for name, fd in descriptors.items() for part in (f"--{name}", str(fd))]
         niceness = NICENESS if self._low_priority else 0
         return subprocess.Popen(
@@ -240,6 +240,16 @@ def _pipe() -> tuple[int, int]:
     """Reading and writing end of a new pipe. Neither has the number of a standard stream."""
     reading, writing = os.pipe()
     return above_standard_streams(reading), above_standard_streams(writing)
+
+
+def _output_file() -> Any:
+    """An unnamed file for the output of the process; in memory if no folder for temporary files can be written."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        if not hasattr(os, "memfd_create"):
+            raise
+        return os.fdopen(os.memfd_create("ww_output"), "w+b")
 
 
 def _describe(error: Exception, status: int | None, last_line: str) -> str:
