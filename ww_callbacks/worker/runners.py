@@ -60,9 +60,9 @@ def run_drawing(task: Message) -> Message:
 
 def _draw(task: Message) -> Message:
     with _no_folder_left():
-        import matplotlib  # only drawing needs it
+        from ww_callbacks.outputs import figures  # noqa: F401 - says how to install matplotlib, and reads the fonts
 
-        from ww_callbacks.outputs import figures  # noqa: F401 - reads the fonts
+        import matplotlib  # isort: skip - only drawing needs it
 
         matplotlib.get_configdir(), matplotlib.get_cachedir()  # it makes them once
     from ww_callbacks.outputs.panels import draw
