@@ -6,20 +6,23 @@ set -uo pipefail # no -e: a failing section must not prevent the others from run
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 scratch=$(mktemp -d)
 child=
+beside=
 
-# When the script exits, end its current section, which runs in a separate process group.
+# When the script exits, end its running sections, each of which is a separate process group.
 leave() {
-    if [ -n "$child" ]; then
-        kill -TERM -- "-$child" 2>/dev/null
-        wait "$child" 2>/dev/null
-    fi
+    local running
+    for running in $child $beside; do
+        kill -TERM -- "-$running" 2>/dev/null
+        wait "$running" 2>/dev/null
+    done
     rm -rf "$scratch"
 }
 trap leave EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
+unset PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK=1
+export PIP_COMPILE=no # Python compiles what is imported, which is a small part of what is installed
 
 results=()
 failures=0
@@ -27,7 +30,7 @@ failures=0
 # section TITLE COMMAND...: runs the command or function in a subshell that stops at the first error. With
 # ONLY='oldest|newest' in the environment, only the sections whose titles match are run.
 section() {
-    local title=$1 started=$SECONDS status verdict=ok
+    local title=$1 started=$SECONDS status
     shift
     if ! [[ $title =~ ${ONLY:-} ]]; then
         return
@@ -43,12 +46,48 @@ section() {
     wait "$child"
     status=$?
     child=
-    if [ "$status" -ne 0 ]; then
-        verdict="FAILED (exit $status)"
+    record "$title" "$started" "$status"
+}
+
+# record TITLE START STATUS: prints the result of a section and keeps it for the summary.
+record() {
+    local seconds=$((SECONDS - $2)) verdict=ok
+    if [ "$3" -ne 0 ]; then
+        verdict="FAILED (exit $3)"
         failures=$((failures + 1))
     fi
-    results+=("$(printf '%5d s  %s: %s' $((SECONDS - started)) "$title" "$verdict")")
-    printf '──── %s after %d s: %s\n' "$title" $((SECONDS - started)) "$verdict"
+    results+=("$(printf '%5d s  %s: %s' "$seconds" "$1" "$verdict")")
+    printf '──── %s after %d s: %s\n' "$1" "$seconds" "$verdict"
+}
+
+# section_beside TITLE COMMAND...: starts a section that needs one core beside the next one. `join_beside` waits for it.
+section_beside() {
+    beside_title=$1 beside_started=$SECONDS
+    shift
+    if ! [[ $beside_title =~ ${ONLY:-} ]]; then
+        return
+    fi
+    set -m
+    (
+        set -e
+        "$@"
+    ) </dev/null >"$scratch/beside.log" 2>&1 &
+    beside=$!
+    set +m
+}
+
+# join_beside: waits for the section that was started beside others, and prints its output.
+join_beside() {
+    local status
+    if [ -z "$beside" ]; then
+        return
+    fi
+    wait "$beside"
+    status=$?
+    beside=
+    printf '\n════ %s\n' "$beside_title"
+    cat "$scratch/beside.log"
+    record "$beside_title" "$beside_started" "$status"
 }
 
 # summary: prints the result of every section and exits with 1 if any failed.

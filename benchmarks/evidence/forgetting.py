@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from digits import TRAIN, digits
 from networks import Make, adam, convolutional, dense, loss_of, sgd, tested
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 from tables import RESAMPLES, Floats, Row, number, short, with_interval, with_missing
 from torch import Tensor, nn
@@ -207,16 +208,17 @@ def same_task(rows: Rows, quantity: str) -> float:
     return float(np.nanmean([spearman([row for row in rows if row["task"] == task], quantity) for task in TASKS]))
 
 
-def samples() -> list[Floats]:
-    """Drawn seeds: first each of them once, then the bootstrap samples."""
+@cache
+def samples() -> NDArray[np.int64]:
+    """Drawn seeds, one row per sample: first each of them once, then the bootstrap samples."""
     generator = np.random.default_rng(0)
-    return [np.array(SEEDS), *(generator.choice(SEEDS, len(SEEDS)) for _ in range(RESAMPLES))]
+    return np.array([SEEDS, *(generator.choice(SEEDS, len(SEEDS)) for _ in range(RESAMPLES))])
 
 
 def of_seeds(groups: list[Rows], quantity: str, correlate: Correlate) -> Floats:
     """Mean correlation over the drawn seeds, one for each bootstrap sample."""
     each = np.array([correlate(rows, quantity) for rows in groups])
-    return np.array([np.nanmean(each[drawn]) for drawn in samples()])
+    return np.asarray(np.nanmean(each[samples()], axis=1))
 
 
 def pooled(groups: list[Rows], quantity: str) -> Floats:

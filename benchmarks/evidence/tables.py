@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def number(text: str) -> float:
     return float(text) if text else np.nan
 
 
+@cache
 def resampled(size: int) -> Floats:
     """How often each of some seeds is drawn, one row per bootstrap sample; the first row draws each once."""
     drawn = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), RESAMPLES)

@@ -129,25 +129,13 @@ client = Client(cluster)
 """
 
 
-def test_dask_cluster_of_two_processes(run: Session):
+def test_dask_cluster_gives_the_same_results_and_training_continues_if_it_dies(run: Session):
     pytest.importorskip("distributed")
     run_main(
         run,
         DASK
         + """
 check(client.get_executor())
-client.close(timeout=5)
-cluster.close(timeout=10)
-""",
-    )
-
-
-def test_training_continues_if_the_dask_cluster_dies(run: Session):
-    pytest.importorskip("distributed")
-    run_main(
-        run,
-        DASK
-        + """
 set_layer_timeout(5.0)
 kill_during_training(client.get_executor(), lambda: cluster.close(timeout=10), timeout=8.0)
 client.close(timeout=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
 
 import pytest
@@ -27,6 +28,7 @@ def host(tmp_path):
         yield started
 
 
+@functools.lru_cache
 def expected(steps: int = 3) -> list:
     return [[step, {"fc": ww.analyze({"fc": weights_at(step)})["fc"].alpha}] for step in range(steps + 1)]
 

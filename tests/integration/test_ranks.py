@@ -424,6 +424,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from programs import save
 import ww_callbacks as ww
 
+torch.set_num_threads(1)
 dist.init_process_group("gloo")
 for kind in ("fsdp", "tensor parallel"):
     torch.manual_seed(0)
@@ -441,12 +442,14 @@ dist.destroy_process_group()
 """
 
 
-def test_a_checkpoint_of_two_ranks_has_the_report_of_the_whole_model(run: Session) -> None:
+def test_a_checkpoint_of_two_ranks_has_the_report_of_the_whole_model(run: Session, lightning: ForkServer) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
-    common = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": str(RANKS), "OMP_NUM_THREADS": "1"}
-    programs = [run.start(CHECKPOINT, environment=common | {"RANK": str(rank)}) for rank in range(RANKS)]
+    common = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": str(RANKS)}
+    programs = [
+        run.start(CHECKPOINT, environment=common | {"RANK": str(rank)}, server=lightning) for rank in range(RANKS)
+    ]
     for program in programs:
         program.succeed(timeout=120)
     for kind in ("fsdp", "tensor parallel"):

@@ -44,7 +44,7 @@ def train(seconds, steps=300, **options):
 
 
 def test_a_slow_analysis_changes_neither_the_step_nor_the_reason_of_a_stop():
-    fast, slow = train(0.0), train(0.1)
+    fast, slow = train(0.0), train(0.03)
     assert fast[0] is not None
     assert fast[1].startswith(f"plateau at step {fast[0] - 10} (stopped at {fast[0]}): the mean alpha of")
     assert slow == fast

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,23 @@ else:
     import keras
 
     sys.path.append(str(Path(__file__).resolve().parents[1] / "integration"))  # for `programs`
+
+
+@pytest.fixture(scope="session")
+def trials() -> Iterator[Callable[[str, int, int], int]]:
+    from trials import Trials
+
+    made = Trials()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def quick_trials(monkeypatch: pytest.MonkeyPatch, trials: Callable[[str, int, int], int]) -> None:
+    """Try HDF5 files in a child all the same, but in one that is already running."""
+    from ww_callbacks.weights.files import hdf5
+
+    monkeypatch.setattr(hdf5, "try_alone", trials)
 
 
 @pytest.fixture(autouse=True)

@@ -73,6 +73,8 @@ MODELS: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 ENDINGS = ("keras", "weights.h5", "h5")
 
+quick_trials = pytest.mark.usefixtures("quick_trials")
+
 
 def saved(model: Any, folder: Path, ending: str) -> Path:
     path = folder / f"model.{ending}"
@@ -86,6 +88,7 @@ def analysed(model: Any) -> dict[str, Layer]:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+@quick_trials
 def test_the_matrices_of_a_file_are_those_of_the_model(tmp_path, make, ending):
     model = make()
     built, stored = analysed(model), analysed(saved(model, tmp_path, ending))
@@ -99,6 +102,7 @@ def test_the_matrices_of_a_file_are_those_of_the_model(tmp_path, make, ending):
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+@quick_trials
 def test_every_weight_of_a_file_is_accounted_for(tmp_path, make, ending):
     model = make()
     found = find_layers(saved(model, tmp_path, ending))
@@ -110,6 +114,7 @@ def test_every_weight_of_a_file_is_accounted_for(tmp_path, make, ending):
     assert all(layer.spec or layer.reason for layer in found)
 
 
+@quick_trials
 def test_kinds_come_from_the_configuration_or_are_said_to_be_inferred(tmp_path):
     model = attention()
     kinds = {ending: {layer.kind for layer in find_layers(saved(model, tmp_path, ending))} for ending in ENDINGS}
@@ -129,6 +134,7 @@ def test_the_report_of_a_file_is_that_of_the_model(tmp_path, ending):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("ending", ["keras", "weights.h5"])
+@quick_trials
 def test_half_precision(tmp_path, dtype, ending):
     model = keras.Sequential([keras.Input((6,), dtype=dtype), layers.Dense(5, dtype=dtype)])
     (layer,), (built,) = analysed(saved(model, tmp_path, ending)).values(), analysed(model).values()
@@ -136,6 +142,7 @@ def test_half_precision(tmp_path, dtype, ending):
     np.testing.assert_array_equal(layer.read(), built.read())
 
 
+@quick_trials
 def test_optimizer_variables_are_no_layers(tmp_path):
     model = keras.Sequential([keras.Input((6,)), layers.Dense(5)])
     model.compile("adam", "mse")
@@ -166,6 +173,7 @@ KERAS_2 = {
 
 
 @pytest.mark.parametrize("prefix", ["", "model_weights/"])
+@quick_trials
 def test_files_of_keras_2(tmp_path, prefix):
     with h5py.File(tmp_path / "model.h5", "w") as file:
         for name, shape in KERAS_2.items():
@@ -189,6 +197,7 @@ def test_files_of_keras_2(tmp_path, prefix):
     assert skipped == {"batch_normalization", "separable_conv2d.depthwise_kernel"}
 
 
+@quick_trials
 def test_cells_whose_variables_have_numbers_only(tmp_path):
     with h5py.File(tmp_path / "model.weights.h5", "w") as file:
         file["layers/rnn/cell/vars/0"] = np.ones((5, 24))
@@ -197,6 +206,7 @@ def test_cells_whose_variables_have_numbers_only(tmp_path):
     assert names == [f"{role}.{gate}" for role in ("kernel", "recurrent_kernel") for gate in "ifco"]
 
 
+@quick_trials
 def test_two_scopes_of_one_name_lose_nothing(tmp_path):
     with h5py.File(tmp_path / "model.h5", "w") as file:
         file["fc/fc/kernel:0"] = np.ones((4, 3))
@@ -270,6 +280,7 @@ def deep(file: h5py.File) -> None:
     ids=["external link", "soft link", "virtual", "external storage", "bomb", "packed bomb", "deep", "group", "none",
          "config"],
 )  # fmt: skip
+@quick_trials
 def test_hdf5_files_that_lie(tmp_path, fill, cause):
     path = written(tmp_path / "model.h5", fill)
     with pytest.raises(ww.WeightsFileError, match=cause) as caught:
@@ -277,12 +288,14 @@ def test_hdf5_files_that_lie(tmp_path, fill, cause):
     assert str(caught.value).startswith(f"{path}: ")
 
 
+@quick_trials
 def test_groups_that_hold_themselves_are_walked_once(tmp_path):
     assert [layer.name for layer in find_layers(written(tmp_path / "model.h5", cycle))] == ["fc"]
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 1000, 0.5, 0.99])
 @pytest.mark.parametrize("ending", ENDINGS)
+@quick_trials
 def test_truncated_files(tmp_path, ending, keep):
     path = saved(keras.Sequential([keras.Input((60,)), layers.Dense(50)]), tmp_path, ending)
     os.truncate(path, int(keep * path.stat().st_size) if isinstance(keep, float) else keep)
@@ -302,6 +315,7 @@ def archive(folder: Path, change: Callable[[dict[str, bytes]], object], compress
     return path
 
 
+@quick_trials
 def test_the_configuration_is_data_and_nothing_in_it_is_called(tmp_path):
     evil = {"class_name": "Lambda", "module": "os", "config": {"name": "dense", "function": {"code": "system"}}}
     path = archive(tmp_path, lambda members: members.update({"config.json": json.dumps(evil).encode()}))
@@ -322,6 +336,7 @@ def test_the_configuration_is_data_and_nothing_in_it_is_called(tmp_path):
     ],
     ids=["config", "no config", "../", "no hdf5", "bomb", "compressed"],
 )
+@quick_trials
 def test_archives_that_lie(tmp_path, change, compression, cause):
     path = archive(tmp_path, change, compression)
     with pytest.raises(ww.WeightsFileError, match=cause) as caught:

@@ -161,6 +161,7 @@ def network(cls=keras.Model):
 
 
 @pytest.mark.parametrize("form", [*FORMS, "float8"])
+@pytest.mark.usefixtures("quick_trials")
 def test_files_hold_the_weights_of_the_model(form, tmp_path):
     model = network()
     quantise(model, form)
@@ -181,6 +182,7 @@ def test_files_hold_the_weights_of_the_model(form, tmp_path):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.usefixtures("quick_trials")
 def test_weights_alone_are_read_or_skipped_as_a_whole(form, tmp_path):
     model = network()
     quantise(model, form)
@@ -205,6 +207,7 @@ def test_weights_alone_are_read_or_skipped_as_a_whole(form, tmp_path):
 
 @pytest.mark.parametrize("mode", ["gptq", "awq"])
 @pytest.mark.parametrize("use_bias", [False, True])
+@pytest.mark.usefixtures("quick_trials")
 def test_calibrated_codes_in_a_file(mode, use_bias, tmp_path):
     h5py = pytest.importorskip("h5py")
     inputs = keras.Input((12,))
@@ -224,6 +227,7 @@ def test_calibrated_codes_in_a_file(mode, use_bias, tmp_path):
     assert layer.reason.endswith("g_idx; no kernel_zero")
 
 
+@pytest.mark.usefixtures("quick_trials")
 def test_parts_that_do_not_fit_are_one_skipped_layer(tmp_path):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "model.weights.h5", "w") as file:

@@ -22,6 +22,9 @@ from ww_callbacks.torch import layerwise
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("error:ww_callbacks")]
 
 both_distributions = pytest.mark.parametrize("pl", ["pytorch_lightning", "lightning.pytorch"], indirect=True)
+second_distribution_is_slow = pytest.mark.parametrize(
+    "pl", ["pytorch_lightning", pytest.param("lightning.pytorch", marks=pytest.mark.slow)], indirect=True
+)
 
 STEPS = 12
 RATE = 0.1
@@ -228,7 +231,7 @@ def test_after_an_exception_in_training_step_the_rate_is_the_users(pl, tmp_path,
     assert "step" not in optimizer.__dict__
 
 
-@both_distributions
+@second_distribution_is_slow
 def test_a_run_that_is_resumed_goes_on_bit_for_bit(pl, tmp_path):
     checkpoints = importlib.import_module(f"{pl.__name__}.callbacks").ModelCheckpoint
 

@@ -32,6 +32,9 @@ BATCHES = 12
 
 
 both_distributions = pytest.mark.parametrize("pl", ["pytorch_lightning", "lightning.pytorch"], indirect=True)
+second_distribution_is_slow = pytest.mark.parametrize(
+    "pl", ["pytorch_lightning", pytest.param("lightning.pytorch", marks=pytest.mark.slow)], indirect=True
+)
 
 
 @pytest.fixture
@@ -311,7 +314,7 @@ def fit_with_checkpoint(pl: Any, tmp_path: Path, monitor: SpectralMonitor, batch
     return trainer
 
 
-@both_distributions
+@second_distribution_is_slow
 @pytest.mark.parametrize("every", [{"every_n_steps": 5}, {"every_n_epochs": 1}])
 def test_a_resumed_training_has_the_steps_of_an_uninterrupted_one(
     pl: Any, tmp_path: Path, every: dict[str, int]
@@ -502,7 +505,7 @@ def gan(pl: Any, *, wrapped: bool = True) -> Any:
     return Gan()
 
 
-@both_distributions
+@second_distribution_is_slow
 def test_a_gan_counts_the_steps_of_both_optimizers_and_is_logged_by_batches(pl: Any, tmp_path: Path) -> None:
     """So its curves lie at the batches of those that Lightning logs."""
     loggers = importlib.import_module(f"{pl.__name__}.loggers")

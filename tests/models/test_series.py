@@ -92,8 +92,8 @@ def test_the_rescaled_report_is_that_of_rescaled_weights(conv_scale):
 
 
 def test_layers_that_cannot_be_shuffled_disturb_nothing():
-    models = {f"m{i}": model(i) | {"nan": np.full((30, 30), np.nan), "zero": np.zeros((40, 40))} for i in range(3)}
-    comparison = ww.compare(models, quality={"m0": 1.0, "m1": 2.0, "m2": 4.0}, workers=1)
+    models = {f"m{i}": model(i) | {"nan": np.full((30, 30), np.nan), "zero": np.zeros((40, 40))} for i in range(2)}
+    comparison = ww.compare(models, quality={"m0": 1.0, "m1": 2.0}, workers=1)
     assert comparison.shuffled["m0"]["nan"].status == "failed"
     assert comparison.shuffled["m0"]["zero"].status == "skipped"
     assert all(np.isfinite(row["alpha"]) for row in comparison.to_dicts())

@@ -313,8 +313,19 @@ def groups(draw):
 
 
 @given(groups())
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_whatever_the_parts_are_nothing_raises_and_no_part_is_lost(group):
+    assert_no_part_is_lost(group)
+
+
+@pytest.mark.slow
+@given(groups())
+@settings(max_examples=5000, deadline=None)
+def test_of_many_more_parts_none_is_lost(group):
+    assert_no_part_is_lost(group)
+
+
+def assert_no_part_is_lost(group):
     def tensor(name, shape, dtype, is_float8):
         array = np.random.default_rng(0).integers(0, 9, shape).astype(dtype)
         return StoredTensor(f"m.{name}", shape, dtype, lambda: array, is_float8=is_float8 and dtype == "float16")

@@ -49,7 +49,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), json_values, max_size=5))
 def test_messages_round_trip_with_exact_floats(message):
     assert bits(decode(reader(encode(message)))) == bits(message)
