@@ -148,8 +148,9 @@ def test_the_plain_variant_of_a_folder_is_read(tmp_path):
         part = f"model{variant}-00001-of-00001.safetensors"
         safetensors_file(tmp_path / part, (60, 50) if variant else (70, 50))
         index_of(tmp_path / f"model{variant}.safetensors.index.json", part)
-    (layer,) = find_layers(tmp_path)
+    layer, *left_out = find_layers(tmp_path)
     assert layer.spec.shape == (70, 50)
+    assert {each.skip.reason for each in left_out} == {"left_out"}
 
 
 def test_a_folder_of_checkpoints_says_what_it_holds(tmp_path):
