@@ -41,6 +41,7 @@ class Kind:
         skip: why it is not analysed; None if it is.
         parts: suffixes of the matrices that share one axis in equal parts, in their order; none for one matrix.
         parts_axis: the axis that they share; None for that of the outputs.
+        tail: end of the layer's name that comes behind the parts, as in ``experts.7.down_proj``.
         shape: the shape to which :attr:`axes` refers; None for the stored shape.
     """
 
@@ -50,6 +51,7 @@ class Kind:
     skip: Skip | None = None
     parts: tuple[str, ...] = ()
     parts_axis: int | None = None
+    tail: str = ""
     shape: tuple[int, ...] | None = None
     is_inferred: bool = False
 
@@ -77,7 +79,11 @@ def layers_of_kind(name: str, kind: Kind, tensor: StoredTensor) -> tuple[Layer, 
     if not kind.parts:
         return (layer,)
     axis = kind.axes.outputs[0] if kind.parts_axis is None else kind.parts_axis
-    return divided(layer, dict.fromkeys(kind.parts, spec.shape[axis] // len(kind.parts)), axis)
+    parts = divided(layer, dict.fromkeys(kind.parts, spec.shape[axis] // len(kind.parts)), axis)
+    if not kind.tail:
+        return parts
+    stem = name.removesuffix(kind.tail)
+    return tuple(part.named(f"{stem}.{each}{kind.tail}") for part, each in zip(parts, kind.parts, strict=True))
 
 
 def _in_shape(read: Callable[[], Stored], shape: tuple[int, ...]) -> Callable[[], Stored]:
