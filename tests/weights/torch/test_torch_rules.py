@@ -662,6 +662,7 @@ def test_words_are_followed_while_the_weights_train() -> None:
 
 @pytest.mark.usefixtures("registered")
 def test_registered_stacks_have_the_names_of_those_that_are_found() -> None:
+    ww.register_layer(Experts, None)
     model = nn.ModuleDict({"experts": Experts(4)})
     found = [layer.name for layer in ww.analyze(model)]
     ww.register_layer(Experts, {"stack": "expert in out"})
