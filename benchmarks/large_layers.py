@@ -3,8 +3,9 @@
     python benchmarks/large_layers.py many --layers 5000 --side 64 256
     python benchmarks/large_layers.py embedding --rows 256000 --columns 4096
 
-Writes random weights to a safetensors file in a temporary folder, in pieces, and analyses it in a process of its own with
-one thread. Memory is the peak of what was resident in that process, beside that of a process that only imports the package.
+Writes random weights to a safetensors file in a temporary folder, in pieces, and analyses it in a process of its own
+with one thread. Memory is the peak of what was resident in that process, beside that of a process that only imports
+the package.
 """
 
 from __future__ import annotations
@@ -75,12 +76,12 @@ def many(path: Path, layers: int, sides: list[int]) -> None:
     shapes = {f"layers.{index}.weight": (sides[index % len(sides)],) * 2 for index in range(layers)}
     size, empty = write(path, shapes, "F32"), measured()
     found = measured(str(path))
-    largest = max(sides) ** 2 * 4
+    more, largest = found.peak - empty.peak, max(sides) ** 2 * 4
     print(f"{layers} layers of {' and '.join(f'{side} x {side}' for side in sides)}, {size / 2**20:.0f} MiB of float32")
     print(
-        f"{found.seconds:.0f} s, {1000 * found.seconds / layers:.1f} ms per layer; {(found.peak - empty.peak) / 2**20:.0f} MiB "
-        f"beside the {empty.peak / 2**20:.0f} MiB of the package: {(found.peak - empty.peak) / size:.2f} times the weights, "
-        f"{(found.peak - empty.peak) / largest:.0f} times the largest layer"
+        f"{found.seconds:.0f} s, {1000 * found.seconds / layers:.1f} ms per layer; {more / 2**20:.0f} MiB beside the "
+        f"{empty.peak / 2**20:.0f} MiB of the package: {more / size:.2f} times the weights, {more / largest:.0f} times "
+        "the largest layer"
     )
 
 
@@ -88,10 +89,11 @@ def embedding(path: Path, rows: int, columns: int) -> None:
     """One embedding in bfloat16, which ``layers=`` names because it has many rows."""
     size, empty = write(path, {"embed_tokens.weight": (rows, columns)}, "BF16"), measured()
     found = measured(str(path), "embed_tokens")
+    more = found.peak - empty.peak
     print(f"{rows} x {columns}, {size / 2**30:.2f} GiB of bfloat16")
     print(
-        f"{found.seconds:.0f} s; {(found.peak - empty.peak) / 2**30:.2f} GiB beside the {empty.peak / 2**20:.0f} MiB of the "
-        f"package: {(found.peak - empty.peak) / size:.2f} times the weight"
+        f"{found.seconds:.0f} s; {more / 2**30:.2f} GiB beside the {empty.peak / 2**20:.0f} MiB of the package: "
+        f"{more / size:.2f} times the weight"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from functools import partial
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -67,7 +67,7 @@ def _read(
     name = member.filename
     with reading(path), path.open("rb") as raw:
         raw.seek(zips.start_of(path, raw, member))
-        with zipfile.ZipExtFile(raw, "r", member) as file:
+        with cast(IO[bytes], zipfile.ZipExtFile(raw, "r", member)) as file:
             if _header(path, name, file) != (shape, fortran, dtype):
                 raise WeightsFileError(path, f"{name!r} has changed since its header was read")
             array = np.empty(math.prod(shape), dtype)
