@@ -643,7 +643,7 @@ def test_a_class_that_was_registered_gives_what_was_registered() -> None:
         np.testing.assert_allclose(seen, to_numpy(experts(x)), rtol=1e-3, atol=1e-4)
         ww.register_layer(Experts, {"stack": "expert in out"})
         in_words = matrices_of(experts)
-        assert [name.partition(".")[2] for name in in_words] == ["stack.0", "stack.1"]
+        assert [name.partition(".")[2] for name in in_words] == ["0.stack", "1.stack"]
         np.testing.assert_array_equal(list(in_words.values()), list(matrices.values()))
         ww.register_layer(Experts, {"stak": "expert in out"})
         assert "the registered rule failed: no parameter 'stak'" in next(iter(reasons_of(experts).values()))

@@ -542,9 +542,17 @@ def test_steps_are_batches_where_the_trainer_counts_none(
     trainer.save_checkpoint(tmp_path / "last.ckpt")
 
     resumed = watching(every_n_steps=5, deterministic=True)
-    again = trainer_of(pl, tmp_path, resumed, max_epochs=3)
+    stopping = SpectralEarlyStopping(mode="warn")
+    begins: list[int | None] = []
+
+    class Probe(pl.Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            begins.append(stopping._started_at)
+
+    again = trainer_of(pl, tmp_path, stopping, Probe(), resumed, max_epochs=3)
     again.fit(gan(pl, wrapped=False), data(), ckpt_path=tmp_path / "last.ckpt")
     assert resumed.history.steps == [0, 5, 10, 15, 20, 24, 25, 30, 35, 36]
+    assert begins == [24]  # with 0, a verdict of the first training would count as one of the second
 
 
 def test_epochs_are_snapshots_where_the_trainer_counts_no_steps(pl: Any, tmp_path: Path) -> None:

@@ -249,7 +249,6 @@ def test_a_mask_beside_a_scale_is_no_quantised_weight():
 
 def test_empty_weights_stop_nothing():
     stored = {"fc.weight": torch.zeros(0, 8).to(torch.float8_e4m3fn), "fc.weight_scale": torch.ones(0)}
-    assert layers(stored)["fc"].read().shape == (0, 8)
     assert ww.analyze(stored)["fc"].reason == "empty weights"
 
 

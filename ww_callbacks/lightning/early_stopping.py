@@ -84,7 +84,8 @@ class SpectralEarlyStopping(StopRules, Callback):
         if trainer.fast_dev_run or trainer.barebones:
             return
         self.check_layers([layer.name for layer in find_layers(pl_module)])
-        self._started_at, self._validated = self._monitor(trainer).step_of(trainer), not trainer.enable_validation
+        self._started_at = self._monitor(trainer).first_step(trainer, pl_module)
+        self._validated = not trainer.enable_validation
         self._signal.awaits_metric = self.and_monitor == AUTO and trainer.enable_validation
 
     def on_train_batch_end(

@@ -103,6 +103,11 @@ class SpectralMonitor(Options, Callback):
         """Finished steps of a training: ``trainer.global_step``, or batches if the Trainer does not count."""
         return self._steps.now(trainer)
 
+    def first_step(self, trainer: Trainer, pl_module: LightningModule) -> int:
+        """The step at which a training begins, for callbacks earlier in the list: in their ``on_train_start``."""
+        self._steps.begin(trainer, pl_module)
+        return self.step_of(trainer)
+
     def attach(self, name: str, signal: Signal, *, acts: bool | None = None) -> None:
         """Let a signal judge the history after each report, in this training and later ones.
 
@@ -133,8 +138,7 @@ class SpectralMonitor(Options, Callback):
             return
         self._awaits_first = anybody_checks(trainer)
         jsonl = self._jsonl_path(trainer)  # a collective call
-        self._steps.begin(trainer, pl_module)
-        step = self.step_of(trainer)
+        step = self.first_step(trainer, pl_module)
         self._logger_steps = {step: self._steps.of_loggers(trainer)}
         self._distributed = TrainerMonitor(
             pl_module,

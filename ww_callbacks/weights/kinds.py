@@ -20,6 +20,7 @@ IN_OUT = Axes((), (1,), (0,))
 NORM = Skip("no_matrix", "normalisation weights")
 ONE_CHANNEL = Skip("no_matrix", "one input channel (depthwise, or grey images)")
 
+EMPTY = Skip("empty")
 TABLE = Skip("no_matrix", "a table that is not trained")
 _TABLE = re.compile(
     r"inv_freq|freqs(_(cis|cos|sin))?|(cos|sin)(_cached)?|(\w*_)?mask|tril|masked_bias|pe|(\w*_)?sinusoid\w*"
@@ -41,6 +42,7 @@ class Kind:
         skip: why it is not analysed; None if it is.
         parts: suffixes of the matrices that share one axis in equal parts, in their order; none for one matrix.
         parts_axis: the axis that they share; None for that of the outputs.
+        tail: end of the layer's name that comes behind the parts, as in ``experts.7.down_proj``.
         shape: the shape to which :attr:`axes` refers; None for the stored shape.
     """
 
@@ -50,6 +52,7 @@ class Kind:
     skip: Skip | None = None
     parts: tuple[str, ...] = ()
     parts_axis: int | None = None
+    tail: str = ""
     shape: tuple[int, ...] | None = None
     is_inferred: bool = False
 
@@ -67,17 +70,23 @@ def layers_of_kind(name: str, kind: Kind, tensor: StoredTensor) -> tuple[Layer, 
     skip = kind.skip or tensor.skip
     if skip is None and tensor.dtype not in FLOATS:
         skip = Skip("unsupported_dtype", tensor.dtype)
-    layer = Layer(name, kind.shown, skip=skip, role=kind.role, is_inferred=kind.is_inferred)
+    if skip is None and 0 in tensor.shape:
+        skip = EMPTY
     if skip is not None:
-        return (layer,)
+        return (Layer(name, kind.shown, skip=skip, role=kind.role, is_inferred=kind.is_inferred),)
     assert tensor.read is not None
     read = tensor.read if kind.shape is None else _in_shape(tensor.read, kind.shape)
     spec = LayerSpec(name, kind.shown, kind.shape or tensor.shape, tensor.dtype, kind.axes, kind.role)
-    layer = replace(layer, spec=spec, read=read, send=getattr(read, "send", None))
+    send = getattr(read, "send", None)
+    layer = Layer(name, kind.shown, spec, read, send=send, role=kind.role, is_inferred=kind.is_inferred)
     if not kind.parts:
         return (layer,)
     axis = kind.axes.outputs[0] if kind.parts_axis is None else kind.parts_axis
-    return divided(layer, dict.fromkeys(kind.parts, spec.shape[axis] // len(kind.parts)), axis)
+    parts = divided(layer, dict.fromkeys(kind.parts, spec.shape[axis] // len(kind.parts)), axis)
+    if not kind.tail:
+        return parts
+    stem = name.removesuffix(kind.tail)
+    return tuple(part.named(f"{stem}.{each}{kind.tail}") for part, each in zip(parts, kind.parts, strict=True))
 
 
 def _in_shape(read: Callable[[], Stored], shape: tuple[int, ...]) -> Callable[[], Stored]:

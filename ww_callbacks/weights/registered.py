@@ -29,7 +29,7 @@ def register_layer(cls: type, rule: Extract | Mapping[str, str] | None) -> None:
         cls: class of a torch module or a Keras layer.
         rule: a mapping from parameters to what their axes count, in words: "out" (outputs), "in" (inputs), "position"
             (of a convolution kernel), "expert" (separate matrices). The layers are named after the parameter, each
-            expert is a separate layer "<layer>.<parameter>.<number>".
+            expert is a separate layer "<layer>.<number>.<parameter>".
             Or a function that gets the layer and returns its weight, or a mapping suffix → weight for several. A
             weight is a tensor or array: a matrix (outputs, inputs), or a kernel of four or five dimensions (outputs,
             inputs, positions…). The function is called at each snapshot and must change nothing.
@@ -48,7 +48,7 @@ def register_layer(cls: type, rule: Extract | Mapping[str, str] | None) -> None:
         ...         self.stack = torch.nn.Parameter(torch.randn(2, 60, 80))
         >>> ww.register_layer(Experts, {"stack": "expert in out"})
         >>> [(layer.name, layer.N, layer.M) for layer in ww.analyze(torch.nn.Sequential(Experts()))]
-        [('0.stack.0', 80, 60), ('0.stack.1', 80, 60)]
+        [('0.0.stack', 80, 60), ('0.1.stack', 80, 60)]
         >>> ww.register_layer(Experts, lambda layer: {str(i): w.T for i, w in enumerate(layer.stack)})
         >>> [(layer.name, layer.N, layer.M) for layer in ww.analyze(torch.nn.Sequential(Experts()))]
         [('0.0', 80, 60), ('0.1', 80, 60)]

@@ -74,12 +74,13 @@ class Rule:
             return self.suffix
         return "" if parameter in ("weight", "kernel") else f".{parameter}"
 
-    def kind(self, word: str, shape: tuple[int, ...]) -> Kind:
+    def kind(self, word: str, shape: tuple[int, ...], suffix: str = "") -> Kind:
         """How a weight of that shape is interpreted.
 
         Args:
             word: the kind that the report shows.
             shape: of the weight.
+            suffix: what the weight adds to the name of its layer; it comes behind the number of an expert.
         """
         if self.skip is not None:
             return Kind(word, role=self.role, skip=self.skip)
@@ -92,7 +93,7 @@ class Rule:
         if "expert" not in each:
             return Kind(word, axes, role, parts=self.parts)
         axis = each.index("expert")
-        return Kind(word, axes, role, parts=tuple(map(str, range(shape[axis]))), parts_axis=axis)
+        return Kind(word, axes, role, parts=tuple(map(str, range(shape[axis]))), parts_axis=axis, tail=suffix)
 
 
 def kinds_by_name(
@@ -106,4 +107,5 @@ def kinds_by_name(
         shapes: name → shape, of the weights of a layer.
     """
     found = {name: rule for name, rule in rules.items() if name in shapes}
-    return {name: (rule.suffix_of(name), rule.kind(word, shapes[name])) for name, rule in found.items()}
+    suffixes = {name: rule.suffix_of(name) for name, rule in found.items()}
+    return {name: (suffixes[name], rule.kind(word, shapes[name], suffixes[name])) for name, rule in found.items()}

@@ -1,7 +1,11 @@
 """Folders of torch.distributed.checkpoint."""
 
+import io
+import itertools
 import pickle
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,3 +175,52 @@ def test_eight_bit_floats_are_multiplied_by_their_scales(tmp_path):
     codes, scale = torch.randn(60, 40).to(torch.float8_e4m3fn), torch.tensor(0.5)
     (layer,) = find_layers(saved(tmp_path / "checkpoint", {"fc.weight": codes, "fc.weight_scale": scale}))
     np.testing.assert_array_equal(layer.read(), (codes.float() * scale).numpy())
+
+
+def bytes_read() -> int:
+    """Bytes that this process has read, from files and from memory of the system."""
+    (line,) = (line for line in Path("/proc/self/io").read_text().splitlines() if line.startswith("rchar"))
+    return int(line.split()[1])
+
+
+def in_one_file(folder, content):
+    torch.save(content, folder / "model.pt")
+    return folder / "model.pt"
+
+
+def as_checkpoint(folder, content):
+    return saved(folder / "checkpoint", content)
+
+
+def in_two_parts(folder, content):
+    """A checkpoint whose stack was cut in two along each of its axes, which gives eight parts."""
+    path = saved(folder / "checkpoint", {"mlp.experts.up_proj": content["mlp.experts.up_proj"].clone()})
+    description = pickle.loads((path / ".metadata").read_bytes())
+    (name,) = description.state_dict_metadata
+    described, ((index, place),) = description.state_dict_metadata[name], description.storage_data.items()
+    (chunk,), data, description.storage_data = described.chunks, b"", {}
+    described.chunks = []
+    halves = [side // 2 for side in described.size]
+    for corner in itertools.product((0, 1), repeat=3):
+        offsets = torch.Size(half * which for half, which in zip(halves, corner, strict=True))
+        place_of_part = tuple(slice(begin, begin + half) for begin, half in zip(offsets, halves, strict=True))
+        file = io.BytesIO()
+        torch.save(content[name][place_of_part].clone(), file)
+        described.chunks.append(replace(chunk, offsets=offsets, sizes=torch.Size(halves)))
+        info = replace(place, offset=len(data), length=len(file.getvalue()))
+        description.storage_data[replace(index, offset=offsets)] = info
+        data += file.getvalue()
+    (path / place.relative_path).write_bytes(data)
+    (path / ".metadata").write_bytes(pickle.dumps(description))
+    return path
+
+
+@pytest.mark.parametrize("write", [in_one_file, as_checkpoint, in_two_parts])
+def test_of_a_stack_only_the_expert_that_is_analysed_is_read(tmp_path, write):
+    stack = torch.randn(16, 256, 200)
+    layers = find_layers(write(tmp_path, {"mlp.experts.up_proj": stack}))
+    assert [layer.name for layer in layers] == [f"mlp.experts.{number}.up_proj" for number in range(16)]
+    before = bytes_read()
+    for number, layer in enumerate(layers):
+        np.testing.assert_array_equal(layer.read()[0], stack[number].numpy())
+    assert bytes_read() - before < 2 * stack.nbytes  # reading the stack for each expert takes 16 times as much

@@ -133,7 +133,7 @@ def test_a_folder_of_adapters(tmp_path):
     assert [layer.name for layer in ww.analyze(tmp_path, layers=["second/*"]) if layer.status == "ok"] == ["second/fc"]
     write(tmp_path, factors("fc"))
     write(tmp_path / "checkpoint-10", factors("fc"))
-    assert [layer.name for layer in ww.analyze(tmp_path)] == ["fc", "first/fc", "second/fc"]
+    assert [layer.name for layer in ww.analyze(tmp_path)] == ["fc", "first/fc", "second/fc", "checkpoint-10/"]
 
 
 def test_several_adapters_in_one_file(tmp_path):
@@ -152,7 +152,7 @@ def test_a_configuration_without_weights_is_an_error(tmp_path):
 def test_a_folder_with_a_model_is_that_model(tmp_path):
     write(tmp_path / "adapter", factors("fc"))
     np.savez(tmp_path / "model.npz", fc=np.ones((60, 50)))
-    assert [layer.kind for layer in ww.analyze(tmp_path)] == ["matrix (inferred)"]
+    assert [layer.kind for layer in ww.analyze(tmp_path)] == ["matrix (inferred)", "folder"]
 
 
 def compared(layer: LayerReport) -> list[Any]:

@@ -148,8 +148,9 @@ def test_the_plain_variant_of_a_folder_is_read(tmp_path):
         part = f"model{variant}-00001-of-00001.safetensors"
         safetensors_file(tmp_path / part, (60, 50) if variant else (70, 50))
         index_of(tmp_path / f"model{variant}.safetensors.index.json", part)
-    (layer,) = find_layers(tmp_path)
+    layer, *left_out = find_layers(tmp_path)
     assert layer.spec.shape == (70, 50)
+    assert {each.skip.reason for each in left_out} == {"left_out"}
 
 
 def test_a_folder_of_checkpoints_says_what_it_holds(tmp_path):
@@ -158,10 +159,9 @@ def test_a_folder_of_checkpoints_says_what_it_holds(tmp_path):
     assert refusal(tmp_path) == "no weights file in this folder, which holds ['checkpoint-500/']"
 
 
-def test_a_shape_that_no_array_can_have_names_the_file(tmp_path):
-    (layer,) = find_layers(safetensors_file(tmp_path / "model.safetensors", (0, 2**62)))
-    with pytest.raises(ww.WeightsFileError, match=r"model\.safetensors: cannot be read: array is too big"):
-        layer.read()
+def test_a_shape_that_no_array_can_have_is_listed_as_empty(tmp_path):
+    (layer,) = ww.analyze(safetensors_file(tmp_path / "model.safetensors", (0, 2**62)))
+    assert layer.reason == "empty weights"
 
 
 # --- pickles ---------------------------------------------------------------------------------------------------------
@@ -344,3 +344,28 @@ def test_of_a_file_one_layer_at_a_time_is_in_memory(tmp_path):
         capture_output=True, text=True, timeout=100, check=True,
     )  # fmt: skip
     assert int(done.stdout) < 64
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "npz", "pt"])
+def test_very_many_tensors_without_numbers_are_refused(tmp_path, monkeypatch, ending):
+    monkeypatch.setattr("ww_callbacks.weights.files.errors.MAX_EMPTY", 100)
+    path, tensors = tmp_path / f"empty.{ending}", {f"{number}.weight": np.ones((0, 4)) for number in range(101)}
+    if ending == "npz":
+        np.savez(path, **tensors)
+    elif ending == "pt":
+        torch.save({name: torch.from_numpy(array) for name, array in tensors.items()}, path)
+    else:
+        entry = {"dtype": "F32", "shape": [0, 4], "data_offsets": [0, 0]}
+        header = json.dumps(dict.fromkeys(tensors, entry)).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert "more than 100 tensors without numbers" in refusal(path)
+
+
+def test_an_archive_of_numpy_reads_its_directory_once(tmp_path):
+    """Read again for each array, it takes a time that grows with the square of their number."""
+    count, io = 800, Path("/proc/self/io")
+    np.savez(tmp_path / "many.npz", **{f"{number}.weight": np.ones((2, 2)) for number in range(count)})
+    layers = find_layers(tmp_path / "many.npz")
+    before = int(io.read_text().split()[1])
+    assert all((layer.read() == 1).all() for layer in layers)
+    assert int(io.read_text().split()[1]) - before < 32_000 * count

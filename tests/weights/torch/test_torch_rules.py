@@ -558,9 +558,9 @@ def test_a_tensor_class_that_dequantises_itself() -> None:
 class Experts(nn.Module):
     """Stacked matrices (experts, inputs, outputs)."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = 2) -> None:
         super().__init__()
-        self.stack = nn.Parameter(torch.randn(2, 60, 80))
+        self.stack = nn.Parameter(torch.randn(count, 60, 80))
         self.router = nn.Linear(60, 2)
 
 
@@ -624,7 +624,7 @@ def test_words_give_the_matrices_of_the_function() -> None:
     by_function = matrices_of(module)
     ww.register_layer(Experts, {"stack": "expert in out"})
     in_words = matrices_of(module)
-    assert list(in_words) == ["stack.0", "stack.1", "router"]
+    assert list(in_words) == ["0.stack", "1.stack", "router"]
     for seen, expected in zip(in_words.values(), by_function.values(), strict=True):
         np.testing.assert_array_equal(seen, expected)
 
@@ -640,7 +640,7 @@ def test_each_axis_counts_what_its_word_says(words: str) -> None:
         "position out in": stack[None],
         "out in in": stack.reshape(1, 1, 2, -1),
     }[words]
-    found = [matrices for name, matrices in matrices_of(module).items() if name.startswith("stack")]
+    found = [matrices for name, matrices in matrices_of(module).items() if name.endswith("stack")]
     np.testing.assert_array_equal(found, expected)
 
 
@@ -652,12 +652,23 @@ def test_words_are_followed_while_the_weights_train() -> None:
     with torch.no_grad():
         model[0].stack.fill_(7)
     assert (first.read() == 7).all()
-    with ww.Monitor(model, every_n_steps=1, layers=["0.stack.*"]) as monitor:
+    with ww.Monitor(model, every_n_steps=1, layers=["0.*.stack"]) as monitor:
         monitor.wait_for_first()
     assert [(layer.name, layer.N, layer.M) for layer in monitor.history[0] if layer.N] == [
-        ("0.stack.0", 80, 60),
-        ("0.stack.1", 80, 60),
+        ("0.0.stack", 80, 60),
+        ("0.1.stack", 80, 60),
     ]
+
+
+@pytest.mark.usefixtures("registered")
+def test_registered_stacks_have_the_names_of_those_that_are_found() -> None:
+    ww.register_layer(Experts, None)
+    model = nn.ModuleDict({"experts": Experts(4)})
+    found = [layer.name for layer in ww.analyze(model)]
+    ww.register_layer(Experts, {"stack": "expert in out"})
+    report = ww.analyze(model)
+    assert [layer.name for layer in report] == found
+    assert [(block.name, len(block.layers)) for block in report.experts()] == [("experts.*.stack", 4)]
 
 
 @pytest.mark.parametrize(

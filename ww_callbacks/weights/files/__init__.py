@@ -6,13 +6,22 @@ import os
 import stat
 import zipfile
 from collections.abc import Sequence
+from functools import partial
 
 from ww_callbacks.weights.combined import combine
 from ww_callbacks.weights.files import zips
 from ww_callbacks.weights.files.adapters import adapters_in, layers_of_adapter
 from ww_callbacks.weights.files.checkpoint import METADATA, tensors_of_checkpoint
-from ww_callbacks.weights.files.directory import FLAX, INDEX, SINGLE, entries_of, tensors_of_index, weights_in
+from ww_callbacks.weights.files.directory import (
+    FLAX,
+    INDEX,
+    folders_with_weights,
+    tensors_of_index,
+    weights_files,
+    weights_in,
+)
 from ww_callbacks.weights.files.errors import WeightsFileError, reading, require_regular
+from ww_callbacks.weights.files.folder import layers_of_networks, left_out, left_out_beside
 from ww_callbacks.weights.files.foreign import foreign
 from ww_callbacks.weights.files.quantization import quantization_of
 from ww_callbacks.weights.files.remote import Location, RemotePath, located
@@ -52,16 +61,39 @@ def layers_of_path(path: str | os.PathLike[str] | RemotePath) -> tuple[Layer, ..
         raise WeightsFileError(path, "neither a file nor a folder")
     adapters = adapters_in(path)
     if adapters:
-        return tuple(
+        layers = [
             layer for prefix, file in adapters.items() for layer in layers_of_adapter(prefix, file, _tensors(file))
-        )
-    if is_folder and (path / PIPELINE).is_file():
-        return _pipeline(path)
-    if path.name == METADATA or (is_folder and (path / METADATA).is_file()):
-        return layers_of_tensors(combine(tensors_of_checkpoint(path if is_folder else path.parent)))
-    if is_folder and not _holds_weights(path) and is_checkpoint(path):
-        return layers_of_tensors(combine(_orbax(path)))
-    files = weights_in(path) if is_folder else [path]
+        ]
+        used = [prefix.removesuffix("/") or file.name for prefix, file in adapters.items()]
+        return (*layers, *(left_out_beside(path, used) if is_folder else ()))
+    if is_folder:
+        return _layers_of_folder(path)
+    if path.name == METADATA:
+        return layers_of_tensors(combine(tensors_of_checkpoint(path.parent)))
+    return _layers_of_files(path, [path])
+
+
+def _layers_of_folder(folder: Location) -> tuple[Layer, ...]:
+    if (folder / PIPELINE).is_file():
+        return _pipeline(folder)
+    if (folder / METADATA).is_file():
+        layers = layers_of_tensors(combine(tensors_of_checkpoint(folder)))
+        return (*layers, *left_out_beside(folder, [METADATA]))
+    if not weights_files(folder) and is_checkpoint(folder):
+        return layers_of_tensors(combine(_orbax(folder)))
+    chosen = weights_in(folder)
+    found = layers_of_networks(folder, chosen.networks, partial(_layers_of_files, folder))
+    used = [network.files[0] for network in chosen.networks]
+    return (*found, *left_out(folder, chosen.others, used))
+
+
+def _layers_of_files(path: Location, files: Sequence[Location]) -> tuple[Layer, ...]:
+    """The layers of one network.
+
+    Args:
+        path: that errors name.
+        files: its file, its index or all its parts.
+    """
     if len(files) == 1 and files[0].name.lower().endswith(".onnx"):
         return _onnx(files[0])
     if len(files) == 1 and _is_keras(files[0]):
@@ -110,17 +142,11 @@ def _tensors(path: Location) -> list[StoredTensor]:
 
 def _pipeline(folder: Location) -> tuple[Layer, ...]:
     """The layers of all networks of a pipeline of diffusers, which has a folder for each."""
-    with reading(folder):
-        inner = [each for each in entries_of(folder) if each.is_dir() and _holds_weights(each)]
+    inner = folders_with_weights(folder)
     if not inner:
         raise WeightsFileError(folder, f"{PIPELINE} without folders that hold weights")
-    return tuple(layer.named(f"{each.name}/{layer.name}") for each in inner for layer in layers_of_path(each))
-
-
-def _holds_weights(folder: Location) -> bool:
-    with reading(folder):
-        names = [entry.name.lower() for entry in folder.iterdir() if entry.is_file()]
-    return any(name.endswith((".safetensors", *SINGLE, FLAX)) for name in names)
+    layers = [layer.named(f"{name}/{layer.name}") for name in inner for layer in layers_of_path(folder / name)]
+    return (*layers, *left_out_beside(folder, inner))
 
 
 def _orbax(folder: Location) -> list[StoredTensor]:

@@ -6,13 +6,13 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import PurePath
 from typing import IO, Any
 
 import numpy as np
 
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.files.part import Strided
 from ww_callbacks.weights.files.pickles import Made, plain_values
 from ww_callbacks.weights.files.rebuild import SavedTensor, dtype_named, sizes_of
 from ww_callbacks.weights.files.remote import Location
@@ -160,23 +160,71 @@ def _nested(tensors: Mapping[str, SavedTensor], paths: Any) -> dict[Any, Any]:
     return nested
 
 
+@dataclass(frozen=True, slots=True)
+class _Parted:
+    """Reads a tensor, or a cuboid of it, from the parts in which it is stored, one in memory at a time.
+
+    Attributes:
+        name: of the tensor.
+        tensor: its description.
+        dtype: of the numbers that are read.
+        parts: that share numbers with the cuboid.
+        offsets: where the cuboid begins in the tensor.
+        sizes: shape of the cuboid.
+    """
+
+    name: str
+    tensor: SavedTensor
+    dtype: str
+    parts: tuple[_Part, ...]
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    def __call__(self) -> Stored:
+        """The numbers."""
+        if len(self.parts) == 1:
+            return self._shared(self.parts[0])
+        result = np.empty(self.sizes, "uint16" if self.dtype == "bfloat16" else self.dtype)
+        for part in self.parts:
+            spans = zip(*self._span(part), self.offsets, strict=True)
+            result[tuple(slice(begin - start, end - start) for begin, end, start in spans)] = self._shared(part)
+        return result
+
+    def narrow(self, axis: int, start: int, size: int) -> _Parted:
+        """A reader of ``size`` entries along an axis, which reads only these."""
+        begin = self.offsets[axis] + start
+        offsets = (*self.offsets[:axis], begin, *self.offsets[axis + 1 :])
+        sizes = (*self.sizes[:axis], size, *self.sizes[axis + 1 :])
+        ends = ((part, part.offsets[axis], part.offsets[axis] + part.sizes[axis]) for part in self.parts)
+        parts = tuple(part for part, first, last in ends if first < begin + size and begin < last)
+        return replace(self, offsets=offsets, sizes=sizes, parts=parts)
+
+    def _span(self, part: _Part) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Begin and end, along each axis of the tensor, of what a part shares with the cuboid."""
+        begins = tuple(map(max, self.offsets, part.offsets))
+        ends = (begin + size for begin, size in zip(self.offsets, self.sizes, strict=True))
+        lasts = (begin + size for begin, size in zip(part.offsets, part.sizes, strict=True))
+        return begins, tuple(map(min, ends, lasts))
+
+    def _shared(self, part: _Part) -> Stored:
+        read = _reader(self.name, self.tensor, part)
+        for axis, (begin, end) in enumerate(zip(*self._span(part), strict=True)):
+            if end - begin < part.sizes[axis]:
+                read = read.narrow(axis, begin - part.offsets[axis], end - begin)
+        return read()
+
+
 def _stored(name: str, tensor: SavedTensor, parts: list[_Part]) -> StoredTensor:
     stored = empty_tensor(name, tensor)
-    return stored if stored.skip else replace(stored, read=partial(_read, name, tensor, stored.dtype, parts))
+    if stored.skip:
+        return stored
+    filled = tuple(part for part in parts if math.prod(part.sizes))
+    read = _Parted(name, tensor, stored.dtype, filled, (0,) * len(tensor.shape), tensor.shape)
+    return replace(stored, read=read)
 
 
-def _read(name: str, tensor: SavedTensor, dtype: str, parts: list[_Part]) -> Stored:
-    """Put the parts together, one in memory at a time."""
-    if len(parts) == 1 and parts[0].sizes == tensor.shape:
-        return _numbers(name, tensor, parts[0])
-    result = np.empty(tensor.shape, "uint16" if dtype == "bfloat16" else dtype)
-    for part in parts:
-        place = tuple(slice(begin, begin + size) for begin, size in zip(part.offsets, part.sizes, strict=True))
-        result[place] = _numbers(name, tensor, part)
-    return result
-
-
-def _numbers(name: str, tensor: SavedTensor, part: _Part) -> Stored:
+def _reader(name: str, tensor: SavedTensor, part: _Part) -> Strided:
+    """The reader of a part, whose own description is compared with that of the folder."""
     with reading(part.path, f"tensor {name!r} cannot be read"), part.path.open("rb") as file:
         window = io.BufferedReader(_Window(file, part.start, part.length))
         saved = saved_in(part.path, window, part.length)
@@ -184,9 +232,9 @@ def _numbers(name: str, tensor: SavedTensor, part: _Part) -> Stored:
         if not isinstance(found, SavedTensor) or (found.shape, found.dtype) != (part.sizes, tensor.dtype):
             raise WeightsFileError(part.path, f"holds another tensor than {name!r} where the description says")
         stored = stored_tensor(part.path, window, part.length, saved, name, found, start=part.start)
-        if stored.read is None:
+        if not isinstance(stored.read, Strided):
             raise WeightsFileError(part.path, f"tensor {name!r} cannot be read: {stored.skip}")
-    return stored.read()
+    return stored.read
 
 
 class _Window(io.RawIOBase):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import accumulate
 from operator import attrgetter
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from ww_callbacks.weights.files.errors import WeightsFileError, reading
 from ww_callbacks.weights.files.foreign import foreign
@@ -16,18 +18,50 @@ from ww_callbacks.weights.tensor import StoredTensor
 
 MAX_INDEX_BYTES = 64 * 2**20
 SINGLE = (".pt", ".pth", ".ckpt", ".bin", ".th", ".npz", ".gguf", ".onnx", ".keras", ".h5", ".hdf5")
-"""File name extensions of single weights files, used if a folder has no safetensors."""
+"""File name extensions of single weights files."""
 FLAX = ".msgpack"
-"""File name extension of flax, used if a folder has no other weights: repositories have it beside those of torch."""
+"""File name extension of flax, whose files repositories have beside those of torch."""
 USUAL = ("model", "pytorch_model", "diffusion_pytorch_model", "flax_model")
-"""Names of the file that is meant if there are others."""
+"""Names of the file that is meant if there are others. Of several, they are the same network in several formats."""
 INDEX = ".index.json"
 """End of the name of an index."""
-_VARIANT = re.compile(r"\.(?!safetensors\.|bin\.|index\.|msgpack\.)[^.]+\.(?=\w)")
-"""What names a variant, as in ``model.fp16.safetensors``."""
-_SHARD = re.compile(r"-\d+-of-(\d+)$")
+_ENDINGS = (f".safetensors{INDEX}", ".safetensors", f".bin{INDEX}", *SINGLE, f"{FLAX}{INDEX}", FLAX)
+"""Ends of the names of weights. Of a network in several formats, the first of them is read."""
+_PART = re.compile(r"-\d+-of-(\d+)")
+_BESIDE = re.compile(
+    r"(optimizer|optim|(lr_)?scheduler|sampler|(grad_)?scaler|rng_states?|random_states?|training_args)([_-]?\d+)*"
+)
+"""Files that trainers save beside the weights; they are left out, as are their entries in a checkpoint."""
 
 Reader = Callable[[Location], list[StoredTensor]]
+
+
+class Network(NamedTuple):
+    """Files of a folder that hold one network.
+
+    Attributes:
+        stem: of the names, without the numbers of parts.
+        format: position of the ending among those that are known.
+        total: number of parts, as their names tell it; 0 for one file or an index.
+        files: the file, the index or the parts.
+    """
+
+    stem: str
+    format: int
+    total: int
+    files: tuple[str, ...]
+
+
+class Chosen(NamedTuple):
+    """What is read of a folder, and what is not.
+
+    Attributes:
+        networks: at least one.
+        others: names of the other weights files.
+    """
+
+    networks: tuple[Network, ...]
+    others: tuple[str, ...]
 
 
 def entries_of(folder: Location) -> list[Location]:
@@ -35,40 +69,104 @@ def entries_of(folder: Location) -> list[Location]:
     return sorted(folder.iterdir(), key=attrgetter("name"))
 
 
-def weights_in(folder: Location) -> list[Location]:
-    """The file, index or shards that hold the weights of one model in a folder.
+def weights_files(folder: Location) -> list[str]:
+    """The names of weights files and indexes in a folder, without those that trainers save beside them."""
+    with reading(folder):
+        return _weights_names(entry.name for entry in folder.iterdir() if entry.is_file())
 
-    The order of the search: an index of safetensors, safetensors, an index of ``.bin`` files, one other file, an
-    index of flax, a file of flax.
+
+def folders_with_weights(folder: Location) -> list[str]:
+    """The names of the folders in a folder that hold weights files. One that cannot be opened counts as empty."""
+    with reading(folder):
+        inner = [entry for entry in entries_of(folder) if entry.is_dir()]
+    found = []
+    for entry in inner:
+        with contextlib.suppress(WeightsFileError):
+            found += [entry.name] if weights_files(entry) else []
+    return found
+
+
+def weights_in(folder: Location) -> Chosen:
+    """The networks in a folder. Of one in several formats and variants, the plain one in the first format is chosen.
+
+    A file with a usual name, such as ``model.safetensors``, is the network of the folder, whatever is beside it.
 
     Raises:
-        WeightsFileError: no weights file, or several that are not parts of one model.
+        WeightsFileError: no weights file, or parts are missing.
     """
     with reading(folder):
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    for ending in (".safetensors.index.json", ".safetensors", ".bin.index.json", SINGLE, f"{FLAX}.index.json", FLAX):
-        found = [name for name in names if name.lower().endswith(ending)]
-        if found:
-            return [folder / name for name in _one_model(folder, found)]
-    known = foreign(folder)
-    with reading(folder):
-        inside = [f"{entry.name}/" for entry in entries_of(folder) if entry.is_dir()]
-    raise WeightsFileError(folder, known or f"no weights file in this folder, which holds {(inside + names)[:10]}")
+        entries = entries_of(folder)
+        files = [entry.name for entry in entries if entry.is_file()]
+        inside = [f"{entry.name}/" for entry in entries if entry.is_dir()]
+    names = _weights_names(files)
+    if not names:
+        with reading(folder):
+            known = foreign(folder)
+        raise WeightsFileError(folder, known or f"no weights file in this folder, which holds {(inside + files)[:10]}")
+    named = {name: _files_of_index(folder / name) for name in names if name.lower().endswith(INDEX)}
+    parts = {part for each in named.values() for part in each}
+    networks = tuple(_chosen(_networks([name for name in names if name not in parts])))
+    read = {file for network in networks for name in network.files for file in (name, *named.get(name, ()))}
+    for network in networks:
+        if network.total not in (0, len(network.files)):
+            found = f"{len(network.files)} of {network.total} are there, {list(network.files[:10])}"
+            raise WeightsFileError(folder, f"parts are missing or too many: {found}")
+    return Chosen(networks, tuple(name for name in names if name not in read))
 
 
-def _one_model(folder: Location, names: list[str]) -> list[str]:
-    """The names that make up one model: the only name, the usual name, or all its parts."""
-    matches = [_SHARD.search(PurePath(name).stem) for name in names]
-    totals = {int(match[1]) if match else None for match in matches}
-    usual = [name for name in names if name.split(".")[0] in USUAL]
-    plain = [name for name in usual if not _VARIANT.search(name)]
-    if totals == {len(names)} or (totals == {None} and len(names) == 1):
-        return names
-    for found in (plain, usual):
-        if totals == {None} and len(found) == 1:
-            return found
-    problem = "several weights files, name one of them" if totals == {None} else "parts are missing or too many"
-    raise WeightsFileError(folder, f"{problem}: {names[:10]}")
+def _weights_names(names: Iterable[str]) -> list[str]:
+    found = sorted(name for name in names if name.lower().endswith(_ENDINGS))
+    return [name for name in found if not _BESIDE.fullmatch(name.partition(".")[0])] or found
+
+
+def _networks(names: Sequence[str]) -> list[Network]:
+    """The files of each network: parts belong together.
+
+    Example:
+        >>> names = ["a-1-of-2.bin", "a-2-of-2.bin", "a.fp16.bin"]
+        >>> [(network.stem, network.total, len(network.files)) for network in _networks(names)]
+        [('a', 2, 2), ('a.fp16', 0, 1)]
+    """
+    found: dict[tuple[str, int, int], list[str]] = {}
+    for name in names:
+        kind = next(number for number, ending in enumerate(_ENDINGS) if name.lower().endswith(ending))
+        stem = name[: -len(_ENDINGS[kind])]
+        part = _PART.search(stem)
+        found.setdefault((_PART.sub("", stem), kind, int(part[1]) if part else 0), []).append(name)
+    return [Network(*key, tuple(files)) for key, files in found.items()]
+
+
+def _chosen(networks: Sequence[Network]) -> list[Network]:
+    """The networks without other formats and variants of the same ones, such as ``a.fp16`` of ``a``.
+
+    Example:
+        >>> [network.files[0] for network in _chosen(_networks(["a.bin", "a.fp16.bin", "b.bin", "b.safetensors"]))]
+        ['a.bin', 'b.safetensors']
+        >>> [network.files[0] for network in _chosen(_networks(["a.bin", "model.fp16.bin", "model.onnx"]))]
+        ['model.onnx']
+    """
+    usual = [network for network in networks if network.stem.partition(".")[0] in USUAL]
+    if usual:
+        return _best(usual, USUAL)
+    families: dict[str, list[Network]] = {}
+    for network in sorted(networks, key=lambda each: each.stem.split(".")):
+        stems = accumulate(network.stem.split("."), "{}.{}".format)
+        families.setdefault(next((stem for stem in stems if stem in families), network.stem), []).append(network)
+    return [network for stem, family in families.items() for network in _best(family, (stem,))]
+
+
+def _best(networks: Sequence[Network], plain: Collection[str]) -> list[Network]:
+    """The plain ones in the first format."""
+    ranks = [(network.stem not in plain, network.format) for network in networks]
+    return [network for network, rank in zip(networks, ranks, strict=True) if rank == min(ranks)]
+
+
+def _files_of_index(path: Location) -> frozenset[str]:
+    """The files that an index names; none if it is not valid, which is told if it is read."""
+    try:
+        return frozenset(_weight_map(path).values())
+    except WeightsFileError:
+        return frozenset()
 
 
 def tensors_of_index(path: Location, read: Reader) -> list[StoredTensor]:

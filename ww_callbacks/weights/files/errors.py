@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MAX_INFLATION, MAX_INFLATED_BYTES = 200, 2**28
 """Largest growth of a compressed array: 200-fold, or to 256 MiB. Trained weights stay far below."""
 
+MAX_EMPTY = 50_000
+"""Most tensors without numbers. A file of a few bytes for each could hold millions."""
+
 
 class WeightsFileError(ValueError):
     """A file that cannot be read as weights; the message names the file and the cause.
@@ -85,3 +88,13 @@ def check_inflation(path: Location, name: str, stored: int, inflated: int) -> No
     """
     if inflated > max(MAX_INFLATED_BYTES, MAX_INFLATION * stored):
         raise WeightsFileError(path, f"{name!r} would grow from {stored} to {inflated} bytes, refused")
+
+
+def check_empty(path: Location, count: int) -> None:
+    """Refuse files with very many tensors without numbers, which are no weights and take long to list.
+
+    Raises:
+        WeightsFileError: ``count`` tensors without numbers are too many.
+    """
+    if count > MAX_EMPTY:
+        raise WeightsFileError(path, f"holds more than {MAX_EMPTY} tensors without numbers, refused: it is no model")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import zipfile
 from functools import partial
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.lib import format as npy
 
 from ww_callbacks.report import Skip
 from ww_callbacks.weights.files import zips
-from ww_callbacks.weights.files.errors import WeightsFileError
+from ww_callbacks.weights.files.errors import WeightsFileError, check_empty, reading
 from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.tensor import FLOATS, Stored, StoredTensor
 
@@ -27,7 +27,12 @@ def tensors_of_npz(path: Location) -> list[StoredTensor]:
         WeightsFileError: not such an archive, an array of objects, or a size that does not fit shape and dtype.
     """
     with zips.opened(path) as archive:
-        return [_tensor(path, archive, member) for member in archive.infolist()]
+        tensors, empty = [], 0
+        for member in archive.infolist():
+            tensors.append(_tensor(path, archive, member))
+            empty += 0 in tensors[-1].shape
+            check_empty(path, empty)
+    return tensors
 
 
 def _tensor(path: Location, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> StoredTensor:
@@ -39,7 +44,7 @@ def _tensor(path: Location, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -
     name, known = member.filename.removesuffix(".npy"), dtype.newbyteorder("=").name
     if known not in FLOATS and dtype.kind not in "iub":
         return StoredTensor(name, shape, known, skip=Skip("unsupported_dtype", known))
-    return StoredTensor(name, shape, known, partial(_read, path, member.filename, shape, fortran, dtype))
+    return StoredTensor(name, shape, known, partial(_read, path, member, shape, fortran, dtype))
 
 
 def _header(path: Location, name: str, file: IO[bytes]) -> Header:
@@ -55,12 +60,18 @@ def _header(path: Location, name: str, file: IO[bytes]) -> Header:
     return shape, fortran, dtype
 
 
-def _read(path: Location, member: str, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]) -> Stored:
-    with zips.opened(path) as archive, archive.open(member) as file:
-        if _header(path, member, file) != (shape, fortran, dtype):
-            raise WeightsFileError(path, f"{member!r} has changed since its header was read")
-        array = np.empty(math.prod(shape), dtype)
-        _fill(path, member, file, array.view(np.uint8).data)
+def _read(
+    path: Location, member: zipfile.ZipInfo, shape: tuple[int, ...], fortran: bool, dtype: np.dtype[Any]
+) -> Stored:
+    """Read an array without the directory of the archive, which would be read again for each of them."""
+    name = member.filename
+    with reading(path), path.open("rb") as raw:
+        raw.seek(zips.start_of(path, raw, member))
+        with cast(IO[bytes], zipfile.ZipExtFile(raw, "r", member)) as file:
+            if _header(path, name, file) != (shape, fortran, dtype):
+                raise WeightsFileError(path, f"{name!r} has changed since its header was read")
+            array = np.empty(math.prod(shape), dtype)
+            _fill(path, name, file, array.view(np.uint8).data)
     native = array.astype(dtype.newbyteorder("="), copy=False)
     return native.reshape(shape[::-1]).T if fortran else native.reshape(shape)
 

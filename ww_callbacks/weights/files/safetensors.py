@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.files.errors import WeightsFileError, check_empty, reading
 from ww_callbacks.weights.files.part import stored_numbers
 from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.kernels import in_torch_order
@@ -34,7 +34,13 @@ def tensors_of_safetensors(path: Location) -> list[StoredTensor]:
     """
     with reading(path):
         header, start, size = _header(path)
-    entries = [_checked(path, name, entry) for name, entry in header.items() if name != "__metadata__"]
+    empty = 0
+    entries = []
+    for name, entry in header.items():
+        if name != "__metadata__":
+            entries.append(_checked(path, name, entry))
+            empty += entries[-1][3] == entries[-1][4]
+            check_empty(path, empty)
     entries.sort(key=lambda entry: (entry[3], entry[4]))
     position = 0
     for name, _, _, begin, end in entries:
@@ -47,7 +53,9 @@ def tensors_of_safetensors(path: Location) -> list[StoredTensor]:
         raise WeightsFileError(path, f"{problem} header describes {position} bytes, the file holds {size}")
     metadata = header.get("__metadata__")
     parts = _parts(metadata)
-    tensors = [replace(_tensor(path, start, *entry), part_of=parts.get(entry[0])) for entry in entries]
+    tensors = [_tensor(path, start, *entry) for entry in entries]
+    if parts:
+        tensors = [replace(tensor, part_of=parts.get(tensor.name)) for tensor in tensors]
     is_mlx = isinstance(metadata, dict) and metadata.get("format") == "mlx"
     return [in_torch_order(tensor) for tensor in tensors] if is_mlx else tensors
 

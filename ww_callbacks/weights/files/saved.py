@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 from ww_callbacks.report import Skip
 from ww_callbacks.weights.combined.torchao import parts_of
 from ww_callbacks.weights.files import zips
-from ww_callbacks.weights.files.errors import WeightsFileError, reading
+from ww_callbacks.weights.files.errors import WeightsFileError, check_empty, reading
 from ww_callbacks.weights.files.part import Strided, form_of
 from ww_callbacks.weights.files.pickles import Made, plain_values
 from ww_callbacks.weights.files.rebuild import Rebuild, SavedTensor, itemsize
@@ -68,9 +68,12 @@ def tensors_of_torch(path: Location) -> list[StoredTensor]:
         found = networks_in(saved.content)
         if not found:
             raise WeightsFileError(path, f"holds {_what(saved)}")
+        check_empty(path, sum(0 in tensor.shape for tensor in found.values()))
         tensors, parts = _taken_apart(found)
         stored = [stored_tensor(path, file, size, saved, name, tensor) for name, tensor in tensors.items()]
-    stored = [replace(each, part_of=parts.get(each.name)) for each in _with_ties(stored, tensors)]
+    stored = _with_ties(stored, tensors)
+    if parts:
+        stored = [replace(each, part_of=parts.get(each.name)) for each in stored]
     return stored + _objects(saved.content)
 
 
