@@ -10,6 +10,11 @@ from concurrent.futures import Executor
 from dataclasses import fields
 from typing import Any
 
+from ww_callbacks.printable import shown_text
+
+LONGEST_WARNING = 2000
+"""Maximal number of characters of a warning."""
+
 
 def arguments_of(holder: Any, declared: Any = None) -> dict[str, Any]:
     """The values of the arguments that a dataclass declares.
@@ -202,4 +207,4 @@ def check_patterns(name: str, patterns: object) -> None:
 
 def warn(message: str) -> None:
     """Warn the user about a fault that does not stop training."""
-    warnings.warn(f"ww_callbacks: {message}", RuntimeWarning, stacklevel=2)
+    warnings.warn(f"ww_callbacks: {shown_text(message, LONGEST_WARNING)}", RuntimeWarning, stacklevel=2)

@@ -82,6 +82,7 @@ class Monitor(Options):
         self._restored: Resumed | None = None
         self._last_step: int | None = None
         self._last_snapshot: int | None = None
+        self._num_restored = 0
         self._missed = Missed()
         self._warned_empty = self._warned_missed = False
         self._is_asked = False
@@ -104,8 +105,7 @@ class Monitor(Options):
             warn(f"the checkpoint is of step {known.step}, training starts at step {step}: its history is left out")
             known = None
         if known is not None:
-            self._publisher.restore(known.history, known.published)
-            self._last_snapshot, self._missed = known.last_report, known.missed
+            known = self._resume(known, step)
         if baseline and (known is None or known.is_snapshot_due(step, self.every_n_steps)):
             self.snapshot(step)
 
@@ -139,12 +139,25 @@ class Monitor(Options):
         Args:
             state: of :meth:`state_dict`.
 
+        A state that is damaged, of another version or of another model does not end the run: a warning says that its
+        history is left out. If at least half of its layers are in this model, with the same size, their history is
+        kept.
+
         Raises:
-            ValueError: the monitor has been started already, or ``state`` is not the state of a monitor.
+            ValueError: the monitor has been started already; with ``on_error="raise"``, ``state`` is not the state of a
+                monitor.
         """
         if self._last_step is not None:
             raise ValueError("state: load it before the monitor is started")
-        self._restored = Resumed.from_state_dict(state) if state else None
+        self._restored = None
+        if isinstance(state, Mapping) and not state:
+            return
+        try:
+            self._restored = Resumed.from_state_dict(state)
+        except ValueError as error:
+            if self.on_error == "raise":
+                raise
+            warn(f"{error}; it is left out, a new history begins")
 
     def step(self, step: int) -> None:
         """Take a snapshot if one is due, and publish results; call it after each optimizer step (or each batch).
@@ -322,7 +335,7 @@ class Monitor(Options):
             Whether there are any.
         """
         if not self.published.reports and not self._closed:
-            self._safely(lambda: self._collect(0 if len(self.history) else 1, self.timeout))
+            self._safely(lambda: self._collect(0 if self.history.seen > self._num_restored else 1, self.timeout))
         if not self.published.reports:  # they may have come in since the last snapshot step
             self._publisher.update(self._last_step)
         return len(self.history) > 0
@@ -372,6 +385,22 @@ class Monitor(Options):
             self.finish()
         else:
             self.close()
+
+    def _resume(self, known: Resumed, step: int) -> Resumed | None:
+        """Restore what belongs to this model; None if nothing does."""
+        try:
+            kept, says = known.of_model(self._find_layers(), step)
+            if kept is not None:
+                self._publisher.restore(kept.history, kept.published)
+                self._last_snapshot, self._missed = kept.last_report, kept.missed
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            kept, says = None, f"the checkpoint is left out, a new history begins: {type(error).__name__}: {error}"
+        if says:
+            warn(says)
+        self._num_restored = self.history.seen
+        return kept
 
     def _check_model(self) -> None:
         """Raise an error for unknown models and misspelt patterns before training starts."""
