@@ -75,8 +75,10 @@ def shown_text(text: str, longest: int = LONGEST_TEXT) -> str:
         >>> shown_text("cannot read 'a\x1b'"), shown_text(shown_text("a\x1b")), shown_text("abcdef", 4)
         ("cannot read 'a\\x1b'", 'a\\x1b', 'abc…')
     """
-    cut = text if len(text) <= longest else text[: longest - 1] + "…"
-    return cut if cut.isprintable() else "".join(each if each.isprintable() else _escape(each) for each in cut)
+    shown = text[: longest + 1]
+    if not shown.isprintable():
+        shown = "".join(each if each.isprintable() else _escape(each) for each in shown)
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
 def quoted(name: str) -> str:
