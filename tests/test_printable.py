@@ -51,6 +51,7 @@ def test_any_name_is_harmless_short_and_told_from_others(number):
     for name in names:
         text = shown_name(name)
         assert text.isprintable()
+        assert text
         assert text.encode()
         assert len(text) <= LONGEST_NAME
         assert shown.setdefault(text, name) == name, ascii((name[:99], shown[text][:99]))

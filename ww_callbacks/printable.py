@@ -47,7 +47,7 @@ def shown_name(name: str, longest: int = LONGEST_NAME) -> str:
         ('encoder.0', 'a\\nb', 'xxxxx…xxxxx#00dbf026')
     """
     if len(name) <= longest and len(text := escaped(name)) <= longest:
-        return text
+        return text or "(no name)"
     return shortened(name, longest)
 
 

@@ -182,9 +182,9 @@ def changed(state: dict[str, object], choose: random.Random) -> object:
                 cut = choose.randrange(len(at))
                 place[key] = at[:cut] + choose.choice(["", "9", "}", "null", "e999", '"']) + at[cut + 1 :]
             case 3 if isinstance(at, list) and at:
-                at[choose.randrange(len(at))] = choose.choice(ODD)
+                at[choose.randrange(len(at))] = copy.deepcopy(choose.choice(ODD))
             case _:
-                place[key] = choose.choice(ODD)
+                place[key] = copy.deepcopy(choose.choice(ODD))
     return result
 
 

@@ -1,5 +1,6 @@
 """Lines of JSON that others wrote: a history, or one error that names file and line, in bounded memory."""
 
+import copy
 import json
 import random
 from collections import Counter
@@ -56,7 +57,7 @@ def changed(lines: list[str], choose: random.Random) -> bytes:
     values = [json.loads(line) for line in lines]
     for _ in range(choose.choice([1, 1, 2, 5])):
         report = choose.choice(values)
-        odd = choose.choice(ODD)
+        odd = copy.deepcopy(choose.choice(ODD))
         match choose.randrange(6):
             case 0:
                 report[choose.choice(["step", "layers", "wall_time"])] = odd

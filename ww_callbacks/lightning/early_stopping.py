@@ -125,7 +125,8 @@ class SpectralEarlyStopping(StopRules, Callback):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore why and when the training of the checkpoint was stopped; a state of another form is left out."""
-        reason, step = (state_dict.get(name) for name in ("stopped_reason", "stopped_step"))
+        state = state_dict if isinstance(state_dict, Mapping) else {}
+        reason, step = state.get("stopped_reason"), state.get("stopped_step")
         if isinstance(reason, str) and (step is None or is_count(step)):
             self.stopped_reason, self.stopped_step = reason, step
         else:

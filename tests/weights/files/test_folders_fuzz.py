@@ -73,7 +73,6 @@ def refusal(folder: Path) -> str:
     return ""
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("number", [QUICK, pytest.param(FULL, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
 def test_any_folder_is_read_or_refused(tmp_path, number):
     found = {"read": 0, "refused": 0}
