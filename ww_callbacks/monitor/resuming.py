@@ -160,7 +160,8 @@ def _is_step(value: object) -> TypeGuard[int]:
 
 def _is_published(published: Published) -> bool:
     """Whether the values of a checkpoint have the types that training relies on."""
-    metrics, verdicts = published.metrics, published.verdicts
+    metrics: Mapping[Any, Any] = published.metrics
+    verdicts: Mapping[Any, Any] = published.verdicts
     return (
         (published.step is None or _is_step(published.step))
         and all(isinstance(key, str) and isinstance(value, float) for key, value in metrics.items())

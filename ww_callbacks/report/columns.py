@@ -36,6 +36,7 @@ class Column:
         compared: whether ``compare`` shows its mean.
         logged: whether it is logged for each layer.
         optional: whether reports that have no value leave it out.
+        signed: whether a count may be negative.
         or_none: whether None is a value.
         choices: the allowed texts; empty if every text is allowed.
     """
@@ -49,6 +50,7 @@ class Column:
     compared: bool = False
     logged: bool = False
     optional: bool = False
+    signed: bool = False
     or_none: bool = False
     choices: tuple[str, ...] = ()
 
@@ -64,7 +66,9 @@ class Column:
             return self.or_none
         if self.kind == "text":
             return isinstance(value, str) and (not self.choices or value in self.choices)
-        return is_flag(value) if self.kind == "flag" else is_count(value) if self.kind == "count" else is_number(value)
+        if self.kind == "count":
+            return is_count(value) and (self.signed or value >= 0)
+        return is_flag(value) if self.kind == "flag" else is_number(value)
 
 
 def is_flag(value: object) -> TypeGuard[bool]:
@@ -94,6 +98,7 @@ def column(
     compared: bool = False,
     logged: bool = False,
     optional: bool = False,
+    signed: bool = False,
 ) -> Any:
     """A dataclass field with a default and the metadata of a column; the arguments are those of :class:`Column`.
 
@@ -106,6 +111,7 @@ def column(
         compared: whether ``compare`` shows its mean.
         logged: whether it is logged for each layer.
         optional: whether reports that have no value leave it out.
+        signed: whether a count may be negative.
     """
     metadata = {
         "text": text,
@@ -115,6 +121,7 @@ def column(
         "compared": compared or mean,
         "logged": logged,
         "optional": optional,
+        "signed": signed,
     }
     return field(default=default, metadata=metadata)
 

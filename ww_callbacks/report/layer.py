@@ -179,7 +179,7 @@ class LayerReport(Record):
         "num_traps at step 0 of the run if there were any; only more traps than that count", optional=True
     )
     detX_num: int | None = column("number of the largest eigenvalues whose product is 1 at mean 1")
-    ERG_gap: int | None = column("detX_num - num_pl_spikes")
+    ERG_gap: int | None = column("detX_num - num_pl_spikes", signed=True)
     Lambda: float | None = column('rate of the exponential cut-off (fit "TPL")', scaling="inverse")
     alpha_error: float | None = column('estimated error of alpha from single precision (precision "float32")')
     gof_pvalue: float | None = column("goodness of fit of the power law (on request); small values reject it")
