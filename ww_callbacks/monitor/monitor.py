@@ -150,7 +150,7 @@ class Monitor(Options):
         if self._last_step is not None:
             raise ValueError("state: load it before the monitor is started")
         self._restored = None
-        if state == {}:
+        if isinstance(state, dict) and not state:
             return
         try:
             self._restored = Resumed.from_state_dict(state)
