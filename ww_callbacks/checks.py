@@ -12,6 +12,11 @@ from concurrent.futures import Executor
 from dataclasses import fields
 from typing import Any
 
+from ww_callbacks.printable import shown_text
+
+LONGEST_WARNING = 2000
+"""Maximal number of characters of a warning."""
+
 
 def arguments_of(holder: Any, declared: Any = None) -> dict[str, Any]:
     """The values of the arguments that a dataclass declares.
@@ -298,7 +303,7 @@ def warn(message: str, *, depth: int = 1) -> None:
     """
     place = sys._getframe(depth)
     warnings.warn_explicit(
-        f"ww_callbacks: {message}",
+        f"ww_callbacks: {shown_text(message, LONGEST_WARNING)}",
         RuntimeWarning,
         place.f_code.co_filename,
         place.f_lineno,

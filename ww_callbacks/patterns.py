@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+from ww_callbacks.printable import quoted, quoted_list
+
 
 def matching(names: Sequence[str], patterns: Sequence[str], argument: str) -> set[str]:
     """The names selected by the patterns.
@@ -26,7 +28,7 @@ def matching(names: Sequence[str], patterns: Sequence[str], argument: str) -> se
     """
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in names):
-            raise ValueError(f"{argument}: {pattern!r} matches no layer; the layers are {list(names)}")
+            raise ValueError(f"{argument}: {quoted(pattern)} matches no layer; the layers are {quoted_list(names)}")
     return {name for name in names if keeps(patterns, name)}
 
 

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Protocol
 
+from ww_callbacks.printable import shown_name
+
 MISSING = "progress needs rich: pip install ww_callbacks[cli]"
 
 
@@ -51,21 +53,20 @@ def progress_bar(title: str, total: float, *, shown: bool) -> Iterator[Bar]:
         return
     try:
         from rich.console import Console
-        from rich.markup import escape
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
     except ImportError as error:
         raise ImportError(MISSING) from error
     console = Console(stderr=True)
-    columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
     visible = console.is_terminal or console.is_jupyter
     with Progress(
-        TextColumn(escape(title)), *columns, console=console, transient=True, disable=not visible
+        TextColumn("{task.fields[title]}", markup=False), *columns, console=console, transient=True, disable=not visible
     ) as progress:
-        task = progress.add_task("", total=total)
+        task = progress.add_task("", total=total, title=shown_name(title))
 
         class RichBar:
             def begin(self, name: str) -> None:
-                progress.update(task, description=escape(name))
+                progress.update(task, description=shown_name(name))
 
             def end(self, amount: float) -> None:
                 progress.advance(task, amount)

@@ -93,6 +93,14 @@ def test_a_training_is_ended_and_says_why_once(pl, tmp_path, caplog, order):
     assert (other.stopped_step, other.stopped_reason) == (32, stopping.stopped_reason)
 
 
+@pytest.mark.parametrize("state", [{}, {"stopped_reason": 3}, {"stopped_reason": "", "stopped_step": "3"}])
+def test_a_state_of_another_form_is_left_out_with_a_warning(state):
+    stopping = SpectralEarlyStopping()
+    with pytest.warns(RuntimeWarning, match="state: not that of SpectralEarlyStopping, it is left out"):
+        stopping.load_state_dict(state)
+    assert (stopping.stopped_reason, stopping.stopped_step) == ("", None)
+
+
 @pytest.mark.parametrize(("mode", "said"), [("stop", "did not end this training"), ("warn", "gave no warning")])
 def test_a_training_that_is_not_ended_says_how_near_each_rule_was(pl, tmp_path, caplog, mode, said):
     stopping = SpectralEarlyStopping(rules=["traps"], patience=9, mode=mode)

@@ -339,6 +339,25 @@ def test_a_resumed_training_has_the_steps_of_an_uninterrupted_one(
         assert resumed.history[expected.index(report.step)].summary() == pytest.approx(report.summary())
 
 
+DAMAGED = ({"step": "24"}, [1], {"step": 12, "history": {"reports": "[["}})
+
+
+@pytest.mark.parametrize("state", DAMAGED, ids=["a text", "a list", "cut"])
+def test_a_training_resumes_from_a_checkpoint_with_a_damaged_state(pl: Any, tmp_path: Path, state: Any) -> None:
+    key = watching(every_n_steps=5).state_key
+    fit_with_checkpoint(pl, tmp_path, watching(every_n_steps=5), 12)
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    checkpoint["callbacks"][key] = state
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    resumed = watching(every_n_steps=5, deterministic=True)
+    trainer = trainer_of(pl, tmp_path, resumed, max_epochs=-1, max_steps=16)
+    with pytest.warns(RuntimeWarning, match="it is left out, a new history begins") as caught:
+        trainer.fit(network(pl), data(), ckpt_path=tmp_path / "last.ckpt")
+    assert sum("a new history begins" in str(each.message) for each in caught) == 1
+    assert trainer.global_step == 16
+    assert resumed.history.steps == [12, 15, 16]
+
+
 def test_a_resumed_training_begins_with_what_was_known(pl: Any, tmp_path: Path) -> None:
     monitor = watching(every_n_steps=5, deterministic=True)
     known = ww_metrics(fit_with_checkpoint(pl, tmp_path, monitor, 12))

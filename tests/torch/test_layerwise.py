@@ -331,6 +331,11 @@ def test_ramp_until_and_resume():
         ratios.append(handle.ratios()["2"])
     assert ratios == [1.0, 1.25, 1.5]
     resumed = Layerwise(model, [optimizer], LayerRatios(until=9), Said(), Ramp(4))
+    before = resumed.state_dict()
+    for state in ({}, {"steps": 3, "ramp": {}}, {"steps": "3", "ramp": handle.state_dict()["ramp"]}):
+        with pytest.warns(RuntimeWarning, match="the state is left out, all ratios begin at 1"):
+            resumed.load_state_dict(state)
+    assert resumed.state_dict() == before
     resumed.load_state_dict(handle.state_dict())
     assert resumed.ratios() == handle.ratios() == {"2": 1.5}
     for _ in range(7):

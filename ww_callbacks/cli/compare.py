@@ -12,6 +12,7 @@ from ww_callbacks.cli.options import analysis_arguments
 from ww_callbacks.cli.output import Writers, chosen_format, finding_lines, show_progress, status_of, to_csv, write
 from ww_callbacks.models import compare
 from ww_callbacks.outputs.html import comparison_page
+from ww_callbacks.printable import quoted, shown_name
 from ww_callbacks.report import Comparison
 from ww_callbacks.weights.files.urls import is_url, name_in
 
@@ -38,7 +39,7 @@ def _models(words: Sequence[str]) -> dict[str, str]:
         if not equals or is_url(word) or Path(word).exists():
             name, file = PurePath(name_in(word)).stem or word, word
         if name in models:
-            raise ValueError(f"two models are named {name!r}; name them: NAME=FILE")
+            raise ValueError(f"two models are named {quoted(name)}; name them: NAME=FILE")
         models[name] = file
     return models
 
@@ -59,7 +60,9 @@ def _quality(words: Sequence[str], models: dict[str, str]) -> dict[str, float] |
 
 
 def _table(comparison: Comparison, title: str) -> str:
-    lines = [f"{name}: {line}" for name, report in comparison.reports.items() for line in finding_lines(report)]
+    lines = [
+        f"{shown_name(name)}: {line}" for name, report in comparison.reports.items() for line in finding_lines(report)
+    ]
     return "\n".join([str(comparison), *lines])
 
 

@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ww_callbacks.printable import escaped, quoted, shown_text
 from ww_callbacks.report import Report
 
 Value = TypeVar("Value")
+
+_FORMULAS = ("'", "=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""Beginnings of cells that spreadsheets evaluate, in full width too (OWASP, *CSV injection*), and the apostrophe."""
 
 
 def chosen_format(arguments: argparse.Namespace, formats: Iterable[str]) -> str:
@@ -46,18 +50,31 @@ def write(text: str, path: Path | None) -> None:
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as CSV; missing values are empty.
+    r"""Rows as CSV; missing values are empty.
+
+    Texts are escaped as by :func:`ww_callbacks.printable.escaped`. One that a spreadsheet could take for a formula has
+    an apostrophe before it, and so has one that begins with an apostrophe: a reader can remove the first one.
 
     Example:
         >>> print(to_csv(["name", "alpha"], [{"name": "fc, 1", "alpha": None}]))
         name,alpha
         "fc, 1",
+        >>> print(to_csv(["name"], [{"name": "=HYPERLINK(0)"}, {"name": "a\n"}]))
+        name
+        '=HYPERLINK(0)
+        a\n
     """
     file = io.StringIO()
     writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({column: row.get(column) for column in columns} for row in rows)
+    writer.writerows({column: _cell(row.get(column)) for column in columns} for row in rows)
     return file.getvalue().rstrip("\n")
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return ("'" if value.startswith(_FORMULAS) else "") + escaped(value)
 
 
 def finding_lines(report: Report) -> list[str]:
@@ -81,7 +98,7 @@ def status_of(reports: Iterable[Report]) -> int:
     for report in reports:
         failed = [layer for layer in report if layer.status == "failed"]
         for layer in failed:
-            print(f"ww-callbacks: layer {layer.name!r} failed: {layer.reason}", file=sys.stderr)
+            print(f"ww-callbacks: layer {quoted(layer.name)} failed: {shown_text(layer.reason)}", file=sys.stderr)
         if not any(layer.status == "ok" for layer in report):
             print("ww-callbacks: no layer could be analysed", file=sys.stderr)
         if failed or not any(layer.status == "ok" for layer in report):

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Literal
 
 from ww_callbacks.cli.output import finding_lines
+from ww_callbacks.printable import columns_of
 from ww_callbacks.report import Report
 from ww_callbacks.report.table import LEFT, layer_table, notes
 
@@ -30,7 +31,7 @@ def show_report(report: Report) -> None:
     console = Console(highlight=False)
     console.print(rich_table(report, console.width))
     for line in [*notes(report.to_dicts(), report.summary()), *finding_lines(report)]:
-        console.print(line, markup=False)
+        console.print(line, markup=False, emoji=False)
 
 
 def rich_table(report: Report, width: int) -> Table:
@@ -58,7 +59,7 @@ def fitting(lines: list[list[str]], width: int) -> list[list[str]]:
     """
     columns = [list(column) for column in zip(*lines, strict=True)]
     for title in _LESS_NEEDED:
-        if sum(max(map(len, column)) + 2 for column in columns) - 2 <= width:
+        if sum(max(map(columns_of, column)) + 2 for column in columns) - 2 <= width:
             break
         columns = [column for column in columns if column[0] != title]
     return [list(line) for line in zip(*columns, strict=True)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ww_callbacks.cli.tables import can_show, rich_table
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlFollower
+from ww_callbacks.printable import shown_text
 from ww_callbacks.report import History, Report, worst_first
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _screen(path: Path, history: History, width: int, height: int) -> Group:
     from rich.text import Text
 
     if not len(history):
-        return Group(Text(f"no results yet  {path}", no_wrap=True))
+        return Group(Text(f"no results yet  {shown_text(str(path))}", no_wrap=True))
     report: Report = history[-1]
     fitted = [layer for layer in worst_first(report.layers) if layer.alpha is not None]
     room = max(height - 5, 1)
@@ -92,7 +93,7 @@ def _screen(path: Path, history: History, width: int, height: int) -> Group:
     course = " → ".join(f"{alpha:.2f}" for alpha in history.series("alpha")[-SHOWN_STEPS:] if alpha is not None)
     age = time.time() - path.stat().st_mtime
     lines: list[RenderableType] = [
-        Text(f"step {report.step}, written {age:.0f} s ago  {path}", style="bold", no_wrap=True),
+        Text(f"step {report.step}, written {age:.0f} s ago  {shown_text(str(path))}", style="bold", no_wrap=True),
         Text(f"mean alpha {course}"),
         rich_table(shown, width),
     ]

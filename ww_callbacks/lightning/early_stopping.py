@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ww_callbacks.checks import arguments_of, check_choice, warn
 from ww_callbacks.lightning.base import Callback, Trainer, log
 from ww_callbacks.lightning.monitor import SpectralMonitor, check_source, monitor_of
+from ww_callbacks.report.columns import is_count
 from ww_callbacks.signals.stop import (
     ACTIONS,
     AUTO,
@@ -124,8 +125,13 @@ class SpectralEarlyStopping(StopRules, Callback):
         return {"stopped_reason": self.stopped_reason, "stopped_step": self.stopped_step}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore why and when the training of the checkpoint was stopped."""
-        self.stopped_reason, self.stopped_step = state_dict["stopped_reason"], state_dict["stopped_step"]
+        """Restore why and when the training of the checkpoint was stopped; a state of another form is left out."""
+        state = state_dict if isinstance(state_dict, Mapping) else {}
+        reason, step = state.get("stopped_reason"), state.get("stopped_step")
+        if isinstance(reason, str) and (step is None or is_count(step)):
+            self.stopped_reason, self.stopped_step = reason, step
+        else:
+            warn(f"state: not that of {type(self).__name__}, it is left out")
 
     def _act(self, trainer: Trainer) -> None:
         """Stop or warn, once per training. A verdict that a second training inherits from the first is ignored."""

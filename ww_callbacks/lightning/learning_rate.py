@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.checks import arguments_of
+from ww_callbacks.checks import arguments_of, warn
 from ww_callbacks.lightning.base import Callback, Trainer, log
 from ww_callbacks.lightning.monitor import SpectralMonitor, check_source, monitor_of
 from ww_callbacks.signals.learning_rate import LayerRatios, LayerwiseOptions, RatioOptions
@@ -99,8 +99,11 @@ class LayerwiseLearningRate(LayerwiseOptions, Callback):
         return self._ramp.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue with the ratios of the checkpoint until the first result."""
-        self._ramp.load_state_dict(state_dict)
+        """Continue with the ratios of the checkpoint until the first result; a state of another form is left out."""
+        try:
+            self._ramp.load_state_dict(state_dict)
+        except ValueError as error:
+            warn(f"{error}; it is left out, all ratios begin at 1")
 
     def __getstate__(self) -> dict[str, Any]:
         """Launchers and tuners copy a Trainer before training: the hooks are left out."""

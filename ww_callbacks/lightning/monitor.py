@@ -17,6 +17,7 @@ from ww_callbacks.lightning.loggers import is_tensorboard
 from ww_callbacks.lightning.steps import TrainerSteps
 from ww_callbacks.monitor import Monitor, Published, crosses
 from ww_callbacks.monitor.options import Options
+from ww_callbacks.monitor.resuming import step_of
 from ww_callbacks.monitor.schedule import schedule
 from ww_callbacks.outputs.jsonl import FILE_NAME
 from ww_callbacks.report import History
@@ -213,7 +214,7 @@ class SpectralMonitor(Options, Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The state needed to resume from a checkpoint, as plain values; on the first rank."""
-        return self.monitor.state_dict() if self.monitor is not None else dict(self._restored)
+        return self.monitor.state_dict() if self.monitor is not None else self._restored
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Resume from a checkpoint: with its history, from its last snapshot."""
@@ -232,7 +233,7 @@ class SpectralMonitor(Options, Callback):
         """The state to resume from at this step: that of a checkpoint, or of a training that ended at the same step."""
         previous = self.monitor.state_dict() if self.monitor is not None else {}
         state = self._restored or (previous if previous.get("step") == step > 0 else {})
-        return state if state.get("step", 0) <= step else {}  # a later state belongs to another training
+        return state if step_of(state) <= step else {}  # a later state belongs to another training
 
     def _stop(self) -> None:
         self._is_watching = False

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ww_callbacks.analysis import LayerSpec, as_matrices
 from ww_callbacks.analysis.change import pair_spec
+from ww_callbacks.printable import quoted
 from ww_callbacks.weights import Layer
 
 _log = logging.getLogger("ww_callbacks")
@@ -76,5 +77,5 @@ def _shape(layer: Layer) -> tuple[int, ...] | None:
 
 
 def _some(layers: Sequence[Layer], limit: int = 5) -> str:
-    names = ", ".join(repr(layer.name) for layer in layers[:limit])
+    names = ", ".join(quoted(layer.name) for layer in layers[:limit])
     return f"{names} and {len(layers) - limit} more" if len(layers) > limit else names

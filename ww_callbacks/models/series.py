@@ -12,6 +12,7 @@ from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
 from ww_callbacks.checks import check_count, check_flag, check_patterns, check_sizes
 from ww_callbacks.models.controls import rescaled, shuffled_layer
 from ww_callbacks.models.run import run_layers
+from ww_callbacks.printable import quoted, quoted_list
 from ww_callbacks.report import Comparison, Report
 from ww_callbacks.spectra import Precision
 from ww_callbacks.weights import Layer, Split, find_layers, select_layers
@@ -130,7 +131,7 @@ def _checked(quality: Mapping[str, Any], models: Mapping[str, Any]) -> dict[str,
         raise TypeError(f"quality: expected a mapping name of a model -> number, got {_short(quality)}")
     for name, value in quality.items():
         if name not in models:
-            raise ValueError(f"quality: there is no model {name!r}; the models are {list(models)}")
+            raise ValueError(f"quality: there is no model {quoted(name)}; the models are {quoted_list(list(models))}")
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise ValueError(f"quality: expected a finite number for {name!r}, got {value!r}")
+            raise ValueError(f"quality: expected a finite number for {quoted(name)}, got {value!r}")
     return {name: float(value) for name, value in quality.items()}

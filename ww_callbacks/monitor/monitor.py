@@ -87,6 +87,7 @@ class Monitor(Options):
         self._restored: Resumed | None = None
         self._last_step: int | None = None
         self._last_snapshot: int | None = None
+        self._num_restored = 0
         self._missed = Missed()
         self._warned_empty = self._warned_missed = self._warned_back = False
         self._is_asked = False
@@ -119,8 +120,7 @@ class Monitor(Options):
             warn(f"the checkpoint is of step {known.step}, training starts at step {step}: its history is left out")
             known = None
         if known is not None:
-            self._publisher.restore(known.history, known.published)
-            self._last_snapshot, self._missed = known.last_report, known.missed
+            known = self._resume(known, step)
         if baseline and (known is None or known.is_snapshot_due(step, self.every_n_steps)):
             self.snapshot(step)
 
@@ -156,12 +156,25 @@ class Monitor(Options):
         Args:
             state: of :meth:`state_dict`.
 
+        A state that is damaged, of another version or of another model does not end the run: a warning says that its
+        history is left out. If at least half of its layers are in this model, with the same size, their history is
+        kept.
+
         Raises:
-            ValueError: the monitor has been started already, or ``state`` is not the state of a monitor.
+            ValueError: the monitor has been started already; with ``on_error="raise"``, ``state`` is not the state of a
+                monitor.
         """
         if self._last_step is not None:
             raise ValueError("state: load it before the monitor is started")
-        self._restored = Resumed.from_state_dict(state) if state else None
+        self._restored = None
+        if isinstance(state, dict) and not state:
+            return
+        try:
+            self._restored = Resumed.from_state_dict(state)
+        except ValueError as error:
+            if self.on_error == "raise":
+                raise
+            warn(f"{error}; it is left out, a new history begins")
 
     def step(self, step: int) -> None:
         """Take a snapshot if one is due, and publish results; call it after each optimizer step (or each batch).
@@ -433,6 +446,22 @@ class Monitor(Options):
         else:
             self.close()
 
+    def _resume(self, known: Resumed, step: int) -> Resumed | None:
+        """Restore what belongs to this model; None if nothing does."""
+        try:
+            kept, says = known.of_model(self._find_layers(), step)
+            if kept is not None:
+                self._publisher.restore(kept.history, kept.published)
+                self._last_snapshot, self._missed = kept.last_report, kept.missed
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            kept, says = None, f"the checkpoint is left out, a new history begins: {type(error).__name__}: {error}"
+        if says:
+            warn(says)
+        self._num_restored = self.history.seen
+        return kept
+
     def _check_model(self) -> None:
         """Raise an error for unknown models and misspelt patterns before training starts."""
         found = find_layers(self.model, split=self.split)
@@ -455,7 +484,7 @@ class Monitor(Options):
 
     def _wait_for_first(self) -> None:
         with self._lock:
-            first = [] if len(self.history) else self._engine.futures(1)
+            first = [] if self.history.seen > self._num_restored else self._engine.futures(1)
         wait_for(first, self.timeout)  # meanwhile other threads may call the monitor
         with self._lock:
             self._collect()

@@ -185,9 +185,9 @@ class Publisher:
 
     def restore(self, history: History, published: Published) -> None:
         """Continue from the state of a checkpoint."""
+        tracker, lost = Tracker.of(history), LostMetrics.of(history, published.metrics)
         self.history, self.published, self._upcoming = history, published, None
-        self._tracker = Tracker.of(history)
-        self._lost = LostMetrics.of(history, published.metrics)
+        self._tracker, self._lost = tracker, lost
 
     def close(self) -> None:
         """Close the outputs."""

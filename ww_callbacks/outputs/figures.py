@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ww_callbacks.printable import escaped, quoted, shown_text
 from ww_callbacks.report.layer import COLUMNS, label_of
 
 try:
@@ -74,7 +75,7 @@ def draw_esd(layer: LayerReport, ax: Axes | None = None) -> Axes:
     """
     if layer.histogram is None:
         why = layer.reason or "histograms are kept in the latest report of a run only"
-        raise ValueError(f"layer {layer.name!r} has no spectrum to draw: {why}")
+        raise ValueError(f"layer {quoted(layer.name)} has no spectrum to draw: {shown_text(why)}")
     ax = new_axes(ax)
     histogram = layer.histogram
     edges = np.logspace(histogram.low, histogram.high, len(histogram.counts) + 1)
@@ -296,15 +297,18 @@ def esd_title(layer: LayerReport) -> str:
 
 
 def plain(name: str, longest: int = _MAX_NAME) -> str:
-    r"""A name with dollars escaped, which would start a formula in matplotlib; long names are cut at the front.
+    r"""A name that acts on nothing, with dollars escaped too, which would start a formula in matplotlib.
+
+    Long names are cut at the front. One that begins with an underscore, which leaves a line out of a legend, gets a
+    space before it.
 
     Example:
         >>> plain("a$b"), plain("encoder.layers.11.attention.query", 12)
         ('a\\$b', '…ntion.query')
     """
-    name = " ".join(name.split())
-    short = name if len(name) <= longest else "…" + name[1 - longest :]
-    return short.replace("$", r"\$")
+    text = escaped(name[-longest - 1 :])
+    short = text if len(text) <= longest else "…" + text[1 - longest :]
+    return (" " * short.startswith("_") + short).replace("$", r"\$")
 
 
 def new_axes(ax: Axes | None) -> Axes:

@@ -8,6 +8,7 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from ww_callbacks.printable import shown_name, shown_text
 from ww_callbacks.report import Comparison, Finding, LayerReport, Report, in_words, worst_first
 from ww_callbacks.report.table import LEFT, layer_table, notes
 
@@ -131,6 +132,7 @@ def report_fragment(report: Report) -> str:
 
 def page(title: str, body: str) -> str:
     """A complete HTML file; ``title`` is text, ``body`` is HTML."""
+    title = shown_text(title)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -152,7 +154,7 @@ def _has_findings(layer: LayerReport) -> bool:
 
 
 def _sentence(layer: LayerReport) -> str:
-    return f"<b>{escape(layer.name)}</b>: {escape(in_words(layer))}"
+    return f"<b>{escape(shown_name(layer.name))}</b>: {escape(in_words(layer))}"
 
 
 def _finding(finding: Finding) -> str:
@@ -193,7 +195,7 @@ def _spectra(layers: Sequence[LayerReport]) -> list[str]:
         f"Orange, dash-dotted: the largest shuffled eigenvalue. Black, dotted: the fitted power law.{hint}</p>",
         '<div class="pictures">',
         *(
-            _picture(partial(figures.draw_esd, layer), f"Spectrum of {layer.name}", _sentence(layer))
+            _picture(partial(figures.draw_esd, layer), f"Spectrum of {shown_name(layer.name)}", _sentence(layer))
             for layer in drawn[:MAX_PICTURES]
         ),
         "</div>",

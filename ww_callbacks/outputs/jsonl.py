@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,10 @@ from ww_callbacks.report import Finding, History, Report
 
 FILE_NAME = "ww_history.jsonl"
 
-_BEGINNINGS = ('{"step"', '{"finding"')
+MAX_LINE_BYTES = 2**28
+"""A longer line is refused; a report takes about 3 KB for each layer."""
+
+_BEGINNINGS = (b'{"step"', b'{"finding"')
 
 
 class JsonlOutput:
@@ -105,33 +109,48 @@ class JsonlFollower:
         if self._path.stat().st_size < self._offset:
             self._offset = self._number = 0
             self.history = History()
+        found = []
         with self._path.open("rb") as file:
             file.seek(self._offset)
-            text = file.read()
-        whole = text if to_end else text[: text.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        lines = whole.decode("utf-8", errors="replace").split("\n")
-        found = [report for line in lines[: -1 if not lines[-1] else None] if (report := self._read(line)) is not None]
-        for report in found:
-            last = self.history[-1].step if len(self.history) else None
-            if last is not None and (report.step or 0) <= last:
-                self.history = History(_before(report, self.history))
-            self.history.append(report)
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                if not (to_end or line.endswith(b"\n") or len(line) > MAX_LINE_BYTES):
+                    break
+                begins = self._offset == 0
+                self._offset += len(line)
+                self._number += 1
+                report = self._read(line.removeprefix(BOM_UTF8) if begins else line)
+                if report is not None:
+                    self._add(report)
+                    found.append(report)
         return found
 
-    def _read(self, line: str) -> Report | None:
+    def _add(self, report: Report) -> None:
+        last = self.history[-1].step if len(self.history) else None
+        if last is not None and (report.step or 0) <= last:
+            self.history = History(_before(report, self.history))
+        self.history.append(report)
+
+    def _read(self, line: bytes) -> Report | None:
         """The report in a line; None if the line is truncated or holds a finding."""
-        self._number += 1
+        if len(line) > MAX_LINE_BYTES:
+            raise self._error(f"longer than {MAX_LINE_BYTES} bytes")
+        line = line.rstrip(b"\r\n")
         try:
-            values = json.loads(line)
-            if "finding" in values:
+            values = json.loads(line.decode())
+            if isinstance(values, dict) and "finding" in values:
                 return None
-            return Report(Report.from_dicts(values["layers"]).layers, values["step"])
-        except (ValueError, KeyError, TypeError) as error:
-            truncated = line and any(line.startswith(start) or start.startswith(line) for start in _BEGINNINGS)
-            if truncated and isinstance(error, json.JSONDecodeError):
+            return Report.from_line(values)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            if _is_cut(line, error):
                 return None
-            raise ValueError(f"{self._path}, line {self._number}: not a report: {error}") from error
+            raise self._error(str(error)) from error
+        except RecursionError as error:
+            raise self._error("nested too deeply") from error
+        except ValueError as error:
+            raise self._error(str(error)) from error
+
+    def _error(self, why: str) -> ValueError:
+        return ValueError(f"{self._path}, line {self._number}: not a report: {why}")
 
 
 def _report_line(report: Report, wall_time: float) -> bytes:
@@ -144,6 +163,13 @@ def _finding_line(finding: Finding, wall_time: float) -> bytes:
 
 def _line(values: Mapping[str, Any]) -> bytes:
     return json.dumps(values).encode() + b"\n"
+
+
+def _is_cut(line: bytes, error: ValueError) -> bool:
+    """Whether a line that cannot be read begins as ours do, so that its end is missing."""
+    if isinstance(error, UnicodeDecodeError) and error.reason != "unexpected end of data":
+        return False
+    return bool(line) and any(line.startswith(start) or start.startswith(line) for start in _BEGINNINGS)
 
 
 def _before(report: Report, history: History) -> Iterator[Report]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ww_callbacks.printable import shown_name
 from ww_callbacks.report import Finding, Histogram, LayerReport, Report, in_words, worst_first
 from ww_callbacks.report.keys import AGGREGATES, layer_key
 
@@ -195,10 +196,10 @@ def _cells(layer: LayerReport) -> tuple[str, ...]:
     alphas = ("-" if value is None else f"{value:.2f}" for value in (layer.alpha, layer.rand_alpha))
     alpha, shuffled = alphas
     traps = "-" if layer.num_traps is None else str(layer.num_traps)
-    return layer.name, alpha, interval or "-", shuffled, traps, in_words(layer)
+    return shown_name(layer.name), alpha, interval or "-", shuffled, traps, in_words(layer)
 
 
 def _escaped(text: str) -> str:
     """Text with the special characters of Markdown escaped."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{character}" if character in "\\`*_[]|" else character for character in text)
+    return "".join(f"\\{character}" if character in "\\`*_#[]|" else character for character in text)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 import typing
 from collections import namedtuple
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeGuard, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Record")
@@ -35,6 +36,9 @@ class Column:
         compared: whether ``compare`` shows its mean.
         logged: whether it is logged for each layer.
         optional: whether reports that have no value leave it out.
+        signed: whether a count may be negative.
+        or_none: whether None is a value.
+        choices: the allowed texts; empty if every text is allowed.
     """
 
     name: str
@@ -46,6 +50,42 @@ class Column:
     compared: bool = False
     logged: bool = False
     optional: bool = False
+    signed: bool = False
+    or_none: bool = False
+    choices: tuple[str, ...] = ()
+
+    def accepts(self, value: object) -> bool:
+        """Whether a value, such as one read from a file, is of the type of the column, finite and among its choices.
+
+        Example:
+            >>> alpha = Column(name="alpha", kind="number", text="", label="", or_none=True)
+            >>> [alpha.accepts(value) for value in (2.5, 3, None, "2.5", float("nan"), 10**400, True)]
+            [True, True, True, False, False, False, False]
+        """
+        if value is None:
+            return self.or_none
+        if self.kind == "text":
+            return isinstance(value, str) and (not self.choices or value in self.choices)
+        if self.kind == "count":
+            return is_count(value) and (self.signed or value >= 0)
+        return is_flag(value) if self.kind == "flag" else is_number(value)
+
+
+def is_flag(value: object) -> TypeGuard[bool]:
+    """Whether a value is True or False."""
+    return isinstance(value, bool)
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number that 64 bits can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max
 
 
 def column(
@@ -58,6 +98,7 @@ def column(
     compared: bool = False,
     logged: bool = False,
     optional: bool = False,
+    signed: bool = False,
 ) -> Any:
     """A dataclass field with a default and the metadata of a column; the arguments are those of :class:`Column`.
 
@@ -70,6 +111,7 @@ def column(
         compared: whether ``compare`` shows its mean.
         logged: whether it is logged for each layer.
         optional: whether reports that have no value leave it out.
+        signed: whether a count may be negative.
     """
     metadata = {
         "text": text,
@@ -79,6 +121,7 @@ def column(
         "compared": compared or mean,
         "logged": logged,
         "optional": optional,
+        "signed": signed,
     }
     return field(default=default, metadata=metadata)
 
@@ -99,7 +142,8 @@ def columns_of(cls: type[Any]) -> Mapping[str, Column]:
         kind = _kind(hints[each.name])
         if kind is not None:
             label = each.metadata.get("label") or each.name
-            found[each.name] = Column(**{**each.metadata, "name": each.name, "kind": kind, "label": label})
+            also = {"or_none": type(None) in typing.get_args(hints[each.name]), "choices": _choices(hints[each.name])}
+            found[each.name] = Column(**{**each.metadata, **also, "name": each.name, "kind": kind, "label": label})
     return types.MappingProxyType(found)
 
 
@@ -161,6 +205,14 @@ def documented(cls: type[T]) -> type[T]:
     lines = [f"    {each.name}: {each.metadata['text']}" for each in fields(cls)]  # type: ignore[arg-type]
     cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Attributes:", *lines])
     return cls
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """The texts that an annotation allows; empty if it allows all."""
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return options
+    return next((choices for option in options if (choices := _choices(option))), ())
 
 
 def _kind(hint: Any) -> Kind | None:

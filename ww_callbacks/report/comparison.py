@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ww_callbacks.printable import shown_name
 from ww_callbacks.report.correlation import Cause, Correlation, correlate
 from ww_callbacks.report.layer import SCHEMA
 from ww_callbacks.report.report import Report
@@ -152,4 +153,4 @@ def _signed(value: float | None) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}" if abs(value) < 1e5 else f"{value:.2e}"
-    return "-" if value is None else str(value)
+    return "-" if value is None else shown_name(str(value))

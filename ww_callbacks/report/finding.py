@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from ww_callbacks.printable import shown_text
+
 FindingKind = Literal[
     "non_finite",
     "rate_too_large",
@@ -41,6 +43,9 @@ ALARMS: frozenset[FindingKind] = frozenset(KINDS[: KINDS.index("failed")])
 
 Confidence = Literal["certain", "likely", "possible"]
 CONFIDENCES: tuple[Confidence, ...] = get_args(Confidence)
+
+LONGEST_FINDING = 2000
+"""Maximal number of characters of a finding in words."""
 
 Value = float | int | str | bool
 
@@ -94,8 +99,8 @@ class Finding:
 
     def __str__(self) -> str:
         if self.until is not None:
-            return f"No longer so at step {self.until}: {self.text}"
-        return f"{self.text} {self.action}".rstrip()
+            return shown_text(f"No longer so at step {self.until}: {self.text}", LONGEST_FINDING)
+        return shown_text(f"{self.text} {self.action}".rstrip(), LONGEST_FINDING)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.checks import check_known
+from ww_callbacks.report.columns import is_count
 from ww_callbacks.report.finding import Finding
 from ww_callbacks.report.frame import to_frame
 from ww_callbacks.report.layer import FIELDS
@@ -210,15 +211,37 @@ class History(Sequence[Report]):
         """
         history = cls(max_entries=MEMORY_ENTRIES)
         try:
-            history._counted = frozenset(state["counted"]) if state["counted"] is not None else None
+            counted, seen = state["counted"], state["seen"]
+            history._counted = None if counted is None else frozenset(map(_text, counted))
             for step, layers in json.loads(state["reports"]):
-                history.append(Report(Report.from_dicts(layers).layers, step))
+                history.append(Report.from_line({"step": step, "layers": layers}))
             for name, values in state["recorded"].items():
                 for step, value in values:
-                    history.record(name, value, step)
-            history._seen = int(state["seen"])
-        except (AttributeError, KeyError, TypeError) as error:
+                    history.record(_text(name), value, None if step is None else _count(step))
+            history._seen = _count(seen, least=len(history))
+        except (AttributeError, KeyError, OverflowError, RecursionError, TypeError) as error:
             raise ValueError(f"state: not that of a history: {type(error).__name__}: {error}") from error
+        return history
+
+    def of_layers(self, names: Collection[str], before: int) -> History:
+        """The reports before a step, with these layers alone, without the values recorded by the user.
+
+        Args:
+            names: of the layers.
+            before: number of finished optimizer steps.
+
+        Example:
+            >>> from ww_callbacks import LayerReport
+            >>> report = Report(tuple(LayerReport(name=name, kind="Linear") for name in ("body", "head")), step=0)
+            >>> [layer.name for layer in History([report]).of_layers({"body"}, before=5)[0]]
+            ['body']
+        """
+        history = History(max_entries=self._max_entries)
+        history._counted = None if self._counted is None else (self._counted & frozenset(names)) or None
+        for report in self:
+            if report.step is not None and report.step < before:
+                history.append(Report(tuple(layer for layer in report.layers if layer.name in names), report.step))
+        history._seen = self._seen - (len(self) - len(history))
         return history
 
     def __len__(self) -> int:
@@ -252,6 +275,18 @@ def _no_report(index: int, count: int) -> str:
         "no result has come in yet: they come in while training goes on. monitor.wait_for_first() waits for the first "
         "one, and after finish() all are there. Of several ranks, only the first one has a history"
     )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, got {value!r}")
+    return value
+
+
+def _count(value: object, least: int = 0) -> int:
+    if not is_count(value) or value < least:
+        raise TypeError(f"expected a whole number of at least {least}, got {value!r}")
+    return value
 
 
 def _later(step: int | None, last: int | None) -> bool:

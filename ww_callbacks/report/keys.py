@@ -6,10 +6,15 @@ import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
+from ww_callbacks.printable import shortened
+
 AGGREGATES = "ww/"
 """Prefix of the metrics of the whole model, which frameworks receive too; layer metrics start with ``ww_layer/``."""
 ALPHA = f"{AGGREGATES}alpha"
 """Key of the mean alpha, which progress bars show."""
+
+LONGEST_TAG = 120
+"""Maximal number of characters of a name in a key. MLflow, for one, allows 250 for the whole key."""
 
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.\-]")
 
@@ -78,10 +83,11 @@ def _tag_names(names: frozenset[str]) -> frozenset[str]:
 
 
 def tag_name(name: str) -> str:
-    """The name of a layer in characters that every logger accepts; a slash would start a new group.
+    """The name of a layer in characters that every logger accepts, shortened; a slash would start a new group.
 
     Example:
         >>> tag_name("encoder/block 1")
         'encoder.block_1'
     """
-    return _NOT_ALLOWED.sub("_", name.replace("/", "."))
+    tag = _NOT_ALLOWED.sub("_", name.replace("/", "."))
+    return tag if len(tag) <= LONGEST_TAG else shortened(tag, LONGEST_TAG, gap="..", mark="-")

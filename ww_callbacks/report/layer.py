@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from ww_callbacks.report.columns import Record, column, columns_of, documented, record
+from ww_callbacks.printable import LONGEST_NAME, shown_text
+from ww_callbacks.report.columns import Record, column, columns_of, documented, is_count, is_number, record
 from ww_callbacks.report.skip import Role, Skip, SkipReason, Status
 
 if TYPE_CHECKING:
@@ -45,6 +46,15 @@ class Histogram:
     def of(cls, low: float, high: float, counts: Iterable[int], rand_counts: Iterable[int] | None) -> Histogram:
         """Histograms from any sequences, such as the lists of JSON."""
         return cls(low, high, tuple(counts), None if rand_counts is None else tuple(rand_counts))
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the values, which may come from a file, have the types of histograms."""
+        return (
+            is_number(self.low)
+            and is_number(self.high)
+            and all(map(is_count, (*self.counts, *(self.rand_counts or ()))))
+        )
 
 
 @record
@@ -169,7 +179,7 @@ class LayerReport(Record):
         "num_traps at step 0 of the run if there were any; only more traps than that count", optional=True
     )
     detX_num: int | None = column("number of the largest eigenvalues whose product is 1 at mean 1")
-    ERG_gap: int | None = column("detX_num - num_pl_spikes")
+    ERG_gap: int | None = column("detX_num - num_pl_spikes", signed=True)
     Lambda: float | None = column('rate of the exponential cut-off (fit "TPL")', scaling="inverse")
     alpha_error: float | None = column('estimated error of alpha from single precision (precision "float32")')
     gof_pvalue: float | None = column("goodness of fit of the power law (on request); small values reject it")
@@ -325,7 +335,7 @@ class LayerReport(Record):
         """The inverse of :meth:`to_dict`, also after a round trip through JSON.
 
         Raises:
-            ValueError: a column is missing or unknown.
+            ValueError: a column is missing or unknown, or has a value of another type or one that is not finite.
         """
         try:
             beside: dict[str, Any] = {}
@@ -335,9 +345,26 @@ class LayerReport(Record):
                 beside["spectrum"] = tuple(values["spectrum"])
             if values.get("trap_places") is not None:
                 beside["trap_places"] = places_of(values["trap_places"])
-            return cls(**(values | beside))
-        except (AttributeError, TypeError) as error:
-            raise ValueError(f"values: not the columns of a LayerReport: {error}") from error
+            layer = cls(**(values | beside))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"values: not the columns of a LayerReport: {shown_text(str(error))}") from error
+        if odd := _wrong_field(layer):
+            value = shown_text(repr(getattr(layer, odd)), LONGEST_NAME)
+            raise ValueError(f"values: not the columns of a LayerReport: {odd} cannot be {value}")
+        return layer
+
+
+def _wrong_field(layer: LayerReport) -> str:
+    """The first field that cannot have its value; empty if there is none."""
+    for name, each in SCHEMA.items():
+        if not each.accepts(getattr(layer, name)):
+            return name
+    if layer.histogram is not None and not layer.histogram.is_valid:
+        return "histogram"
+    if not all(map(is_number, layer.spectrum or ())):
+        return "spectrum"
+    places = layer.trap_places or ()
+    return "" if all(is_number(value) and all(map(is_count, index)) for index, value in places) else "trap_places"
 
 
 def places_of(places: Iterable[tuple[Iterable[int], float]]) -> tuple[TrapPlace, ...]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.checks import check_known
+from ww_callbacks.printable import LONGEST_NAME, quoted, quoted_list, shown_text
 from ww_callbacks.report.change import against
+from ww_callbacks.report.columns import is_count
 from ww_callbacks.report.discovery import discoveries
 from ww_callbacks.report.experts import Experts, summarise_experts
 from ww_callbacks.report.finding import Finding
@@ -115,7 +117,7 @@ class Report:
         for layer in self.layers:
             if layer.name == name:
                 return layer
-        raise KeyError(f"no layer {name!r}; the layers are {[layer.name for layer in self.layers]}")
+        raise KeyError(f"no layer {quoted(str(name))}; the layers are {quoted_list(self.column('name'))}")
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a layer of that name."""
@@ -283,6 +285,29 @@ class Report:
         read = tuple(LayerReport.from_dict(layer) for layer in layers)
         steps = [layer.step for layer in read if layer.step is not None]
         return cls(read, max(steps, default=None))
+
+    @classmethod
+    def from_line(cls, values: object) -> Report:
+        """The report that a line of a JSON lines file holds, or an entry of a checkpoint.
+
+        Args:
+            values: ``{"step": …, "layers": […]}`` as JSON has them; other entries are ignored.
+
+        Raises:
+            ValueError: these are not the values of a report.
+
+        Example:
+            >>> Report.from_line({"step": 10, "layers": []})
+            Report(layers=(), step=10)
+        """
+        if not isinstance(values, Mapping) or not {"step", "layers"} <= values.keys():
+            raise ValueError("expected an object with step and layers")
+        step, layers = values["step"], values["layers"]
+        if step is not None and not (is_count(step) and step >= 0):
+            raise ValueError(f"step: expected a whole number of at least 0, got {shown_text(repr(step), LONGEST_NAME)}")
+        if not isinstance(layers, list):
+            raise ValueError("layers: expected a list")
+        return cls(tuple(map(LayerReport.from_dict, layers)), step)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per layer, one column per metric; a number that does not exist is NaN.

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ww_callbacks.printable import columns_of, padded, shown_name, shown_text
 from ww_callbacks.report.experts import Experts, summarise_experts
 from ww_callbacks.report.layer import SCHEMA
 
@@ -99,7 +100,7 @@ def is_shown(row: Row) -> bool:
 def notes(rows: Sequence[Row], summary: Mapping[str, float]) -> list[str]:
     """Lines below the table: layers without a fit, changes from the baseline, means."""
     lines = _without_fit([row for row in rows if not is_shown(row)])
-    lines += [f"{', '.join(names)}: {change}" for change, names in _by(rows, "change").items() if change]
+    lines += [f"{', '.join(names)}: {shown_text(change)}" for change, names in _by(rows, "change").items() if change]
     lines += [_against(rows)] if any("distance" in row or "delta_alpha" in row for row in rows) else []
     lines += _ranks(rows)
     return lines + ([_means(rows, summary)] if "alpha" in summary else [])
@@ -107,10 +108,10 @@ def notes(rows: Sequence[Row], summary: Mapping[str, float]) -> list[str]:
 
 def align(lines: Sequence[Sequence[str]]) -> str:
     """Cells as text, with numbers aligned to the right; the first line is the header."""
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    widths = [max(columns_of(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if title in LEFT else cell.rjust(width)
+            padded(cell, width) if title in LEFT else cell.rjust(width)
             for title, cell, width in zip(lines[0], line, widths, strict=True)
         ).rstrip()
         for line in lines
@@ -135,8 +136,8 @@ def _signed(column: str) -> Callable[[Row], str]:
 
 
 _COLUMNS: dict[str, Callable[[Row], str]] = {
-    "layer": lambda row: str(row["name"]),
-    "kind": lambda row: str(row["kind"]),
+    "layer": lambda row: shown_name(row["name"]),
+    "kind": lambda row: shown_name(row["kind"]),
     "N x M": lambda row: f"{row['N']} x {row['M']}" + (f" ({row['rf']})" if row["rf"] > 1 else ""),
     "alpha": _digits("alpha", 2),
     "95 % interval": lambda row: (
@@ -166,7 +167,8 @@ _CHANGES = {
 
 def _without_fit(rows: Sequence[Row]) -> list[str]:
     return [
-        f"{status}: {', '.join(names)} ({reason})" for (status, reason), names in _by(rows, "status", "reason").items()
+        f"{status}: {', '.join(names)} ({shown_text(reason)})"
+        for (status, reason), names in _by(rows, "status", "reason").items()
     ]
 
 
@@ -182,7 +184,10 @@ def _by(rows: Sequence[Row], *columns: str) -> dict[Any, list[str]]:
 def _shortened(names: Sequence[str]) -> list[str]:
     """The names, with one for all experts of a block."""
     blocks = {layer: each for each in summarise_experts((name, None) for name in names) for layer in each.layers}
-    shown = (f"{blocks[name].name} ({len(blocks[name].layers)})" if name in blocks else name for name in names)
+    shown = (
+        f"{shown_name(blocks[name].name)} ({len(blocks[name].layers)})" if name in blocks else shown_name(name)
+        for name in names
+    )
     return list(dict.fromkeys(shown))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ww_callbacks.printable import shown_text
 from ww_callbacks.report.layer import LayerReport, TailWarning
 from ww_callbacks.report.traps import trap_words
 
@@ -23,7 +24,7 @@ def in_words(layer: LayerReport) -> str:
     """
     parts = []
     if layer.status != "ok":
-        parts.append(f"{layer.status}: {layer.reason}")
+        parts.append(f"{layer.status}: {shown_text(layer.reason)}")
     if layer.is_trapped and not layer.new_traps:  # those beyond a baseline are in the change
         parts.append(trap_words(layer))
     parts += filter(None, [_WARNINGS[layer.warning], layer.change])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ww_callbacks.printable import shown_name, shown_text
 from ww_callbacks.report import MIN_COUNTED, Finding, History, LayerReport, Report
 from ww_callbacks.signals.findings import findings_of_history, findings_of_report
 from ww_callbacks.signals.learning_rate import LayerRatios
@@ -69,7 +70,8 @@ def _rates(report: Report) -> str:
     if not pairs:
         return ""
     (low, slow), (high, fast) = min(pairs), max(pairs)
-    return f"Suggested learning-rate multipliers range from {low:.2g} ({slow}) to {high:.2g} ({fast})."
+    lowest, highest = f"{low:.2g} ({shown_name(slow)})", f"{high:.2g} ({shown_name(fast)})"
+    return f"Suggested learning-rate multipliers range from {lowest} to {highest}."
 
 
 def _uncertain(report: Report) -> list[str]:
@@ -105,7 +107,7 @@ def _width(layer: LayerReport) -> float:
 
 
 def _names(layers: Sequence[LayerReport], more: Callable[[LayerReport], str] | None = None) -> str:
-    named = [layer.name + (f" ({more(layer)})" if more else "") for layer in layers[:MAX_NAMES]]
+    named = [shown_name(layer.name) + (f" ({more(layer)})" if more else "") for layer in layers[:MAX_NAMES]]
     return listed(named, len(layers))
 
 
@@ -120,4 +122,6 @@ def _verb(layers: Sequence[LayerReport], one: str, many: str) -> str:
 
 
 def _reasons(layers: Sequence[LayerReport]) -> str:
-    return "; ".join(dict.fromkeys(layer.reason for layer in layers if layer.reason)) or "it holds no weights"
+    return (
+        "; ".join(dict.fromkeys(shown_text(layer.reason) for layer in layers if layer.reason)) or "it holds no weights"
+    )

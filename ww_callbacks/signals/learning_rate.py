@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from ww_callbacks.checks import check_choice, check_count, check_flag, check_patterns, check_range
 from ww_callbacks.patterns import matching
 from ww_callbacks.report import History, LayerReport, Report
+from ww_callbacks.report.columns import is_count, is_number
 from ww_callbacks.report.keys import layer_key
 from ww_callbacks.signals.mappings import (
     MAPPINGS,
@@ -22,7 +23,7 @@ from ww_callbacks.signals.mappings import (
 )
 from ww_callbacks.signals.ramp import Ramp
 from ww_callbacks.signals.signal import Judgement
-from ww_callbacks.signals.taking_part import LeftOut, asks, left_out
+from ww_callbacks.signals.taking_part import WORDS, LeftOut, asks, left_out
 
 Quantity = Literal["learning_rate", "weight_decay"]
 QUANTITIES: tuple[str, ...] = get_args(Quantity)
@@ -266,6 +267,29 @@ def null_error(layer: LayerReport, estimate: Estimate = "alpha_farms") -> float:
 
 def _is_finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
+
+
+def are_ratios(verdict: Mapping[str, Any]) -> bool:
+    """Whether a verdict, such as one from a checkpoint, is of a :class:`LayerRatios`, or empty.
+
+    Example:
+        >>> verdict = {"layers": ["fc"], "ratios": [1.5], "left_out": [None], "num_compared": 1}
+        >>> are_ratios({}), are_ratios(verdict), are_ratios(verdict | {"ratios": [float("nan")]})
+        (True, True, False)
+    """
+    if not verdict:
+        return True
+    layers, ratios, reasons = (verdict.get(name) for name in ("layers", "ratios", "left_out"))
+    return (
+        isinstance(layers, list)
+        and isinstance(ratios, list)
+        and isinstance(reasons, list)
+        and len(layers) == len(ratios) == len(reasons)
+        and all(isinstance(name, str) for name in layers)
+        and all(is_number(ratio) and ratio > 0 for ratio in ratios)
+        and all(reason is None or reason in WORDS for reason in reasons)
+        and is_count(verdict.get("num_compared"))
+    )
 
 
 def ratios_by_name(verdict: Mapping[str, Any]) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ww_callbacks.checks import check_count
+from ww_callbacks.report.columns import is_count, is_number
 
 
 class Ramp:
@@ -60,5 +61,17 @@ class Ramp:
         return {"start": dict(self._start), "target": dict(self._target), "since": self._since}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state of a checkpoint."""
-        self._start, self._target, self._since = dict(state["start"]), dict(state["target"]), state["since"]
+        """Restore the state of a checkpoint.
+
+        Raises:
+            ValueError: it is not the state of a ramp; the ramp stays as it is.
+        """
+        try:
+            start, target, since = dict(state["start"]), dict(state["target"]), state["since"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"state: not that of a ramp: {type(error).__name__}: {error}") from error
+        are_texts = all(isinstance(name, str) for name in (*start, *target))
+        are_ratios = all(is_number(ratio) and ratio > 0 for ratio in (*start.values(), *target.values()))
+        if not (is_count(since) and are_texts and are_ratios):
+            raise ValueError("state: not that of a ramp: expected a step and positive ratios by name")
+        self._start, self._target, self._since = start, target, since

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
 from ww_callbacks.patterns import keeps
+from ww_callbacks.printable import shown_name
 from ww_callbacks.report import LayerReport, Report, TrapKind
 from ww_callbacks.signals.trend import MIN_SLOPE, Fall, find_fall, fit_slope
 
@@ -212,7 +213,7 @@ def _times(reports: Sequence[Report]) -> list[int]:
 
 
 def _plateau_words(series: _Series, trend: MeanAlphaTrend) -> str:
-    names, values, steps = series.names, series.values, series.steps
+    names, values, steps = [shown_name(name) for name in series.names], series.values, series.steps
     whose = names[0] if len(names) == 1 else f"{len(names)} layers ({names[0]} to {names[-1]})"
     position, last = trend.fall.position if trend.fall else 0, -1
     return (
@@ -239,9 +240,9 @@ def traps(reports: Sequence[Report], options: RuleOptions) -> RuleScore:
     def words(layer: LayerReport, count: int) -> str:
         cause = "" if layer.trap_kind is None else f" (cause: {layer.trap_kind})"
         return (
-            f"{layer.name} has {layer.num_traps} correlation trap{'s' if layer.num_traps != 1 else ''} at step "
-            f"{_step(layer, reports)}{cause}, the largest at {layer.trap_size:.3g} times the random edge; above "
-            f"{options.trap_level:g} in each of the last {count} results"
+            f"{shown_name(layer.name)} has {layer.num_traps} correlation trap{'s' if layer.num_traps != 1 else ''} "
+            f"at step {_step(layer, reports)}{cause}, the largest at {layer.trap_size:.3g} times the random edge; "
+            f"above {options.trap_level:g} in each of the last {count} results"
         )
 
     first = _first_results(reports)
@@ -265,7 +266,7 @@ def overtrained(reports: Sequence[Report], options: RuleOptions) -> RuleScore:
 
     def words(layer: LayerReport, count: int) -> str:
         return (
-            f"the alpha of {layer.name} is {layer.alpha:.3g} (95 %: {layer.alpha_low:.3g} to "
+            f"the alpha of {shown_name(layer.name)} is {layer.alpha:.3g} (95 %: {layer.alpha_low:.3g} to "
             f"{layer.alpha_high:.3g}) at step {_step(layer, reports)}; its interval was below {OVERTRAINED_ALPHA:g} in "
             f"each of the last {count} results"
         )

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from ww_callbacks.checks import check_choice, check_count, check_patterns
 from ww_callbacks.patterns import matching
 from ww_callbacks.report import History
+from ww_callbacks.report.columns import is_number
 from ww_callbacks.report.keys import AGGREGATES
 from ww_callbacks.signals.rates import LEARNING_RATE, decay_words
 from ww_callbacks.signals.rules import (
@@ -267,6 +268,27 @@ class EarlyStopping(StopRules):
     def __getstate__(self) -> dict[str, Any]:
         """Launchers pickle or copy a Trainer before training: the state of a run is left out."""
         return self.__dict__ | {"_history": None, "_first_stop": None}
+
+
+def is_verdict(verdict: Mapping[str, Any]) -> bool:
+    """Whether a verdict, such as one from a checkpoint, has what training and :func:`stop_message` read.
+
+    Example:
+        >>> is_verdict({}), is_verdict(StopRules().verdict([])), is_verdict({"stop": True})
+        (True, True, False)
+    """
+    if not verdict:
+        return True
+    scores, texts = verdict.get("scores", {}), verdict.get("texts", {})
+    return (
+        isinstance(verdict.get("stop"), bool)
+        and isinstance(verdict.get("reason"), str)
+        and verdict.keys() >= {"rule", "step"}
+        and isinstance(scores, Mapping)
+        and all(map(is_number, scores.values()))
+        and isinstance(texts, Mapping)
+        and all(isinstance(text, str) for text in texts.values())
+    )
 
 
 def stop_message(verdict: Mapping[str, Any], reported_at_step: int | None, action: Action = "stop") -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ww_callbacks.checks import warn
 from ww_callbacks.patterns import keeps
+from ww_callbacks.printable import shown_name
 from ww_callbacks.report import MIN_COUNTED, LayerReport
 
 LeftOut = Literal[
@@ -156,7 +157,7 @@ def announce(quantity: str, verdict: Mapping[str, Any], log: logging.Logger = LO
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join([*names[:MAX_NAMES], *(["…"] if len(names) > MAX_NAMES else [])])
+    return ", ".join([*map(shown_name, names[:MAX_NAMES]), *(["…"] if len(names) > MAX_NAMES else [])])
 
 
 def _counted(names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ww_callbacks.printable import shown_name, shown_text
 from ww_callbacks.report.finding import FindingKind
 
 MAX_NAMES = 3
@@ -67,7 +68,7 @@ def text_of(kind: FindingKind, layers: Sequence[Named]) -> str:
         for layer in layers[:MAX_NAMES]
     ]
     names = [
-        layer.name + (f" ({inside})" if (inside := ", ".join(each)) else "")
+        shown_name(layer.name) + (f" ({inside})" if (inside := ", ".join(each)) else "")
         for layer, each in zip(layers, parts, strict=False)
     ]
     what = words.one if len(layers) == 1 else words.many or words.one
@@ -221,7 +222,7 @@ WORDS: dict[FindingKind, Wording] = {
     "failed": Wording(
         "could not be analysed",
         action="Look at the reason; the other layers are not affected.",
-        value=lambda evidence: str(evidence["reason"]),
+        value=lambda evidence: shown_text(str(evidence["reason"])),
     ),
     "frozen": Wording(
         "has not changed",

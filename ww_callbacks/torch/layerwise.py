@@ -11,7 +11,10 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ww_callbacks.checks import warn
 from ww_callbacks.monitor import Monitor, Published
+from ww_callbacks.printable import quoted_list
+from ww_callbacks.report.columns import is_count
 from ww_callbacks.signals.learning_rate import LayerRatios, Quantity, ratios_at
 from ww_callbacks.signals.mappings import MappingName
 from ww_callbacks.signals.ramp import Ramp
@@ -90,9 +93,15 @@ class Layerwise:
         return {"ramp": self._ramp.state_dict(), "steps": self._steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state of a checkpoint."""
-        self._ramp.load_state_dict(state["ramp"])
-        self._steps = state["steps"]
+        """Restore the state of a checkpoint; one of another form is left out with a warning."""
+        try:
+            steps, ramp = state["steps"], state["ramp"]
+            if not is_count(steps):
+                raise ValueError(f"state: steps: expected a whole number, got {steps!r}")
+            self._ramp.load_state_dict(ramp)
+            self._steps = steps
+        except (KeyError, TypeError, ValueError) as error:
+            warn(f"{error}; the state is left out, all ratios begin at 1")
 
     def __enter__(self) -> Layerwise:
         return self
@@ -190,11 +199,13 @@ def _check_held(model: nn.Module, optimizers: Sequence[Optimizer], signal: Layer
     names = signal.choose([layer.name for layer in found])
     missing = [name for name in names if not any(owners[p] == holds(owners, name) for p in owners if p in held)]
     if names and len(missing) == len(names):
-        raise ValueError(f"optimizer: it holds none of the layers {names}; give the optimizer of this model")
+        raise ValueError(
+            f"optimizer: it holds none of the layers {quoted_list(names)}; give the optimizer of this model"
+        )
     if missing:
         warnings.warn(
-            f"ww_callbacks: the layers {missing} are in no optimizer here, their ratios change nothing; leave them out "
-            'with layers=["!name"] so that they do not count',
+            f"ww_callbacks: the layers {quoted_list(missing)} are in no optimizer here, their ratios change nothing; "
+            'leave them out with layers=["!name"] so that they do not count',
             RuntimeWarning,
             stacklevel=4,
         )
