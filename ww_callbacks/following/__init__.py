@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def follow(
     until_stop: bool = False,
     on_result: Callable[[Report], object] | None = None,
     on_finding: Callable[[Finding], object] | None = None,
-    outputs: Iterable[Output] = (),
+    outputs: Sequence[Output] = (),
     log_every_layer: LogEveryLayer = "auto",
     figures: Figures = True,
     layers: Sequence[str] | None = None,

@@ -124,7 +124,7 @@ class SpectralEarlyStopping(StopRules, Callback):
         """Why and when training was stopped, as plain values."""
         return {"stopped_reason": self.stopped_reason, "stopped_step": self.stopped_step}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Any) -> None:
         """Restore why and when the training of the checkpoint was stopped; a state of another form is left out."""
         state = state_dict if isinstance(state_dict, Mapping) else {}
         reason, step = state.get("stopped_reason"), state.get("stopped_step")

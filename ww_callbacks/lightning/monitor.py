@@ -83,7 +83,7 @@ class SpectralMonitor(Options, Callback):
         self._is_watching = False
         self._awaits_first = False
         self._steps, self._logger_steps = TrainerSteps(), dict[int, int]()
-        self._restored: Mapping[str, Any] = {}
+        self._restored: Any = {}  # checked by the monitor
 
     @property
     def monitor(self) -> Monitor | None:
@@ -216,7 +216,7 @@ class SpectralMonitor(Options, Callback):
         """The state needed to resume from a checkpoint, as plain values; on the first rank."""
         return self.monitor.state_dict() if self.monitor is not None else self._restored
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Any) -> None:
         """Resume from a checkpoint: with its history, from its last snapshot."""
         self._restored = state_dict
 
