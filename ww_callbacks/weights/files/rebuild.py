@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ww_callbacks.report import Skip
+from ww_callbacks.weights.files import errors
 from ww_callbacks.weights.files.pickles import Made, Name
 
 _STORAGES = {
@@ -67,11 +68,13 @@ class Rebuild:
     Attributes:
         storages: that the tensors use.
         objects: names of classes and functions that do not describe tensors.
+        empty: number of tensors without numbers. Too many of them end the reading.
     """
 
     def __init__(self) -> None:
         self.storages: dict[Storage, None] = {}
         self.objects: dict[str, None] = {}
+        self.empty = 0
 
     def __call__(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         """What a call makes."""
@@ -82,7 +85,11 @@ class Rebuild:
             return _of_class(self(inner, inner_arguments), cls, state)
         rebuild = _FUNCTIONS.get(function.name) if function.module == "torch._utils" else None
         if rebuild is not None:
-            return rebuild(*arguments)
+            made = rebuild(*arguments)
+            self.empty += isinstance(made, SavedTensor) and 0 in made.shape
+            if self.empty > errors.MAX_EMPTY:
+                raise pickle.UnpicklingError(f"more than {errors.MAX_EMPTY} tensors without numbers")
+            return made
         if function not in _HARMLESS:
             self.objects[str(function)] = None
         return Made(function, arguments)

@@ -68,7 +68,6 @@ def tensors_of_torch(path: Location) -> list[StoredTensor]:
         found = networks_in(saved.content)
         if not found:
             raise WeightsFileError(path, f"holds {_what(saved)}")
-        check_empty(path, sum(0 in tensor.shape for tensor in found.values()))
         tensors, parts = _taken_apart(found)
         stored = [stored_tensor(path, file, size, saved, name, tensor) for name, tensor in tensors.items()]
     stored = _with_ties(stored, tensors)
@@ -144,6 +143,7 @@ def _loaded(path: Location, file: IO[bytes], rebuild: Rebuild) -> Any:
     try:
         return plain_values(file, rebuild, rebuild.storage)
     except Exception as error:  # a pickle may put anything anywhere
+        check_empty(path, rebuild.empty)
         raise WeightsFileError(path, f"damaged, or no file of torch.save: {error}") from error
 
 

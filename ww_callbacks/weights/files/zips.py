@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import zipfile
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import IO
 
 from ww_callbacks.weights.files.errors import WeightsFileError, check_inflation, reading
@@ -49,8 +48,8 @@ def checked(path: Location, file: IO[bytes], size: int) -> Iterator[zipfile.ZipF
 
 
 def _check(path: Location, member: zipfile.ZipInfo, size: int) -> None:
-    parts = PurePosixPath(member.filename.replace("\\", "/"))
-    if ".." in parts.parts or parts.is_absolute():
+    name = member.filename.replace("\\", "/")
+    if name.startswith("/") or ".." in name.split("/"):
         raise WeightsFileError(path, f"member {member.filename!r} leads out of the archive")
     if member.flag_bits & 1:
         raise WeightsFileError(path, f"member {member.filename!r} is encrypted")
