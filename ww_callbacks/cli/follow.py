@@ -8,7 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,6 @@ CONNECT_TIMEOUT = 30
 
 def run(arguments: argparse.Namespace) -> int:
     """Follow the run until it should stop, until Ctrl-C, or once."""
-    logging.getLogger("ww_callbacks").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     reasons: list[str] = []
 
     def on_stop(reason: str) -> None:
@@ -38,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.on_stop is not None:
             subprocess.run(arguments.on_stop, shell=True, check=False, env=os.environ | {"WW_STOP_REASON": reason})
 
-    with _client(arguments.dask) as executor:
+    with _told(), _ended_by_sigterm(), _client(arguments.dask) as executor:
         ww.follow(
             arguments.folder,
             log_dir=arguments.log_dir,
@@ -55,6 +54,28 @@ def run(arguments: argparse.Namespace) -> int:
             **analysis_arguments(arguments),
         )
     return STOPPED if reasons and arguments.until_stop else 0
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Show findings that are no alarms and what is waited for, too."""
+    log = logging.getLogger("ww_callbacks")
+    level = log.level
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """End as after an error when a scheduler sends SIGTERM, so that claims are given back."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _client(address: str | None) -> AbstractContextManager[Any]:

@@ -203,7 +203,7 @@ def _polls(follower: Follower, root: Path, *, once: bool, seconds: float) -> Ite
             problem = str(error)
         else:
             problem = ""
-        if is_first and follower.is_done and not len(follower.history):
+        if is_first and not follower.has_found:
             if once:
                 raise ValueError(f"run_dir: no checkpoints in {root}{_left_out(follower)}")
             _log.warning("no checkpoints in %s yet%s", root, _left_out(follower))

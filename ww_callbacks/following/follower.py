@@ -141,6 +141,11 @@ class Follower:
         return self._publishing.published.stop_reason if self._publishing is not None else ""
 
     @property
+    def has_found(self) -> bool:
+        """Whether any checkpoint was found that can be analysed, by this or another follower."""
+        return bool(self._checkpoints or self._published())
+
+    @property
     def is_done(self) -> bool:
         """Whether all that was found is published or left out."""
         return not self._checkpoints and not self._ledger.complete()

@@ -29,6 +29,12 @@ _monitors: weakref.WeakKeyDictionary[keras.Model, weakref.ref[SpectralMonitor]] 
 """The monitor of each model: a Keras callback cannot see the list of callbacks it is in."""
 
 
+class _FitMonitor(Monitor):
+    """A monitor for ``fit``: steps are batches until the counter of the optimizer is read."""
+
+    steps_are_estimated = True
+
+
 @keras.saving.register_keras_serializable(package="ww_callbacks")
 @dataclass(kw_only=True, eq=False)
 class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
@@ -125,7 +131,7 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
             if previous.history and is_again:
                 self._known = (previous.history.steps[-1], previous.metrics)
         self._watched = weakref.ref(model)
-        self.monitor = Monitor(model, **self.as_arguments())
+        self.monitor = _FitMonitor(model, **self.as_arguments())
         self._end_watch()
         self._end_watch = when_left(sys._getframe(2), model, self.monitor.close)
         self._bar = bar_of(sys._getframe(2))

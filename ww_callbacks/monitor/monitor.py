@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ww_callbacks.checks import checked_step, warn
 from ww_callbacks.engine import Engine, Missed, Status, wait_for
@@ -73,6 +73,9 @@ class Monitor(Options):
         (0, 20)
     """
 
+    steps_are_estimated: ClassVar[bool] = False
+    """Whether steps may be corrected downwards, so that no warning says that they go back."""
+
     model: Any = field(kw_only=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -90,6 +93,7 @@ class Monitor(Options):
         self._num_restored = 0
         self._missed = Missed()
         self._warned_empty = self._warned_missed = self._warned_back = False
+        self._fell_from = 0
         self._is_asked = False
         self._under_way: Iterator[None] | None = None
         self._last_piece = 0.0
@@ -191,7 +195,7 @@ class Monitor(Options):
         step = checked_step(step)
         last, every = self._last_step, self.every_n_steps
         is_due = last is None or (every is not None and crosses(last, step, every))
-        if is_due or self._engine.pending or self._under_way is not None:
+        if is_due or step < (last or 0) or step == 1 or self._engine.pending or self._under_way is not None:
             with self._lock:
                 self._step(step)
         else:  # as a rule; without the lock, which would take as long as everything else
@@ -203,7 +207,9 @@ class Monitor(Options):
             self.start(step)
             return
         if step < last:
-            self._say_back(last, step)
+            self._fell_from = last
+        if step == 1:
+            self._say_back()
         self._last_step = step
         if self.every_n_steps is not None and crosses(last, step, self.every_n_steps):
             self.snapshot(step)
@@ -588,12 +594,12 @@ class Monitor(Options):
             level = logging.WARNING if self._missed.are_many(self._num_taken) else logging.INFO
             _log.log(level, "%s", self._missed.message(self._num_taken))
 
-    def _say_back(self, last: int, step: int) -> None:
-        """Say once that the steps go back, as they do if a loop counts them anew in each epoch."""
-        if not self._warned_back and step <= 1 < last:
+    def _say_back(self) -> None:
+        """Say once that the steps are counted anew, as in a loop that counts those of each epoch."""
+        if not self._warned_back and self._fell_from > 1 and not self.steps_are_estimated:
             self._warned_back = True
             warn(
-                f"step: went back from {last} to {step}; there is no snapshot until it is larger than "
+                f"step: went back from {self._fell_from} to 1; there is no snapshot until it is larger than "
                 f"{self._last_snapshot}. Count the optimizer steps since the start of training, not of the epoch"
             )
 
