@@ -131,6 +131,17 @@ def test_steps_that_go_back_replace_the_later_ones(tmp_path, caplog):
     assert history[1]["fc1"].norm > history[0]["fc1"].norm * 10
 
 
+def test_a_restarted_run_may_give_its_checkpoints_other_names(tmp_path):
+    for step in (10, 20, 30):
+        save(tmp_path, step, at=step)
+    follow(tmp_path)
+    os.replace(save(tmp_path / "new", 20, weights(5.0), at=100), tmp_path / "step-20-v1.npz")
+    save(tmp_path, 30, weights(6.0), at=110)
+    history = follow(tmp_path)
+    assert history.steps == [10, 20, 30]
+    assert history[1]["fc1"].norm == pytest.approx(history[2]["fc1"].norm * 25 / 36)
+
+
 def test_an_older_checkpoint_that_appears_late_is_left_out(tmp_path, caplog):
     save(tmp_path, 20, at=20)
     follow(tmp_path)

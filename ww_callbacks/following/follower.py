@@ -255,9 +255,12 @@ class Follower:
 
     def _is_double(self, checkpoint: _Checkpoint) -> bool:
         """Whether another checkpoint is of the same step, as "last" often is."""
-        others = [each.name for each in self._checkpoints.values() if each.step == checkpoint.step and each.layers]
-        others += [entry.checkpoint for entry in self._ledger.entries() if entry.step == checkpoint.step]
-        return checkpoint.step is not None and any(name != checkpoint.name for name in others)
+        step, name = checkpoint.step, checkpoint.name
+        if any(each.layers and each.step == step and each.name != name for each in self._checkpoints.values()):
+            return True
+        published = self._published()
+        has_other = any(each.step == step and each.checkpoint != name for each in published)
+        return has_other and not _is_restart(step, written_at(checkpoint.version), published[-1])
 
     def _refuse(self, checkpoint: _Checkpoint, problem: str) -> None:
         """Leave out a checkpoint, unless it changes."""
@@ -380,13 +383,12 @@ class Follower:
         last = published[-1] if published else None
         report, problem = None, ""
         if last is not None and result.step <= last.step:
-            same = [entry.checkpoint for entry in published if entry.step == result.step]
-            if result.written <= last.written or (same and result.checkpoint not in same):
-                problem = f"its step is not after step {last.step}, which was published"
-            else:
+            if _is_restart(result.step, result.written, last) or _is_again(result, last):
                 _log.warning("step %d was written after step %d: the run was restarted", result.step, last.step)
                 self._stop_publishing()
                 self._start_publishing(before=result.step)
+            else:
+                problem = f"its step is not after step {last.step}, which was published"
         assert self._publishing is not None
         analysed = self._ledger.layers(result)
         problem = problem or _difference(self._publishing.history, [each.report for each in analysed])
@@ -414,6 +416,16 @@ class Follower:
         if publishing is not None:
             with suppress(OSError):
                 publishing.close()
+
+
+def _is_restart(step: int | None, written: float, last: Entry) -> bool:
+    """Whether a checkpoint is of a run that was restarted: its step is before the last one, its time after it."""
+    return step is not None and step < last.step and written > last.written
+
+
+def _is_again(result: Result, last: Entry) -> bool:
+    """Whether the last checkpoint was written again."""
+    return (result.step, result.checkpoint) == (last.step, last.checkpoint) and result.written > last.written
 
 
 def _claim(key: str, part: int) -> str:
