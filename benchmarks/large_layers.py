@@ -3,7 +3,7 @@
     python benchmarks/large_layers.py many --layers 5000 --side 64 256
     python benchmarks/large_layers.py embedding --rows 256000 --columns 4096
 
-Writes random weights to a safetensors file in a temporary folder, in pieces, and analyses it in a process of its own
+Writes random weights to a safetensors file in a temporary folder, in pieces, and analyses it in a separate process
 with one thread. Memory is the peak of what was resident in that process, beside that of a process that only imports
 the package.
 """

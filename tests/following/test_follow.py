@@ -14,8 +14,6 @@ from ww_callbacks.cli.main import main
 from ww_callbacks.following.holding import FOLDER as KEPT
 from ww_callbacks.following.ledger import Ledger
 
-RNG = np.random.default_rng(0)
-
 
 def weights(scale=1.0, rows=90):
     rng = np.random.default_rng(7)
@@ -235,7 +233,7 @@ def wait_until(condition, seconds=90):
 def test_a_running_follower_reads_checkpoints_that_are_deleted_soon_and_ends_on_request(tmp_path, start):
     run = tmp_path / "run"
     run.mkdir()
-    follower = start("--interval-seconds", "0.2")
+    follower = start("--poll", "0.2")
     for step in range(1, 6):
         path = save(run, step)
         wait_until(lambda: list((run / KEPT).glob(f"*/{path.name}")))  # noqa: B023 - called at once
@@ -252,7 +250,7 @@ def test_a_file_that_is_still_written_is_not_read(tmp_path, start):
     run = tmp_path / "run"
     source = save(tmp_path, 1).read_bytes()
     run.mkdir()
-    start("--interval-seconds", "0.1")
+    start("--poll", "0.1")
     with open(run / "step-1.npz", "wb", buffering=0) as file:
         for begin in range(0, len(source), 4000):
             file.write(source[begin : begin + 4000])

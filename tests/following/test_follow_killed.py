@@ -24,8 +24,8 @@ def run_until_done(random_numbers, steps, run):
     """Train and follow, with each process killed again and again."""
     commands = {
         "trainer": [*TRAIN, str(run), str(steps), "0.15"],
-        "first": [*FOLLOW, str(run), "--interval-seconds", "0.2", "--no-figures"],
-        "second": [*FOLLOW, str(run), "--interval-seconds", "0.3", "--no-figures"],
+        "first": [*FOLLOW, str(run), "--poll", "0.2", "--no-figures"],
+        "second": [*FOLLOW, str(run), "--poll", "0.3", "--no-figures"],
     }
     running = {}
     kills = 0

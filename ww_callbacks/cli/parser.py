@@ -99,9 +99,8 @@ def _add_follow(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     parser.add_argument("--once", action="store_true", help="analyse what is there and exit")
     parser.add_argument(
-        "--interval-seconds",
+        "--poll",
         metavar="S",
-        dest="poll",
         type=_seconds,
         default=10.0,
         help="seconds between two looks at the folder (default: 10)",

@@ -86,7 +86,8 @@ def follow(
         poll: seconds between two looks at the folder. A checkpoint is read when two looks found the same.
         hold: most checkpoints that are kept until they are read, by hard links in ``run_dir``, in case training deletes
             them; 0 for none.
-        early_stopping: the rules of early stopping; None for the default ones.
+        early_stopping: the rules of early stopping; None for the default ones. A follower knows no validation loss, so
+            ``and_monitor`` has no effect.
         on_stop: called once, with the reason, when training should stop.
         until_stop: return when training should stop.
         on_result: called with each :class:`~ww_callbacks.report.Report`.

@@ -637,5 +637,9 @@ def _dropped(steps: Sequence[int]) -> str:
     Example:
         >>> _dropped([0]), _dropped([10, 20])
         ('the results of step 0 are dropped', 'the results of steps 10 and 20 are dropped')
+        >>> _dropped([10, 20, 30])
+        'the results of 3 steps from 10 to 30 are dropped'
     """
+    if len(steps) > 2:
+        return f"the results of {len(steps)} steps from {steps[0]} to {steps[-1]} are dropped"
     return f"the results of step{'s' if len(steps) > 1 else ''} {' and '.join(map(str, steps))} are dropped"
