@@ -56,7 +56,8 @@ class Workers:
         return list(self._index) == list(specs)
 
     def close(self) -> None:
-        """Stop the processes and free the memory."""
+        """Stop the processes and free the memory; they then fit no layers."""
+        self._index.clear()
         self._stack.close()
 
     def run(
@@ -69,6 +70,9 @@ class Workers:
             settings: settings of the analysis.
             bar: of the progress.
             analysis: see :func:`run_layers`.
+
+        Raises:
+            Exception: what reading a layer raises. The processes are stopped then.
         """
         found: dict[int, Analysed] = {}
         running: Running = {}
@@ -83,9 +87,11 @@ class Workers:
                 task = make_task(spec, settings, None, analysis=analysis)
                 stored = self._memory.array(slot, self._index[spec])
                 running[self._pool.submit(run_task, task, stored)] = position, slot
-        finally:
             while running:
                 found |= _collect(running, self._memory, layers, bar)
+        except BaseException:  # Ctrl-C does not wait for the layers under way
+            self.close()
+            raise
         return found
 
 
