@@ -38,7 +38,9 @@ def buffer():
 
 
 def inode_of(buffer):
-    return os.fstat(buffer.fd).st_ino
+    """Device and inode: files on other devices, such as libraries, may have the same inode."""
+    status = os.fstat(buffer.fd)
+    return status.st_dev, status.st_ino
 
 
 def holds(inode, pid="self"):
@@ -46,11 +48,14 @@ def holds(inode, pid="self"):
     count = 0
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            count += entry.stat().st_ino == inode
+            status = entry.stat()
+            count += (status.st_dev, status.st_ino) == inode
         except FileNotFoundError:
             continue
+    device, number = inode
+    place = [f"{os.major(device):02x}:{os.minor(device):02x}", str(number)]
     mapped = Path(f"/proc/{pid}/maps").read_text().splitlines()
-    return count + sum(line.split()[4] == str(inode) for line in mapped)
+    return count + sum(line.split()[3:5] == place for line in mapped)
 
 
 @settings(max_examples=60, deadline=None)
