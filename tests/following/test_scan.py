@@ -1,9 +1,12 @@
 import os
+import subprocess
+import sys
 
 import pytest
 
 from ww_callbacks.following.content import step_inside
 from ww_callbacks.following.holding import FOLDER, Holding
+from ww_callbacks.following.owners import owner_name
 from ww_callbacks.following.scan import scan, step_of, still_holds, version_of
 
 torch = pytest.importorskip("torch")
@@ -117,3 +120,21 @@ def test_only_so_many_checkpoints_are_kept(tmp_path):
     assert holding.keep(tmp_path / "step-1.pt") is not None
     assert holding.keep(tmp_path / "step-2.pt") is None
     assert Holding(tmp_path, most=0).keep(tmp_path / "step-2.pt") is None
+
+
+def test_links_that_a_killed_follower_left_are_deleted(tmp_path):
+    code = "from ww_callbacks.following.owners import owner_name; print(owner_name())"
+    dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    touch(tmp_path, f"{FOLDER}/.{dead.stdout.strip()}.1f/step-1.pt", f"{FOLDER}/.{owner_name()}.2f/step-2.pt")
+    holding = Holding(tmp_path)
+    assert holding.kept() == []
+    assert os.listdir(tmp_path / FOLDER) == [f".{owner_name()}.2f"]
+
+
+def test_a_checkpoint_that_another_follower_keeps_is_kept_once(tmp_path):
+    touch(tmp_path, "step-1.pt")
+    first, second = Holding(tmp_path), Holding(tmp_path)
+    copy = first.keep(tmp_path / "step-1.pt")
+    second._add(tmp_path / "step-1.pt", copy.parent)  # it had looked before the first one made the copy
+    assert [path for _, path in second.kept()] == [copy]
+    assert os.listdir(tmp_path / FOLDER) == [copy.parent.name]

@@ -152,8 +152,6 @@ def test_weights_losses_and_random_states_are_identical(run: Session, lightning,
     assert (layers[0][0], layers[-1][0]) == (0, STEPS)
     assert all(status == "ok" and alpha > 1 for _, status, alpha in layers)
     assert len({alpha for *_, alpha in layers}) == len(layers) >= 2
-    # Some of the 50 snapshots found both slots in use, so the worker was busy meanwhile. How many depends on the load.
-    assert skipped > 0
     # Each was analysed or skipped. The last one may be both: skipped when it was due, then taken at the end.
     assert len(layers) + skipped - (STEPS // 5 + 1) in (0, 1)
     run.assert_nothing_left(timeout=20, had_memory=False)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
+
+from ww_callbacks.following.owners import has_ended, owner_name
 
 FOLDER = ".ww_follow"
 """The folder in that of the run in which checkpoints are kept."""
 
 _NAME = ".name"
 """The file beside a copy with the path of the checkpoint."""
+
+_PATIENCE = 600.0
+"""Seconds after which a draft of another machine is taken for abandoned."""
 
 MOST = 8
 """Most checkpoints that are kept at a time. What they hold stays on the disk until it is read."""
@@ -21,6 +29,9 @@ MOST = 8
 class Holding:
     """The checkpoints of a run that are kept.
 
+    Links are made in a draft, which is then renamed, and a copy is renamed before it is deleted. The name of a draft
+    begins with a dot and holds that of its owner, so that those of a process that was killed can be deleted.
+
     Args:
         root: the folder of the run. Links are made inside it, since they cannot lead to another file system.
         most: most checkpoints that are kept at a time; 0 keeps none.
@@ -28,6 +39,7 @@ class Holding:
 
     def __init__(self, root: Path, most: int = MOST) -> None:
         self._root, self._folder, self._most = root, root / FOLDER, most
+        self._drafts: dict[str, float] = {}
 
     def keep(self, path: Path) -> Path | None:
         """Link the files of a checkpoint; those that it has in addition since the last call, too.
@@ -44,10 +56,11 @@ class Holding:
         place = self._folder / _key(self._root, path)
         if self._most <= 0 or (not place.exists() and len(self._places()) >= self._most):
             return None
-        copy = place / path.name
         try:
-            _link(path, copy)
-            (place / _NAME).write_text(path.relative_to(self._root).as_posix(), encoding="utf-8")
+            if place.exists():
+                _link(path, place / path.name)
+            else:
+                self._add(path, place)
         except FileNotFoundError:
             if not path.exists():
                 raise
@@ -55,15 +68,28 @@ class Holding:
         except OSError:
             self._drop(place)
             return None
-        return copy
+        return place / path.name
+
+    def _add(self, path: Path, place: Path) -> None:
+        draft = self._draft()
+        try:
+            _link(path, draft / path.name)
+            (draft / _NAME).write_text(path.relative_to(self._root).as_posix(), encoding="utf-8")
+            os.rename(draft, place)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another follower was faster
+                raise
+        finally:
+            self._delete(draft)
 
     def kept(self) -> list[tuple[str, Path]]:
         """The checkpoints that are kept: path within the folder of the run, and copy."""
+        self._clear_drafts()
         found = []
         for place in self._places():
             try:
                 name = (place / _NAME).read_text(encoding="utf-8")
-            except OSError:  # being linked, or being deleted
+            except OSError:  # being deleted
                 continue
             found.append((name, place / Path(name).name))
         return [(name, copy) for name, copy in found if copy.exists()]
@@ -73,13 +99,33 @@ class Holding:
         self._drop(copy.parent)
 
     def _drop(self, place: Path) -> None:
-        shutil.rmtree(place, ignore_errors=True)
+        draft = self._draft()
+        with suppress(OSError):
+            os.rename(place, draft)
+        self._delete(draft)
+
+    def _delete(self, draft: Path) -> None:
+        shutil.rmtree(draft, ignore_errors=True)
         with suppress(OSError):
             self._folder.rmdir()
 
+    def _draft(self) -> Path:
+        return self._folder / f".{owner_name()}.{uuid.uuid4().hex}"
+
+    def _clear_drafts(self) -> None:
+        """Delete the drafts of processes that were killed."""
+        now = time.monotonic()
+        self._drafts = {name: self._drafts.get(name, now) for name in self._names() if name.startswith(".")}
+        for name, since in self._drafts.items():
+            if has_ended(name[1:].partition(".")[0]) or now - since > _PATIENCE:
+                self._delete(self._folder / name)
+
     def _places(self) -> list[Path]:
+        return [self._folder / name for name in self._names() if not name.startswith(".")]
+
+    def _names(self) -> list[str]:
         try:
-            return sorted(self._folder.iterdir())
+            return sorted(os.listdir(self._folder))
         except FileNotFoundError:
             return []
 

@@ -6,14 +6,14 @@ process creates the next generation of it. Clocks are not compared: a process lo
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import socket
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+
+from ww_callbacks.following.owners import has_ended, owner_name
 
 LEASE = 60.0
 """Seconds without renewal after which a claim is taken over."""
@@ -71,7 +71,7 @@ class Claims:
         mine = self._folder / f"{key}.{generation + 1}"
         try:
             with open(mine, "x", encoding="utf-8") as file:
-                json.dump(_owner(), file)
+                file.write(owner_name())
         except FileExistsError:
             return False
         if self._latest(key)[0] > generation + 1:  # another process took it over already
@@ -129,7 +129,7 @@ class Claims:
         known = self._seen.get(path)
         if known is None or known[0] != changed:
             known = self._seen[path] = changed, now
-        return now - known[1] > self._lease or _has_ended(path)
+        return now - known[1] > self._lease or _owner_has_ended(path)
 
     def _renew(self) -> None:
         while not self._closing.wait(self._lease / 4):
@@ -140,34 +140,8 @@ class Claims:
                     os.utime(path)
 
 
-def _owner() -> dict[str, str | int]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(), "started": _started(os.getpid())}
-
-
-def _has_ended(path: Path) -> bool:
-    """Whether a claim was made by a process of this machine that does not exist any more."""
+def _owner_has_ended(path: Path) -> bool:
     try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
-        machine, pid, started = owner["machine"], int(owner["pid"]), owner["started"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return has_ended(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return False
-    return bool(machine) and machine == _machine() and _started(pid) != started
-
-
-def _machine() -> str:
-    """What tells this machine, and the namespace of its process ids, from others; empty if it is not known."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _started(pid: int) -> str:
-    """When a process started, in ticks since the machine did; empty if it has ended."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    fields = status.rpartition(")")[2].split()
-    return "" if fields[0] in ("Z", "X") else fields[19]
