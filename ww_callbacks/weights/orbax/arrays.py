@@ -83,7 +83,13 @@ def _tensor(folder: Location, name: str, opening: Any, stored: int) -> StoredTen
 
 
 def _is_known(dtype: str) -> bool:
-    return dtype in ("bfloat16", *float8.TABLES) or (hasattr(np, dtype) and np.dtype(dtype).kind in "fiub")
+    if dtype in ("bfloat16", *float8.TABLES):
+        return True
+    try:
+        found = np.dtype(dtype)
+    except (TypeError, ValueError):
+        return False
+    return found.name == dtype and found.kind in "fiub"
 
 
 @dataclass(frozen=True, slots=True)
