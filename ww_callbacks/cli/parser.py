@@ -125,6 +125,7 @@ def _add_follow(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--dask", metavar="ADDRESS", help="analyse on a Dask cluster, whose workers see RUN_DIR under the same path"
     )
     parser.add_argument("--no-figures", dest="figures", action="store_false", help="draw no figures for TensorBoard")
+    parser.add_argument("--updates", action="store_true", help="analyse the changes of the weights, too")
     add_analysis(parser, workers=1)
 
 

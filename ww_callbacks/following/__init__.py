@@ -20,9 +20,10 @@ from ww_callbacks.checks import (
     warn,
 )
 from ww_callbacks.following.cluster import Submits
-from ww_callbacks.following.follower import Follower, Work
+from ww_callbacks.following.follower import Follower
 from ww_callbacks.following.holding import MOST
 from ww_callbacks.following.ledger import FOLDER as LEDGER
+from ww_callbacks.following.work import Work
 from ww_callbacks.monitor.options import Figures, LogEveryLayer, Options
 from ww_callbacks.outputs.output import Output
 from ww_callbacks.report import Finding, History, Report
@@ -58,6 +59,7 @@ def follow(
     outputs: Sequence[Output] = (),
     log_every_layer: LogEveryLayer = "auto",
     figures: Figures = True,
+    updates: bool = False,
     layers: Sequence[str] | None = None,
     split: Split | None = None,
     conv_scale: ConvScale = "weightwatcher",
@@ -95,6 +97,8 @@ def follow(
         outputs: further outputs, each with the methods of :class:`ww_callbacks.monitor.Output`.
         log_every_layer: layers with their own metrics, see :class:`ww_callbacks.monitor.options.Options`.
         figures: whether figures are drawn for TensorBoard, or patterns for up to 8 layers.
+        updates: compare each layer also with the previous and with the first checkpoint (``update_norm``,
+            ``update_rank``, ``learned_rank`` and so on). The hard links to these two stay in ``run_dir``.
         layers: patterns of the layers to analyse, as in :func:`ww_callbacks.analyze`.
         split: how to split fused projections, as in :func:`ww_callbacks.analyze`.
         conv_scale: scale of convolution eigenvalues.
@@ -152,6 +156,7 @@ def follow(
         log_every_layer=log_every_layer,
         figures=figures,
         workers=workers,
+        updates=updates,
         split=split,
         conv_scale=conv_scale,
         randomize=randomize,
@@ -162,7 +167,7 @@ def follow(
     )
     root = _folder(run_dir)
     place = root / FOLDER if log_dir is None else Path(log_dir).absolute()
-    work = Work(tuple(checkpoints or ()), layers, split, options.settings(), workers, executor, progress)
+    work = Work(tuple(checkpoints or ()), layers, split, options.settings(), updates, workers, executor, progress)
     with closing(Follower(root, place, work, options, early_stopping, hold)) as follower:
         told = place / LEDGER / _TOLD
         try:
