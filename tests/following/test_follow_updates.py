@@ -158,12 +158,13 @@ def test_another_model_and_other_layers_are_not_compared(tmp_path, trained):
 
 def test_a_restarted_run_is_compared_with_what_it_continues(tmp_path, trained):
     source, expected = trained
-    put(tmp_path, source, 0, 10, 20)
+    put(tmp_path, source, 0, 10, 20, 30)
     follow(tmp_path)
-    shutil.copyfile(source / "step-20.npz", tmp_path / "step-10.npz")
-    os.utime(tmp_path / "step-10.npz", (10**9 + 90, 10**9 + 90))
+    shutil.copyfile(source / "step-30.npz", tmp_path / "step-20.npz")
+    os.utime(tmp_path / "step-20.npz", (10**9 + 90, 10**9 + 90))
     history = follow(tmp_path)
-    assert history.steps == [0, 10]
-    layer = history[-1]["learns"]
-    assert (layer.update_since, layer.learned_since) == (0, 0)
-    assert layer.learned_norm == layer.update_norm == expected[2]["learns"].learned_norm
+    assert history.steps == [0, 10, 20]
+    layer, rests = history[-1]["learns"], history[-1]["rests"]
+    assert (layer.update_since, layer.learned_since) == (10, 0)
+    assert layer.learned_norm == expected[3]["learns"].learned_norm
+    assert (rests.update_norm, rests.unchanged_since) == (0.0, 10)

@@ -158,10 +158,16 @@ def _key(result: Result, others: Sequence[Entry | Result]) -> str:
 
 
 def _tell_missing(result: Result, others: Sequence[Entry | Result], reports: Sequence[LayerReport]) -> None:
+    failed = [report for report in reports if report.status == "failed"]
+    if failed:
+        _log.warning(
+            "step %d: the changes of %d of %d layers could not be computed: %s",
+            *(result.step, len(failed), len(reports), failed[0].reason),
+        )
     for column, other in (("update_since", others[0]), ("learned_since", others[-1])):
-        missing = sum(getattr(report, column) is None for report in reports)
+        missing = sum(getattr(report, column) is None for report in reports if report.status != "failed")
         if missing:
             _log.warning(
-                "step %d: no changes since step %d for %d of %d layers: the weights of then are not there any more",
+                "step %d: no changes since step %d for %d of %d layers, whose weights are gone or were replaced",
                 *(result.step, other.step, missing, len(reports)),
             )

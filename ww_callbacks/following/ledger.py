@@ -18,6 +18,10 @@ FOLDER = ".follow"
 """The folder for these files, in that of the results."""
 
 
+RECENT = 8
+"""Checkpoints of which digests are kept, so that a run that is restarted before the last one can be compared."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A checkpoint that was published, or given up.
@@ -79,16 +83,17 @@ class Ledger:
                 f"{self._folder.parent}: was followed with other settings ({pairs}); choose another log_dir"
             )
 
-    def digests(self, published: Entry | None) -> dict[str, str]:
-        """Name → digest of the weights of each layer of the first or the last published checkpoint; else empty.
+    def digests(self, published: Entry) -> dict[str, str]:
+        """Name → digest of the weights of each layer of a checkpoint: the first one, or one of the last.
 
         Args:
-            published: the checkpoint; None for none.
+            published: the checkpoint.
+
+        Returns:
+            Nothing if they are not kept any more.
         """
         try:
-            found: dict[str, str] = (
-                json.loads(self._digests(published).read_text(encoding="utf-8")) if published else {}
-            )
+            found: dict[str, str] = json.loads(self._digests(published).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return found
@@ -114,7 +119,8 @@ class Ledger:
         self.results.remove(result.key)
         self.updates.remove(result.key)
         if not problem:
-            needed = {self._digests(entry) for entry in ends(self.chain())}
+            chain = self.chain()
+            needed = {self._digests(entry) for entry in (*chain[:1], *chain[-RECENT:])}
             for path in self._folder.glob("digests-*.json"):
                 if path not in needed:
                     path.unlink(missing_ok=True)
