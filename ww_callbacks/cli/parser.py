@@ -88,7 +88,7 @@ def _add_follow(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
   ww-callbacks follow runs/a --once""",
     )
     parser.set_defaults(run=follow.run)
-    parser.add_argument("folder", metavar="RUN_DIR", help="folder into which training writes checkpoints")
+    parser.add_argument("folder", metavar="RUN_DIR", help="folder or URL where training writes checkpoints")
     parser.add_argument("--log-dir", metavar="DIR", help="folder for the results (default: RUN_DIR/ww_follow)")
     parser.add_argument(
         "--checkpoints",

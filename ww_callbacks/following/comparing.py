@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from ww_callbacks.analysis import LayerSpec
@@ -16,12 +15,13 @@ from ww_callbacks.following.ledger import Entry, Ledger, before, ends
 from ww_callbacks.following.parts import add_parts, parts_of
 from ww_callbacks.following.results import Result
 from ww_callbacks.following.running import Runner
-from ww_callbacks.following.scan import version_of, written_at
-from ww_callbacks.following.stored import layers_at
+from ww_callbacks.following.scan import GONE, version_of, written_at
+from ww_callbacks.following.stored import layers_at, place_of
 from ww_callbacks.models.run import Analysed
 from ww_callbacks.report import LayerReport
 from ww_callbacks.report.layer import FIELDS
 from ww_callbacks.weights import Layer
+from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.task import make_comparison
 
@@ -40,14 +40,14 @@ class Comparing:
     are; what was compared with others is not used.
 
     Args:
-        root: the folder of the run.
+        root: the folder of the run, or its URL.
         ledger: knows what is analysed and published.
         claims: of this process.
         holding: keeps the first and the last published checkpoint.
         runner: runs the tasks.
     """
 
-    def __init__(self, root: Path, ledger: Ledger, claims: Claims, holding: Holding, runner: Runner) -> None:
+    def __init__(self, root: Location, ledger: Ledger, claims: Claims, holding: Holding, runner: Runner) -> None:
         self._root, self._ledger, self._claims, self._holding, self._runner = root, ledger, claims, holding, runner
 
     def share(self, results: Sequence[Result]) -> None:
@@ -83,8 +83,12 @@ class Comparing:
         others = ends(before(self._ledger.chain(), result.step))
         has_parts = self._compare(result, others)
         found = self._found(result, others)
+        if found is None and has_parts:
+            return None
         if found is None:
-            return None if has_parts else {}
+            if others:
+                _log.warning("step %d: nothing to compare with step %d", result.step, others[0].step)
+            return {}
         reports = [each.report for each in self._ledger.updates.layers(found)]
         _tell_missing(result, others, reports)
         return {report.name: {name: getattr(report, name) for name in _COLUMNS} for report in reports}
@@ -133,18 +137,19 @@ class Comparing:
         key = _key(result, others)
         return next((each for each in self._ledger.updates.complete() if each.key == key), None)
 
-    def _layers(self, path: Path) -> Mapping[str, Layer]:
+    def _layers(self, path: Location) -> Mapping[str, Layer]:
         try:
-            return layers_at(str(path), self._runner.selection)
-        except (ValueError, OSError):
+            return layers_at(place_of(path), self._runner.selection)
+        except (ValueError, *GONE):
             return {}
 
-    def _path_of(self, checkpoint: Entry | Result) -> Path:
+    def _path_of(self, checkpoint: Entry | Result) -> Location:
         """Where the files of a checkpoint are: those that are kept, or those in the folder of the run."""
         original = self._root / checkpoint.checkpoint
         copies = [copy for name, copy in self._holding.kept() if name == checkpoint.checkpoint]
-        for path in (*copies, original):
-            with suppress(OSError):
+        places: list[Location] = [*copies, original]
+        for path in places:
+            with suppress(*GONE):
                 if written_at(version_of(path)) == checkpoint.written:
                     return path
         return original

@@ -26,6 +26,7 @@ from ww_callbacks.report import History, LayerReport, Report
 from ww_callbacks.report.row import changed
 from ww_callbacks.signals.stop import EarlyStopping
 from ww_callbacks.weights.files.errors import WeightsFileError
+from ww_callbacks.weights.files.remote import Location
 
 GIVE_UP = 600.0
 """Seconds without a change after which a checkpoint that cannot be read is left out."""
@@ -39,7 +40,7 @@ class Follower:
     """One process that follows a run; others may follow the same run at the same time and share the work.
 
     Args:
-        root: the folder of the run.
+        root: the folder of the run, or its URL.
         log_dir: folder for the results.
         work: how checkpoints are found and analysed.
         options: those of a monitor that say how results are published.
@@ -52,14 +53,21 @@ class Follower:
     """
 
     def __init__(
-        self, root: Path, log_dir: Path, work: Work, options: Options, early_stopping: EarlyStopping | None, hold: int
+        self,
+        root: Location,
+        log_dir: Path,
+        work: Work,
+        options: Options,
+        early_stopping: EarlyStopping | None,
+        hold: int,
     ) -> None:
         self._root, self._log_dir, self._work, self._options = root, log_dir, work, options
         self._early_stopping = early_stopping
         self._ledger = Ledger(log_dir / FOLDER)
         self._ledger.agree(work.stated())
         self._claims = Claims(self._ledger.claims)
-        holding = Holding(root, hold + COMPARED if hold and work.updates else hold)
+        kept_in = root if isinstance(root, Path) else None
+        holding = Holding(kept_in, hold + COMPARED if hold and work.updates else hold)
         self._table = Table(root, log_dir, work, self._ledger, holding)
         self._runner = Runner(work)
         self._comparing = Comparing(root, self._ledger, self._claims, holding, self._runner)
@@ -104,12 +112,13 @@ class Follower:
             OSError: a folder cannot be read or written.
         """
         self._table.look()
+        patience = 0.0 if is_finished else GIVE_UP
         for checkpoint in list(self._table.checkpoints.values()):
             if checkpoint.layers is None and (checkpoint.is_stable or is_finished):
-                self._table.open(checkpoint, GIVE_UP if not is_finished else 0.0)
+                self._table.open(checkpoint, patience)
         reports: list[Report] = []
         for identity in sorted(self._table.checkpoints, key=lambda each: self._table.checkpoints[each].step or 0):
-            self._analyse(identity)
+            self._analyse(identity, patience)
             reports += self._publish()
         return reports or self._publish()
 
@@ -126,7 +135,7 @@ class Follower:
         finally:
             self._claims.close()
 
-    def _analyse(self, identity: str) -> None:
+    def _analyse(self, identity: str, patience: float) -> None:
         """Analyse the parts of a checkpoint that no other follower has."""
         checkpoint = self._table.checkpoints.get(identity)
         if checkpoint is None or checkpoint.layers is None or checkpoint.step is None:
@@ -139,7 +148,7 @@ class Follower:
         try:
             add_parts(result, parts, self._ledger.results, self._claims, run, at_once=self._runner.takes_all)
         except WeightsFileError as error:
-            self._table.fail(checkpoint, error)
+            self._table.fail(checkpoint, error, patience)
 
     def _run(self, checkpoint: Checkpoint, positions: Sequence[int]) -> dict[int, Analysed]:
         """The results of some layers.

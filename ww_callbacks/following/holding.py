@@ -8,6 +8,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from ww_callbacks.weights.files.remote import Location
+
 FOLDER = ".ww_follow"
 """The folder in that of the run in which checkpoints are kept."""
 
@@ -22,14 +24,15 @@ class Holding:
     """The checkpoints of a run that are kept.
 
     Args:
-        root: the folder of the run. Links are made inside it, since they cannot lead to another file system.
+        root: the folder of the run. Links are made inside it, since they cannot lead to another file system. None for a
+            run at a URL, where there are none.
         most: most checkpoints that are kept at a time; 0 keeps none.
     """
 
-    def __init__(self, root: Path, most: int = MOST) -> None:
-        self._root, self._folder, self._most = root, root / FOLDER, most
+    def __init__(self, root: Path | None, most: int = MOST) -> None:
+        self._root, self._most = root, most
 
-    def keep(self, path: Path) -> Path | None:
+    def keep(self, path: Location) -> Path | None:
         """Link the files of a checkpoint; those that it has in addition since the last call, too.
 
         Args:
@@ -41,7 +44,9 @@ class Holding:
         Raises:
             FileNotFoundError: the checkpoint is gone.
         """
-        place = self._folder / _key(self._root, path)
+        if self._root is None or not isinstance(path, Path):
+            return None
+        place = self._root / FOLDER / _key(self._root, path)
         if self._most <= 0 or (not place.exists() and len(self._places()) >= self._most):
             return None
         copy = place / path.name
@@ -75,11 +80,13 @@ class Holding:
     def _drop(self, place: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
         with suppress(OSError):
-            self._folder.rmdir()
+            place.parent.rmdir()
 
     def _places(self) -> list[Path]:
+        if self._root is None:
+            return []
         try:
-            return sorted(self._folder.iterdir())
+            return sorted((self._root / FOLDER).iterdir())
         except FileNotFoundError:
             return []
 

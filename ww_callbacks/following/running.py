@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 from ww_callbacks.analysis import LayerSpec
 from ww_callbacks.analysis.earlier import stacked_spec
 from ww_callbacks.following.cluster import Job, run_on
-from ww_callbacks.following.stored import Selection, read_layer, read_rows
+from ww_callbacks.following.stored import Selection, place_of, read_layer, read_rows
 from ww_callbacks.following.work import Work
 from ww_callbacks.models.run import Analysed, Workers
 from ww_callbacks.progress import progress_bar
 from ww_callbacks.weights import Layer
+from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.task import make_task
 
@@ -40,7 +40,7 @@ class Runner:
         return self._work.executor is not None
 
     def analyse(
-        self, path: Path, step: int | None, layers: Mapping[int, Layer], model: Sequence[LayerSpec]
+        self, path: Location, step: int | None, layers: Mapping[int, Layer], model: Sequence[LayerSpec]
     ) -> dict[int, Analysed]:
         """Analyse layers.
 
@@ -58,7 +58,7 @@ class Runner:
         for position, layer in layers.items():
             assert layer.spec is not None
             assert layer.read is not None
-            elsewhere = partial(read_layer, str(path), layer.name, self.selection)
+            elsewhere = partial(read_layer, place_of(path), layer.name, self.selection)
             read = layer.read if self._work.executor is None else elsewhere
             task = make_task(layer.spec, self._work.settings, None)
             jobs[position] = Job(layer.spec, read, task, _double(layer.spec) * MEMORY_FACTOR)
@@ -66,7 +66,7 @@ class Runner:
 
     def compare(
         self,
-        paths: Sequence[Path],
+        paths: Sequence[Location],
         step: int,
         tasks: Mapping[int, tuple[LayerSpec, Message]],
         model: Sequence[LayerSpec],
@@ -83,7 +83,7 @@ class Runner:
             OSError: the executor has failed.
         """
         jobs = {}
-        places = [str(path) for path in paths]
+        places = [place_of(path) for path in paths]
         for position, (spec, task) in tasks.items():
             stacked, read = stacked_spec(spec, len(paths)), partial(read_rows, places, spec, self.selection)
             jobs[position] = Job(stacked, read, task, stacked.nbytes + _double(spec) * (MEMORY_FACTOR - 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ from pathlib import Path
 from ww_callbacks.following.content import step_inside
 from ww_callbacks.following.holding import Holding
 from ww_callbacks.following.ledger import Entry, Ledger, ends
-from ww_callbacks.following.scan import Version, scan, step_of, still_holds, version_of, written_at
+from ww_callbacks.following.scan import GONE, Version, scan, step_of, still_holds, version_of, written_at
+from ww_callbacks.following.stored import place_of
 from ww_callbacks.following.work import Work
 from ww_callbacks.weights import Layer, find_layers, select_layers
 from ww_callbacks.weights.files.errors import WeightsFileError
+from ww_callbacks.weights.files.remote import Location, RemotePath
 
 _log = logging.getLogger("ww_callbacks")
 
@@ -36,7 +39,7 @@ class Checkpoint:
     """
 
     name: str
-    path: Path
+    path: Location
     version: Version
     since: float
     step: int | None
@@ -56,7 +59,7 @@ class Table:
     """The checkpoints of a run that are not analysed completely.
 
     Args:
-        root: the folder of the run.
+        root: the folder of the run, or its URL.
         leave_out: a folder that is not searched.
         work: how checkpoints are found and opened.
         ledger: knows what was published.
@@ -67,7 +70,7 @@ class Table:
         left_out: number of checkpoints that were left out.
     """
 
-    def __init__(self, root: Path, leave_out: Path, work: Work, ledger: Ledger, holding: Holding) -> None:
+    def __init__(self, root: Location, leave_out: Path, work: Work, ledger: Ledger, holding: Holding) -> None:
         self._root, self._leave_out, self._work = root, leave_out, work
         self._ledger, self._holding = ledger, holding
         self._refused: set[tuple[str, Version]] = set()
@@ -79,7 +82,7 @@ class Table:
         done = {(entry.checkpoint, entry.written) for entry in self._ledger.entries()}
         seen: set[str] = set()
         for name in scan(self._root, self._work.patterns, leave_out=self._leave_out):
-            with suppress(OSError):  # removed since the folder was listed
+            with suppress(*GONE):  # removed since the folder was listed
                 path = self._root / name
                 if self._is_new(name, version_of(path), done):
                     copy = self._holding.keep(path)
@@ -106,7 +109,7 @@ class Table:
     def _is_new(self, name: str, version: Version, done: set[tuple[str, float]]) -> bool:
         return (name, written_at(version)) not in done and (name, version) not in self._refused
 
-    def _note(self, name: str, path: Path, copy: Path | None) -> str:
+    def _note(self, name: str, path: Location, copy: Path | None) -> str:
         """Note a checkpoint as it is now; returns its key in the table, which a new file of the same name has not."""
         version = version_of(path)
         identity = copy.parent.name if copy is not None else name
@@ -124,8 +127,11 @@ class Table:
         _log.warning("%s: gone before it was read", self._root / checkpoint.name)
 
     def open(self, checkpoint: Checkpoint, patience: float) -> None:
-        """Read the description of a checkpoint; one that cannot be read for so many seconds is left out."""
-        if not checkpoint.problem:
+        """Read the description of a checkpoint; one that cannot be read for so many seconds is left out.
+
+        It is read again when it changes; at a URL at each look, since its server may have been away.
+        """
+        if not checkpoint.problem or isinstance(checkpoint.path, RemotePath):
             if checkpoint.step is None:
                 checkpoint.step = step_inside(checkpoint.path)
             if self._is_double(checkpoint):
@@ -133,17 +139,16 @@ class Table:
                 self.forget(checkpoint)
                 return
             try:
-                layers = select_layers(find_layers(checkpoint.path, split=self._work.split), self._work.layers)
+                found = find_layers(place_of(checkpoint.path), split=self._work.split)
+                layers = select_layers(found, self._work.layers)
             except (ValueError, OSError) as error:  # incomplete, or of another model
                 checkpoint.problem = _cause(error)
             else:
-                if checkpoint.step is None:
-                    self.refuse(checkpoint, "it states no step, neither in its name nor inside")
-                elif all(layer.spec is None for layer in layers):
-                    self.refuse(checkpoint, "it has no layer to analyse")
-                else:
+                checkpoint.problem = _unfit(checkpoint.step, layers)
+                if not checkpoint.problem:
                     checkpoint.layers = layers
-                return
+                    return
+                patience = patience if isinstance(checkpoint.path, RemotePath) else 0.0
         if time.monotonic() - checkpoint.since >= patience:
             self.refuse(checkpoint, checkpoint.problem)
 
@@ -168,13 +173,17 @@ class Table:
         self.checkpoints = {key: each for key, each in self.checkpoints.items() if each is not checkpoint}
         self._release()
 
-    def fail(self, checkpoint: Checkpoint, error: WeightsFileError) -> None:
-        """Leave out a damaged checkpoint. One that was changed or removed is noted again by the next look."""
+    def fail(self, checkpoint: Checkpoint, error: WeightsFileError, patience: float) -> None:
+        """Leave out a damaged checkpoint. One that was changed or removed is noted again by the next look.
+
+        At a URL, the server may have been away: the checkpoint is read again until so many seconds have passed.
+        """
         try:
             is_same = still_holds(checkpoint.version, version_of(checkpoint.path))
         except OSError:
             is_same = False
-        if is_same:
+        is_waiting = isinstance(checkpoint.path, RemotePath) and time.monotonic() - checkpoint.since < patience
+        if is_same and not is_waiting:
             self.refuse(checkpoint, error.cause)
         else:
             checkpoint.layers, checkpoint.is_stable = None, False
@@ -183,6 +192,13 @@ class Table:
 def is_restart(step: int | None, written: float, last: Entry) -> bool:
     """Whether a checkpoint is of a run that was restarted: its step is before the last one, its time after it."""
     return step is not None and step < last.step and written > last.written
+
+
+def _unfit(step: int | None, layers: Sequence[Layer]) -> str:
+    """Why a checkpoint that can be read is not analysed; empty if it is."""
+    if step is None:
+        return "it states no step, neither in its name nor inside"
+    return "it has no layer to analyse" if all(layer.spec is None for layer in layers) else ""
 
 
 def _cause(error: Exception) -> str:
