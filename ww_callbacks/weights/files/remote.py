@@ -195,7 +195,7 @@ class RemotePath:
         return {"": _mark(entry)} if _kind_of(entry) == _FILE else self._marks_inside()
 
     def _marks_inside(self) -> dict[str, Mark]:
-        marks = {}
+        marks: dict[str, Mark] = {}
         for name, entry in self._listed_now().items():
             if _kind_of(entry) == _FOLDER:
                 marks |= {f"{name}/{inner}": mark for inner, mark in self._child(name)._marks_inside().items()}
