@@ -177,8 +177,6 @@ def test_folders_without_checkpoints_and_wrong_arguments_are_refused(tmp_path):
         follow(tmp_path)
     with pytest.raises(NotADirectoryError, match="run_dir"):
         follow(tmp_path / "missing")
-    with pytest.raises(ValueError, match="URL"):
-        follow("s3://bucket/run")
     with pytest.raises(TypeError, match="early_stopping"):
         follow(tmp_path, early_stopping="plateau")
     save(tmp_path, 1)

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from processes import eventually
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -35,9 +36,7 @@ def run_until_done(random_numbers, steps, run):
             assert time.monotonic() < end
             for name, command in commands.items():
                 if name not in running or running[name].poll() is not None:
-                    running[name] = subprocess.Popen(
-                        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-                    )
+                    running[name] = _start(command)
             time.sleep(random_numbers.uniform(2, 8))
             victim = random_numbers.choice(list(running))
             os.killpg(running[victim].pid, signal.SIGKILL)
@@ -80,6 +79,50 @@ def test_trainer_and_followers_can_be_killed_at_any_time(tmp_path, seed):
     assert not (run / ".ww_follow").exists()
     assert list((run / "ww_follow" / ".follow" / "results").iterdir()) == []
     assert eventually(lambda: not _left(run), 10)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_followers_that_share_the_work_give_the_changes_of_one_that_was_not(tmp_path):
+    numbers, kills = random.Random(0), 4
+    for run in (tmp_path / "whole", tmp_path / "killed"):
+        generator, weights = np.random.default_rng(0), {}
+        run.mkdir()
+        for step in range(1, 13):
+            for number in range(6):
+                before = weights.get(f"fc{number}", 0)
+                weights[f"fc{number}"] = before + generator.standard_normal((120, 80))
+            np.savez(run / f"step-{step}.npz", **weights)
+            os.utime(run / f"step-{step}.npz", (step, step))
+    follow = [*FOLLOW, "--once", "--updates", "--no-figures"]
+    subprocess.run([*follow, str(tmp_path / "whole")], check=True, capture_output=True, timeout=300)
+    claims = tmp_path / "killed" / "ww_follow" / ".follow" / "claims"
+    for _ in range(kills):
+        followers = [_start([*follow, str(tmp_path / "killed")]) for _ in range(2)]
+        try:
+            eventually(lambda: _is_busy(claims) or any(each.poll() is not None for each in followers), 120)  # noqa: B023
+            time.sleep(numbers.uniform(0.0, 0.5))
+        finally:
+            for follower in followers:
+                if follower.poll() is None:
+                    os.killpg(follower.pid, signal.SIGKILL)
+                follower.wait()
+    subprocess.run([*follow, str(tmp_path / "killed")], check=True, capture_output=True, timeout=300)
+    whole, killed = (
+        (run / "ww_follow" / "ww_history.jsonl").read_text() for run in (tmp_path / "whole", tmp_path / "killed")
+    )
+    assert '"update_since": 11' in whole
+    assert killed == whole
+    assert list((tmp_path / "killed" / "ww_follow" / ".follow" / "updates").iterdir()) == []
+    assert eventually(lambda: not _left(tmp_path), 10)
+
+
+def _is_busy(claims: Path) -> bool:
+    return claims.is_dir() and any(claims.iterdir())
+
+
+def _start(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def _numbers(layer: ww.LayerReport) -> dict[str, object]:

@@ -30,7 +30,7 @@ def is_same(found, expected):
 def check(executor, **arguments):
     os.makedirs("run")
     write("run", (1, 2, 3))
-    ww.follow("run", once=True, figures=False, log_dir="here")
+    ww.follow("run", once=True, figures=False, log_dir="here", **arguments)
     history = ww.follow("run", once=True, figures=False, log_dir="there", executor=executor, **arguments)
     assert history.steps == [1, 2, 3]
     assert len(rows("there")) == 39
@@ -57,7 +57,7 @@ def test_processes_read_their_layers_themselves(run: Session):
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-    check(pool)
+    check(pool, updates=True)
 """,
     )
 
@@ -72,7 +72,7 @@ with LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None) as 
     pids = list(client.run(os.getpid).values())
     killer = threading.Timer(1.0, lambda: [os.kill(pid, signal.SIGKILL) for pid in pids[:2]])
     killer.start()
-    check(client)
+    check(client, updates=True)
     killer.join()
 """,
     )

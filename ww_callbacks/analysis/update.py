@@ -162,17 +162,21 @@ def update_columns(
         leading: computes the leading directions of the layer, to measure how far they turned; None if the spectrum of
             the weights could be noise.
     """
-    if start is None or start.step >= now.step:
+    if start is not None and start.step >= now.step:
+        start = None
+    if start is None and previous is None:
         return {}
     norm = _norm(spec, now.stored)
     columns: dict[str, Any] = {}
-    learned = None
+    update = None
     if previous is not None:
         update = _with_rotation(update_of(spec, now.stored, previous.stored, norm), now, previous, leading)
         columns = _since_previous(update, now.step, previous.step)
-        learned = update if previous.step == start.step else None
-    learned = learned or _with_rotation(update_of(spec, now.stored, start.stored, norm), now, start, leading)
-    return columns | _since_start(learned, start.step)
+    if start is None:
+        return columns
+    if update is None or previous is None or previous.step != start.step:
+        update = _with_rotation(update_of(spec, now.stored, start.stored, norm), now, start, leading)
+    return columns | _since_start(update, start.step)
 
 
 def _with_rotation(
@@ -192,10 +196,12 @@ def unchanged_columns(now: Snapshot, start: Snapshot | None, previous: Snapshot 
         start: the first snapshot, if known.
         previous: the previous snapshot, if known.
     """
-    if start is None or previous is None:
+    if previous is None:
         return {}
     columns = _since_previous(NO_UPDATE, now.step, previous.step)
-    return columns | _since_start(NO_UPDATE, start.step) if now.digest == start.digest else columns
+    if start is None or now.digest != start.digest:
+        return columns
+    return columns | _since_start(NO_UPDATE, start.step)
 
 
 def _since_previous(update: Update, step: int, since: int) -> dict[str, Any]:

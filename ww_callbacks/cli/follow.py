@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             until_stop=arguments.until_stop,
             on_result=_show,
             figures=arguments.figures,
+            updates=arguments.updates,
             executor=executor,
             progress=sys.stderr.isatty(),
             **analysis_arguments(arguments),

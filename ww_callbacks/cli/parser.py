@@ -88,7 +88,7 @@ def _add_follow(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
   ww-callbacks follow runs/a --once""",
     )
     parser.set_defaults(run=follow.run)
-    parser.add_argument("folder", metavar="RUN_DIR", help="folder into which training writes checkpoints")
+    parser.add_argument("folder", metavar="RUN_DIR", help="folder or URL where training writes checkpoints")
     parser.add_argument("--log-dir", metavar="DIR", help="folder for the results (default: RUN_DIR/ww_follow)")
     parser.add_argument(
         "--checkpoints",
@@ -125,6 +125,7 @@ def _add_follow(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--dask", metavar="ADDRESS", help="analyse on a Dask cluster, whose workers see RUN_DIR under the same path"
     )
     parser.add_argument("--no-figures", dest="figures", action="store_false", help="draw no figures for TensorBoard")
+    parser.add_argument("--updates", action="store_true", help="analyse the changes of the weights, too")
     add_analysis(parser, workers=1)
 
 

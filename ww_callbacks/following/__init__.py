@@ -20,15 +20,17 @@ from ww_callbacks.checks import (
     warn,
 )
 from ww_callbacks.following.cluster import Submits
-from ww_callbacks.following.follower import Follower, Work
+from ww_callbacks.following.follower import Follower
 from ww_callbacks.following.holding import MOST
 from ww_callbacks.following.ledger import FOLDER as LEDGER
+from ww_callbacks.following.work import Work
 from ww_callbacks.monitor.options import Figures, LogEveryLayer, Options
 from ww_callbacks.outputs.output import Output
 from ww_callbacks.report import Finding, History, Report
 from ww_callbacks.signals.stop import EarlyStopping
 from ww_callbacks.spectra import Precision
 from ww_callbacks.weights import Split
+from ww_callbacks.weights.files.remote import Location, RemotePath, located
 from ww_callbacks.weights.files.urls import is_url
 
 __all__ = ["FOLDER", "follow"]
@@ -58,6 +60,7 @@ def follow(
     outputs: Sequence[Output] = (),
     log_every_layer: LogEveryLayer = "auto",
     figures: Figures = True,
+    updates: bool = False,
     layers: Sequence[str] | None = None,
     split: Split | None = None,
     conv_scale: ConvScale = "weightwatcher",
@@ -77,15 +80,16 @@ def follow(
     with the same ``log_dir`` share the work.
 
     Args:
-        run_dir: folder into which training writes checkpoints, directly or in folders of it.
+        run_dir: folder into which training writes checkpoints, directly or in folders of it; or its URL, such as
+            ``s3://bucket/run``.
         log_dir: folder for the results: ``ww`` for TensorBoard, and ``ww_history.jsonl``; None for ``ww_follow`` in
-            ``run_dir``.
+            ``run_dir``. Required if ``run_dir`` is a URL.
         checkpoints: patterns of the names of the checkpoints, or of their paths in ``run_dir``, ``"!pattern"`` to
             exclude; None for all.
         once: analyse what is there, and return; for a run that has ended.
         poll: seconds between two looks at the folder. A checkpoint is read when two looks found the same.
         hold: most checkpoints that are kept until they are read, by hard links in ``run_dir``, in case training deletes
-            them; 0 for none.
+            them; 0 for none. There are none at a URL.
         early_stopping: the rules of early stopping; None for the default ones. A follower knows no validation loss, so
             ``and_monitor`` has no effect.
         on_stop: called once, with the reason, when training should stop.
@@ -95,6 +99,8 @@ def follow(
         outputs: further outputs, each with the methods of :class:`ww_callbacks.monitor.Output`.
         log_every_layer: layers with their own metrics, see :class:`ww_callbacks.monitor.options.Options`.
         figures: whether figures are drawn for TensorBoard, or patterns for up to 8 layers.
+        updates: compare each layer also with the previous and with the first checkpoint (``update_norm``,
+            ``update_rank``, ``learned_rank`` and so on). The hard links to these two stay in ``run_dir``.
         layers: patterns of the layers to analyse, as in :func:`ww_callbacks.analyze`.
         split: how to split fused projections, as in :func:`ww_callbacks.analyze`.
         conv_scale: scale of convolution eigenvalues.
@@ -106,7 +112,7 @@ def follow(
         workers: number of worker processes.
         executor: analyse layers as tasks of a cluster in place of worker processes: a ``distributed.Client`` or a
             ``concurrent.futures.Executor``, which is not shut down. Its workers read the checkpoints themselves, so
-            they have to see ``run_dir`` under the same path.
+            they have to see ``run_dir`` under the same path or URL.
         progress: show a progress bar in a terminal or a notebook.
 
     Returns:
@@ -152,6 +158,7 @@ def follow(
         log_every_layer=log_every_layer,
         figures=figures,
         workers=workers,
+        updates=updates,
         split=split,
         conv_scale=conv_scale,
         randomize=randomize,
@@ -161,8 +168,8 @@ def follow(
         seed=seed,
     )
     root = _folder(run_dir)
-    place = root / FOLDER if log_dir is None else Path(log_dir).absolute()
-    work = Work(tuple(checkpoints or ()), layers, split, options.settings(), workers, executor, progress)
+    place = _place(log_dir, root)
+    work = Work(tuple(checkpoints or ()), layers, split, options.settings(), updates, workers, executor, progress)
     with closing(Follower(root, place, work, options, early_stopping, hold)) as follower:
         told = place / LEDGER / _TOLD
         try:
@@ -180,16 +187,23 @@ def follow(
         return follower.history
 
 
-def _folder(run_dir: str | os.PathLike[str]) -> Path:
-    if is_url(run_dir):
-        raise ValueError(f"run_dir: folders at URLs are not followed, got {run_dir!r}; mount it and give the path")
-    root = Path(run_dir).absolute()
-    if not root.is_dir():
+def _folder(run_dir: str | os.PathLike[str]) -> Location:
+    root = located(run_dir).absolute()
+    is_awaited = isinstance(root, RemotePath) and not root.exists()  # at many URLs, a folder exists once it holds files
+    if not root.is_dir() and not is_awaited:
         raise NotADirectoryError(f"run_dir: {root} is not a folder")
     return root
 
 
-def _polls(follower: Follower, root: Path, *, once: bool, seconds: float) -> Iterator[str]:
+def _place(log_dir: str | os.PathLike[str] | None, root: Location) -> Path:
+    if log_dir is not None and not is_url(log_dir):
+        return Path(log_dir).absolute()
+    if log_dir is None and isinstance(root, Path):
+        return root / FOLDER
+    raise ValueError(f"log_dir: expected a folder of this machine for the results of {root}, got {log_dir!r}")
+
+
+def _polls(follower: Follower, root: Location, *, once: bool, seconds: float) -> Iterator[str]:
     """Look again and again; yields why training should stop, or an empty text, after each look."""
     problem = ""
     is_first = True

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import math
 import queue
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
-from functools import lru_cache, partial
-from pathlib import Path
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
-from ww_callbacks.analysis import LayerSpec, Settings
-from ww_callbacks.following.scan import Version, version_of
+from numpy.typing import NDArray
+
+from ww_callbacks.analysis import LayerSpec
 from ww_callbacks.models.run import Analysed
 from ww_callbacks.progress import Bar
-from ww_callbacks.weights import Layer, Split, find_layers
 from ww_callbacks.weights.files.errors import WeightsFileError
 from ww_callbacks.worker.protocol import Message
-from ww_callbacks.worker.task import make_task, read_answer, run_task
+from ww_callbacks.worker.task import read_answer, run_task
 
 RETRIES = 3
 """How often a task is run again elsewhere when the worker of a cluster of Dask ends."""
-
-MEMORY_FACTOR = 3
-"""Memory that the analysis of a layer needs, as a multiple of its weights in double precision."""
 
 
 class TaskFuture(Protocol):
@@ -47,79 +41,66 @@ class Submits(Protocol):
         """Run a function."""
 
 
-def run_on(
-    executor: Submits,
-    path: Path,
-    layers: Mapping[int, Layer],
-    settings: Settings,
-    bar: Bar,
-    split: Split | None = None,
-) -> dict[int, Analysed]:
-    """Analyse layers of a checkpoint, the largest first. Only names and results are sent.
+class Job(NamedTuple):
+    """What is done with a layer.
+
+    Attributes:
+        spec: description of the weights.
+        read: reads them.
+        task: see :func:`ww_callbacks.worker.task.run_task`.
+        memory: bytes that it needs.
+    """
+
+    spec: LayerSpec
+    read: Callable[[], NDArray[Any]]
+    task: Message
+    memory: int
+
+
+def run_on(executor: Submits, jobs: Mapping[int, Job], bar: Bar) -> dict[int, Analysed]:
+    """Run tasks for layers, the largest first. Only names and results are sent.
 
     Args:
         executor: runs the tasks. With Dask, a task whose worker ends is run elsewhere, and needs the resource
             ``memory`` (bytes) if workers declare it.
-        path: of the checkpoint, on the workers too.
-        layers: position → layer.
-        settings: settings of the analysis.
+        jobs: position of the layer → what is done with it; ``read`` is called where the task runs.
         bar: of the progress.
-        split: how to split fused projections.
 
     Raises:
         WeightsFileError: a layer cannot be read.
         OSError: the executor has failed.
     """
     done: queue.SimpleQueue[tuple[int, TaskFuture]] = queue.SimpleQueue()
-    specs = {position: layer.spec for position, layer in layers.items() if layer.spec is not None}
-    order = sorted(specs, key=lambda position: specs[position].work, reverse=True)
-    arguments_of = _dask_arguments(executor)
+    order = sorted(jobs, key=lambda position: jobs[position].spec.work, reverse=True)
+    options_of = _dask_options(executor)
     futures = []
     try:
         for position in order:
-            layer, arguments = layers[position], arguments_of(specs[position])
-            future = executor.submit(analyze_stored, str(path), layer.name, split, settings.to_dict(), **arguments)
+            job = jobs[position]
+            future = executor.submit(read_and_run, job.read, job.task, **options_of(job))
             future.add_done_callback(partial(_put, done, position))
             futures.append(future)
-        return dict(_answer(*done.get(), specs, bar) for _ in order)
+        return dict(_answer(*done.get(), jobs, bar) for _ in order)
     finally:
         for future in futures:
             future.cancel()
 
 
-def analyze_stored(path: str, name: str, split: Split | None, settings: dict[str, Any]) -> Message:
-    """Read and analyse one layer of a checkpoint, where the task runs.
-
-    Args:
-        path: of the checkpoint.
-        name: of the layer.
-        split: how to split fused projections.
-        settings: of the analysis, as plain values.
-
-    Returns:
-        The answer of :func:`ww_callbacks.worker.task.run_task`.
+def read_and_run(read: Callable[[], NDArray[Any]], task: Message) -> Message:
+    """Read the weights and run the task, where this is called.
 
     Raises:
-        WeightsFileError: it cannot be read.
+        Exception: what reading raises.
     """
-    layer = _layers_at(path, version_of(Path(path)), json.dumps(split))[name]
-    assert layer.spec is not None
-    assert layer.read is not None
-    return run_task(make_task(layer.spec, Settings.from_dict(settings), None), layer.read())
-
-
-@lru_cache(maxsize=2)
-def _layers_at(path: str, version: Version, split: str) -> dict[str, Layer]:
-    """The layers of a checkpoint; its description is read once in each process for each version."""
-    return {layer.name: layer for layer in find_layers(path, split=json.loads(split))}
+    return run_task(task, read())
 
 
 def _put(done: queue.SimpleQueue[tuple[int, TaskFuture]], position: int, future: TaskFuture) -> None:
     done.put((position, future))
 
 
-def _answer(position: int, future: TaskFuture, specs: Mapping[int, LayerSpec], bar: Bar) -> tuple[int, Analysed]:
-    spec = specs[position]
+def _answer(position: int, future: TaskFuture, jobs: Mapping[int, Job], bar: Bar) -> tuple[int, Analysed]:
+    spec = jobs[position].spec
     try:
         answer = future.result()
     except (WeightsFileError, OSError):
@@ -132,15 +113,15 @@ def _answer(position: int, future: TaskFuture, specs: Mapping[int, LayerSpec], b
     return position, Analysed(read_answer(answer, spec, None), str(answer.get("digest", "")))
 
 
-def _dask_arguments(executor: Any) -> Callable[[LayerSpec], dict[str, Any]]:
-    """How a task is submitted to a cluster of Dask; no arguments for other executors."""
+def _dask_options(executor: Any) -> Callable[[Job], dict[str, Any]]:
+    """How a task is submitted to a cluster of Dask; no options for other executors."""
     if not hasattr(executor, "scheduler_info"):
-        return lambda spec: {}
+        return lambda job: {}
     workers = executor.scheduler_info()["workers"].values()
     has_memory = any("memory" in worker.get("resources", {}) for worker in workers)
 
-    def arguments(spec: LayerSpec) -> dict[str, Any]:
-        resources = {"resources": {"memory": 8 * math.prod(spec.shape) * MEMORY_FACTOR}} if has_memory else {}
-        return {"pure": False, "retries": RETRIES, "priority": spec.work, **resources}
+    def options(job: Job) -> dict[str, Any]:
+        resources = {"resources": {"memory": job.memory}} if has_memory else {}
+        return {"pure": False, "retries": RETRIES, "priority": job.spec.work, **resources}
 
-    return arguments
+    return options

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ww_callbacks.weights.files.errors import WeightsFileError
+from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.weights.files.saved import saved_in
 
 TRAINER_STATE = "trainer_state.json"
@@ -18,7 +18,7 @@ _KEYS = ("global_step", "step", "iteration", "iter_num", "iter", "epoch")
 """Names of the step in checkpoints of Lightning and of common training loops, the most telling first."""
 
 
-def step_inside(path: Path) -> int | None:
+def step_inside(path: Location) -> int | None:
     """The step that a checkpoint states: of transformers' ``Trainer``, or in a mapping that ``torch.save`` wrote.
 
     Args:
@@ -38,13 +38,13 @@ def step_inside(path: Path) -> int | None:
     return None
 
 
-def _of_trainer(path: Path) -> int | None:
+def _of_trainer(path: Location) -> int | None:
     if not path.is_file() or path.stat().st_size > MAX_BYTES:
         return None
     return _stated(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _is_saved_by_torch(path: Path) -> bool:
+def _is_saved_by_torch(path: Location) -> bool:
     with path.open("rb") as file:
         return file.read(1) == b"\x80" or zipfile.is_zipfile(file)
 

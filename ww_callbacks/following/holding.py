@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ww_callbacks.following.owners import has_ended, owner_name
+from ww_callbacks.weights.files.remote import Location
 
 FOLDER = ".ww_follow"
 """The folder in that of the run in which checkpoints are kept."""
@@ -33,15 +34,21 @@ class Holding:
     begins with a dot and holds that of its owner, so that those of a process that was killed can be deleted.
 
     Args:
-        root: the folder of the run. Links are made inside it, since they cannot lead to another file system.
+        root: the folder of the run. Links are made inside it, since they cannot lead to another file system. None for a
+            run at a URL, where there are none.
         most: most checkpoints that are kept at a time; 0 keeps none.
     """
 
-    def __init__(self, root: Path, most: int = MOST) -> None:
-        self._root, self._folder, self._most = root, root / FOLDER, most
+    def __init__(self, root: Path | None, most: int = MOST) -> None:
+        self._root, self._most = root, most
         self._drafts: dict[str, float] = {}
 
-    def keep(self, path: Path) -> Path | None:
+    @property
+    def _folder(self) -> Path:
+        assert self._root is not None
+        return self._root / FOLDER
+
+    def keep(self, path: Location) -> Path | None:
         """Link the files of a checkpoint; those that it has in addition since the last call, too.
 
         Args:
@@ -53,6 +60,8 @@ class Holding:
         Raises:
             FileNotFoundError: the checkpoint is gone.
         """
+        if self._root is None or not isinstance(path, Path):
+            return None
         place = self._folder / _key(self._root, path)
         if self._most <= 0 or (not place.exists() and len(self._places()) >= self._most):
             return None
@@ -74,7 +83,7 @@ class Holding:
         draft = self._draft()
         try:
             _link(path, draft / path.name)
-            (draft / _NAME).write_text(path.relative_to(self._root).as_posix(), encoding="utf-8")
+            (draft / _NAME).write_text(path.relative_to(self._folder.parent).as_posix(), encoding="utf-8")
             os.rename(draft, place)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another follower was faster
@@ -124,6 +133,8 @@ class Holding:
         return [self._folder / name for name in self._names() if not name.startswith(".")]
 
     def _names(self) -> list[str]:
+        if self._root is None:
+            return []
         try:
             return sorted(os.listdir(self._folder))
         except FileNotFoundError:

@@ -7,40 +7,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import uuid
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ww_callbacks.models.run import Analysed
-from ww_callbacks.report.row import from_plain, plain
+from ww_callbacks.following.results import Result, Results, create
 
 FOLDER = ".follow"
 """The folder for these files, in that of the results."""
 
-_PART = re.compile(r"(.+)\.(\d+)-of-(\d+)\.json")
 
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A checkpoint that was analysed.
-
-    Attributes:
-        step: of the checkpoint.
-        checkpoint: its path within the folder of the run.
-        written: when it was written, in seconds since the epoch.
-        key: its name among the results.
-        count: number of its parts.
-    """
-
-    step: int
-    checkpoint: str
-    written: float
-    key: str
-    count: int
+RECENT = 8
+"""Checkpoints of which digests are kept, so that a run that is restarted before the last one can be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +39,27 @@ class Entry:
     problem: str = ""
 
 
+Dated = TypeVar("Dated", bound=Result | Entry)
+"""A checkpoint with a step."""
+
+
 class Ledger:
     """The files that followers of a run share.
 
     Args:
         folder: for them; created if it does not exist.
 
+    Attributes:
+        results: of layers that were analysed.
+        updates: of layers that were compared with earlier checkpoints.
+
     Raises:
         OSError: the folder is not writable.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._published = folder, folder / "checkpoints.jsonl"
-        (folder / "results").mkdir(parents=True, exist_ok=True)
+        self._folder, self._entries = folder, folder / "checkpoints.jsonl"
+        self.results, self.updates = Results(folder / "results"), Results(folder / "updates")
 
     @property
     def claims(self) -> Path:
@@ -86,7 +73,7 @@ class Ledger:
             ValueError: another follower of this run has other settings.
         """
         path = self._folder / "settings.json"
-        _create(path, json.dumps(settings, indent=1, sort_keys=True))
+        create(path, json.dumps(settings, indent=1, sort_keys=True))
         known = json.loads(path.read_text(encoding="utf-8"))
         stated = json.loads(json.dumps(settings))
         other = sorted(name for name in known.keys() | stated.keys() if known.get(name) != stated.get(name))
@@ -96,74 +83,24 @@ class Ledger:
                 f"{self._folder.parent}: was followed with other settings ({pairs}); choose another log_dir"
             )
 
-    def has(self, key: str, part: int, count: int) -> bool:
-        """Whether the results of a part of a checkpoint are there.
+    def digests(self, published: Entry) -> dict[str, str]:
+        """Name → digest of the weights of each layer of a checkpoint: the first one, or one of the last.
 
         Args:
-            key: of the checkpoint.
-            part: its number, from 0.
-            count: number of parts.
-        """
-        return self._place(key, part, count).exists()
+            published: the checkpoint.
 
-    def add(self, result: Result, part: int, layers: Mapping[int, Analysed]) -> None:
-        """Keep the results of a part of a checkpoint; those of another process stay if it was faster.
-
-        Args:
-            result: of the checkpoint.
-            part: its number, from 0.
-            layers: position among the layers of the checkpoint → results.
-
-        Raises:
-            OSError: they cannot be written.
-        """
-        rows = [[position, plain(layer.report), layer.digest] for position, layer in layers.items()]
-        _create(self._place(result.key, part, result.count), json.dumps(asdict(result) | {"layers": rows}))
-
-    def complete(self) -> list[Result]:
-        """The checkpoints of which all parts are analysed, in the order of their steps.
-
-        Raises:
-            OSError: a file cannot be read.
-            ValueError: a file is damaged.
-        """
-        parts = Counter((match[1], int(match[3])) for match in self._matches())
-        found = []
-        for (key, count), number in parts.items():
-            if number == count:
-                values = self._read(key, 0, count)
-                found.append(Result(**{name: values[name] for name in Result.__slots__}))
-        return sorted(found, key=lambda result: (result.step, result.written))
-
-    def layers(self, result: Result) -> list[Analysed]:
-        """The results of all layers of a checkpoint, in the order of the model.
-
-        Raises:
-            OSError: a part is missing.
-            ValueError: a part is damaged.
-        """
-        rows: list[tuple[int, list[Any], str]] = []
-        for part in range(result.count):
-            rows += self._read(result.key, part, result.count)["layers"]
-        return [Analysed(from_plain(values), digest) for _, values, digest in sorted(rows, key=lambda row: row[0])]
-
-    def digests(self, published: Entry | None) -> dict[str, str]:
-        """Name → digest of the weights of each layer of the checkpoint that was published last.
-
-        Args:
-            published: that checkpoint; None for none.
+        Returns:
+            Nothing if they are not kept any more.
         """
         try:
-            found: dict[str, str] = (
-                json.loads(self._digests(published).read_text(encoding="utf-8")) if published else {}
-            )
+            found: dict[str, str] = json.loads(self._digests(published).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return found
 
     def keep_digests(self, result: Result, digests: Mapping[str, str]) -> None:
-        """Keep the digests of a checkpoint that is about to be noted as published, beside those of the last one."""
-        _create(self._digests(result), json.dumps(digests))
+        """Keep the digests of a checkpoint that is about to be noted as published, beside those of earlier ones."""
+        create(self._digests(result), json.dumps(digests))
 
     def record(self, result: Result, problem: str = "") -> None:
         """Note that a checkpoint is published, or why it is not, and delete its results.
@@ -176,20 +113,22 @@ class Ledger:
             OSError: it cannot be written.
         """
         values = {"step": result.step, "checkpoint": result.checkpoint, "written": result.written}
-        _end_last_line(self._published)
-        with self._published.open("a", encoding="utf-8") as file:
+        _end_last_line(self._entries)
+        with self._entries.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values | ({"problem": problem} if problem else {})) + "\n")
-        for part in range(result.count):
-            self._place(result.key, part, result.count).unlink(missing_ok=True)
+        self.results.remove(result.key)
+        self.updates.remove(result.key)
         if not problem:
+            chain = self.chain()
+            needed = {self._digests(entry) for entry in (*chain[:1], *chain[-RECENT:])}
             for path in self._folder.glob("digests-*.json"):
-                if path != self._digests(result):
+                if path not in needed:
                     path.unlink(missing_ok=True)
 
     def entries(self) -> list[Entry]:
         """What was published or given up, in that order. A truncated last line is left out."""
         try:
-            lines = self._published.read_text(encoding="utf-8").splitlines()
+            lines = self._entries.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return []
         found = []
@@ -202,34 +141,36 @@ class Ledger:
             found.append(entry)
         return found
 
+    def published(self) -> list[Entry]:
+        """What was published, in that order."""
+        return [entry for entry in self.entries() if not entry.problem]
+
+    def chain(self) -> list[Entry]:
+        """What was published, in the order of the steps, without what a restarted run has replaced."""
+        chain: list[Entry] = []
+        for entry in self.published():
+            while chain and chain[-1].step >= entry.step:
+                chain.pop()
+            chain.append(entry)
+        return chain
+
     def _digests(self, checkpoint: Entry | Result) -> Path:
         return self._folder / f"digests-{checkpoint.step}-{checkpoint.written!r}.json"
 
-    def _place(self, key: str, part: int, count: int) -> Path:
-        return self._folder / "results" / f"{key}.{part}-of-{count}.json"
 
-    def _read(self, key: str, part: int, count: int) -> Any:
-        return json.loads(self._place(key, part, count).read_text(encoding="utf-8"))
-
-    def _matches(self) -> Iterator[re.Match[str]]:
-        matches = (_PART.fullmatch(name) for name in os.listdir(self._folder / "results"))
-        return (match for match in matches if match)
+def before(chain: Sequence[Dated], step: int) -> list[Dated]:
+    """Those checkpoints of a run that are before a step."""
+    return [each for each in chain if each.step < step]
 
 
-def _create(path: Path, text: str) -> None:
-    """Create a file with its content at once; one that is there stays."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without hard links
-            if not path.exists():
-                os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+def ends(chain: Sequence[Dated]) -> list[Dated]:
+    """The last and the first of some checkpoints, with which later ones are compared; only one if they are the same.
+
+    Example:
+        >>> [each.step for each in ends([Entry(step, "", 0.0) for step in (10, 20, 30)])]
+        [30, 10]
+    """
+    return [chain[-1], chain[0]][: len(chain)] if chain else []
 
 
 def _end_last_line(path: Path) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ww_callbacks.following.names import is_of_folder, is_unfinished, is_weights, only_number, step_after_word
 from ww_callbacks.patterns import keeps
+from ww_callbacks.weights.files.errors import WeightsFileError
+from ww_callbacks.weights.files.remote import Location, RemotePath
 
 MAX_DEPTH = 5
 """Levels of folders that are searched."""
@@ -15,11 +18,14 @@ MAX_DEPTH = 5
 _MARKERS = frozenset({".metadata", "_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt"})
 """Files of which one is in every checkpoint of torch.distributed.checkpoint or Orbax."""
 
-Version = tuple[tuple[str, int, int, int], ...]
-"""The files of a checkpoint: path within it, bytes, time of the last change in nanoseconds, inode."""
+GONE = (FileNotFoundError, NotADirectoryError, PermissionError)
+"""Errors that say that there is no such file any more, or not for us. Others may be of a server that is away."""
+
+Version = tuple[tuple[str, int, int, int | str], ...]
+"""The files of a checkpoint: path within it, bytes, time of the last change in nanoseconds, inode (at a URL: tag)."""
 
 
-def scan(root: Path, patterns: Sequence[str] = (), leave_out: Path | None = None) -> list[str]:
+def scan(root: Location, patterns: Sequence[str] = (), leave_out: Path | None = None) -> list[str]:
     """The paths of the checkpoints in a folder, relative to it and with slashes, sorted.
 
     A folder is one checkpoint if it holds a description of torch.distributed.checkpoint or Orbax, or files with the
@@ -27,15 +33,14 @@ def scan(root: Path, patterns: Sequence[str] = (), leave_out: Path | None = None
     one. Hidden and unfinished files, and links, are left out: what they lead to is found where it is.
 
     Args:
-        root: the folder of the run.
+        root: the folder of the run, or its URL.
         patterns: of the names of checkpoints, or of their paths; ``"!pattern"`` excludes.
         leave_out: a folder that is not searched.
 
     Raises:
         OSError: the folder cannot be read.
     """
-    names = (path.relative_to(root).as_posix() for path in _walk(root, 0, leave_out))
-    return sorted(name for name in names if _is_wanted(name, patterns))
+    return sorted(name for name in _walk(root, "", 0, leave_out) if _is_wanted(name, patterns))
 
 
 def step_of(name: str) -> int | None:
@@ -57,12 +62,15 @@ def step_of(name: str) -> int | None:
     return next((step for step in steps if step is not None), None)
 
 
-def version_of(path: Path) -> Version:
+def version_of(path: Location) -> Version:
     """The files of a checkpoint as they are now.
 
     Raises:
         OSError: it is gone, or cannot be read.
     """
+    if isinstance(path, RemotePath):
+        with _reachable():
+            return tuple(sorted((name, *mark) for name, mark in path.marks().items()))
     if not path.is_dir():
         return (_facts("", os.stat(path)),)
     files = []
@@ -89,28 +97,44 @@ def still_holds(before: Version, now: Version) -> bool:
     return set(before) <= set(now)
 
 
-def _walk(folder: Path, depth: int, leave_out: Path | None) -> Iterator[Path]:
-    with os.scandir(folder) as listing:
-        entries = sorted(listing, key=lambda entry: entry.name)
+def _walk(folder: Location, inside: str, depth: int, leave_out: Path | None) -> Iterator[str]:
+    """The checkpoints in a folder, as paths that begin with ``inside``."""
     files: list[str] = []
     folders: list[str] = []
-    for entry in entries:
-        is_folder = _is_folder(entry)
-        if is_folder is None or (entry.name not in _MARKERS and is_unfinished(entry.name)):
-            continue
-        (folders if is_folder else files).append(entry.name)
+    for name, is_folder in sorted(_entries(folder)):
+        if name in _MARKERS or not is_unfinished(name):
+            (folders if is_folder else files).append(name)
     if depth and _is_checkpoint(files):
-        yield folder
+        yield inside.rstrip("/")
         return
-    yield from (folder / name for name in files if is_weights(name))
+    yield from (inside + name for name in files if is_weights(name))
     if depth < MAX_DEPTH:
         for name in folders:
             if folder / name == leave_out:
                 continue
             try:
-                yield from _walk(folder / name, depth + 1, leave_out)
-            except (FileNotFoundError, PermissionError):
+                yield from _walk(folder / name, f"{inside}{name}/", depth + 1, leave_out)
+            except GONE:
                 continue  # removed meanwhile, or not for us
+
+
+def _entries(folder: Location) -> list[tuple[str, bool]]:
+    """The files and folders in a folder, and whether each is a folder. What links lead to is found where it is."""
+    if isinstance(folder, RemotePath):
+        with _reachable():
+            return [(name, is_folder) for name, is_folder in folder.entries() if "\\" not in name]
+    with os.scandir(folder) as listing:
+        entries = [entry for entry in listing if not entry.is_symlink()]
+        return [(entry.name, entry.is_dir()) for entry in entries if entry.is_dir() or entry.is_file()]
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    """Turn the error of a server that is away into an OSError, after which a follower tries again."""
+    try:
+        yield
+    except WeightsFileError as error:
+        raise OSError(str(error)) from None
 
 
 def _is_wanted(name: str, patterns: Sequence[str]) -> bool:
@@ -119,15 +143,6 @@ def _is_wanted(name: str, patterns: Sequence[str]) -> bool:
     included = [pattern for pattern in patterns if not pattern.startswith("!")]
     excluded = [pattern for pattern in patterns if pattern.startswith("!")]
     return any(keeps(included, each) for each in either) and all(keeps(excluded, each) for each in either)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool | None:
-    """None for what is neither a file nor a folder, and for links: what they lead to is found where it is."""
-    if entry.is_symlink():
-        return None
-    if entry.is_dir():
-        return True
-    return False if entry.is_file() else None
 
 
 def _is_checkpoint(files: Sequence[str]) -> bool:

@@ -60,16 +60,13 @@ class Workers:
         self._index.clear()
         self._stack.close()
 
-    def run(
-        self, layers: Mapping[int, Layer], settings: Settings, bar: Bar, analysis: Analysis = "layer"
-    ) -> dict[int, Analysed]:
+    def run(self, layers: Mapping[int, Layer], tasks: Mapping[int, Message], bar: Bar) -> dict[int, Analysed]:
         """Analyse layers, the largest first, so that no worker starts one when the others have finished.
 
         Args:
             layers: position → layer; one is read when a worker is free.
-            settings: settings of the analysis.
+            tasks: position → what is done with it, see :func:`ww_callbacks.worker.task.run_task`.
             bar: of the progress.
-            analysis: see :func:`run_layers`.
 
         Raises:
             Exception: what reading a layer raises. The processes are stopped then.
@@ -84,9 +81,8 @@ class Workers:
                 bar.begin(layer.name)
                 slot = self._memory.take([partial(_read, layer)], [self._index[spec]])
                 assert slot is not None
-                task = make_task(spec, settings, None, analysis=analysis)
                 stored = self._memory.array(slot, self._index[spec])
-                running[self._pool.submit(run_task, task, stored)] = position, slot
+                running[self._pool.submit(run_task, tasks[position], stored)] = position, slot
             while running:
                 found |= _collect(running, self._memory, layers, bar)
         except BaseException:  # Ctrl-C does not wait for the layers under way
@@ -127,7 +123,8 @@ def run_layers(
     with progress_bar(title, sum(spec.work for spec in specs), shown=progress) as bar:
         if workers and specs:
             with closing(Workers(specs, min(workers, len(specs)))) as started:
-                analysed = started.run(found, settings, bar, analysis)
+                made = [make_task(spec, settings, None, analysis=analysis) for spec in specs]
+                analysed = started.run(found, dict(zip(found, made, strict=True)), bar)
             reports |= {position: each.report for position, each in analysed.items()}
         else:
             for position, layer in found.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ww_callbacks.analysis import LayerSpec, Settings, analyze_layer
 from ww_callbacks.analysis.change import analyze_change
+from ww_callbacks.analysis.earlier import earlier_columns, stacked_spec
 from ww_callbacks.analysis.flat import flat
 from ww_callbacks.analysis.leading import LeadingCache
 from ww_callbacks.analysis.spec import Snapshot
@@ -55,11 +56,27 @@ def make_task(
     }
 
 
+def make_comparison(spec: LayerSpec, steps: Sequence[int], digests: Sequence[str], *, turns: bool) -> Message:
+    """Create a task for :func:`run_task` that compares a layer with its weights at earlier checkpoints.
+
+    The weights are those of :func:`ww_callbacks.analysis.earlier.stacked_spec`; the report holds only the columns about
+    changes.
+
+    Args:
+        spec: description of the weights at one checkpoint.
+        steps: of the checkpoints, as in :func:`ww_callbacks.analysis.earlier.earlier_columns`.
+        digests: of the weights that were analysed.
+        turns: whether to measure how far the leading directions turned.
+    """
+    rows = {"spec": flat(spec), "steps": list(steps), "digests": list(digests), "turns": turns}
+    return {"spec": flat(stacked_spec(spec, len(steps))), "rows": rows}
+
+
 def run_task(task: Message, stored: NDArray[Any], kept: Kept | None = None) -> Message:
     """Analyse one layer.
 
     Args:
-        task: task from :func:`make_task`.
+        task: task from :func:`make_task` or :func:`make_comparison`.
         stored: the weights; they are not modified.
         kept: weights of earlier analyses, with which they are compared; these weights are kept there for later ones.
 
@@ -76,6 +93,8 @@ def run_task(task: Message, stored: NDArray[Any], kept: Kept | None = None) -> M
         >>> answer["report"][:2], run_task(task | {"digest": answer["digest"]}, weights)["unchanged"]
         (['fc', 'Linear'], {})
     """
+    if "rows" in task:
+        return timed(lambda: _compare(task["rows"], stored))
     return timed(lambda: _analyze(task, stored, kept))
 
 
@@ -110,6 +129,15 @@ def _analyze(task: Message, stored: NDArray[Any], kept: Kept | None) -> Message:
         leading = partial(_leading.get, spec) if report.null == "arranged" else None
         columns |= update_columns(spec, now, before.start, before.previous, leading)
     return {"report": plain(changed(report, **columns)), "digest": found}
+
+
+def _compare(task: Message, stored: NDArray[Any]) -> Message:
+    spec, steps = LayerSpec(**task["spec"]), task["steps"]
+    rows = [Snapshot(step, row, weights_digest(row)) for step, row in zip(steps, stored, strict=True)]
+    leading = partial(_leading.get, spec) if task["turns"] else None
+    columns = earlier_columns(spec, rows, task["digests"], leading)
+    report = LayerReport(name=spec.name, kind=spec.kind, role=spec.role, step=steps[0], **columns)
+    return {"report": plain(report), "digest": rows[0].digest}
 
 
 def weights_digest(stored: NDArray[Any]) -> str:

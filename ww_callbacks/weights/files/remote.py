@@ -12,6 +12,8 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -30,6 +32,8 @@ MAX_REQUEST = 2**24
 _DOWNLOAD = "download the file and pass its path"
 _MARKS = ("ETag", "etag", "blob_id", "sha", "mtime", "LastModified", "Last-Modified", "last_modified", "created")
 """Keys under which file systems tell the version of a file, the most reliable first."""
+_TIMES = ("mtime", "LastModified", "Last-Modified", "last_modified", "updated", "created")
+"""Keys under which file systems tell when a file was written."""
 _FILE, _FOLDER, _NOTHING = "file", "directory", ""
 
 
@@ -40,16 +44,34 @@ class Stat(NamedTuple):
     st_size: int
 
 
+class Mark(NamedTuple):
+    """What tells one version of a file at a URL from another, as far as its file system says.
+
+    Attributes:
+        size: in bytes; -1 if it is not known.
+        changed: when it was written, in nanoseconds since the epoch; 0 if it is not known.
+        tag: of the version; empty if there is none.
+    """
+
+    size: int
+    changed: int
+    tag: str
+
+
 @dataclass(slots=True)
 class _Source:
     """What all paths of a model share.
 
     Attributes:
+        url: the URL, with its secrets.
+        root: its path in the file system.
         files: a file system of fsspec.
         secrets: what may not be shown.
         blocks: bytes that were read, by path and number of the block.
     """
 
+    url: str
+    root: str
     files: Any
     secrets: list[str]
     blocks: dict[tuple[RemotePath, int], bytes] = field(default_factory=dict)
@@ -103,6 +125,11 @@ class RemotePath:
         return unquote(name) if self._is_http else name
 
     @property
+    def url(self) -> str:
+        """The URL with its secrets, for other processes; not to be shown."""
+        return self._source.url + self._path.rstrip("/").removeprefix(self._source.root)
+
+    @property
     def parent(self) -> RemotePath:
         """The folder."""
         if self._parent is None:
@@ -144,12 +171,51 @@ class RemotePath:
     def iterdir(self) -> Iterator[RemotePath]:
         """What the folder holds, asked for once."""
         if self._inside is None:
-            with self._asking():
-                entries = self._source.files.ls(self._path, detail=True)
-            kinds = {entry["name"].rstrip("/"): _kind_of(entry) for entry in entries}
-            kinds.pop(self._path.rstrip("/"), None)  # some list an empty file for the folder itself
-            self._inside = {path.rpartition("/")[2]: kind for path, kind in kinds.items()}
-        return iter([self._child(name) for name in self._inside if name not in ("", ".", "..")])
+            self._inside = {name: _kind_of(entry) for name, entry in self._listed().items()}
+        return iter([self._child(name) for name in self._inside])
+
+    def entries(self) -> list[tuple[str, bool]]:
+        """What the folder holds now: names, and whether each is a folder.
+
+        Raises:
+            WeightsFileError: there is no folder, or it cannot be reached.
+        """
+        return [(name, _kind_of(entry) == _FOLDER) for name, entry in self._listed_now().items()]
+
+    def marks(self) -> dict[str, Mark]:
+        """The files that there are now: path within the folder, empty for a file, and version.
+
+        Raises:
+            FileNotFoundError: there is nothing.
+            WeightsFileError: it cannot be reached.
+        """
+        entry = self._ask()
+        if entry is None:
+            raise FileNotFoundError(str(self))
+        return {"": _mark(entry)} if _kind_of(entry) == _FILE else self._marks_inside()
+
+    def _marks_inside(self) -> dict[str, Mark]:
+        marks: dict[str, Mark] = {}
+        for name, entry in self._listed_now().items():
+            if _kind_of(entry) == _FOLDER:
+                marks |= {f"{name}/{inner}": mark for inner, mark in self._child(name)._marks_inside().items()}
+            else:
+                marks[name] = _mark(entry)
+        return marks
+
+    def _listed_now(self) -> dict[str, dict[str, Any]]:
+        with self._asking():
+            self._source.files.invalidate_cache(self._path)
+        return self._listed()
+
+    def _listed(self) -> dict[str, dict[str, Any]]:
+        """What the file system says of all that the folder holds, by name."""
+        with self._asking():
+            entries = self._source.files.ls(self._path, detail=True)
+        found = {entry["name"].rstrip("/"): entry for entry in entries}
+        found.pop(self._path.rstrip("/"), None)  # some list an empty file for the folder itself
+        names = ((path.rpartition("/")[2], entry) for path, entry in found.items())
+        return {name: entry for name, entry in names if name not in ("", ".", "..")}
 
     def read_text(self, encoding: str) -> str:
         """The whole file."""
@@ -243,7 +309,7 @@ def _remote(url: str) -> RemotePath:
         raise WeightsFileError(shown, "reading it needs fsspec: pip install 'ww_callbacks[urls]'") from error
     with _asking(shown, secrets):
         files, path = url_to_fs(url)
-    return RemotePath(_Source(files, secrets), path, shown)
+    return RemotePath(_Source(url.rstrip("/"), path.rstrip("/"), files, secrets), path, shown)
 
 
 @contextlib.contextmanager
@@ -285,6 +351,33 @@ def _version(entry: dict[str, Any] | None) -> tuple[Any, str]:
     """What changes if a file is replaced, as far as the file system tells: its size, and a tag or a time."""
     entry = entry or {}
     return entry.get("size"), next((str(entry[key]) for key in _MARKS if entry.get(key)), "")
+
+
+def _mark(entry: dict[str, Any]) -> Mark:
+    size, tag = _version(entry)
+    return Mark(size if isinstance(size, int) else -1, _changed(entry), tag)
+
+
+def _changed(entry: dict[str, Any]) -> int:
+    """When a file was written, in nanoseconds since the epoch; 0 if the file system does not tell."""
+    for key in _TIMES:
+        value = entry.get(key)
+        with contextlib.suppress(ValueError):
+            if isinstance(value, str):
+                value = _time_in(value)
+            if isinstance(value, datetime):
+                return round(value.timestamp() * 1e9)
+            if isinstance(value, (int, float)):
+                return round(value * 1e9)
+    return 0
+
+
+def _time_in(text: str) -> datetime:
+    """The time in a text, in the form of ISO 8601 or of HTTP."""
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return parsedate_to_datetime(text)
 
 
 class _Ranges(io.RawIOBase):
