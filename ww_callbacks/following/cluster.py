@@ -3,48 +3,23 @@
 from __future__ import annotations
 
 import json
-import math
 import queue
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ww_callbacks.analysis import LayerSpec, Settings
+from ww_callbacks.checks import is_dask_client
 from ww_callbacks.following.scan import Version, version_of
 from ww_callbacks.models.run import Analysed
 from ww_callbacks.progress import Bar
 from ww_callbacks.weights import Layer, Split, find_layers
 from ww_callbacks.weights.files.errors import WeightsFileError
 from ww_callbacks.worker.protocol import Message
+from ww_callbacks.worker.submits import Submits, TaskFuture, task_arguments
 from ww_callbacks.worker.task import make_task, read_answer, run_task
-
-RETRIES = 3
-"""How often a task is run again elsewhere when the worker of a cluster of Dask ends."""
-
-MEMORY_FACTOR = 3
-"""Memory that the analysis of a layer needs, as a multiple of its weights in double precision."""
-
-
-class TaskFuture(Protocol):
-    """A future of ``concurrent.futures`` or of Dask."""
-
-    def result(self) -> Any:
-        """The result, or the exception of the task."""
-
-    def add_done_callback(self, fn: Callable[[Any], object], /) -> Any:
-        """Call ``fn`` when it is done."""
-
-    def cancel(self) -> Any:
-        """Cancel the task."""
-
-
-class Submits(Protocol):
-    """A ``concurrent.futures.Executor``, or a ``distributed.Client``."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture:
-        """Run a function."""
 
 
 def run_on(
@@ -58,8 +33,7 @@ def run_on(
     """Analyse layers of a checkpoint, the largest first. Only names and results are sent.
 
     Args:
-        executor: runs the tasks. With Dask, a task whose worker ends is run elsewhere, and needs the resource
-            ``memory`` (bytes) if workers declare it.
+        executor: runs the tasks, see :func:`ww_callbacks.worker.submits.task_arguments`.
         path: of the checkpoint, on the workers too.
         layers: position → layer.
         settings: settings of the analysis.
@@ -73,11 +47,13 @@ def run_on(
     done: queue.SimpleQueue[tuple[int, TaskFuture]] = queue.SimpleQueue()
     specs = {position: layer.spec for position, layer in layers.items() if layer.spec is not None}
     order = sorted(specs, key=lambda position: specs[position].work, reverse=True)
-    arguments_of = _dask_arguments(executor)
+    arguments_of, has_priorities = task_arguments(executor), is_dask_client(executor)
     futures = []
     try:
         for position in order:
             layer, arguments = layers[position], arguments_of(specs[position])
+            if has_priorities:
+                arguments["priority"] = specs[position].work
             future = executor.submit(analyze_stored, str(path), layer.name, split, settings.to_dict(), **arguments)
             future.add_done_callback(partial(_put, done, position))
             futures.append(future)
@@ -130,17 +106,3 @@ def _answer(position: int, future: TaskFuture, specs: Mapping[int, LayerSpec], b
         answer = {"error": f"{type(error).__name__}: {error}"}
     bar.end(spec.work)
     return position, Analysed(read_answer(answer, spec, None), str(answer.get("digest", "")))
-
-
-def _dask_arguments(executor: Any) -> Callable[[LayerSpec], dict[str, Any]]:
-    """How a task is submitted to a cluster of Dask; no arguments for other executors."""
-    if not hasattr(executor, "scheduler_info"):
-        return lambda spec: {}
-    workers = executor.scheduler_info()["workers"].values()
-    has_memory = any("memory" in worker.get("resources", {}) for worker in workers)
-
-    def arguments(spec: LayerSpec) -> dict[str, Any]:
-        resources = {"resources": {"memory": 8 * math.prod(spec.shape) * MEMORY_FACTOR}} if has_memory else {}
-        return {"pure": False, "retries": RETRIES, "priority": spec.work, **resources}
-
-    return arguments

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ww_callbacks.analysis import Settings
-from ww_callbacks.following.cluster import Submits, run_on
+from ww_callbacks.following.cluster import run_on
 from ww_callbacks.following.content import step_inside
 from ww_callbacks.following.holding import Holding
 from ww_callbacks.following.lease import Claims
@@ -27,6 +27,7 @@ from ww_callbacks.report.row import changed
 from ww_callbacks.signals.stop import EarlyStopping
 from ww_callbacks.weights import Layer, Split, find_layers, select_layers
 from ww_callbacks.weights.files.errors import WeightsFileError
+from ww_callbacks.worker.submits import Submits
 
 GIVE_UP = 600.0
 """Seconds without a change after which a checkpoint that cannot be read is left out."""
