@@ -7,6 +7,7 @@
 Parts:
     snapshot       time of a snapshot compared with copying the same bytes to warm memory
     step           a step without a snapshot
+    executors      snapshot() with the worker process and with a client of Dask, and the longest stall until its results
     results        time in the training thread, and CPU time of the other threads, per result of many small layers
     hooks          time inside the monitor ÷ time of training: exact on a busy machine too
     busy           the same with wide layers and bootstrap intervals, so that the worker is active most of the time
@@ -225,6 +226,57 @@ def step(size: Size) -> None:
         row(f"{name}, {deterministic=}", f"{median:.1f}", f"{late:.1f}")
 
 
+def executors(size: Size) -> None:
+    """12 layers of 65536 x 64 float32, 201 MB: much to send, little to analyse."""
+    from distributed import Client, LocalCluster
+
+    heads = ("snapshot() ms (median, range)", "÷ process", "longest stall after it ms", "by threads of this process ms")
+    table("executor", *heads)
+    weights = {f"fc{i}": np.random.default_rng(i).standard_normal((65536, 64), dtype="f4") for i in range(12)}
+    cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, host="127.0.0.1")
+    with cluster, Client(cluster) as client:
+        process = 0.0
+        for name, executor in (("process", "process"), ("Dask client", client)):
+            seen = sending(weights, executor, size.copies)
+            times = [list(each) for each in zip(*seen, strict=True)]
+            median = statistics.median(times[0])
+            process = process or median
+            columns = [f"{ms(statistics.median(each))} ({spread_ms(each)})" for each in times]
+            row(name, columns[0], f"{median / process:.2f}", *columns[1:])
+
+
+def sending(weights: dict[str, Any], executor: Any, copies: int) -> list[tuple[float, float, float]]:
+    """Seconds of each snapshot, and of the longest stalls of a Python loop until its results are in."""
+    monitor = ww.Monitor(weights, every_n_steps=None, executor=executor, randomize=False, timeout=300.0)
+    monitor.start()
+    monitor.wait_for_first()
+    found = []
+    for number in range(1, copies + 1):  # the weights stay as they are, so that they are sent but not analysed again
+        begin = time.perf_counter()
+        monitor.snapshot(number)
+        snapshot = time.perf_counter() - begin
+        found.append((snapshot, *longest_stall(monitor._engine.futures(1))))
+        while monitor.status().pending:
+            monitor.step(number)
+    monitor.close()
+    return found
+
+
+def longest_stall(futures: list[Any]) -> tuple[float, float]:
+    """The longest pass of a Python loop in seconds of wall time, and in CPU time that our other threads take in a pass.
+
+    The second does not grow if other programs use the cores.
+    """
+    wall, process, thread = time.perf_counter(), time.process_time(), time.thread_time()
+    longest = ours = 0.0
+    while not all(future.done() for future in futures):
+        now = time.perf_counter(), time.process_time(), time.thread_time()
+        longest = max(longest, now[0] - wall)
+        ours = max(ours, (now[1] - process) - (now[2] - thread))
+        wall, process, thread = now
+    return longest, ours
+
+
 def results(size: Size) -> None:
     """Layers of 64 x 64, with an event file: 40 with pictures, 500 without."""
     table("layers", "pictures", "snapshot() ms", "publishing ms", "longest step ms", "other threads ms of CPU")
@@ -401,7 +453,10 @@ def row(*cells: Any) -> None:
     print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
-PARTS = {part.__name__: part for part in (snapshot, step, results, hooks, busy, throughput, priority, weightwatcher)}
+PARTS = {
+    part.__name__: part
+    for part in (snapshot, step, executors, results, hooks, busy, throughput, priority, weightwatcher)
+}
 
 
 def main() -> None:

@@ -158,7 +158,7 @@ def check_known(name: str, value: object, known: Collection[str], kind: str) -> 
 
 
 def check_executor(name: str, value: object) -> None:
-    """Check that a value is an executor or the name of one.
+    """Check that a value is an executor, a client of Dask, or the name of an executor.
 
     Raises:
         TypeError: it has another type.
@@ -171,8 +171,21 @@ def check_executor(name: str, value: object) -> None:
     """
     if isinstance(value, str):
         check_choice(name, value, ("process", "thread", "sync"))
-    elif not isinstance(value, Executor):
-        raise TypeError(f'{name}: expected "process", "thread", "sync" or a concurrent.futures.Executor, got {value!r}')
+    elif not isinstance(value, Executor) and not is_dask_client(value):
+        raise TypeError(
+            f'{name}: expected "process", "thread", "sync", a concurrent.futures.Executor or a distributed.Client, '
+            f"got {value!r}"
+        )
+
+
+def is_dask_client(value: object) -> bool:
+    """Whether a value is a ``distributed.Client``. Imports nothing.
+
+    Example:
+        >>> is_dask_client("tcp://scheduler:8786")
+        False
+    """
+    return isinstance(value, getattr(sys.modules.get("distributed"), "Client", ()))
 
 
 def check_callable(name: str, value: object) -> None:

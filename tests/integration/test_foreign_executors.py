@@ -46,7 +46,7 @@ def check(pool):
     assert pool.submit(math.sqrt, 4.0).result(timeout=30) == 2.0, "the monitor shut the pool down"
 
 def kill_during_training(pool, kill, **arguments):
-    "Kill the executor after the first result and continue training. Save the warnings of this package."
+    "Kill the executor after the first result and continue training. Return the warnings of this package."
     monitor = ww.Monitor(weights(), executor=pool, every_n_steps=1, deterministic=True, **arguments)
     monitor.start()
     assert monitor.wait_for_first()
@@ -56,7 +56,7 @@ def kill_during_training(pool, kill, **arguments):
         train(monitor, range(1, 8))
         monitor.finish()
     assert monitor.closed and monitor.history.steps[0] == 0
-    save([str(each.message) for each in caught if str(each.message).startswith("ww_callbacks")])
+    return [str(each.message) for each in caught if str(each.message).startswith("ww_callbacks")]
 """
 
 
@@ -107,7 +107,10 @@ def test_training_continues_if_the_pool_is_killed(run: Session):
 from concurrent.futures import ProcessPoolExecutor
 import sys
 pool = ProcessPoolExecutor(1, mp_context={SPAWN})
-kill_during_training(pool, lambda: [os.kill(process.pid, signal.SIGKILL) for process in list(pool._processes.values())])
+def kill():
+    for process in list(pool._processes.values()):
+        os.kill(process.pid, signal.SIGKILL)
+save(kill_during_training(pool, kill))
 if sys.version_info < (3, 11, 5):
     os._exit(0)  # in older versions a broken pool waits for its pipe forever (CPython gh-94777)
 pool.shutdown()
@@ -119,27 +122,57 @@ pool.shutdown()
 
 
 DASK = """
-import logging
+import dask, logging
 from distributed import Client, LocalCluster
 logging.getLogger("distributed").setLevel(logging.CRITICAL)
 cluster = LocalCluster(
     n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
 )
 client = Client(cluster)
+dask.config.set({"distributed.admin.large-graph-warning-threshold": "10 kB"})
+warnings.filterwarnings("error", "Sending large graph")
 """
 
 
-def test_dask_cluster_gives_the_same_results_and_training_continues_if_it_dies(run: Session):
+def test_dask_gives_the_same_results_and_training_continues_without_a_worker_the_client_or_the_cluster(run: Session):
     pytest.importorskip("distributed")
     run_main(
         run,
         DASK
         + """
+check(client)
 check(client.get_executor())
+messages = {}
+one = next(iter(client.run(os.getpid).values()))
+messages["worker"] = kill_during_training(client, lambda: os.kill(one, signal.SIGKILL))
+assert is_same(rows(client), rows("sync"))
 set_layer_timeout(5.0)
-kill_during_training(client.get_executor(), lambda: cluster.close(timeout=10), timeout=8.0)
+other = Client(cluster, set_as_default=False)
+messages["client"] = kill_during_training(other, lambda: other.close(timeout=5), timeout=8.0)
+messages["cluster"] = kill_during_training(client, lambda: cluster.close(timeout=10), timeout=8.0)
 client.close(timeout=5)
+save(messages)
 """,
     )
-    (message,) = run.json()
-    assert "training continues" in message
+    messages = run.json()
+    assert messages["worker"] == []
+    for (message,) in (messages["client"], messages["cluster"]):
+        assert "monitoring has ended, training continues" in message
+        assert "the executor failed" in message or "no result within 5 s" in message
+
+
+def test_a_submit_that_never_returns_does_not_delay_the_exit(run: Session):
+    run_main(
+        run,
+        """
+import threading
+from concurrent.futures import Executor
+class Stuck(Executor):
+    def submit(self, fn, /, *args, **kwargs):
+        threading.Event().wait()
+monitor = ww.Monitor(weights(), executor=Stuck(), every_n_steps=1, timeout=0.2)
+train(monitor, range(1, 4))
+save(monitor.status().pending)
+""",
+    )
+    assert run.json() == 3

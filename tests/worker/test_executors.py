@@ -94,6 +94,71 @@ def test_users_thread_pool_gives_the_same_results(expected):
         assert rows(run(pool)) == expected
 
 
+class Gate(ThreadPoolExecutor):
+    """A pool whose ``submit`` blocks until ``opened`` is set."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.entered, self.opened = threading.Event(), threading.Event()
+        self.futures = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.entered.set()
+        self.opened.wait()
+        self.futures.append(super().submit(fn, *args, **kwargs))
+        return self.futures[-1]
+
+
+def alphas(rows):
+    return [(row["name"], row["step"], row["alpha"]) for row in rows]
+
+
+@pytest.fixture
+def gate():
+    with Gate() as pool:
+        yield pool
+        pool.opened.set()
+
+
+def test_training_goes_on_while_submit_blocks_and_results_are_of_the_weights_at_each_step(gate, expected):
+    model = weights()
+    monitor = ww.Monitor(model, executor=gate, every_n_steps=1, deterministic=False)
+    monitor.start()
+    for step in range(1, 4):
+        model["fc"] *= 1.5
+        monitor.step(step)
+    assert gate.entered.wait(30)
+    assert not gate.futures
+    assert monitor.status().pending == 4
+    gate.opened.set()
+    monitor.finish()
+    assert alphas(rows(monitor)) == alphas(expected)
+
+
+def test_a_submit_that_never_returns_does_not_hang_the_end_of_a_run(gate):
+    monitor = ww.Monitor(weights(), executor=gate, every_n_steps=1, timeout=0.1)
+    monitor.step(1)
+    assert gate.entered.wait(30)
+    with pytest.warns(RuntimeWarning, match=r"not analysed within 0\.1 s"):
+        monitor.finish()
+    assert monitor.closed
+
+
+def test_tasks_are_cancelled_when_monitoring_is_closed_even_those_submitted_later(gate):
+    busy = threading.Event()
+    ThreadPoolExecutor.submit(gate, busy.wait)
+    monitor = ww.Monitor(weights(), executor=gate, every_n_steps=1)
+    monitor.step(1)
+    assert gate.entered.wait(30)
+    monitor.close()
+    gate.opened.set()
+    end = time.monotonic() + 30
+    while not (gate.futures and gate.futures[-1].cancelled()) and time.monotonic() < end:
+        time.sleep(0.01)
+    busy.set()
+    assert [future.cancelled() for future in gate.futures] == [True]
+
+
 def test_hanging_executor_is_given_up(monkeypatch):
     class Silent(Executor):
         def submit(self, fn, /, *args, **kwargs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from ww_callbacks.analysis import LayerSpec, Settings
@@ -18,6 +18,7 @@ from ww_callbacks.worker.memory import available_memory
 from ww_callbacks.worker.process_pool import FigureWorker, ProcessPool
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer, Source
+from ww_callbacks.worker.submits import Submits
 from ww_callbacks.worker.task import make_task, run_task
 
 ROTATION_BYTES = 256 * 2**20
@@ -47,7 +48,7 @@ class Limits:
         updates: keep two copies of each layer, to compare it with its first and its previous snapshot.
     """
 
-    executor: str | Executor = "process"
+    executor: str | Submits = "process"
     workers: int = 1
     slots: int = 2
     layer_timeout: float = 600.0

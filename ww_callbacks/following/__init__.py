@@ -19,7 +19,6 @@ from ww_callbacks.checks import (
     check_seconds,
     warn,
 )
-from ww_callbacks.following.cluster import Submits
 from ww_callbacks.following.follower import Follower
 from ww_callbacks.following.holding import MOST
 from ww_callbacks.following.ledger import FOLDER as LEDGER
@@ -32,6 +31,7 @@ from ww_callbacks.spectra import Precision
 from ww_callbacks.weights import Split
 from ww_callbacks.weights.files.remote import Location, RemotePath, located
 from ww_callbacks.weights.files.urls import is_url
+from ww_callbacks.worker.submits import Submits
 
 __all__ = ["FOLDER", "follow"]
 

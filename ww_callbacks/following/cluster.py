@@ -1,44 +1,26 @@
-"""Analyses the layers of a checkpoint as tasks of an executor, whose workers read them from a shared file system."""
+"""Runs tasks for the layers of a checkpoint on an executor, whose workers read them from a shared file system."""
 
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Mapping
+import sys
+import uuid
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import CancelledError
+from contextlib import closing
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from ww_callbacks.analysis import LayerSpec
+from ww_callbacks.checks import is_dask_client
 from ww_callbacks.models.run import Analysed
 from ww_callbacks.progress import Bar
 from ww_callbacks.weights.files.errors import WeightsFileError
 from ww_callbacks.worker.protocol import Message
+from ww_callbacks.worker.submits import Submits, TaskFuture, task_arguments
 from ww_callbacks.worker.task import read_answer, run_task
-
-RETRIES = 3
-"""How often a task is run again elsewhere when the worker of a cluster of Dask ends."""
-
-
-class TaskFuture(Protocol):
-    """A future of ``concurrent.futures`` or of Dask."""
-
-    def result(self) -> Any:
-        """The result, or the exception of the task."""
-
-    def add_done_callback(self, fn: Callable[[Any], object], /) -> Any:
-        """Call ``fn`` when it is done."""
-
-    def cancel(self) -> Any:
-        """Cancel the task."""
-
-
-class Submits(Protocol):
-    """A ``concurrent.futures.Executor``, or a ``distributed.Client``."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture:
-        """Run a function."""
 
 
 class Job(NamedTuple):
@@ -60,9 +42,10 @@ class Job(NamedTuple):
 def run_on(executor: Submits, jobs: Mapping[int, Job], bar: Bar) -> dict[int, Analysed]:
     """Run tasks for layers, the largest first. Only names and results are sent.
 
+    Tasks that Dask gives up because workers ended are submitted once more.
+
     Args:
-        executor: runs the tasks. With Dask, a task whose worker ends is run elsewhere, and needs the resource
-            ``memory`` (bytes) if workers declare it.
+        executor: runs the tasks, see :func:`ww_callbacks.worker.submits.task_arguments`.
         jobs: position of the layer → what is done with it; ``read`` is called where the task runs.
         bar: of the progress.
 
@@ -70,58 +53,86 @@ def run_on(executor: Submits, jobs: Mapping[int, Job], bar: Bar) -> dict[int, An
         WeightsFileError: a layer cannot be read.
         OSError: the executor has failed.
     """
-    done: queue.SimpleQueue[tuple[int, TaskFuture]] = queue.SimpleQueue()
-    order = sorted(jobs, key=lambda position: jobs[position].spec.work, reverse=True)
-    options_of = _dask_options(executor)
-    futures = []
-    try:
-        for position in order:
-            job = jobs[position]
-            future = executor.submit(read_and_run, job.read, job.task, **options_of(job))
-            future.add_done_callback(partial(_put, done, position))
-            futures.append(future)
-        return dict(_answer(*done.get(), jobs, bar) for _ in order)
-    finally:
-        for future in futures:
-            future.cancel()
+    rest = sorted(jobs, key=lambda position: jobs[position].spec.work, reverse=True)
+    found: dict[int, Analysed] = {}
+    for has_next in (True, False):
+        with closing(_finished(_calls(executor, {position: jobs[position] for position in rest}))) as finished:
+            for position, future in finished:
+                spec = jobs[position].spec
+                answer = _answer(future, spec, has_next=has_next)
+                if answer is not None:
+                    bar.end(spec.work)
+                    found[position] = Analysed(read_answer(answer, spec, None), str(answer.get("digest", "")))
+        rest = [position for position in rest if position not in found]
+        if not rest:
+            break
+    return found
 
 
 def read_and_run(read: Callable[[], NDArray[Any]], task: Message) -> Message:
-    """Read the weights and run the task, where this is called.
+    """Read a layer and run a task, where the task runs.
+
+    Args:
+        read: reads the weights.
+        task: see :func:`ww_callbacks.worker.task.run_task`.
 
     Raises:
-        Exception: what reading raises.
+        WeightsFileError: they cannot be read.
     """
     return run_task(task, read())
+
+
+def _calls(executor: Submits, jobs: Mapping[int, Job]) -> dict[int, Callable[[], TaskFuture]]:
+    """What submits each task.
+
+    The keys make the tasks of Dask one group, so that most of them wait in the scheduler, not on workers that may end.
+    """
+    arguments_of, is_dask = task_arguments(executor), is_dask_client(executor)
+    group = f"read_and_run-{uuid.uuid4().hex}"
+    calls: dict[int, Callable[[], TaskFuture]] = {}
+    for position, job in jobs.items():
+        arguments = arguments_of(job.memory)
+        if is_dask:
+            arguments |= {"key": (group, position), "priority": job.spec.work}
+        calls[position] = partial(executor.submit, read_and_run, job.read, job.task, **arguments)
+    return calls
+
+
+def _finished(calls: Mapping[int, Callable[[], TaskFuture]]) -> Generator[tuple[int, TaskFuture], None, None]:
+    """Submit tasks, and yield each when it is done. The others are cancelled when this is closed."""
+    done: queue.SimpleQueue[tuple[int, TaskFuture]] = queue.SimpleQueue()
+    futures = []
+    try:
+        for position, submit in calls.items():
+            futures.append(submit())
+            futures[-1].add_done_callback(partial(_put, done, position))
+        for _ in calls:
+            yield done.get()
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 def _put(done: queue.SimpleQueue[tuple[int, TaskFuture]], position: int, future: TaskFuture) -> None:
     done.put((position, future))
 
 
-def _answer(position: int, future: TaskFuture, jobs: Mapping[int, Job], bar: Bar) -> tuple[int, Analysed]:
-    spec = jobs[position].spec
+def _answer(future: TaskFuture, spec: LayerSpec, *, has_next: bool) -> Message | None:
+    """The answer of a task; None if it should be submitted again."""
     try:
-        answer = future.result()
+        answer: Message = future.result()
     except (WeightsFileError, OSError):
         raise
     except CancelledError as error:
         raise OSError(f"the executor has cancelled the analysis of {spec.name!r}") from error
     except Exception as error:  # its workers ended again and again
-        answer = {"error": f"{type(error).__name__}: {error}"}
-    bar.end(spec.work)
-    return position, Analysed(read_answer(answer, spec, None), str(answer.get("digest", "")))
+        if has_next and _is_given_up(error):
+            return None
+        return {"error": f"{type(error).__name__}: {error}"}
+    return answer
 
 
-def _dask_options(executor: Any) -> Callable[[Job], dict[str, Any]]:
-    """How a task is submitted to a cluster of Dask; no options for other executors."""
-    if not hasattr(executor, "scheduler_info"):
-        return lambda job: {}
-    workers = executor.scheduler_info()["workers"].values()
-    has_memory = any("memory" in worker.get("resources", {}) for worker in workers)
-
-    def options(job: Job) -> dict[str, Any]:
-        resources = {"resources": {"memory": job.memory}} if has_memory else {}
-        return {"pure": False, "retries": RETRIES, "priority": job.spec.work, **resources}
-
-    return options
+def _is_given_up(error: Exception) -> bool:
+    """Whether Dask gave up a task because its workers ended. It may only have waited there for other tasks."""
+    distributed = sys.modules.get("distributed")
+    return distributed is not None and isinstance(error, distributed.KilledWorker)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -16,10 +15,8 @@ from ww_callbacks.progress import progress_bar
 from ww_callbacks.weights import Layer
 from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.worker.protocol import Message
+from ww_callbacks.worker.submits import memory_of
 from ww_callbacks.worker.task import make_task
-
-MEMORY_FACTOR = 3
-"""Memory that the analysis of a layer needs, as a multiple of its weights in double precision."""
 
 
 class Runner:
@@ -61,7 +58,7 @@ class Runner:
             elsewhere = partial(read_layer, place_of(path), layer.name, self.selection)
             read = layer.read if self._work.executor is None else elsewhere
             task = make_task(layer.spec, self._work.settings, None)
-            jobs[position] = Job(layer.spec, read, task, _double(layer.spec) * MEMORY_FACTOR)
+            jobs[position] = Job(layer.spec, read, task, memory_of(layer.spec))
         return self._run(f"step {step}", jobs, model)
 
     def compare(
@@ -86,7 +83,7 @@ class Runner:
         places = [place_of(path) for path in paths]
         for position, (spec, task) in tasks.items():
             stacked, read = stacked_spec(spec, len(paths)), partial(read_rows, places, spec, self.selection)
-            jobs[position] = Job(stacked, read, task, stacked.nbytes + _double(spec) * (MEMORY_FACTOR - 1))
+            jobs[position] = Job(stacked, read, task, stacked.nbytes + memory_of(spec) * 2 // 3)
         return self._run(f"step {step}, changes", jobs, model)
 
     def close(self) -> None:
@@ -110,8 +107,3 @@ class Runner:
             self.close()
             self._workers = Workers(specs, min(self._work.workers, len(model)))
         return self._workers
-
-
-def _double(spec: LayerSpec) -> int:
-    """Bytes of the weights of a layer in double precision."""
-    return 8 * math.prod(spec.shape)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -28,6 +27,7 @@ from ww_callbacks.outputs.output import Output
 from ww_callbacks.report import Finding, Report
 from ww_callbacks.spectra import Precision
 from ww_callbacks.weights import Split
+from ww_callbacks.worker.submits import Submits
 
 OnError = Literal["warn", "raise"]
 LogEveryLayer = bool | str | Sequence[str]
@@ -59,7 +59,7 @@ class Options:
             not all layers fit, they take turns, the least recently analysed first. None analyses all layers in every
             snapshot.
         executor: where layers are analysed: "process" (a separate process), "thread", "sync" (in the training thread,
-            which blocks training), or a ``concurrent.futures.Executor`` such as that of a Dask cluster, which is not
+            which blocks training), a ``concurrent.futures.Executor`` or a ``distributed.Client``, neither of which is
             shut down.
         workers: number of worker processes or threads; ignored for an external executor.
         deterministic: make the results known at a step depend on the step alone: training waits at each snapshot for
@@ -99,7 +99,7 @@ class Options:
     log_every_layer: LogEveryLayer = "auto"
     figures: Figures = True
     budget: float | str | None = None
-    executor: str | Executor = "process"
+    executor: str | Submits = "process"
     workers: int = 1
     deterministic: bool | None = None
     split: Split | None = None

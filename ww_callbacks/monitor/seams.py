@@ -52,7 +52,7 @@ Four rules hold at all of these interfaces:
   is fixed too. A ``budget`` is the exception: it counts time.
 
 To add a destination, write an :class:`Output`; to add a rule, a :class:`Signal`; to analyse elsewhere, pass a
-``concurrent.futures.Executor``; to support a framework, find its layers and their sources.
+``concurrent.futures.Executor`` or a ``distributed.Client``; to support a framework, find its layers and their sources.
 """
 
 from __future__ import annotations

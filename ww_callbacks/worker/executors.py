@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
-from ww_callbacks.worker.external import ExternalExecutor
+from ww_callbacks.worker.handing_over import HandingOver
 from ww_callbacks.worker.kept import Kept
 from ww_callbacks.worker.pool import Inline, ThreadPool
 from ww_callbacks.worker.process_pool import ProcessPool, SharedMemory
 from ww_callbacks.worker.protocol import Message
+from ww_callbacks.worker.submits import Submits
+from ww_callbacks.worker.watched import Watched
 
 Kind = Literal["process", "thread", "sync"]
 
@@ -38,7 +40,7 @@ class AnalysisExecutor(Protocol):
 
 
 def make_executor(
-    executor: str | Executor, memory: SharedMemory, *, workers: int, layer_timeout: float, low_priority: bool = True
+    executor: str | Submits, memory: SharedMemory, *, workers: int, layer_timeout: float, low_priority: bool = True
 ) -> AnalysisExecutor:
     """Create the executor that analyses layers.
 
@@ -54,14 +56,6 @@ def make_executor(
     if executor == "sync":
         return Inline()
     if executor == "thread":
-        return _ThreadExecutor(ThreadPool(workers), layer_timeout)
-    assert isinstance(executor, Executor)
-    return ExternalExecutor(executor, layer_timeout)
-
-
-class _ThreadExecutor(ExternalExecutor):
-    """A thread pool with detection of hanging tasks. Unlike a user's executor, it is shut down at the end."""
-
-    def shutdown(self) -> None:
-        super().shutdown()
-        self._executor.shutdown(wait=False)
+        return Watched(ThreadPool(workers), layer_timeout)
+    assert not isinstance(executor, str)
+    return Watched(HandingOver(executor), layer_timeout)

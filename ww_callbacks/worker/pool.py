@@ -35,8 +35,8 @@ class Job:
     kept: Kept | None = None
 
 
-Runner = Callable[[Job], Message]
-"""Runs a task and returns its answer; never raises."""
+Runner = Callable[[Job], Message | None]
+"""Runs a task and returns its answer, or None if it sets the answer on the future later; never raises."""
 
 _Jobs = queue.SimpleQueue[Job | None]
 
@@ -172,6 +172,6 @@ def _run_jobs(jobs: _Jobs, run: Runner, closing: threading.Event) -> None:
     while (job := jobs.get()) is not None:
         if closing.is_set():
             job.future.cancel()
-        if job.future.set_running_or_notify_cancel():
-            job.future.set_result(run(job))
+        if job.future.set_running_or_notify_cancel() and (answer := run(job)) is not None:
+            job.future.set_result(answer)
         del job  # release the weights as soon as the task is done

@@ -1,45 +1,45 @@
-"""Adapter for an executor provided by the user, such as a cluster or a process pool."""
+"""Tells when an executor that cannot tell itself, such as a cluster or a thread, has failed or hangs."""
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-import warnings
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ww_callbacks.worker.kept import Kept
+from ww_callbacks.worker.pool import Pool
 from ww_callbacks.worker.protocol import Message
 
 MAX_FAILURES = 3
 """After this many failed tasks in a row the executor is not used any more."""
 
 
-class ExternalExecutor:
-    """Submits tasks to an executor owned by the user, and never shuts it down.
+class Watched:
+    """Submits tasks to a pool, and counts its failures and the time without a result.
 
     Args:
-        executor: receives a module-level function, a dictionary of plain values and a plain array.
-        timeout: seconds without any result after which the executor is considered to hang.
+        pool: runs the tasks, and is shut down at the end.
+        timeout: seconds without any result after which the pool is considered to hang.
 
     Example:
-        >>> from concurrent.futures import ThreadPoolExecutor
         >>> import numpy as np
-        >>> def total(task, stored):
-        ...     return {"total": task["factor"] * float(stored.sum())}
-        >>> with ThreadPoolExecutor() as pool:
-        ...     ExternalExecutor(pool, timeout=60.0).submit(total, {"factor": 2}, np.ones(3)).result()
-        {'total': 6.0}
+        >>> from ww_callbacks.worker.pool import ThreadPool
+        >>> from ww_callbacks.worker.task import run_task
+        >>> watched = Watched(ThreadPool(), timeout=60.0)
+        >>> watched.submit(run_task, {"step": None}, np.ones(3)).result()["error"]
+        "KeyError: 'spec'"
+        >>> watched.broken
+        ''
     """
 
     pids: tuple[int, ...] = ()
 
-    def __init__(self, executor: Executor, timeout: float) -> None:
-        self._executor, self._timeout = executor, timeout
+    def __init__(self, pool: Pool, timeout: float) -> None:
+        self._pool, self._timeout = pool, timeout
         self._lock = threading.Lock()
         self._pending: set[Future[Message]] = set()
         self._last_result = 0.0
@@ -50,14 +50,12 @@ class ExternalExecutor:
     def submit(
         self, fn: Callable[..., Message], task: Message, stored: NDArray[Any], kept: Kept | None = None
     ) -> Future[Message]:
-        """Submit one layer. If the executor refuses it, the error is set on the returned future."""
+        """Submit one layer without blocking. If the pool refuses it, the error is set on the returned future."""
         with self._lock:
             if not self._pending:
                 self._last_result = time.monotonic()
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Sending large graph", UserWarning)  # expected: it has the weights
-                future = self._executor.submit(fn, *((task, stored) if kept is None else (task, stored, kept)))
+            future = self._pool.submit(fn, task, stored, kept)
         except Exception as error:
             future = Future()
             future.set_exception(error)
@@ -77,23 +75,24 @@ class ExternalExecutor:
         return ""
 
     def shutdown(self) -> None:
-        """Cancel the pending tasks. The executor itself keeps running."""
+        """Cancel the pending tasks and shut the pool down."""
         with self._lock:
             self._closed = True
             pending = list(self._pending)
         for future in pending:
-            with contextlib.suppress(Exception):
-                future.cancel()
+            future.cancel()
+        self._pool.shutdown()
 
     def _done(self, future: Future[Message]) -> None:
-        error = None if future.cancelled() else future.exception()
+        error = CancelledError() if future.cancelled() else future.exception()
         with self._lock:
             self._pending.discard(future)
             self._last_result = time.monotonic()
             if self._closed:
                 return
-            if error is None and not future.cancelled():
+            if error is None:
                 self._failures = 0
                 return
             self._failures += 1
-            self._error = f"{type(error).__name__}: {error}" if error is not None else "the task was cancelled"
+            is_cancelled = isinstance(error, CancelledError)
+            self._error = "the task was cancelled" if is_cancelled else f"{type(error).__name__}: {error}"
