@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 import queue
-from collections.abc import Callable, Mapping
+import sys
+import uuid
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import CancelledError
+from contextlib import closing
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,7 +62,8 @@ def run_on(
 
     Args:
         executor: runs the tasks. With Dask, a task whose worker ends is run elsewhere, and needs the resource
-            ``memory`` (bytes) if workers declare it.
+            ``memory`` (bytes) if workers declare it; all of the largest worker, if it needs more. Tasks that Dask gives
+            up because workers ended are submitted once more.
         path: of the checkpoint, on the workers too.
         layers: position → layer.
         settings: settings of the analysis.
@@ -70,21 +74,32 @@ def run_on(
         WeightsFileError: a layer cannot be read.
         OSError: the executor has failed.
     """
-    done: queue.SimpleQueue[tuple[int, TaskFuture]] = queue.SimpleQueue()
     specs = {position: layer.spec for position, layer in layers.items() if layer.spec is not None}
-    order = sorted(specs, key=lambda position: specs[position].work, reverse=True)
-    arguments_of = _dask_arguments(executor)
-    futures = []
-    try:
-        for position in order:
-            layer, arguments = layers[position], arguments_of(specs[position])
-            future = executor.submit(analyze_stored, str(path), layer.name, split, settings.to_dict(), **arguments)
-            future.add_done_callback(partial(_put, done, position))
-            futures.append(future)
-        return dict(_answer(*done.get(), specs, bar) for _ in order)
-    finally:
-        for future in futures:
-            future.cancel()
+    rest = sorted(specs, key=lambda position: specs[position].work, reverse=True)
+    found: dict[int, Analysed] = {}
+    for has_next in (True, False):
+        arguments_of = _dask_arguments(executor)
+        calls = {
+            position: partial(
+                executor.submit,
+                analyze_stored,
+                str(path),
+                layers[position].name,
+                split,
+                settings.to_dict(),
+                **arguments_of(position, specs[position]),
+            )
+            for position in rest
+        }
+        with closing(_finished(calls)) as finished:
+            for position, future in finished:
+                spec = specs[position]
+                answer = _answer(future, spec, has_next=has_next)
+                if answer is not None:
+                    bar.end(spec.work)
+                    found[position] = Analysed(read_answer(answer, spec, None), str(answer.get("digest", "")))
+        rest = [position for position in rest if position not in found]
+    return found
 
 
 def analyze_stored(path: str, name: str, split: Split | None, settings: dict[str, Any]) -> Message:
@@ -114,33 +129,67 @@ def _layers_at(path: str, version: Version, split: str) -> dict[str, Layer]:
     return {layer.name: layer for layer in find_layers(path, split=json.loads(split))}
 
 
+def _finished(calls: Mapping[int, Callable[[], TaskFuture]]) -> Generator[tuple[int, TaskFuture], None, None]:
+    """Submit tasks, and yield each when it is done. The others are cancelled when this is closed."""
+    done: queue.SimpleQueue[tuple[int, TaskFuture]] = queue.SimpleQueue()
+    futures = []
+    try:
+        for position, submit in calls.items():
+            futures.append(submit())
+            futures[-1].add_done_callback(partial(_put, done, position))
+        for _ in calls:
+            yield done.get()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
 def _put(done: queue.SimpleQueue[tuple[int, TaskFuture]], position: int, future: TaskFuture) -> None:
     done.put((position, future))
 
 
-def _answer(position: int, future: TaskFuture, specs: Mapping[int, LayerSpec], bar: Bar) -> tuple[int, Analysed]:
-    spec = specs[position]
+def _answer(future: TaskFuture, spec: LayerSpec, *, has_next: bool) -> Message | None:
+    """The answer of a task; None if it should be submitted again."""
     try:
-        answer = future.result()
+        answer: Message = future.result()
     except (WeightsFileError, OSError):
         raise
     except CancelledError as error:
         raise OSError(f"the executor has cancelled the analysis of {spec.name!r}") from error
     except Exception as error:  # its workers ended again and again
-        answer = {"error": f"{type(error).__name__}: {error}"}
-    bar.end(spec.work)
-    return position, Analysed(read_answer(answer, spec, None), str(answer.get("digest", "")))
+        if has_next and _is_given_up(error):
+            return None
+        return {"error": f"{type(error).__name__}: {error}"}
+    return answer
 
 
-def _dask_arguments(executor: Any) -> Callable[[LayerSpec], dict[str, Any]]:
-    """How a task is submitted to a cluster of Dask; no arguments for other executors."""
+def _is_given_up(error: Exception) -> bool:
+    """Whether Dask gave up a task because its workers ended. It may only have waited there for other tasks."""
+    distributed = sys.modules.get("distributed")
+    return distributed is not None and isinstance(error, distributed.KilledWorker)
+
+
+def _dask_arguments(executor: Any) -> Callable[[int, LayerSpec], dict[str, Any]]:
+    """How the task of a layer is submitted to a cluster of Dask; no arguments for other executors.
+
+    The keys make the tasks one group, so that most of them wait in the scheduler, not on workers that may end.
+    """
     if not hasattr(executor, "scheduler_info"):
-        return lambda spec: {}
-    workers = executor.scheduler_info()["workers"].values()
-    has_memory = any("memory" in worker.get("resources", {}) for worker in workers)
+        return lambda position, spec: {}
+    memory = _most_memory(executor)
+    group = f"analyze_stored-{uuid.uuid4().hex}"
 
-    def arguments(spec: LayerSpec) -> dict[str, Any]:
-        resources = {"resources": {"memory": 8 * math.prod(spec.shape) * MEMORY_FACTOR}} if has_memory else {}
-        return {"pure": False, "retries": RETRIES, "priority": spec.work, **resources}
+    def arguments(position: int, spec: LayerSpec) -> dict[str, Any]:
+        needed = 8 * math.prod(spec.shape) * MEMORY_FACTOR
+        resources = {"resources": {"memory": min(needed, memory)}} if memory else {}
+        return {"key": (group, position), "retries": RETRIES, "priority": spec.work, **resources}
 
     return arguments
+
+
+def _most_memory(client: Any) -> float:
+    """The largest resource ``memory`` that a worker of a cluster of Dask declares; 0 if none does."""
+    if not client.scheduler_info()["workers"]:
+        client.submit(int, pure=False).result()  # a cluster that adapts starts workers when there is a task
+    workers = client.scheduler_info()["workers"].values()
+    return max((worker.get("resources", {}).get("memory", 0) for worker in workers), default=0)
