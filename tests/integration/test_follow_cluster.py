@@ -108,6 +108,36 @@ assert len(kills) >= 3, kills
 
 
 @pytest.mark.slow
+def test_layers_that_only_waited_on_a_killed_worker_are_analysed(run: Session):
+    """Dask gives up all tasks of a worker that ends, here at the first time, also those that wait there."""
+    pytest.importorskip("distributed")
+    run.run_main(
+        PREAMBLE,
+        """
+import dask
+from distributed import Client, LocalCluster, SchedulerPlugin
+
+class Killer(SchedulerPlugin):
+    killed, given_up = [], []
+    def transition(self, key, start, finish, *args, **kwargs):
+        if "analyze_stored" in str(key) and finish == "erred":
+            self.given_up.append(key)
+        elif "analyze_stored" in str(key) and finish == "memory" and not self.killed:
+            self.killed.append(next(iter(cluster.workers.values())).pid)
+            os.kill(self.killed[0], signal.SIGKILL)
+
+dask.config.set({"distributed.scheduler.allowed-failures": 0})
+with LocalCluster(
+    n_workers=2, threads_per_worker=1, dashboard_address=None, resources={"memory": 12e6}
+) as cluster, Client(cluster) as client:
+    cluster.scheduler.add_plugin(Killer())
+    check(client, steps=(1,), layers=20, shape=(700, 500))
+assert len(Killer.given_up) > 1, Killer.given_up
+""",
+    )
+
+
+@pytest.mark.slow
 def test_a_cluster_that_has_no_workers_yet_learns_their_memory(run: Session):
     """Tasks that need more than any worker has take all of the largest; they would wait forever otherwise."""
     pytest.importorskip("distributed")
