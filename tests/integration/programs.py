@@ -251,6 +251,12 @@ class Session:
         """Run ``code`` and check that it exits with status 0."""
         return self.start(code, *arguments, **options).succeed()
 
+    def run_main(self, preamble: str, body: str, timeout: float = EVENT_TIMEOUT) -> None:
+        """Run ``body`` with a main guard, for executors that spawn processes, and check that nothing is left."""
+        program = self.start(f'{preamble}\nif __name__ == "__main__":\n{textwrap.indent(body.strip(), "    ")}\n')
+        program.succeed(timeout)
+        self.assert_nothing_left(timeout=10.0, had_memory=False)
+
     def processes(self) -> list[int]:
         """Return all living processes that these programs started, directly or not, and record their memory."""
         new = set(_all_pids()) - self._older

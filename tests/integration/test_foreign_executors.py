@@ -6,7 +6,7 @@ Each test runs in a separate interpreter: helper processes of pools (resource tr
 from __future__ import annotations
 
 import pytest
-from programs import Session, session
+from programs import Session
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -60,25 +60,12 @@ def kill_during_training(pool, kill, **arguments):
 """
 
 
-@pytest.fixture
-def run(tmp_path):
-    with session(tmp_path) as started:
-        yield started
-
-
-def run_main(run: Session, body: str) -> None:
-    """Run ``body`` with a main guard, for executors that spawn processes, and check that nothing is left."""
-    indented = "".join(f"    {line}\n" for line in body.strip().splitlines())
-    run.run(f'{PREAMBLE}\nif __name__ == "__main__":\n{indented}')
-    run.assert_nothing_left(timeout=10.0, had_memory=False)
-
-
 SPAWN = 'multiprocessing.get_context("spawn")'
 
 
 def test_spawned_process_pool(run: Session):
-    run_main(
-        run,
+    run.run_main(
+        PREAMBLE,
         f"""
 from concurrent.futures import ProcessPoolExecutor
 with ProcessPoolExecutor(2, mp_context={SPAWN}) as pool:
@@ -89,8 +76,8 @@ with ProcessPoolExecutor(2, mp_context={SPAWN}) as pool:
 
 def test_loky(run: Session):
     pytest.importorskip("loky")
-    run_main(
-        run,
+    run.run_main(
+        PREAMBLE,
         """
 import loky
 pool = loky.ProcessPoolExecutor(2)
@@ -101,8 +88,8 @@ pool.shutdown(kill_workers=True)
 
 
 def test_training_continues_if_the_pool_is_killed(run: Session):
-    run_main(
-        run,
+    run.run_main(
+        PREAMBLE,
         f"""
 from concurrent.futures import ProcessPoolExecutor
 import sys
@@ -136,8 +123,8 @@ warnings.filterwarnings("error", "Sending large graph")
 
 def test_dask_gives_the_same_results_and_training_continues_without_a_worker_the_client_or_the_cluster(run: Session):
     pytest.importorskip("distributed")
-    run_main(
-        run,
+    run.run_main(
+        PREAMBLE,
         DASK
         + """
 check(client)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ww_callbacks.analysis import Settings
-from ww_callbacks.following.cluster import Submits
+from ww_callbacks.worker.submits import Submits
 from ww_callbacks.weights import Split
 
 
