@@ -59,7 +59,9 @@ class Status:
         """
         wall = max(self.wall_seconds, 1e-9)
         done, how, work = (
-            (self.published, "analysed", "the analysis") if self.spooled is None else (self.spooled, "written", "writing")
+            (self.published, "analysed", "the analysis")
+            if self.spooled is None
+            else (self.spooled, "written", "writing")
         )
         return (
             f"{done} of {self.snapshots + self.skipped + self.over_budget} snapshots {how}, "

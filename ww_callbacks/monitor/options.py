@@ -193,7 +193,9 @@ class Options:
             raise ValueError(f"spool: expected a folder, got the URL {without_secrets(str(self.spool))!r}")
         if self.executor != "process":
             raise ValueError(f'spool: requires executor="process", got {self.executor!r}')
-        given = {field.name: getattr(self, field.name) for field in fields(Options) if field.name not in _WITHOUT_RESULTS}
+        given = {
+            field.name: getattr(self, field.name) for field in fields(Options) if field.name not in _WITHOUT_RESULTS
+        }
         useless = [name for name, value in given.items() if value and value != getattr(Options, name)]
         if useless:
             raise ValueError(
