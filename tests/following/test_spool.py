@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def nothing_left():
 
 
 class Model(nn.Module):
-    """Layers of all kinds that a file of torch does not name: a kernel, parts, two precisions, tied and skipped ones."""
+    """What names and shapes do not tell: classes, parts, two precisions, tied and skipped layers."""
 
     def __init__(self):
         super().__init__()
@@ -142,14 +143,17 @@ def test_a_full_disk_costs_snapshots_and_nothing_else(tmp_path):
     assert eventually(lambda: files(tmp_path) == names(0), 60)
     (pid,) = monitor.status().worker_pids
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (2**12, resource.RLIM_INFINITY))
-    with pytest.warns(RuntimeWarning, match="spool: a snapshot was not written into .*: step 10: OSError:") as told:
-        for step in range(10, 40, 10):
-            monitor.step(step)
+    monitor.step(10)
+    with pytest.warns(RuntimeWarning, match=r"spool: a snapshot was not written into .*: step 10: OSError:"):
+        monitor.step(20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monitor.step(30)
+        monitor.step(40)  # after the results of the one before
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     monitor.finish(50)
-    assert len(told) == 1
-    assert (monitor.status().spooled, monitor.status().failed) == (2, 3)
-    assert files(tmp_path) == names(0, 50)
+    assert (monitor.status().spooled, monitor.status().failed) in [(2, 4), (3, 3)]  # of step 40 one or the other
+    assert files(tmp_path) in [names(0, 50), names(0, 40, 50)]
 
 
 def test_a_killed_writer_leaves_no_half_file_and_is_replaced(tmp_path):
@@ -188,8 +192,8 @@ def test_a_folder_that_is_removed_or_cannot_be_made_ends_no_training(tmp_path):
     for place in (tmp_path / "file" / "spool", tmp_path / "spool"):
         monitor = ww.Monitor(arrays(), every_n_steps=10, spool=place, deterministic=True)
         shutil.rmtree(place, ignore_errors=True)
+        monitor.start(0)
         with pytest.warns(RuntimeWarning, match=r"not written into .*spool: step 0: (NotADirectory|FileNotFound)Error"):
-            monitor.start(0)
             monitor.step(10)
         place.parent.is_dir() and place.mkdir()  # it is back
         monitor.finish(20)
@@ -239,7 +243,7 @@ def test_of_two_writers_of_one_file_one_fails_and_the_file_is_whole(tmp_path):
         spool._write(path, [b"second ", b"writer"])
         yield b"first again"
 
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="step-000000001"):
         spool._write(path, parts())
     assert (path.read_bytes(), files(tmp_path)) == (b"second writer", [path.name])
 

@@ -58,11 +58,10 @@ class Status:
             '3 of 4 snapshots analysed, 1 skipped, 0 over budget, 0 results failed'
         """
         wall = max(self.wall_seconds, 1e-9)
-        done, how, work = (
-            (self.published, "analysed", "the analysis")
-            if self.spooled is None
-            else (self.spooled, "written", "writing")
-        )
+        if self.spooled is None:
+            done, how, work = self.published, "analysed", "the analysis"
+        else:
+            done, how, work = self.spooled, "written", "writing"
         return (
             f"{done} of {self.snapshots + self.skipped + self.over_budget} snapshots {how}, "
             f"{self.skipped} skipped, {self.over_budget} over budget, {self.failed} results failed; "

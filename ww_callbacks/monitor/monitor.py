@@ -496,8 +496,8 @@ class Monitor(Options):
         later = [each for each in spooled_steps(folder) if each > step]
         if later:
             warn(
-                f"spool: {folder} has snapshots of steps {later[0]} to {later[-1]}, but training starts at step {step}; "
-                "they are replaced when it gets there. Use a new folder for a new run"
+                f"spool: {folder} has snapshots of steps {later[0]} to {later[-1]}, but training starts at step "
+                f"{step}; they are replaced when it gets there. Use a new folder for a new run"
             )
 
     def _check_model(self) -> None:

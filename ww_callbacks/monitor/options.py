@@ -67,8 +67,8 @@ class Options:
             not all layers fit, they take turns, the least recently analysed first. None analyses all layers in every
             snapshot.
         spool: folder into which the worker process writes each snapshot, as ``step-000000400.safetensors``. Nothing is
-            analysed in this run: :func:`ww_callbacks.follow` or :func:`ww_callbacks.analyze` read the files, at any time
-            and with any settings. Arguments about results are an error with it.
+            analysed in this run: :func:`ww_callbacks.follow` or :func:`ww_callbacks.analyze` read the files, at any
+            time and with any settings. Arguments about results are an error with it.
         executor: where layers are analysed: "process" (a separate process), "thread", "sync" (in the training thread,
             which blocks training), or a ``concurrent.futures.Executor`` such as that of a Dask cluster, which is not
             shut down.
@@ -193,9 +193,7 @@ class Options:
             raise ValueError(f"spool: expected a folder, got the URL {without_secrets(str(self.spool))!r}")
         if self.executor != "process":
             raise ValueError(f'spool: requires executor="process", got {self.executor!r}')
-        given = {
-            field.name: getattr(self, field.name) for field in fields(Options) if field.name not in _WITHOUT_RESULTS
-        }
+        given = {name: value for name, value in self.as_arguments().items() if name not in _WITHOUT_RESULTS}
         useless = [name for name, value in given.items() if value and value != getattr(Options, name)]
         if useless:
             raise ValueError(

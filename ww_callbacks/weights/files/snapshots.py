@@ -37,7 +37,7 @@ class Described(NamedTuple):
 
 
 def described(layers: Sequence[Layer]) -> Described:
-    """Describe layers for :func:`snapshot_header`. Layers whose dtype the format does not have are described as skipped.
+    """Describe layers for :func:`snapshot_header`; one whose dtype the format does not have as skipped.
 
     Args:
         layers: every layer of the model, analysed or not.
@@ -105,7 +105,7 @@ def _about(layer: Layer, key: str) -> dict[str, Any]:
 
 
 def _keys(names: Sequence[str]) -> list[str]:
-    """The name of each tensor: that of the layer, or with its number if it is taken or other programs cannot read it."""
+    """The name of each tensor: that of the layer, with its number if it is taken or not valid Unicode."""
     taken = {METADATA}
     keys = []
     for number, name in enumerate(names):
