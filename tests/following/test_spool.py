@@ -160,16 +160,22 @@ def test_a_killed_writer_leaves_no_half_file_and_is_replaced(tmp_path):
     monitor = ww.Monitor(arrays(), every_n_steps=10, spool=tmp_path)
     monitor.start(0)
     assert eventually(lambda: files(tmp_path) == names(0), 60)
+    assert eventually(lambda: monitor.step(1) or monitor.status().spooled == 1, 60)
     pid = stopped(monitor)
     monitor.step(10)
     draft = tmp_path / f".{names(10)[0]}.part"
     draft.write_bytes(b"half")  # as far as it had come
     os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: not draft.exists(), 60)
-    with pytest.warns(RuntimeWarning, match="step 10: the worker process ended with status -9"):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         monitor.finish(20)
+    if monitor.status().failed == 0:  # it had not been given the snapshot yet, so the next worker wrote it
+        assert (files(tmp_path), told) == (names(0, 10, 20), [])
+        return
     assert (monitor.status().spooled, monitor.status().failed) == (2, 1)
     assert files(tmp_path) == names(0, 20)
+    assert "step 10: the worker process ended with status -9" in str(told[0].message)
 
 
 def test_a_stopped_writer_makes_snapshots_skipped_and_the_end_wait_no_longer_than_the_timeout(tmp_path, caplog):

@@ -214,7 +214,7 @@ def test_a_spooled_training_writes_snapshots_and_logs_nothing(pl: Any, tmp_path:
     logger = importlib.import_module(f"{pl.__name__}.loggers").CSVLogger(tmp_path)
     with pytest.raises(ValueError, match="spool: signal 'stop' needs results"):
         trainer_of(pl, tmp_path, monitor, SpectralEarlyStopping()).fit(network(pl), data())
-    trainer_of(pl, tmp_path, monitor, logger=logger).fit(model := network(pl), data())
+    trainer_of(pl, tmp_path, monitor, logger=logger, log_every_n_steps=1).fit(model := network(pl), data())
     files = sorted(spool.iterdir())
     assert [file.name for file in files] == [f"step-{step:09d}.safetensors" for step in (0, 10, 20, 24)]
     assert "ww/" not in (Path(logger.log_dir) / "metrics.csv").read_text()
