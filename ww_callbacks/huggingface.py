@@ -80,7 +80,7 @@ class SpectralMonitor(Options, TrainerCallback):
         """Take the baseline."""
         if self._monitor is not None:  # there is no hook for a training that failed
             self._monitor.close()
-        outputs = [*self.outputs, _LogHistory(state)]
+        outputs = [] if self.spool else [*self.outputs, _LogHistory(state)]
         self._monitor = DistributedMonitor(model, **self.as_arguments() | {"outputs": outputs})
         self._signal = EarlyStopping() if self.stop is True else self.stop or None
         if self._signal is not None:

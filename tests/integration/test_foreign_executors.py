@@ -149,8 +149,8 @@ save(messages)
 
 
 def test_a_submit_that_never_returns_does_not_delay_the_exit(run: Session):
-    run_main(
-        run,
+    run.run_main(
+        PREAMBLE,
         """
 import threading
 from concurrent.futures import Executor

@@ -208,6 +208,20 @@ def test_any_other_logger_gets_all_metrics_in_one_row_per_snapshot(pl: Any, tmp_
     assert [float(row["ww/alpha"]) for row in ours] == pytest.approx(monitor.history.series("alpha"))
 
 
+def test_a_spooled_training_writes_snapshots_and_logs_nothing(pl: Any, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    monitor = SpectralMonitor(every_n_steps=10, spool=spool, deterministic=True)
+    logger = importlib.import_module(f"{pl.__name__}.loggers").CSVLogger(tmp_path)
+    with pytest.raises(ValueError, match="spool: signal 'stop' needs results"):
+        trainer_of(pl, tmp_path, monitor, SpectralEarlyStopping()).fit(network(pl), data())
+    trainer_of(pl, tmp_path, monitor, logger=logger, log_every_n_steps=1).fit(model := network(pl), data())
+    files = sorted(spool.iterdir())
+    assert [file.name for file in files] == [f"step-{step:09d}.safetensors" for step in (0, 10, 20, 24)]
+    assert "ww/" not in (Path(logger.log_dir) / "metrics.csv").read_text()
+    options = {"randomize": False}
+    assert ww.analyze(files[-1], **options).to_dicts() == ww.analyze(model, **options).to_dicts()
+
+
 def test_log_dir_is_used_where_no_logger_writes_for_tensorboard(pl: Any, tmp_path: Path) -> None:
     monitor = watching(every_n_steps=10, deterministic=True, log_dir=str(tmp_path / "own"), jsonl=True)
     trainer_of(pl, tmp_path, monitor).fit(network(pl), data())

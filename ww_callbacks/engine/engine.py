@@ -27,6 +27,8 @@ class Engine:
         limits: what may be used.
 
     Attributes:
+        spooled: snapshots written to files.
+        problem: why a snapshot was not written; empty if all were.
         under_way: the step of each pending snapshot. It refers to nothing else, and can be kept after this object.
     """
 
@@ -38,7 +40,8 @@ class Engine:
         self.under_way: deque[int] = deque()
         self._start = time.monotonic()
         self._reserved = 0.0
-        self.taken = self.failed = 0
+        self.taken = self.failed = self.spooled = 0
+        self.problem = ""
         self.worker_cpu = self.copy_seconds = 0.0
         self.snapshot_bytes = 0
         self._drawing: Future[Message] | None = None
@@ -85,6 +88,7 @@ class Engine:
             skipped=missed.skipped,
             over_budget=missed.over_budget,
             failed=self.failed,
+            spooled=self.spooled if self._limits.spool is not None else None,
             lag_steps=step - pending[0].step if pending else 0,
             worker_pids=pids,
             worker_memory=resident_bytes(pids),
@@ -174,7 +178,10 @@ class Engine:
         arrived = self._resources.buffer.arrived(pending.slot, wait=wait)
         self.copy_seconds += time.perf_counter() - start
         if arrived:
-            awaited = self._resources.submit(pending.slot, pending.chosen, self._settings, pending.step)
+            if self._limits.spool is None:
+                awaited = self._resources.submit(pending.slot, pending.chosen, self._settings, pending.step)
+            else:
+                awaited = [self._resources.spool(pending.slot, pending.layers, pending.step)]
             self._reserved += sum(each.seconds for each in awaited)
             pending.awaited = deque(awaited)
         return arrived
@@ -188,7 +195,8 @@ class Engine:
         """Read the messages that are in, piece by piece.
 
         Yields:
-            None after each message, then the snapshot whose messages are all in; in the order of their steps.
+            None after each message, then the snapshot whose messages are all in; in the order of their steps. Nothing
+            more than None for snapshots that are written to files.
         """
         self.submit()
         self._count_drawing()
@@ -201,7 +209,8 @@ class Engine:
             pending = self._pending.popleft()
             self.under_way.popleft()
             self._resources.buffer.release(pending.slot)
-            yield pending, pending.report(self._resources.known)
+            if self._limits.spool is None:
+                yield pending, pending.report(self._resources.known)
 
     def draw(self, values: Message) -> Future[Message] | None:
         """Submit a drawing task to a separate process; None if the executor is not "process"."""
@@ -234,6 +243,9 @@ class Engine:
     def _read(self, awaited: Awaited, step: int) -> None:
         assert self._resources is not None
         resources = self._resources
+        if self._limits.spool is not None:
+            self._count_spooled(awaited.message(), step)
+            return
         self._reserved -= awaited.seconds
         for index, known, answer in zip(awaited.layers, awaited.known, awaited.answers(), strict=True):
             resources.known[index] = read(answer, resources.specs[index], step, known)
@@ -243,6 +255,14 @@ class Engine:
                 resources.costs.measure(index, seconds)
             else:
                 self.failed += 1
+
+    def _count_spooled(self, answer: Message, step: int) -> None:
+        self.worker_cpu += float(answer.get("cpu", 0.0))
+        if "spooled" in answer:
+            self.spooled += 1
+        else:
+            self.failed += 1
+            self.problem = f"step {step}: {answer.get('error', 'the worker gave no answer')}"
 
 
 def _specs(layers: Sequence[Layer]) -> list[LayerSpec]:

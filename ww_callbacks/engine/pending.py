@@ -37,7 +37,7 @@ class Awaited:
 
     Attributes:
         future: gives the answer of the layer; {"answers": [...]} if there are several.
-        layers: their indices among the analysed layers.
+        layers: their indices among the analysed layers; none if the snapshot is not analysed but written to a file.
         known: the result of each layer to repeat if its weights have not changed since.
         seconds: what the analyses are expected to cost.
     """
@@ -46,6 +46,15 @@ class Awaited:
     layers: tuple[int, ...]
     known: tuple[Known | None, ...]
     seconds: float
+
+    def message(self) -> Message:
+        """The message, once it is in; an exception becomes a message with its description."""
+        try:
+            return self.future.result()
+        except CancelledError:
+            return {"error": "the task was cancelled"}
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}"}
 
     def answers(self) -> list[Message]:
         """The answer of each layer, once the message is in.
@@ -56,12 +65,7 @@ class Awaited:
             >>> Awaited(future, (0, 1), (None, None), 0.1).answers()
             [{'digest': '1a'}, {'digest': '2b'}]
         """
-        try:
-            message = self.future.result()
-        except CancelledError:
-            message = {"error": "the task was cancelled"}
-        except Exception as error:
-            message = {"error": f"{type(error).__name__}: {error}"}
+        message = self.message()
         several = message.get("answers")
         return [message] * len(self.layers) if several is None else several
 

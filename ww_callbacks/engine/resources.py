@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 
 from ww_callbacks.analysis import LayerSpec, Settings
 from ww_callbacks.engine.budget import Budget
 from ww_callbacks.engine.grouping import sent_together
 from ww_callbacks.engine.pending import Awaited, Known
 from ww_callbacks.engine.rotation import Candidate, Costs, choose
+from ww_callbacks.weights import Layer
+from ww_callbacks.weights.files.snapshots import Described, described
 from ww_callbacks.worker.executors import make_executor
 from ww_callbacks.worker.kept import kept_bytes, whole_pages
 from ww_callbacks.worker.memory import available_memory
 from ww_callbacks.worker.process_pool import FigureWorker, ProcessPool
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.snapshot_buffer import SnapshotBuffer, Source
+from ww_callbacks.worker.spool import make_spool_task
 from ww_callbacks.worker.submits import Submits
 from ww_callbacks.worker.task import make_task, run_task
 
@@ -46,6 +51,8 @@ class Limits:
         budget: limit of the CPU time of the analysis; None to analyse all layers at each snapshot.
         low_priority: whether worker processes get a lower priority than training, which then does not wait for them.
         updates: keep two copies of each layer, to compare it with its first and its previous snapshot.
+        spool: folder into which snapshots are written in place of an analysis; an absolute path. A slow disk has no
+            time limit then. The executor is "process".
     """
 
     executor: str | Submits = "process"
@@ -55,6 +62,7 @@ class Limits:
     budget: Budget | None = None
     low_priority: bool = True
     updates: bool = False
+    spool: Path | None = None
 
 
 class Resources:
@@ -81,7 +89,7 @@ class Resources:
             limits.executor,
             self.buffer,
             workers=limits.workers,
-            layer_timeout=limits.layer_timeout,
+            layer_timeout=limits.layer_timeout if limits.spool is None else math.inf,
             low_priority=limits.low_priority,
         )
         self._figure_worker: FigureWorker | None = None
@@ -90,6 +98,7 @@ class Resources:
         self._order = sorted(range(len(specs)), key=lambda index: specs[index].work, reverse=True)
         self._last_chosen: dict[int, int] = {}
         self._tasks: tuple[Settings, list[Message]] | None = None
+        self._described: tuple[Sequence[Layer], Described] | None = None
         if isinstance(self.executor, ProcessPool):
             self.executor.start()
 
@@ -131,6 +140,16 @@ class Resources:
         else:
             future = self.executor.submit(run_task, *jobs[0])
         return Awaited(future, group, known, sum(map(self.costs.__getitem__, group)))
+
+    def spool(self, slot: int, layers: Sequence[Layer], step: int) -> Awaited:
+        """Submit a snapshot, all layers of which were copied, to be written into the folder of ``Limits.spool``."""
+        assert isinstance(self.executor, ProcessPool)
+        assert self.limits.spool is not None
+        if self._described is None or self._described[0] is not layers:
+            self._described = layers, described(layers)
+        offsets = [self.buffer.offset_of(self.buffer.array(slot, index)) for index in range(len(self.specs))]
+        task = make_spool_task(self.limits.spool, step, self._described[1], offsets)
+        return Awaited(self.executor.spool(task), (), (), 0.0)
 
     def _tasks_with(self, settings: Settings) -> list[Message]:
         """The tasks of all layers without step and digest, made once."""

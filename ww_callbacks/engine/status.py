@@ -18,7 +18,7 @@ class Status:
         pending: snapshots whose results are not all in.
         skipped: snapshots that were not taken because no slot was free.
         over_budget: snapshots that were not taken because the budget was used up.
-        failed: results that did not come back, over all layers and snapshots.
+        failed: results that did not come back, over all layers and snapshots; with ``spool``, snapshots not written.
         lag_steps: steps since the oldest pending snapshot; 0 if there is none.
         worker_pids: process ids of the workers; empty before they start, and with an executor of the user's.
         worker_memory: their resident memory in bytes; None if the system does not tell.
@@ -29,6 +29,7 @@ class Status:
         hook_seconds: time that training spent in the monitor, copies and waiting included.
         wall_seconds: time since the start.
         staleness: steps since each analysed layer was analysed last, by name; None if it never was.
+        spooled: snapshots written into the folder ``spool``; None without one.
     """
 
     snapshots: int = 0
@@ -47,6 +48,7 @@ class Status:
     hook_seconds: float = 0.0
     wall_seconds: float = 0.0
     staleness: Mapping[str, int | None] = field(default_factory=dict)
+    spooled: int | None = None
 
     def __str__(self) -> str:
         """One line: what was done and what it cost.
@@ -56,13 +58,17 @@ class Status:
             '3 of 4 snapshots analysed, 1 skipped, 0 over budget, 0 results failed'
         """
         wall = max(self.wall_seconds, 1e-9)
+        if self.spooled is None:
+            done, how, work = self.published, "analysed", "the analysis"
+        else:
+            done, how, work = self.spooled, "written", "writing"
         return (
-            f"{self.published} of {self.snapshots + self.skipped + self.over_budget} snapshots analysed, "
+            f"{done} of {self.snapshots + self.skipped + self.over_budget} snapshots {how}, "
             f"{self.skipped} skipped, {self.over_budget} over budget, {self.failed} results failed; "
             f"training waited {self.hook_seconds:.2g} s ({100 * self.hook_seconds / wall:.2f} % of "
             f"{self.wall_seconds:.3g} s), {self.copy_seconds:.2g} s of it for copies of "
             f"{self.snapshot_bytes / 2**20:.0f} MiB and {self.waited_seconds:.2g} s for results; "
-            f"the analysis took {self.worker_cpu:.3g} s of CPU time ({self.worker_cpu / wall:.2f} cores)"
+            f"{work} took {self.worker_cpu:.3g} s of CPU time ({self.worker_cpu / wall:.2f} cores)"
         )
 
 

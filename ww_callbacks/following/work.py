@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ww_callbacks.analysis import Settings
-from ww_callbacks.worker.submits import Submits
 from ww_callbacks.weights import Split
+from ww_callbacks.worker.submits import Submits
 
 
 @dataclass(frozen=True, slots=True)

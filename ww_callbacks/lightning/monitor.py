@@ -121,9 +121,10 @@ class SpectralMonitor(Options, Callback):
 
         Raises:
             TypeError: an argument has the wrong type.
-            ValueError: another signal has that name.
+            ValueError: another signal has that name, or with ``spool`` there are no results.
         """
         check_signal(name, signal, acts)
+        self.check_results(name)
         if name in self._signals and self._signals[name][0] != signal:
             raise ValueError(f"name: {name!r} is attached already, choose another name")
         self._signals[name] = signal, acts

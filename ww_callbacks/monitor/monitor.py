@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Literal
 
@@ -31,6 +32,7 @@ from ww_callbacks.signals.stop import VERDICT, progress_message
 from ww_callbacks.weights import Layer, find_layers, select_layers
 from ww_callbacks.weights.finder import LayerFinder
 from ww_callbacks.worker import forking
+from ww_callbacks.worker.spool import snapshot_path, spooled_steps
 
 FIGURES_TIMEOUT = 10.0
 """Seconds that the end of a run waits for figures, within ``timeout``."""
@@ -81,6 +83,9 @@ class Monitor(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_model()
+        self._spool = self.limits().spool
+        if self._spool is not None:
+            self._make_folder(self._spool)
         own = own_outputs(self.log_dir, self.jsonl, strict=self.on_error == "raise")
         self._find_layers = LayerFinder(self.model, self.layers, self.split)
         self._engine = Engine(self.settings(), self.limits())
@@ -92,7 +97,7 @@ class Monitor(Options):
         self._last_snapshot: int | None = None
         self._num_restored = 0
         self._missed = Missed()
-        self._warned_empty = self._warned_missed = self._warned_back = False
+        self._warned_empty = self._warned_missed = self._warned_back = self._warned_unwritten = False
         self._fell_from = 0
         self._is_asked = False
         self._under_way: Iterator[None] | None = None
@@ -125,7 +130,9 @@ class Monitor(Options):
             known = None
         if known is not None:
             known = self._resume(known, step)
-        if baseline and (known is None or known.is_snapshot_due(step, self.every_n_steps)):
+        if self._spool is not None:
+            self._say_later(self._spool, step)
+        if baseline and (known is None or known.is_snapshot_due(step, self.every_n_steps, self._last_snapshot)):
             self.snapshot(step)
 
     def state_dict(self) -> dict[str, Any]:
@@ -239,9 +246,10 @@ class Monitor(Options):
 
         Raises:
             TypeError: an argument has the wrong type.
-            ValueError: another signal has that name.
+            ValueError: another signal has that name, or with ``spool`` there are no results.
         """
         check_signal(name, signal, acts)
+        self.check_results(name)
         with self._lock:
             self._publisher.attach(name, signal)
             self._waiting.acts |= name == VERDICT if acts is None else acts
@@ -407,7 +415,8 @@ class Monitor(Options):
         self._safely(lambda: self._publisher.finish(min(end, time.monotonic() + FIGURES_TIMEOUT)))
         self._publisher.update(self._last_step)
         if self._engine.pending and not self._closed:
-            warn(f"{self._engine.pending} snapshots were not analysed within {self.timeout:g} s")
+            done = "analysed" if self._spool is None else "written"
+            warn(f"{self._engine.pending} snapshots were not {done} within {self.timeout:g} s")
         if self._is_asked and not self._closed:
             self._say_verdict()
         self._end()
@@ -458,7 +467,7 @@ class Monitor(Options):
             kept, says = known.of_model(self._find_layers(), step)
             if kept is not None:
                 self._publisher.restore(kept.history, kept.published)
-                self._last_snapshot, self._missed = kept.last_report, kept.missed
+                self._last_snapshot, self._missed = self._last_done(kept), kept.missed
         except Exception as error:
             if self.on_error == "raise":
                 raise
@@ -467,6 +476,29 @@ class Monitor(Options):
             warn(says)
         self._num_restored = self.history.seen
         return kept
+
+    def _last_done(self, known: Resumed) -> int | None:
+        """The step of the last snapshot of which something is left: its report, or its file."""
+        last = known.last_snapshot
+        is_spooled = self._spool is not None and last is not None and snapshot_path(self._spool, last).exists()
+        return last if is_spooled else known.last_report
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make the folder for snapshots; if that fails, a warning comes with the first snapshot."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            if self.on_error == "raise":
+                raise
+
+    def _say_later(self, folder: Path, step: int) -> None:
+        """Say that there are snapshots of an earlier run, or of steps that are trained again."""
+        later = [each for each in spooled_steps(folder) if each > step]
+        if later:
+            warn(
+                f"spool: {folder} has snapshots of steps {later[0]} to {later[-1]}, but training starts at step "
+                f"{step}; they are replaced when it gets there. Use a new folder for a new run"
+            )
 
     def _check_model(self) -> None:
         """Raise an error for unknown models and misspelt patterns before training starts."""
@@ -558,8 +590,18 @@ class Monitor(Options):
                 yield from self._publisher.publish(
                     report, lag_steps=lag, missed=pending.missed, wall_time=pending.wall_time
                 )
+        if self._engine.problem and not self._warned_unwritten:
+            self._warned_unwritten = True
+            self._say_unwritten(self._engine.problem)
         if self._engine.broken:
             raise RuntimeError(self._engine.broken)
+
+    def _say_unwritten(self, problem: str) -> None:
+        """Say once that a snapshot could not be written."""
+        text = f"spool: a snapshot was not written into {self._spool}: {problem}"
+        if self.on_error == "raise":
+            raise OSError(text)
+        warn(f"{text}; training continues, and later ones are tried. status().failed counts those that fail")
 
     def _safely(self, action: Callable[[], None]) -> None:
         """Run an action; an error ends the monitoring, not the training."""
@@ -586,7 +628,7 @@ class Monitor(Options):
     @property
     def _num_taken(self) -> int:
         """Snapshots taken so far, those of the checkpoint included."""
-        return self.history.seen + self._engine.pending
+        return self.history.seen + self._engine.spooled + self._engine.pending
 
     def _say_missed(self) -> None:
         """Say at the end how many snapshots were missed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from ww_callbacks.analysis import ConvScale, Fit, Interval, Settings
@@ -16,6 +17,7 @@ from ww_callbacks.checks import (
     check_executor,
     check_flag,
     check_outputs,
+    check_path,
     check_patterns,
     check_places,
     check_seconds,
@@ -27,11 +29,17 @@ from ww_callbacks.outputs.output import Output
 from ww_callbacks.report import Finding, Report
 from ww_callbacks.spectra import Precision
 from ww_callbacks.weights import Split
+from ww_callbacks.weights.files.urls import is_url, without_secrets
 from ww_callbacks.worker.submits import Submits
 
 OnError = Literal["warn", "raise"]
 LogEveryLayer = bool | str | Sequence[str]
 Figures = bool | Sequence[str]
+
+_WITHOUT_RESULTS = frozenset(
+    {"every_n_steps", "layers", "spool", "executor", "workers", "deterministic", "split", "timeout", "on_error"}
+)
+"""The arguments that have an effect if nothing is analysed."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -58,6 +66,9 @@ class Options:
         budget: CPU time for the analysis: a share of one core such as 0.05, or seconds per snapshot such as "30s". If
             not all layers fit, they take turns, the least recently analysed first. None analyses all layers in every
             snapshot.
+        spool: folder into which the worker process writes each snapshot, as ``step-000000400.safetensors``. Nothing is
+            analysed in this run: :func:`ww_callbacks.follow` or :func:`ww_callbacks.analyze` read the files, at any
+            time and with any settings. Arguments about results are an error with it.
         executor: where layers are analysed: "process" (a separate process), "thread", "sync" (in the training thread,
             which blocks training), a ``concurrent.futures.Executor`` or a ``distributed.Client``, neither of which is
             shut down.
@@ -99,6 +110,8 @@ class Options:
     log_every_layer: LogEveryLayer = "auto"
     figures: Figures = True
     budget: float | str | None = None
+    spool: str | os.PathLike[str] | None = None
+    executor: str | Executor = "process"
     executor: str | Submits = "process"
     workers: int = 1
     deterministic: bool | None = None
@@ -136,6 +149,7 @@ class Options:
         check_flag("updates", self.updates)
         if self.updates and not isinstance(self.executor, str):
             raise ValueError('updates: requires executor "process", "thread" or "sync"')
+        self._check_spool()
         check_seconds("timeout", self.timeout)
         check_choice("on_error", self.on_error, ("warn", "raise"))
         self.settings()
@@ -149,12 +163,44 @@ class Options:
     def limits(self) -> Limits:
         """The resources that the analysis may use."""
         return Limits(
-            executor=self.executor, workers=self.workers, budget=parse_budget(self.budget), updates=self.updates
+            executor=self.executor,
+            workers=self.workers,
+            budget=parse_budget(self.budget),
+            updates=self.updates,
+            spool=None if self.spool is None else Path(self.spool).absolute(),
         )
+
+    def check_results(self, name: str) -> None:
+        """Check that there will be results, which a signal needs.
+
+        Args:
+            name: of the signal.
+
+        Raises:
+            ValueError: with ``spool`` there are none.
+        """
+        if self.spool is not None:
+            raise ValueError(f"spool: signal {name!r} needs results, and nothing is analysed in this run; remove one")
 
     def as_arguments(self) -> dict[str, Any]:
         """The shared options as keyword arguments of Monitor."""
         return arguments_of(self, Options)
+
+    def _check_spool(self) -> None:
+        check_path("spool", self.spool)
+        if self.spool is None:
+            return
+        if is_url(self.spool):
+            raise ValueError(f"spool: expected a folder, got the URL {without_secrets(str(self.spool))!r}")
+        if self.executor != "process":
+            raise ValueError(f'spool: requires executor="process", got {self.executor!r}')
+        given = {name: value for name, value in self.as_arguments().items() if name not in _WITHOUT_RESULTS}
+        useless = [name for name, value in given.items() if value and value != getattr(Options, name)]
+        if useless:
+            raise ValueError(
+                f"spool: nothing is analysed in this run, so {', '.join(useless)} would have no effect; remove "
+                f"{'it' if len(useless) == 1 else 'them'} here, and give results their settings in ww_callbacks.follow"
+            )
 
     def _check_places(self) -> None:
         check_places(self.log_dir, self.jsonl)

@@ -44,19 +44,20 @@ class Resumed:
         """Step of the last snapshot whose results were in."""
         return self.history.steps[-1] if len(self.history) else None
 
-    def is_snapshot_due(self, step: int, every: int | None) -> bool:
+    def is_snapshot_due(self, step: int, every: int | None, done: int | None) -> bool:
         """Whether a resumed run starts with a snapshot: results were lost, or one has become due since.
 
         Args:
             step: finished optimizer steps when the run resumes.
             every: steps between snapshots, None if they are not scheduled by steps.
+            done: step of the last snapshot of which something is left: its report or, with ``spool``, its file.
 
         Example:
             >>> known = Resumed(12, 10, Missed(), History(), Published())
-            >>> known.is_snapshot_due(12, every=10)  # of step 10 there is no report
+            >>> known.is_snapshot_due(12, every=10, done=known.last_report)  # of step 10 there is no report
             True
         """
-        lost = self.last_report is None or self.last_report != self.last_snapshot
+        lost = done is None or done != self.last_snapshot
         return lost or (every is not None and step // every > self.step // every)
 
     def state_dict(self) -> dict[str, Any]:

@@ -118,9 +118,10 @@ class DistributedMonitor(Options):
 
         Raises:
             TypeError: an argument has the wrong type.
-            ValueError: another signal has that name.
+            ValueError: another signal has that name, or with ``spool`` there are no results.
         """
         check_signal(name, signal, acts)
+        self.check_results(name)
         if self.monitor is not None:
             self.monitor.attach(name, signal, acts=acts)
 

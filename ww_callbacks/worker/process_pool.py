@@ -14,6 +14,7 @@ from ww_callbacks.worker.kept import Kept
 from ww_callbacks.worker.pool import Job, Pool
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.restarts import RestartPolicy
+from ww_callbacks.worker.spool import discard_draft
 from ww_callbacks.worker.worker_process import WorkerError, WorkerProcess
 
 _START: Message = {}
@@ -108,6 +109,17 @@ class ProcessPool(Pool):
         """
         return self.enqueue({"tasks": [self._placed(*each) for each in tasks]})
 
+    def spool(self, task: Message) -> Future[Message]:
+        """Queue the writing of a snapshot without blocking.
+
+        Args:
+            task: of :func:`ww_callbacks.worker.spool.make_spool_task`.
+
+        Raises:
+            RuntimeError: the executor was shut down.
+        """
+        return self.enqueue(task)
+
     def _placed(self, task: Message, stored: NDArray[Any], kept: Kept | None) -> Message:
         """The task with the places of its weights in the shared memory."""
         placed = task | {"offset": self._memory.offset_of(stored)}
@@ -162,9 +174,17 @@ class FigureWorker:
 
 
 def _analyze(process: WorkerProcess, restarts: RestartPolicy, job: Job) -> Message:
-    """The answer of a task, or those of several; one by one if one of them may crash the worker."""
+    """The answer of a task, or those of several; one by one if one of them may crash the worker.
+
+    A worker that ends while it writes a snapshot leaves nothing in the folder.
+    """
     if job.task is _START:
         return _answer(process.start)
+    if "spool" in job.task:
+        answer = _ask(process, job.task, "")
+        if "error" in answer:
+            discard_draft(job.task)
+        return answer
     if "tasks" not in job.task:
         return _ask(process, job.task, job.task["spec"]["name"])
     tasks = job.task["tasks"]

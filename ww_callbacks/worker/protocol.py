@@ -86,8 +86,8 @@ def recv_exact(fd: int, count: int, wait: Callable[[], None] = lambda: None) -> 
     return bytes(data)
 
 
-def send_all(fd: int, data: bytes) -> None:
-    """Write all of ``data`` to a pipe."""
+def send_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of ``data`` to a pipe or a file."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

@@ -22,7 +22,8 @@ TaskRunner = Callable[[Message], Message]
 def analysis_runner(memory: int) -> TaskRunner:
     """A function that runs tasks of :func:`ww_callbacks.worker.task.make_task` on weights in shared memory.
 
-    A message {"tasks": [...]} holds several of them; the answer is {"answers": [...]} in the same order.
+    A message {"tasks": [...]} holds several of them; the answer is {"answers": [...]} in the same order. A message with
+    "spool" is a task of :func:`ww_callbacks.worker.spool.make_spool_task`.
 
     Args:
         memory: descriptor of the memory that holds the weights; it is mapped read-only.
@@ -30,6 +31,10 @@ def analysis_runner(memory: int) -> TaskRunner:
     mapped = mmap.mmap(memory, 0, prot=mmap.PROT_READ)
 
     def run(message: Message) -> Message:
+        if "spool" in message:
+            from ww_callbacks.worker.spool import run_spooling  # imports the readers of files
+
+            return run_spooling(message, mapped)
         if "tasks" in message:
             return {"answers": [run_one(task) for task in message["tasks"]]}
         return run_one(message)

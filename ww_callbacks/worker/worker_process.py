@@ -26,6 +26,7 @@ MIN_START_TIMEOUT = 60.0
 """Minimum seconds allowed for the start of the process, even if the timeout of a task is shorter."""
 
 _EXIT_TIMEOUT = 1.0
+_KILL_TIMEOUT = 10.0
 _SHORT = 0.05
 """Seconds in which small layers are done; only later answers need a deadline, which costs as much as reading one."""
 _MAX_POLL = 1e6
@@ -213,7 +214,8 @@ class WorkerProcess:
         if popen is not None:
             status = popen.poll()
             popen.kill()
-            popen.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                popen.wait(_KILL_TIMEOUT)  # it does not end while it waits for a disk that does not answer
         self._close_pipes()  # last: a thread that waits at them wakes up as the process ends
         return status
 

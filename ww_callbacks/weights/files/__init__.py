@@ -25,7 +25,9 @@ from ww_callbacks.weights.files.folder import layers_of_networks, left_out, left
 from ww_callbacks.weights.files.foreign import foreign
 from ww_callbacks.weights.files.quantization import quantization_of
 from ww_callbacks.weights.files.remote import Location, RemotePath, located
+from ww_callbacks.weights.files.safetensors import Contents, contents_of_safetensors
 from ww_callbacks.weights.files.saved import tensors_of_torch
+from ww_callbacks.weights.files.snapshots import KEY, layers_of_snapshot
 from ww_callbacks.weights.layer import Layer
 from ww_callbacks.weights.orbax.folders import is_checkpoint
 from ww_callbacks.weights.state_dict import layers_of_tensors
@@ -35,6 +37,7 @@ __all__ = ["StoredTensor", "WeightsFileError", "layers_of_path"]
 
 PIPELINE = "model_index.json"
 """The file in a folder of diffusers that names the networks of a pipeline."""
+_SAFETENSORS = ".safetensors"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _GGUF = b"GGUF"
 _KNOWN = (
@@ -98,7 +101,12 @@ def _layers_of_files(path: Location, files: Sequence[Location]) -> tuple[Layer, 
         return _onnx(files[0])
     if len(files) == 1 and _is_keras(files[0]):
         return _keras(files[0])
-    tensors = [tensor for file in files for tensor in _tensors(file)]
+    if len(files) == 1 and files[0].name.lower().endswith(_SAFETENSORS):
+        tensors, metadata = _safetensors(files[0])
+        if KEY in metadata:
+            return layers_of_snapshot(path, tensors, metadata[KEY])
+    else:
+        tensors = [tensor for file in files for tensor in _tensors(file)]
     _check_names(path, tensors)
     with reading(path):
         return layers_of_tensors(combine(tensors, quantization_of(files[0].parent)))
@@ -120,10 +128,8 @@ def _tensors(path: Location) -> list[StoredTensor]:
     name = path.name.lower()
     if name.endswith(INDEX):
         return tensors_of_index(path, _tensors)
-    if name.endswith(".safetensors"):
-        from ww_callbacks.weights.files.safetensors import tensors_of_safetensors
-
-        return tensors_of_safetensors(path)
+    if name.endswith(_SAFETENSORS):
+        return _safetensors(path).tensors
     if name.endswith(FLAX):
         from ww_callbacks.weights.files.flax import tensors_of_flax
 
@@ -138,6 +144,12 @@ def _tensors(path: Location) -> list[StoredTensor]:
     if any(member.endswith("data.pkl") for member in names) or _first_bytes(path)[:1] == b"\x80":
         return tensors_of_torch(path)
     raise WeightsFileError(path, _unknown(path))
+
+
+def _safetensors(path: Location) -> Contents:
+    with reading(path):
+        require_regular(path)
+    return contents_of_safetensors(path)
 
 
 def _pipeline(folder: Location) -> tuple[Layer, ...]:

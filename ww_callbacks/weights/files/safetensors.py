@@ -1,11 +1,15 @@
-"""Safetensors files: a length, a JSON header, then the numbers. The whole header is validated first."""
+"""Safetensors files: a length, a JSON header, then the numbers. The whole header is validated first.
+
+Writing needs no more than :func:`header_of`. The package safetensors would copy all numbers, or need torch.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ww_callbacks.weights.files.errors import WeightsFileError, check_empty, reading
 from ww_callbacks.weights.files.part import stored_numbers
@@ -16,6 +20,9 @@ from ww_callbacks.weights.tensor import PartOf, StoredTensor
 MAX_HEADER_BYTES = 32 * 2**20
 """Largest header, enough for about 200,000 tensors."""
 
+METADATA = "__metadata__"
+"""The entry of the header that is no tensor: a mapping of texts."""
+
 _BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8}
 _BITS |= {"F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32}
 _BITS |= {"F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64}
@@ -24,9 +31,51 @@ _NAMES |= {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
 _NAMES |= {"U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64"}
 _NAMES |= {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu"}
 
+CODES = {name: code for code, name in _NAMES.items()}
+"""The dtypes of the format, by their names in numpy, torch or JAX."""
 
-def tensors_of_safetensors(path: Location) -> list[StoredTensor]:
-    """The tensors in file order.
+
+class Contents(NamedTuple):
+    """The tensors of a file in file order, and its metadata."""
+
+    tensors: list[StoredTensor]
+    metadata: Mapping[str, Any]
+
+
+def header_of(tensors: Sequence[tuple[str, str, Sequence[int]]], metadata: Mapping[str, str]) -> bytes:
+    """The beginning of a file, up to the numbers, which follow one after the other in C order, little-endian.
+
+    Args:
+        tensors: name, dtype (one of ``CODES``) and shape of each, in the order of the numbers.
+        metadata: any texts.
+
+    Example:
+        >>> header_of([("fc", "F32", (2, 3))], {})[8:]
+        b'{"__metadata__":{},"fc":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}    '
+    """
+    header: dict[str, Any] = {METADATA: metadata}
+    position = 0
+    for name, dtype, shape in tensors:
+        end = position + nbytes_of(dtype, shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def nbytes_of(dtype: str, shape: Sequence[int]) -> int:
+    """Size of the numbers of a tensor in bytes.
+
+    Example:
+        >>> nbytes_of("BF16", (2, 3))
+        12
+    """
+    return math.prod(shape) * _BITS[dtype] // 8
+
+
+def contents_of_safetensors(path: Location) -> Contents:
+    """The tensors and the metadata of a file.
 
     Raises:
         WeightsFileError: the header is invalid: too long, not JSON, duplicate names, an unknown dtype, a size that
@@ -37,7 +86,7 @@ def tensors_of_safetensors(path: Location) -> list[StoredTensor]:
     empty = 0
     entries = []
     for name, entry in header.items():
-        if name != "__metadata__":
+        if name != METADATA:
             entries.append(_checked(path, name, entry))
             empty += entries[-1][3] == entries[-1][4]
             check_empty(path, empty)
@@ -51,16 +100,19 @@ def tensors_of_safetensors(path: Location) -> list[StoredTensor]:
     if position != size:
         problem = "truncated: the" if position > size else "the"
         raise WeightsFileError(path, f"{problem} header describes {position} bytes, the file holds {size}")
-    metadata = header.get("__metadata__")
+    metadata = header.get(METADATA)
+    if not isinstance(metadata, dict):
+        metadata = {}
     parts = _parts(metadata)
     tensors = [_tensor(path, start, *entry) for entry in entries]
     if parts:
         tensors = [replace(tensor, part_of=parts.get(tensor.name)) for tensor in tensors]
-    is_mlx = isinstance(metadata, dict) and metadata.get("format") == "mlx"
-    return [in_torch_order(tensor) for tensor in tensors] if is_mlx else tensors
+    if metadata.get("format") == "mlx":
+        tensors = [in_torch_order(tensor) for tensor in tensors]
+    return Contents(tensors, metadata)
 
 
-def _parts(metadata: Any) -> dict[str, PartOf]:
+def _parts(metadata: Mapping[str, Any]) -> dict[str, PartOf]:
     """Name of a tensor → the weight of torchao of which it is a part. Descriptions that are none are left out.
 
     Example:
@@ -69,7 +121,7 @@ def _parts(metadata: Any) -> dict[str, PartOf]:
         {'fc._weight_qdata': PartOf(weight='weight', name='qdata', cls='Int8Tensor', facts={'block_size': [1, 64]})}
     """
     parts: dict[str, PartOf] = {}
-    if not isinstance(metadata, dict) or "tensor_names" not in metadata:
+    if "tensor_names" not in metadata:
         return parts
     for name, text in metadata.items():
         try:
