@@ -157,6 +157,18 @@ def test_two_names_of_one_step_are_one_checkpoint(tmp_path, caplog):
     assert "left out" not in caplog.text
 
 
+def test_parts_of_a_model_are_one_checkpoint_in_a_folder_and_otherwise_left_out_with_the_reason(tmp_path, caplog):
+    parts = [{name: array} for name, array in weights().items()]
+    for number, part in enumerate(parts):
+        save(tmp_path / "whole" / "step-1", 0, part).rename(tmp_path / "whole" / "step-1" / f"stage{number}.npz")
+        save(tmp_path / "flat", 1, part).rename(tmp_path / "flat" / f"stage{number}-step-1.npz")
+    assert [layer.name for layer in follow(tmp_path / "whole")[0]] == ["fc1", "fc2"]
+    assert caplog.text == ""
+    assert [layer.name for layer in follow(tmp_path / "flat")[0]] == ["fc1"]
+    told = "stage1-step-1.npz: left out: 'stage0-step-1.npz' is of the same step, with other layers. Save the parts"
+    assert told in caplog.text
+
+
 def test_what_cannot_be_followed_is_said_and_left_out(tmp_path, caplog):
     save(tmp_path, 1)
     save(tmp_path, 2, {"other.weight": weights()["fc2.weight"]})

@@ -234,16 +234,18 @@ class Follower:
         if not checkpoint.problem:
             if checkpoint.step is None:
                 checkpoint.step = step_inside(checkpoint.path)
-            if self._is_double(checkpoint):
-                self._refused.add((checkpoint.name, checkpoint.version))
-                self._forget(checkpoint)
-                return
+            other = self._other_of_step(checkpoint)
             try:
                 layers = select_layers(find_layers(checkpoint.path, split=self._work.split), self._work.layers)
             except (ValueError, OSError) as error:  # incomplete, or of another model
+                if other is not None:
+                    self._refuse(checkpoint)
+                    return
                 checkpoint.problem = _cause(error)
             else:
-                if checkpoint.step is None:
+                if other is not None:
+                    self._refuse(checkpoint, _parts(layers, *other))
+                elif checkpoint.step is None:
                     self._refuse(checkpoint, "it states no step, neither in its name nor inside")
                 elif all(layer.spec is None for layer in layers):
                     self._refuse(checkpoint, "it has no layer to analyse")
@@ -253,19 +255,24 @@ class Follower:
         if time.monotonic() - checkpoint.since >= patience:
             self._refuse(checkpoint, checkpoint.problem)
 
-    def _is_double(self, checkpoint: _Checkpoint) -> bool:
-        """Whether another checkpoint is of the same step, as "last" often is."""
+    def _other_of_step(self, checkpoint: _Checkpoint) -> tuple[str, frozenset[str]] | None:
+        """Another checkpoint of the same step, as "last" often is: its name, and the names of its layers if known."""
         step, name = checkpoint.step, checkpoint.name
-        if any(each.layers and each.step == step and each.name != name for each in self._checkpoints.values()):
-            return True
+        for each in self._checkpoints.values():
+            if each.layers and each.step == step and each.name != name:
+                return each.name, frozenset(layer.name for layer in each.layers)
         published = self._published()
-        has_other = any(each.step == step and each.checkpoint != name for each in published)
-        return has_other and not _is_restart(step, written_at(checkpoint.version), published[-1])
+        others = [each.checkpoint for each in published if each.step == step and each.checkpoint != name]
+        if not others or _is_restart(step, written_at(checkpoint.version), published[-1]):
+            return None
+        reports = [report for report in self.history if report.step == step]
+        return others[-1], frozenset(layer.name for report in reports for layer in report)
 
-    def _refuse(self, checkpoint: _Checkpoint, problem: str) -> None:
-        """Leave out a checkpoint, unless it changes."""
-        self.left_out += 1
-        _log.warning("%s: left out: %s", self._root / checkpoint.name, problem)
+    def _refuse(self, checkpoint: _Checkpoint, problem: str = "") -> None:
+        """Leave out a checkpoint, unless it changes, and say why, unless it is the same as another."""
+        if problem:
+            self.left_out += 1
+            _log.warning("%s: left out: %s", self._root / checkpoint.name, problem)
         self._refused.add((checkpoint.name, checkpoint.version))
         self._forget(checkpoint)
 
@@ -426,6 +433,19 @@ def _is_restart(step: int | None, written: float, last: Entry) -> bool:
 def _is_again(result: Result, last: Entry) -> bool:
     """Whether the last checkpoint was written again."""
     return (result.step, result.checkpoint) == (last.step, last.checkpoint) and result.written > last.written
+
+
+def _parts(layers: Sequence[Layer], other: str, others: frozenset[str]) -> str:
+    """Why a checkpoint is left out beside another one of its step; empty if they have the same layers.
+
+    Args:
+        layers: of the checkpoint.
+        other: name of the other one.
+        others: names of its layers; none if they are not known.
+    """
+    if not others or any(layer.name in others for layer in layers):
+        return ""
+    return f"{other!r} is of the same step, with other layers. Save the parts of a model into one folder for each step"
 
 
 def _claim(key: str, part: int) -> str:

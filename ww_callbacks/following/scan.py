@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ww_callbacks.following.names import is_of_folder, is_unfinished, is_weights, only_number, step_after_word
+from ww_callbacks.following.names import is_of_folder, is_unfinished, only_number, step_after_word
 from ww_callbacks.patterns import keeps
+from ww_callbacks.weights.files.directory import is_weights
+from ww_callbacks.weights.files.foreign import divided_among
 
 MAX_DEPTH = 5
 """Levels of folders that are searched."""
@@ -23,8 +25,9 @@ def scan(root: Path, patterns: Sequence[str] = (), leave_out: Path | None = None
     """The paths of the checkpoints in a folder, relative to it and with slashes, sorted.
 
     A folder is one checkpoint if it holds a description of torch.distributed.checkpoint or Orbax, or files with the
-    names that libraries give to the weights of a model. In other folders, and in that of the run, every weights file is
-    one. Hidden and unfinished files, and links, are left out: what they lead to is found where it is.
+    names that libraries give to the weights of a model. So is a folder with a step in its name if the files in it have
+    none: they are parts of the model. In other folders, and in that of the run, every weights file is a checkpoint.
+    Hidden and unfinished files, and links, are left out: what they lead to is found where it is.
 
     Args:
         root: the folder of the run.
@@ -34,8 +37,12 @@ def scan(root: Path, patterns: Sequence[str] = (), leave_out: Path | None = None
     Raises:
         OSError: the folder cannot be read.
     """
-    names = (path.relative_to(root).as_posix() for path in _walk(root, 0, leave_out))
-    return sorted(name for name in names if _is_wanted(name, patterns))
+
+    def is_wanted(path: Path) -> bool:
+        return _is_wanted(path.relative_to(root).as_posix(), patterns)
+
+    found = _walk(root, 0, leave_out, is_wanted)
+    return sorted(path.relative_to(root).as_posix() for path in found if is_wanted(path))
 
 
 def step_of(name: str) -> int | None:
@@ -89,7 +96,7 @@ def still_holds(before: Version, now: Version) -> bool:
     return set(before) <= set(now)
 
 
-def _walk(folder: Path, depth: int, leave_out: Path | None) -> Iterator[Path]:
+def _walk(folder: Path, depth: int, leave_out: Path | None, is_wanted: Callable[[Path], bool]) -> Iterator[Path]:
     with os.scandir(folder) as listing:
         entries = sorted(listing, key=lambda entry: entry.name)
     files: list[str] = []
@@ -99,16 +106,17 @@ def _walk(folder: Path, depth: int, leave_out: Path | None) -> Iterator[Path]:
         if is_folder is None or (entry.name not in _MARKERS and is_unfinished(entry.name)):
             continue
         (folders if is_folder else files).append(entry.name)
-    if depth and _is_checkpoint(files):
+    weights = [name for name in files if is_weights(name)]
+    if depth and (_is_checkpoint(files, folders) or (_holds_parts(folder, weights) and is_wanted(folder))):
         yield folder
         return
-    yield from (folder / name for name in files if is_weights(name))
+    yield from (folder / name for name in weights)
     if depth < MAX_DEPTH:
         for name in folders:
             if folder / name == leave_out:
                 continue
             try:
-                yield from _walk(folder / name, depth + 1, leave_out)
+                yield from _walk(folder / name, depth + 1, leave_out, is_wanted)
             except (FileNotFoundError, PermissionError):
                 continue  # removed meanwhile, or not for us
 
@@ -130,8 +138,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool | None:
     return False if entry.is_file() else None
 
 
-def _is_checkpoint(files: Sequence[str]) -> bool:
-    return any(name in _MARKERS or name.endswith(".distcp") or is_of_folder(name) for name in files)
+def _is_checkpoint(files: Sequence[str], folders: Sequence[str]) -> bool:
+    is_named = any(name in _MARKERS or name.endswith(".distcp") or is_of_folder(name) for name in files)
+    return is_named or bool(divided_among([*files, *folders]))
+
+
+def _holds_parts(folder: Path, weights: Sequence[str]) -> bool:
+    """Whether the name of a folder states a step, and those of the weights files in it do not."""
+    has_step = step_after_word(folder.name) is not None
+    return has_step and bool(weights) and all(step_after_word(name) is None for name in weights)
 
 
 def _facts(name: str, status: os.stat_result) -> tuple[str, int, int, int]:
