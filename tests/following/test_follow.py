@@ -251,6 +251,7 @@ def test_a_running_follower_reads_checkpoints_that_are_deleted_soon_and_ends_on_
         wait_until(lambda: list((run / KEPT).glob(f"*/{path.name}")))  # noqa: B023 - called at once
         path.unlink()
     wait_until(lambda: (run / "ww_follow" / "ww_history.jsonl").exists() and len(steps_in_lines(run)) == 5)
+    wait_until(lambda: not (run / KEPT).exists())
     follower.send_signal(signal.SIGTERM)
     assert follower.wait(timeout=60) == 128 + signal.SIGTERM
     assert steps_in_lines(run) == [1, 2, 3, 4, 5]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import queue
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,18 +74,20 @@ def run_on(
     done: queue.SimpleQueue[tuple[int, TaskFuture]] = queue.SimpleQueue()
     specs = {position: layer.spec for position, layer in layers.items() if layer.spec is not None}
     order = sorted(specs, key=lambda position: specs[position].work, reverse=True)
-    arguments_of = _dask_arguments(executor)
     futures = []
     try:
-        for position in order:
-            layer, arguments = layers[position], arguments_of(specs[position])
-            future = executor.submit(analyze_stored, str(path), layer.name, split, settings.to_dict(), **arguments)
-            future.add_done_callback(partial(_put, done, position))
-            futures.append(future)
+        with _taking_tasks():
+            arguments_of = _dask_arguments(executor)
+            for position in order:
+                layer, arguments = layers[position], arguments_of(specs[position])
+                future = executor.submit(analyze_stored, str(path), layer.name, split, settings.to_dict(), **arguments)
+                future.add_done_callback(partial(_put, done, position))
+                futures.append(future)
         return dict(_answer(*done.get(), specs, bar) for _ in order)
     finally:
         for future in futures:
-            future.cancel()
+            with suppress(Exception):  # the connection to a scheduler that has ended
+                future.cancel()
 
 
 def analyze_stored(path: str, name: str, split: Split | None, settings: dict[str, Any]) -> Message:
@@ -106,6 +109,15 @@ def analyze_stored(path: str, name: str, split: Split | None, settings: dict[str
     assert layer.spec is not None
     assert layer.read is not None
     return run_task(make_task(layer.spec, Settings.from_dict(settings), None), layer.read())
+
+
+@contextmanager
+def _taking_tasks() -> Iterator[None]:
+    """Turn what an executor raises that takes no tasks, such as one whose scheduler has ended, into an OSError."""
+    try:
+        yield
+    except Exception as error:
+        raise OSError(f"the executor takes no tasks: {type(error).__name__}: {error}") from error
 
 
 @lru_cache(maxsize=2)

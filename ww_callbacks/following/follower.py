@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,6 +126,7 @@ class Follower:
         self._holding = Holding(root, hold)
         self._checkpoints: dict[str, _Checkpoint] = {}
         self._refused: set[tuple[str, Version]] = set()
+        self._unreadable: set[str] = set()
         self._publishing: Publishing | None = None
         self._workers: Workers | None = None
         self.left_out = 0
@@ -191,8 +192,8 @@ class Follower:
         """Note new and changed checkpoints, keep them, and forget those that are gone."""
         done = {(entry.checkpoint, entry.written) for entry in self._ledger.entries()}
         seen: set[str] = set()
-        for name in scan(self._root, self._work.patterns, leave_out=self._log_dir):
-            with suppress(OSError):  # removed since the folder was listed
+        for name in scan(self._root, self._work.patterns, self._log_dir, self._tell_unreadable):
+            with self._unless_removed():
                 path = self._root / name
                 if self._is_new(name, version_of(path), done):
                     copy = self._holding.keep(path)
@@ -201,13 +202,30 @@ class Follower:
             identity = copy.parent.name
             if identity in seen:
                 continue
-            with suppress(OSError):
+            with self._unless_removed():
                 if self._is_new(name, version_of(copy), done):
                     seen.add(self._note(name, copy, copy))
                 else:
                     self._holding.drop(copy)
         for identity in self._checkpoints.keys() - seen:
             self._gone(self._checkpoints.pop(identity))
+
+    @contextmanager
+    def _unless_removed(self) -> Iterator[None]:
+        """Go on without a checkpoint that was removed since the folder was listed, or may not be read."""
+        try:
+            yield
+        except PermissionError as error:
+            self._tell_unreadable(error)
+        except OSError:
+            pass
+
+    def _tell_unreadable(self, error: OSError) -> None:
+        """Say once that a folder or a file in it may not be read."""
+        if str(error) not in self._unreadable:
+            self._unreadable.add(str(error))
+            self.left_out += 1
+            _log.warning("%s: left out: %s", error.filename, error.strerror)
 
     def _is_new(self, name: str, version: Version, done: set[tuple[str, float]]) -> bool:
         return (name, written_at(version)) not in done and (name, version) not in self._refused
@@ -395,7 +413,7 @@ class Follower:
                 self._stop_publishing()
                 self._start_publishing(before=result.step)
             else:
-                problem = f"its step is not after step {last.step}, which was published"
+                problem = f"its step is not after step {last.step}, which was published, and its time is not later"
         assert self._publishing is not None
         analysed = self._ledger.layers(result)
         problem = problem or _difference(self._publishing.history, [each.report for each in analysed])

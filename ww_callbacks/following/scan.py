@@ -21,7 +21,12 @@ Version = tuple[tuple[str, int, int, int], ...]
 """The files of a checkpoint: path within it, bytes, time of the last change in nanoseconds, inode."""
 
 
-def scan(root: Path, patterns: Sequence[str] = (), leave_out: Path | None = None) -> list[str]:
+def scan(
+    root: Path,
+    patterns: Sequence[str] = (),
+    leave_out: Path | None = None,
+    on_error: Callable[[OSError], object] = lambda error: None,
+) -> list[str]:
     """The paths of the checkpoints in a folder, relative to it and with slashes, sorted.
 
     A folder is one checkpoint if it holds a description of torch.distributed.checkpoint or Orbax, or files with the
@@ -33,6 +38,7 @@ def scan(root: Path, patterns: Sequence[str] = (), leave_out: Path | None = None
         root: the folder of the run.
         patterns: of the names of checkpoints, or of their paths; ``"!pattern"`` excludes.
         leave_out: a folder that is not searched.
+        on_error: called with the error of each inner folder that may not be read, which is left out.
 
     Raises:
         OSError: the folder cannot be read.
@@ -41,7 +47,7 @@ def scan(root: Path, patterns: Sequence[str] = (), leave_out: Path | None = None
     def is_wanted(path: Path) -> bool:
         return _is_wanted(path.relative_to(root).as_posix(), patterns)
 
-    found = _walk(root, 0, leave_out, is_wanted)
+    found = _walk(root, 0, leave_out, is_wanted, on_error)
     return sorted(path.relative_to(root).as_posix() for path in found if is_wanted(path))
 
 
@@ -96,7 +102,13 @@ def still_holds(before: Version, now: Version) -> bool:
     return set(before) <= set(now)
 
 
-def _walk(folder: Path, depth: int, leave_out: Path | None, is_wanted: Callable[[Path], bool]) -> Iterator[Path]:
+def _walk(
+    folder: Path,
+    depth: int,
+    leave_out: Path | None,
+    is_wanted: Callable[[Path], bool],
+    on_error: Callable[[OSError], object],
+) -> Iterator[Path]:
     with os.scandir(folder) as listing:
         entries = sorted(listing, key=lambda entry: entry.name)
     files: list[str] = []
@@ -116,9 +128,11 @@ def _walk(folder: Path, depth: int, leave_out: Path | None, is_wanted: Callable[
             if folder / name == leave_out:
                 continue
             try:
-                yield from _walk(folder / name, depth + 1, leave_out, is_wanted)
-            except (FileNotFoundError, PermissionError):
-                continue  # removed meanwhile, or not for us
+                yield from _walk(folder / name, depth + 1, leave_out, is_wanted, on_error)
+            except FileNotFoundError:
+                continue  # removed meanwhile
+            except PermissionError as error:
+                on_error(error)
 
 
 def _is_wanted(name: str, patterns: Sequence[str]) -> bool:
