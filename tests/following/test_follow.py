@@ -215,6 +215,26 @@ def test_training_is_told_once_to_stop(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.startswith("step 1  alpha ")
 
 
+def test_a_pipe_gets_a_line_for_each_checkpoint_and_a_terminal_a_bar_in_addition(tmp_path):
+    shown = []
+    for name in ("pipe", "terminal"):
+        run = tmp_path / name
+        for step in (1, 2, 3):
+            save(run, step)
+        ours, theirs = os.openpty() if name == "terminal" else os.pipe()
+        command = [sys.executable, "-m", "ww_callbacks", "follow", str(run), "--once", "--no-figures"]
+        terminal = {"TERM": "xterm", "COLUMNS": "120"}
+        lines = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, env=os.environ | terminal, timeout=100)
+        assert [line[:6] for line in lines.stdout.decode().splitlines()] == ["step 1", "step 2", "step 3"]
+        os.set_blocking(ours, False)
+        os.close(theirs)
+        with open(ours, "rb") as file:
+            shown.append(file.read(10**6) or b"")
+    assert shown[0] == b""
+    for number in (1, 2, 3):
+        assert f"checkpoint {number} of 3, step {number}".encode() in shown[1]
+
+
 @pytest.fixture
 def start(tmp_path):
     processes = []

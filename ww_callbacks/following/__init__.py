@@ -200,7 +200,7 @@ def _polls(follower: Follower, root: Path, *, once: bool, seconds: float) -> Ite
             if once:
                 raise
             if str(error) != problem:
-                warn(f"cannot follow for now, trying again every {seconds:g} s: {error}")
+                warn(f"cannot follow {root} for now, trying again every {seconds:g} s: {error}")
             problem = str(error)
         else:
             problem = ""

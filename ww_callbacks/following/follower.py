@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from ww_callbacks.following.publishing import Publishing
 from ww_callbacks.following.scan import Version, scan, step_of, still_holds, version_of, written_at
 from ww_callbacks.models.run import Analysed, Workers
 from ww_callbacks.monitor.options import Options
-from ww_callbacks.progress import progress_bar
+from ww_callbacks.progress import Bar, progress_bar
 from ww_callbacks.report import History, LayerReport, Report
 from ww_callbacks.report.row import changed
 from ww_callbacks.signals.stop import EarlyStopping
@@ -309,19 +309,36 @@ class Follower:
         result = Result(
             checkpoint.step, checkpoint.name, written_at(checkpoint.version), checkpoint.key, count=len(parts)
         )
-        for batch in self._batches(result.key, parts):
-            try:
-                numbers = [number for number in batch if not self._ledger.has(result.key, number, result.count)]
-                wanted = {position: layers[position] for number in numbers for position in parts[number]}
-                found = self._run(wanted, checkpoint) if wanted else {}
-                for number in numbers:
-                    self._ledger.add(result, number, {position: found[position] for position in parts[number]})
-            except WeightsFileError as error:
-                self._fail(checkpoint, error)
-                return
-            finally:
-                for number in batch:
-                    self._claims.release(_claim(result.key, number))
+        try:
+            with self._progress_of(checkpoint) as bar:
+                for batch in self._batches(result.key, parts):
+                    self._add_parts(checkpoint, result, {number: parts[number] for number in batch}, bar)
+        except WeightsFileError as error:
+            self._fail(checkpoint, error)
+
+    def _progress_of(self, checkpoint: _Checkpoint) -> AbstractContextManager[Bar]:
+        """The share of the layers of a checkpoint, and its number among those found."""
+        total = sum(layer.spec.work for layer in checkpoint.layers or () if layer.spec is not None)
+        done = len(self._published())
+        title = f"checkpoint {done + 1} of {done + len(self._checkpoints)}, step {checkpoint.step}"
+        return progress_bar(title, total, shown=self._work.progress)
+
+    def _add_parts(self, checkpoint: _Checkpoint, result: Result, parts: Mapping[int, Sequence[int]], bar: Bar) -> None:
+        """Analyse parts that this process has claimed, and give the claims back.
+
+        Raises:
+            WeightsFileError: they cannot be read, or the checkpoint has changed.
+        """
+        layers = checkpoint.layers or ()
+        try:
+            numbers = [number for number in parts if not self._ledger.has(result.key, number, result.count)]
+            wanted = {position: layers[position] for number in numbers for position in parts[number]}
+            found = self._run(wanted, checkpoint, bar) if wanted else {}
+            for number in numbers:
+                self._ledger.add(result, number, {position: found[position] for position in parts[number]})
+        finally:
+            for number in parts:
+                self._claims.release(_claim(result.key, number))
 
     def _batches(self, key: str, parts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         """Numbers of parts that this process has claimed: one after the other, or all at once for an executor."""
@@ -335,7 +352,7 @@ class Follower:
         elif claimed := list(free):
             yield claimed
 
-    def _run(self, layers: Mapping[int, Layer], checkpoint: _Checkpoint) -> dict[int, Analysed]:
+    def _run(self, layers: Mapping[int, Layer], checkpoint: _Checkpoint, bar: Bar) -> dict[int, Analysed]:
         """The results of some layers.
 
         Raises:
@@ -345,13 +362,11 @@ class Follower:
         skipped = {position: layer for position, layer in layers.items() if layer.spec is None}
         found = {position: Analysed(layer.skip_report(step), "") for position, layer in skipped.items()}
         rest = {position: layer for position, layer in layers.items() if position not in skipped}
-        total = sum(layer.spec.work for layer in rest.values() if layer.spec is not None)
         try:
-            with progress_bar(f"step {step}", total, shown=work.progress) as bar:
-                if work.executor is None:
-                    found |= self._workers_for(checkpoint).run(rest, work.settings, bar)
-                else:
-                    found |= run_on(work.executor, checkpoint.path, rest, work.settings, bar, work.split)
+            if work.executor is None:
+                found |= self._workers_for(checkpoint).run(rest, work.settings, bar)
+            else:
+                found |= run_on(work.executor, checkpoint.path, rest, work.settings, bar, work.split)
             now = version_of(checkpoint.path)
         except FileNotFoundError as error:
             raise WeightsFileError(checkpoint.path, "was removed while it was read") from error
