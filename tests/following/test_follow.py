@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -81,6 +82,12 @@ def test_a_second_follower_adds_only_what_is_new(tmp_path):
     assert follow(tmp_path).steps == [1, 2, 3]
     assert steps_in_lines(tmp_path) == steps_in_tensorboard(tmp_path) == [1, 2, 3]
     assert not (tmp_path / KEPT).exists()
+
+
+def test_a_result_that_another_follower_publishes_at_this_moment_is_no_error(tmp_path):
+    ledger = Ledger(tmp_path)
+    (tmp_path / "results" / "step-1-abc.0-of-1.json").symlink_to(tmp_path / "removed after the folder was listed")
+    assert ledger.complete() == []
 
 
 class Killed(BaseException):
@@ -215,6 +222,20 @@ def test_training_is_told_once_to_stop(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.startswith("step 1  alpha ")
 
 
+def read_all(descriptor):
+    """What is written to a pipe or a terminal until its last writer has closed it."""
+    data = b""
+    while True:
+        try:
+            more = os.read(descriptor, 10_000)
+        except OSError:  # the end of a terminal
+            more = b""
+        if not more:
+            os.close(descriptor)
+            return data
+        data += more
+
+
 def test_a_pipe_gets_a_line_for_each_checkpoint_and_a_terminal_a_bar_in_addition(tmp_path):
     shown = []
     for name in ("pipe", "terminal"):
@@ -222,15 +243,16 @@ def test_a_pipe_gets_a_line_for_each_checkpoint_and_a_terminal_a_bar_in_addition
         for step in (1, 2, 3):
             save(run, step)
         ours, theirs = os.openpty() if name == "terminal" else os.pipe()
+        reader = threading.Thread(target=lambda end=ours: shown.append(read_all(end)))
+        reader.start()
         command = [sys.executable, "-m", "ww_callbacks", "follow", str(run), "--once", "--no-figures"]
         terminal = {"TERM": "xterm", "COLUMNS": "120"}
         lines = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, env=os.environ | terminal, timeout=100)
-        assert [line[:6] for line in lines.stdout.decode().splitlines()] == ["step 1", "step 2", "step 3"]
-        os.set_blocking(ours, False)
         os.close(theirs)
-        with open(ours, "rb") as file:
-            shown.append(file.read(10**6) or b"")
-    assert shown[0] == b""
+        reader.join(60)
+        assert [line[:6] for line in lines.stdout.decode().splitlines()] == ["step 1", "step 2", "step 3"]
+    assert b"checkpoint 1 of" not in shown[0]
+    assert b"\x1b" not in shown[0]
     for number in (1, 2, 3):
         assert f"checkpoint {number} of 3, step {number}".encode() in shown[1]
 
