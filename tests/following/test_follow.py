@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -83,6 +84,12 @@ def test_a_second_follower_adds_only_what_is_new(tmp_path):
     assert not (tmp_path / KEPT).exists()
 
 
+def test_a_result_that_another_follower_publishes_at_this_moment_is_no_error(tmp_path):
+    ledger = Ledger(tmp_path)
+    (tmp_path / "results" / "step-1-abc.0-of-1.json").symlink_to(tmp_path / "removed after the folder was listed")
+    assert ledger.complete() == []
+
+
 class Killed(BaseException):
     """What ends a process at this point."""
 
@@ -157,6 +164,18 @@ def test_two_names_of_one_step_are_one_checkpoint(tmp_path, caplog):
     assert "left out" not in caplog.text
 
 
+def test_parts_of_a_model_are_one_checkpoint_in_a_folder_and_otherwise_left_out_with_the_reason(tmp_path, caplog):
+    parts = [{name: array} for name, array in weights().items()]
+    for number, part in enumerate(parts):
+        save(tmp_path / "whole" / "step-1", 0, part).rename(tmp_path / "whole" / "step-1" / f"stage{number}.npz")
+        save(tmp_path / "flat", 1, part).rename(tmp_path / "flat" / f"stage{number}-step-1.npz")
+    assert [layer.name for layer in follow(tmp_path / "whole")[0]] == ["fc1", "fc2"]
+    assert caplog.text == ""
+    assert [layer.name for layer in follow(tmp_path / "flat")[0]] == ["fc1"]
+    told = "stage1-step-1.npz: left out: 'stage0-step-1.npz' is of the same step, with other layers. Save the parts"
+    assert told in caplog.text
+
+
 def test_what_cannot_be_followed_is_said_and_left_out(tmp_path, caplog):
     save(tmp_path, 1)
     save(tmp_path, 2, {"other.weight": weights()["fc2.weight"]})
@@ -201,6 +220,41 @@ def test_training_is_told_once_to_stop(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.startswith("step 1  alpha ")
 
 
+def read_all(descriptor):
+    """What is written to a pipe or a terminal until its last writer has closed it."""
+    data = b""
+    while True:
+        try:
+            more = os.read(descriptor, 10_000)
+        except OSError:  # the end of a terminal
+            more = b""
+        if not more:
+            os.close(descriptor)
+            return data
+        data += more
+
+
+def test_a_pipe_gets_a_line_for_each_checkpoint_and_a_terminal_a_bar_in_addition(tmp_path):
+    shown = []
+    for name in ("pipe", "terminal"):
+        run = tmp_path / name
+        for step in (1, 2, 3):
+            save(run, step)
+        ours, theirs = os.openpty() if name == "terminal" else os.pipe()
+        reader = threading.Thread(target=lambda end=ours: shown.append(read_all(end)))
+        reader.start()
+        command = [sys.executable, "-m", "ww_callbacks", "follow", str(run), "--once", "--no-figures"]
+        terminal = {"TERM": "xterm", "COLUMNS": "120"}
+        lines = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, env=os.environ | terminal, timeout=100)
+        os.close(theirs)
+        reader.join(60)
+        assert [line[:6] for line in lines.stdout.decode().splitlines()] == ["step 1", "step 2", "step 3"]
+    assert b"checkpoint 1 of" not in shown[0]
+    assert b"\x1b" not in shown[0]
+    for number in (1, 2, 3):
+        assert f"checkpoint {number} of 3, step {number}".encode() in shown[1]
+
+
 @pytest.fixture
 def start(tmp_path):
     processes = []
@@ -237,6 +291,7 @@ def test_a_running_follower_reads_checkpoints_that_are_deleted_soon_and_ends_on_
         wait_until(lambda: list((run / KEPT).glob(f"*/{path.name}")))  # noqa: B023 - called at once
         path.unlink()
     wait_until(lambda: (run / "ww_follow" / "ww_history.jsonl").exists() and len(steps_in_lines(run)) == 5)
+    wait_until(lambda: not (run / KEPT).exists())
     follower.send_signal(signal.SIGTERM)
     assert follower.wait(timeout=60) == 128 + signal.SIGTERM
     assert steps_in_lines(run) == [1, 2, 3, 4, 5]

@@ -41,8 +41,34 @@ def test_the_checkpoints_of_every_library_are_found_with_their_steps(tmp_path):
         "keras/05-0.31.weights.h5": 5,
         "titan/step-200": 200,
         "orbax/300": 300,
-        "deepspeed/global_step7/mp_rank_00_model_states.pt": 7,
+        "deepspeed/global_step7": 7,
     }
+
+
+def test_a_folder_of_a_step_with_parts_of_a_model_is_one_checkpoint(tmp_path):
+    touch(tmp_path, "run/step-1/stage0.pt", "run/step-1/stage1.pt", "ckpt-2/step-10.pt", "ckpt-2/step-20.pt")
+    assert {name: step_of(name) for name in scan(tmp_path)} == {
+        "run/step-1": 1,
+        "ckpt-2/step-10.pt": 10,
+        "ckpt-2/step-20.pt": 20,
+    }
+    assert scan(tmp_path, ["*/stage1.pt"]) == ["run/step-1/stage1.pt"]
+
+
+def test_a_folder_in_which_each_rank_has_a_part_of_the_matrices_is_one_checkpoint(tmp_path):
+    touch(
+        tmp_path,
+        "zero/last.ckpt/checkpoint/zero_pp_rank_0_mp_rank_00_model_states.pt",
+        "zero/last.ckpt/checkpoint/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
+        "megatron/iter_0000010/mp_rank_00/model_optim_rng.pt",
+        "megatron/iter_0000010/mp_rank_01/model_optim_rng.pt",
+        "alone/iter_0000010/mp_rank_00/model_optim_rng.pt",
+    )
+    assert scan(tmp_path) == [
+        "alone/iter_0000010/mp_rank_00/model_optim_rng.pt",
+        "megatron/iter_0000010",
+        "zero/last.ckpt/checkpoint",
+    ]
 
 
 def test_what_is_no_checkpoint_is_left_out(tmp_path):

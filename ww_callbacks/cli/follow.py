@@ -21,9 +21,10 @@ from ww_callbacks.report import Report
 STOPPED = 3
 """Exit status if training should stop, with ``--until-stop``."""
 
-
 CONNECT_TIMEOUT = 30
 """Seconds to wait for the scheduler of a Dask cluster."""
+
+_log = logging.getLogger("ww_callbacks")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,11 +34,11 @@ def run(arguments: argparse.Namespace) -> int:
     def on_stop(reason: str) -> None:
         reasons.append(reason)
         if arguments.stop_file is not None:
-            Path(arguments.stop_file).write_text(f"{reason}\n", encoding="utf-8")
+            _write_reason(arguments.stop_file, reason)
         if arguments.on_stop is not None:
-            subprocess.run(arguments.on_stop, shell=True, check=False, env=os.environ | {"WW_STOP_REASON": reason})
+            _run_command(arguments.on_stop, reason)
 
-    with _told(), _ended_by_sigterm(), _client(arguments.dask) as executor:
+    with _log_of_information(), _ended_by_sigterm(), _client(arguments.dask) as executor:
         ww.follow(
             arguments.folder,
             log_dir=arguments.log_dir,
@@ -57,16 +58,28 @@ def run(arguments: argparse.Namespace) -> int:
     return STOPPED if reasons and arguments.until_stop else 0
 
 
+def _write_reason(path: str, reason: str) -> None:
+    try:
+        Path(path).write_text(f"{reason}\n", encoding="utf-8")
+    except OSError as error:
+        _log.warning("--stop-file: not written: %s", error)
+
+
+def _run_command(command: str, reason: str) -> None:
+    status = subprocess.run(command, shell=True, check=False, env=os.environ | {"WW_STOP_REASON": reason}).returncode
+    if status:
+        _log.warning("--on-stop: %r ended with status %d", command, status)
+
+
 @contextmanager
-def _told() -> Iterator[None]:
+def _log_of_information() -> Iterator[None]:
     """Show findings that are no alarms and what is waited for, too."""
-    log = logging.getLogger("ww_callbacks")
-    level = log.level
-    log.setLevel(logging.INFO)
+    level = _log.level
+    _log.setLevel(logging.INFO)
     try:
         yield
     finally:
-        log.setLevel(level)
+        _log.setLevel(level)
 
 
 @contextmanager

@@ -5,9 +5,9 @@ from __future__ import annotations
 import queue
 import sys
 import uuid
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import CancelledError
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,6 +21,10 @@ from ww_callbacks.weights.files.errors import WeightsFileError
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.submits import Submits, TaskFuture, task_arguments
 from ww_callbacks.worker.task import read_answer, run_task
+
+
+class ExecutorEndedError(OSError):
+    """An executor takes no more tasks: it was shut down, or the scheduler of a Dask cluster did not come back."""
 
 
 class Job(NamedTuple):
@@ -51,7 +55,8 @@ def run_on(executor: Submits, jobs: Mapping[int, Job], bar: Bar) -> dict[int, An
 
     Raises:
         WeightsFileError: a layer cannot be read.
-        OSError: the executor has failed.
+        OSError: the executor has cancelled a task.
+        ExecutorEndedError: it takes no more tasks.
     """
     rest = sorted(jobs, key=lambda position: jobs[position].spec.work, reverse=True)
     found: dict[int, Analysed] = {}
@@ -87,7 +92,8 @@ def _calls(executor: Submits, jobs: Mapping[int, Job]) -> dict[int, Callable[[],
 
     The keys make the tasks of Dask one group, so that most of them wait in the scheduler, not on workers that may end.
     """
-    arguments_of, is_dask = task_arguments(executor), is_dask_client(executor)
+    with _taking_tasks():
+        arguments_of, is_dask = task_arguments(executor), is_dask_client(executor)
     group = f"read_and_run-{uuid.uuid4().hex}"
     calls: dict[int, Callable[[], TaskFuture]] = {}
     for position, job in jobs.items():
@@ -98,19 +104,30 @@ def _calls(executor: Submits, jobs: Mapping[int, Job]) -> dict[int, Callable[[],
     return calls
 
 
+@contextmanager
+def _taking_tasks() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        cause = f"the executor takes no more tasks ({type(error).__name__}: {error})"
+        raise ExecutorEndedError(f"{cause}; follow again with another one, results so far are kept") from error
+
+
 def _finished(calls: Mapping[int, Callable[[], TaskFuture]]) -> Generator[tuple[int, TaskFuture], None, None]:
     """Submit tasks, and yield each when it is done. The others are cancelled when this is closed."""
     done: queue.SimpleQueue[tuple[int, TaskFuture]] = queue.SimpleQueue()
     futures = []
     try:
-        for position, submit in calls.items():
-            futures.append(submit())
-            futures[-1].add_done_callback(partial(_put, done, position))
+        with _taking_tasks():
+            for position, submit in calls.items():
+                futures.append(submit())
+                futures[-1].add_done_callback(partial(_put, done, position))
         for _ in calls:
             yield done.get()
     finally:
         for future in futures:
-            future.cancel()
+            with suppress(Exception):  # the connection to a scheduler that has ended
+                future.cancel()
 
 
 def _put(done: queue.SimpleQueue[tuple[int, TaskFuture]], position: int, future: TaskFuture) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ww_callbacks.following.table import Checkpoint, Table, is_restart
 from ww_callbacks.following.work import Work
 from ww_callbacks.models.run import Analysed
 from ww_callbacks.monitor.options import Options
+from ww_callbacks.progress import Bar, progress_bar
 from ww_callbacks.report import History, LayerReport, Report
 from ww_callbacks.report.row import changed
 from ww_callbacks.signals.stop import EarlyStopping
@@ -144,13 +145,21 @@ class Follower:
         result = Result(
             checkpoint.step, checkpoint.name, written_at(checkpoint.version), checkpoint.key, count=len(parts)
         )
-        run = partial(self._run, checkpoint)
+        results, at_once = self._ledger.results, self._runner.takes_all
         try:
-            add_parts(result, parts, self._ledger.results, self._claims, run, at_once=self._runner.takes_all)
+            with self._progress_of(checkpoint) as bar:
+                add_parts(result, parts, results, self._claims, partial(self._run, checkpoint, bar), at_once=at_once)
         except WeightsFileError as error:
             self._table.fail(checkpoint, error, patience)
 
-    def _run(self, checkpoint: Checkpoint, positions: Sequence[int]) -> dict[int, Analysed]:
+    def _progress_of(self, checkpoint: Checkpoint) -> AbstractContextManager[Bar]:
+        """The share of the layers of a checkpoint, and its number among those found."""
+        total = sum(layer.spec.work for layer in checkpoint.layers or () if layer.spec is not None)
+        done = len(self._ledger.published())
+        title = f"checkpoint {done + 1} of {done + len(self._table.checkpoints)}, step {checkpoint.step}"
+        return progress_bar(title, total, shown=self._work.progress)
+
+    def _run(self, checkpoint: Checkpoint, bar: Bar, positions: Sequence[int]) -> dict[int, Analysed]:
         """The results of some layers.
 
         Raises:
@@ -166,7 +175,7 @@ class Follower:
         }
         specs = [layer.spec for layer in model if layer.spec is not None]
         try:
-            found |= self._runner.analyse(checkpoint.path, step, rest, specs)
+            found |= self._runner.analyse(checkpoint.path, rest, specs, bar)
             now = version_of(checkpoint.path)
         except FileNotFoundError as error:
             raise WeightsFileError(checkpoint.path, "was removed while it was read") from error

@@ -1,21 +1,16 @@
-"""What the names of files and folders say: the step, whether they hold weights, whether they are unfinished."""
+"""What the names of files and folders say: the step, and whether they are a checkpoint or unfinished."""
 
 from __future__ import annotations
 
 import re
 
-ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".th", ".npz", ".h5", ".hdf5", ".keras", ".msgpack", ".gguf")
-"""File name extensions of weights."""
+from ww_callbacks.weights.files.directory import ENDINGS, is_weights
 
 _STEP = re.compile(r"(?:step|iter|iteration|checkpoint|ckpt)s?[=_\-. ]?(\d+)(?!\.?\d|[a-z])", re.IGNORECASE)
 _EPOCH = re.compile(r"epoch[=_\-. ]?(\d+)(?![a-z])", re.IGNORECASE)
 _DECIMAL = re.compile(r"\d+\.\d+(e[+-]?\d+)?|\d+e[+-]?\d+", re.IGNORECASE)
 _WHOLE = re.compile(r"(?<![A-Za-z\d])\d+(?![A-Za-z\d])")
 _UNFINISHED = re.compile(r"^\.|^tmp[-_.]|[-_.](tmp|temp|partial|part|incomplete)(\b|[-_.\d]|$)|~$", re.IGNORECASE)
-_BESIDE = re.compile(
-    r"(optimizer|optim_states|scheduler|scaler|rng_state|random_states|training_args|dataloader|sampler|events\.out)",
-    re.IGNORECASE,
-)
 _OF_A_FOLDER = re.compile(
     r"(model|pytorch_model|diffusion_pytorch_model|adapter_model|flax_model)\.(?!\d)|consolidated\.|.*-\d+-of-\d+\.",
     re.IGNORECASE,
@@ -62,16 +57,6 @@ def is_unfinished(name: str) -> bool:
         [False, False, False]
     """
     return _UNFINISHED.search(name) is not None
-
-
-def is_weights(name: str) -> bool:
-    """Whether a file may hold the weights of a model, by its name.
-
-    Example:
-        >>> [is_weights(name) for name in ("last.ckpt", "optimizer.pt", "rng_state_0.pth", "trainer_state.json")]
-        [True, False, False, False]
-    """
-    return name.lower().endswith(ENDINGS) and not _BESIDE.search(name)
 
 
 def is_of_folder(name: str) -> bool:

@@ -11,6 +11,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,9 @@ class Results:
         found = []
         for (key, count), number in parts.items():
             if number == count:
-                values = self._read(key, 0, count)
-                found.append(Result(**{name: values[name] for name in Result.__slots__}))
+                with suppress(FileNotFoundError):  # published meanwhile by another follower
+                    values = self._read(key, 0, count)
+                    found.append(Result(**{name: values[name] for name in Result.__slots__}))
         return sorted(found, key=lambda result: (result.step, result.written))
 
     def layers(self, result: Result) -> list[Analysed]:

@@ -11,7 +11,7 @@ from ww_callbacks.following.cluster import Job, run_on
 from ww_callbacks.following.stored import Selection, place_of, read_layer, read_rows
 from ww_callbacks.following.work import Work
 from ww_callbacks.models.run import Analysed, Workers
-from ww_callbacks.progress import progress_bar
+from ww_callbacks.progress import Bar, progress_bar
 from ww_callbacks.weights import Layer
 from ww_callbacks.weights.files.remote import Location
 from ww_callbacks.worker.protocol import Message
@@ -37,15 +37,15 @@ class Runner:
         return self._work.executor is not None
 
     def analyse(
-        self, path: Location, step: int | None, layers: Mapping[int, Layer], model: Sequence[LayerSpec]
+        self, path: Location, layers: Mapping[int, Layer], model: Sequence[LayerSpec], bar: Bar
     ) -> dict[int, Analysed]:
         """Analyse layers.
 
         Args:
             path: of the checkpoint.
-            step: of the checkpoint.
             layers: position → layer.
             model: descriptions of all layers of the checkpoint that are analysed.
+            bar: of the progress.
 
         Raises:
             WeightsFileError: a layer cannot be read.
@@ -59,7 +59,7 @@ class Runner:
             read = layer.read if self._work.executor is None else elsewhere
             task = make_task(layer.spec, self._work.settings, None)
             jobs[position] = Job(layer.spec, read, task, memory_of(layer.spec))
-        return self._run(f"step {step}", jobs, model)
+        return self._run(jobs, model, bar)
 
     def compare(
         self,
@@ -84,7 +84,9 @@ class Runner:
         for position, (spec, task) in tasks.items():
             stacked, read = stacked_spec(spec, len(paths)), partial(read_rows, places, spec, self.selection)
             jobs[position] = Job(stacked, read, task, stacked.nbytes + memory_of(spec) * 2 // 3)
-        return self._run(f"step {step}, changes", jobs, model)
+        title, total = f"step {step}, changes", sum(job.spec.work for job in jobs.values())
+        with progress_bar(title, total, shown=self._work.progress) as bar:
+            return self._run(jobs, model, bar)
 
     def close(self) -> None:
         """Stop the worker processes."""
@@ -92,12 +94,11 @@ class Runner:
             self._workers.close()
             self._workers = None
 
-    def _run(self, title: str, jobs: Mapping[int, Job], model: Sequence[LayerSpec]) -> dict[int, Analysed]:
-        with progress_bar(title, sum(job.spec.work for job in jobs.values()), shown=self._work.progress) as bar:
-            if self._work.executor is not None:
-                return run_on(self._work.executor, jobs, bar)
-            layers = {each: Layer(job.spec.name, job.spec.kind, job.spec, job.read) for each, job in jobs.items()}
-            return self._workers_for(model).run(layers, {each: job.task for each, job in jobs.items()}, bar)
+    def _run(self, jobs: Mapping[int, Job], model: Sequence[LayerSpec], bar: Bar) -> dict[int, Analysed]:
+        if self._work.executor is not None:
+            return run_on(self._work.executor, jobs, bar)
+        layers = {each: Layer(job.spec.name, job.spec.kind, job.spec, job.read) for each, job in jobs.items()}
+        return self._workers_for(model).run(layers, {each: job.task for each, job in jobs.items()}, bar)
 
     def _workers_for(self, model: Sequence[LayerSpec]) -> Workers:
         """The worker processes for a model, with room for what is done with its layers."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ww_callbacks.following.names import is_of_folder, is_unfinished, is_weights, only_number, step_after_word
+from ww_callbacks.following.names import is_of_folder, is_unfinished, only_number, step_after_word
 from ww_callbacks.patterns import keeps
+from ww_callbacks.weights.files.directory import is_weights
 from ww_callbacks.weights.files.errors import WeightsFileError
+from ww_callbacks.weights.files.foreign import divided_among
 from ww_callbacks.weights.files.remote import Location, RemotePath
 
 MAX_DEPTH = 5
@@ -25,22 +27,29 @@ Version = tuple[tuple[str, int, int, int | str], ...]
 """The files of a checkpoint: path within it, bytes, time of the last change in nanoseconds, inode (at a URL: tag)."""
 
 
-def scan(root: Location, patterns: Sequence[str] = (), leave_out: Path | None = None) -> list[str]:
+def scan(
+    root: Location,
+    patterns: Sequence[str] = (),
+    leave_out: Path | None = None,
+    on_error: Callable[[OSError], object] = lambda error: None,
+) -> list[str]:
     """The paths of the checkpoints in a folder, relative to it and with slashes, sorted.
 
     A folder is one checkpoint if it holds a description of torch.distributed.checkpoint or Orbax, or files with the
-    names that libraries give to the weights of a model. In other folders, and in that of the run, every weights file is
-    one. Hidden and unfinished files, and links, are left out: what they lead to is found where it is.
+    names that libraries give to the weights of a model. So is a folder with a step in its name if the files in it have
+    none: they are parts of the model. In other folders, and in that of the run, every weights file is a checkpoint.
+    Hidden and unfinished files, and links, are left out: what they lead to is found where it is.
 
     Args:
         root: the folder of the run, or its URL.
         patterns: of the names of checkpoints, or of their paths; ``"!pattern"`` excludes.
         leave_out: a folder that is not searched.
+        on_error: called with the error of each inner folder that may not be read, which is left out.
 
     Raises:
         OSError: the folder cannot be read.
     """
-    return sorted(name for name in _walk(root, "", 0, leave_out) if _is_wanted(name, patterns))
+    return sorted(name for name in _walk(root, "", patterns, leave_out, on_error) if _is_wanted(name, patterns))
 
 
 def step_of(name: str) -> int | None:
@@ -97,25 +106,34 @@ def still_holds(before: Version, now: Version) -> bool:
     return set(before) <= set(now)
 
 
-def _walk(folder: Location, inside: str, depth: int, leave_out: Path | None) -> Iterator[str]:
+def _walk(
+    folder: Location,
+    inside: str,
+    patterns: Sequence[str],
+    leave_out: Path | None,
+    on_error: Callable[[OSError], object],
+) -> Iterator[str]:
     """The checkpoints in a folder, as paths that begin with ``inside``."""
     files: list[str] = []
     folders: list[str] = []
     for name, is_folder in sorted(_entries(folder)):
         if name in _MARKERS or not is_unfinished(name):
             (folders if is_folder else files).append(name)
-    if depth and _is_checkpoint(files):
-        yield inside.rstrip("/")
+    weights, path = [name for name in files if is_weights(name)], inside.rstrip("/")
+    if path and (_is_checkpoint(files, folders) or (_holds_parts(path, weights) and _is_wanted(path, patterns))):
+        yield path
         return
-    yield from (inside + name for name in files if is_weights(name))
-    if depth < MAX_DEPTH:
+    yield from (inside + name for name in weights)
+    if inside.count("/") < MAX_DEPTH:
         for name in folders:
             if folder / name == leave_out:
                 continue
             try:
-                yield from _walk(folder / name, f"{inside}{name}/", depth + 1, leave_out)
+                yield from _walk(folder / name, f"{inside}{name}/", patterns, leave_out, on_error)
+            except PermissionError as error:
+                on_error(error)
             except GONE:
-                continue  # removed meanwhile, or not for us
+                continue  # removed meanwhile
 
 
 def _entries(folder: Location) -> list[tuple[str, bool]]:
@@ -145,8 +163,15 @@ def _is_wanted(name: str, patterns: Sequence[str]) -> bool:
     return any(keeps(included, each) for each in either) and all(keeps(excluded, each) for each in either)
 
 
-def _is_checkpoint(files: Sequence[str]) -> bool:
-    return any(name in _MARKERS or name.endswith(".distcp") or is_of_folder(name) for name in files)
+def _is_checkpoint(files: Sequence[str], folders: Sequence[str]) -> bool:
+    is_named = any(name in _MARKERS or name.endswith(".distcp") or is_of_folder(name) for name in files)
+    return is_named or bool(divided_among([*files, *folders]))
+
+
+def _holds_parts(path: str, weights: Sequence[str]) -> bool:
+    """Whether the name of a folder states a step, and those of the weights files in it do not."""
+    has_step = step_after_word(path.rpartition("/")[2]) is not None
+    return has_step and bool(weights) and all(step_after_word(name) is None for name in weights)
 
 
 def _facts(name: str, status: os.stat_result) -> tuple[str, int, int, int]:

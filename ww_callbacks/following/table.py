@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +74,7 @@ class Table:
         self._root, self._leave_out, self._work = root, leave_out, work
         self._ledger, self._holding = ledger, holding
         self._refused: set[tuple[str, Version]] = set()
+        self._unreadable: set[str] = set()
         self.checkpoints: dict[str, Checkpoint] = {}
         self.left_out = 0
 
@@ -81,19 +82,36 @@ class Table:
         """Note new and changed checkpoints, keep them, and forget those that are gone."""
         done = {(entry.checkpoint, entry.written) for entry in self._ledger.entries()}
         seen: set[str] = set()
-        for name in scan(self._root, self._work.patterns, leave_out=self._leave_out):
-            with suppress(*GONE):  # removed since the folder was listed
+        for name in scan(self._root, self._work.patterns, self._leave_out, self._tell_unreadable):
+            with self._unless_removed():
                 path = self._root / name
                 if self._is_new(name, version_of(path), done):
                     copy = self._holding.keep(path)
                     seen.add(self._note(name, copy or path, copy))
         self._release()
         for name, copy in self._holding.kept():
-            with suppress(OSError):
+            with self._unless_removed():
                 if copy.parent.name not in seen and self._is_new(name, version_of(copy), done):
                     seen.add(self._note(name, copy, copy))
         for identity in self.checkpoints.keys() - seen:
             self._gone(self.checkpoints.pop(identity))
+
+    @contextmanager
+    def _unless_removed(self) -> Iterator[None]:
+        """Go on without a checkpoint that was removed since the folder was listed, or may not be read."""
+        try:
+            yield
+        except PermissionError as error:
+            self._tell_unreadable(error)
+        except GONE:
+            pass
+
+    def _tell_unreadable(self, error: OSError) -> None:
+        """Say once that a folder or a file in it may not be read."""
+        if str(error) not in self._unreadable:
+            self._unreadable.add(str(error))
+            self.left_out += 1
+            _log.warning("%s: left out: %s", error.filename, error.strerror)
 
     def _release(self) -> None:
         """Keep what is read or left out no longer, unless the next checkpoint is compared with it."""
@@ -134,16 +152,19 @@ class Table:
         if not checkpoint.problem or isinstance(checkpoint.path, RemotePath):
             if checkpoint.step is None:
                 checkpoint.step = step_inside(checkpoint.path)
-            if self._is_double(checkpoint):
-                self._refused.add((checkpoint.name, checkpoint.version))
-                self.forget(checkpoint)
-                return
+            other = self._other_of_step(checkpoint)
             try:
                 found = find_layers(place_of(checkpoint.path), split=self._work.split)
                 layers = select_layers(found, self._work.layers)
             except (ValueError, OSError) as error:  # incomplete, or of another model
+                if other is not None:
+                    self.refuse(checkpoint)
+                    return
                 checkpoint.problem = _cause(error)
             else:
+                if other is not None:
+                    self.refuse(checkpoint, _part_of(layers, *other))
+                    return
                 checkpoint.problem = _unfit(checkpoint.step, layers)
                 if not checkpoint.problem:
                     checkpoint.layers = layers
@@ -152,19 +173,23 @@ class Table:
         if time.monotonic() - checkpoint.since >= patience:
             self.refuse(checkpoint, checkpoint.problem)
 
-    def _is_double(self, checkpoint: Checkpoint) -> bool:
-        """Whether another checkpoint is of the same step, as "last" often is."""
+    def _other_of_step(self, checkpoint: Checkpoint) -> tuple[str, frozenset[str]] | None:
+        """Another checkpoint of the same step, as "last" often is: its name, and the names of its layers if known."""
         step, name = checkpoint.step, checkpoint.name
-        if any(each.layers and each.step == step and each.name != name for each in self.checkpoints.values()):
-            return True
+        for each in self.checkpoints.values():
+            if each.layers and each.step == step and each.name != name:
+                return each.name, frozenset(layer.name for layer in each.layers)
         published = self._ledger.published()
-        has_other = any(each.step == step and each.checkpoint != name for each in published)
-        return has_other and not is_restart(step, written_at(checkpoint.version), published[-1])
+        others = [each for each in published if each.step == step and each.checkpoint != name]
+        if not others or is_restart(step, written_at(checkpoint.version), published[-1]):
+            return None
+        return others[-1].checkpoint, frozenset(self._ledger.digests(others[-1]))
 
-    def refuse(self, checkpoint: Checkpoint, problem: str) -> None:
-        """Leave out a checkpoint, unless it changes."""
-        self.left_out += 1
-        _log.warning("%s: left out: %s", self._root / checkpoint.name, problem)
+    def refuse(self, checkpoint: Checkpoint, problem: str = "") -> None:
+        """Leave out a checkpoint, unless it changes, and say why, unless it is the same as another."""
+        if problem:
+            self.left_out += 1
+            _log.warning("%s: left out: %s", self._root / checkpoint.name, problem)
         self._refused.add((checkpoint.name, checkpoint.version))
         self.forget(checkpoint)
 
@@ -199,6 +224,19 @@ def _unfit(step: int | None, layers: Sequence[Layer]) -> str:
     if step is None:
         return "it states no step, neither in its name nor inside"
     return "it has no layer to analyse" if all(layer.spec is None for layer in layers) else ""
+
+
+def _part_of(layers: Sequence[Layer], other: str, others: frozenset[str]) -> str:
+    """Why a checkpoint is left out beside another one of its step; empty if they have the same layers.
+
+    Args:
+        layers: of the checkpoint.
+        other: name of the other one.
+        others: names of its layers; none if they are not known.
+    """
+    if not others or any(layer.name in others for layer in layers):
+        return ""
+    return f"{other!r} is of the same step, with other layers. Save the parts of a model into one folder for each step"
 
 
 def _cause(error: Exception) -> str:

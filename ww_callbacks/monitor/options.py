@@ -111,7 +111,6 @@ class Options:
     figures: Figures = True
     budget: float | str | None = None
     spool: str | os.PathLike[str] | None = None
-    executor: str | Executor = "process"
     executor: str | Submits = "process"
     workers: int = 1
     deterministic: bool | None = None

@@ -71,9 +71,9 @@ def task_arguments(executor: Submits) -> Callable[[int], dict[str, Any]]:
 
 def _most_memory(client: Any) -> float:
     """The largest resource ``memory`` that a worker of a cluster of Dask declares; 0 if none does."""
-    if not client.scheduler_info()["workers"]:
+    if not client.scheduler_info().get("workers"):
         client.submit(int, pure=False).result()  # a cluster that adapts starts workers when there is a task
-    workers = client.scheduler_info()["workers"].values()
+    workers = client.scheduler_info().get("workers", {}).values()
     return max((worker.get("resources", {}).get("memory", 0) for worker in workers), default=0)
 
 

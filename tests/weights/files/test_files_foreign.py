@@ -47,3 +47,39 @@ def test_weights_beside_a_saved_model_are_read(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"\x08\x01\x12")
     np.savez(tmp_path / "model.npz", **{"fc.weight": np.eye(4)})
     assert [layer.name for layer in ww.analyze(tmp_path)] == ["fc"]
+
+
+def test_parts_of_matrices_that_each_rank_wrote_are_never_layers(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    def save(name):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"module": {"fc.weight": torch.ones(60, 70)}}, tmp_path / name)
+
+    for rank in (0, 1):
+        save(f"zero3/bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
+        save(f"zero3/zero_pp_rank_{rank}_mp_rank_00_model_states.pt")
+        save(f"zero1/zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
+        save(f"tensor/mp_rank_0{rank}_model_states.pt")
+        save(f"megatron/mp_rank_0{rank}/model_optim_rng.pt")
+        save(f"pipeline/layer_0{rank}-model_00-model_states.pt")
+    save("zero1/mp_rank_00_model_states.pt")
+    save("pipeline/mp_rank_00_model_states.pt")
+    flattened = [
+        "zero3",
+        "zero3/zero_pp_rank_0_mp_rank_00_model_states.pt",
+        "zero1/zero_pp_rank_0_mp_rank_00_optim_states.pt",
+    ]
+    for name in flattened:
+        assert "Run zero_to_fp32.py" in refusal(tmp_path / name), name
+    of_ranks = [
+        "tensor",
+        "tensor/mp_rank_00_model_states.pt",
+        "megatron",
+        "megatron/mp_rank_01",
+        "megatron/mp_rank_01/model_optim_rng.pt",
+    ]
+    for name in of_ranks:
+        assert "each rank wrote a part of the matrices" in refusal(tmp_path / name), name
+    assert "a file for each layer" in refusal(tmp_path / "pipeline")
+    assert [layer.name for layer in ww.analyze(tmp_path / "zero1")] == ["fc"]

@@ -22,7 +22,7 @@ from ww_callbacks.weights.files.directory import (
 )
 from ww_callbacks.weights.files.errors import WeightsFileError, reading, require_regular
 from ww_callbacks.weights.files.folder import layers_of_networks, left_out, left_out_beside
-from ww_callbacks.weights.files.foreign import foreign
+from ww_callbacks.weights.files.foreign import divided, foreign
 from ww_callbacks.weights.files.quantization import quantization_of
 from ww_callbacks.weights.files.remote import Location, RemotePath, located
 from ww_callbacks.weights.files.safetensors import Contents, contents_of_safetensors
@@ -62,6 +62,9 @@ def layers_of_path(path: str | os.PathLike[str] | RemotePath) -> tuple[Layer, ..
     is_folder = stat.S_ISDIR(mode)
     if not is_folder and not stat.S_ISREG(mode):
         raise WeightsFileError(path, "neither a file nor a folder")
+    with reading(path):
+        if problem := divided(path):
+            raise WeightsFileError(path, problem)
     adapters = adapters_in(path)
     if adapters:
         layers = [

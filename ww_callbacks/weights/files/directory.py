@@ -25,11 +25,16 @@ USUAL = ("model", "pytorch_model", "diffusion_pytorch_model", "flax_model")
 """Names of the file that is meant if there are others. Of several, they are the same network in several formats."""
 INDEX = ".index.json"
 """End of the name of an index."""
+ENDINGS = (".safetensors", *SINGLE, FLAX)
+"""File name extensions of weights."""
 _ENDINGS = (f".safetensors{INDEX}", ".safetensors", f".bin{INDEX}", *SINGLE, f"{FLAX}{INDEX}", FLAX)
 """Ends of the names of weights. Of a network in several formats, the first of them is read."""
 _PART = re.compile(r"-\d+-of-(\d+)")
 _BESIDE = re.compile(
-    r"(optimizer|optim|(lr_)?scheduler|sampler|(grad_)?scaler|rng_states?|random_states?|training_args)([_-]?\d+)*"
+    r"(optimizer|optim|(lr_)?scheduler|sampler|dataloader|(grad_)?scaler|rng_states?|random_states?|training_args)"
+    r"([_=-]?(states?|step|epoch|iter|rank|\d+))*"
+    r"|.+[_-](optimizer|optim|optim_states?)([_=-]?(step|epoch|iter|\d+))*",
+    re.IGNORECASE,
 )
 """Files that trainers save beside the weights; they are left out, as are their entries in a checkpoint."""
 
@@ -62,6 +67,18 @@ class Chosen(NamedTuple):
 
     networks: tuple[Network, ...]
     others: tuple[str, ...]
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file may hold the weights of a model, by its name.
+
+    Example:
+        >>> [is_weights(name) for name in ("last.ckpt", "optimizer-step-5.pt", "rng_state_0.pth", "trainer_state.json")]
+        [True, False, False, False]
+        >>> is_weights("zero_pp_rank_0_mp_rank_00_optim_states.pt"), is_weights("scaler_net.pt")
+        (False, True)
+    """
+    return name.lower().endswith(ENDINGS) and not _is_beside(name)
 
 
 def entries_of(folder: Location) -> list[Location]:
@@ -116,7 +133,11 @@ def weights_in(folder: Location) -> Chosen:
 
 def _weights_names(names: Iterable[str]) -> list[str]:
     found = sorted(name for name in names if name.lower().endswith(_ENDINGS))
-    return [name for name in found if not _BESIDE.fullmatch(name.partition(".")[0])] or found
+    return [name for name in found if not _is_beside(name)] or found
+
+
+def _is_beside(name: str) -> bool:
+    return _BESIDE.fullmatch(name.partition(".")[0]) is not None
 
 
 def _networks(names: Sequence[str]) -> list[Network]:
