@@ -51,8 +51,8 @@ def test_half_a_checkpoint_is_read_once_and_left_out_once(tmp_path, started, mon
     root, reads = tmp_path / "run", []
     path = save(root, 1)
     path.write_bytes(path.read_bytes()[:-50])
-    find = follower.find_layers
-    monkeypatch.setattr(follower, "find_layers", lambda *words, **more: reads.append(1) or find(*words, **more))
+    find = table.find_layers
+    monkeypatch.setattr(table, "find_layers", lambda *words, **more: reads.append(1) or find(*words, **more))
     for _ in range(20):
         started.poll()
     assert (len(reads), caplog.text) == (1, "")  # it may be completed later
