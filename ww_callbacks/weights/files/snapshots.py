@@ -45,7 +45,7 @@ def described(layers: Sequence[Layer]) -> Described:
     Example:
         >>> from ww_callbacks.weights import find_layers
         >>> import numpy as np
-        >>> found = described(find_layers({"fc": np.zeros((80, 60), "f4"), "bias": np.zeros(80, "f4")}))
+        >>> found = described(find_layers({"fc": np.zeros((80, 60), "f4"), "row": np.zeros(80, "f4")}))
         >>> found.tensors, [layer["kind"] for layer in found.layers]
         ([('fc', 'F32', (80, 60))], ['matrix', 'array'])
     """
