@@ -8,7 +8,7 @@
 prints medians of the ratios to one worker of the same kind in the same repeat. More workers than cores cannot be
 faster. Nothing else may run.
 
-``overhead`` submits tasks that sleep and return a known answer, and then analyses real layers of 12 × 10. The scheduler
+``overhead`` submits tasks that sleep and return a known answer, and then analyses real layers of 32 × 24. The scheduler
 of a ``LocalCluster`` runs in this process, so CPU time of this process is that of client and scheduler together.
 """
 
@@ -45,7 +45,7 @@ from ww_callbacks.worker.task import make_task, run_task  # noqa: E402
 
 worker_process.NICENESS = 0  # as Dask's workers
 
-SMALL = (12, 10)
+SMALL = (32, 24)
 SLEEP = 0.01
 
 

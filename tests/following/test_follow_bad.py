@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from ww_callbacks.cli.main import main
-from ww_callbacks.following import follower
-from ww_callbacks.following.follower import Follower, Work
+from ww_callbacks.following import follower, table
+from ww_callbacks.following.follower import Follower
+from ww_callbacks.following.work import Work
 from ww_callbacks.monitor.options import Options
 
 HOUR = 3600
