@@ -19,7 +19,7 @@ from ww_callbacks.checks import (
     check_seconds,
     warn,
 )
-from ww_callbacks.following.cluster import Submits
+from ww_callbacks.following.cluster import ExecutorEndedError, Submits
 from ww_callbacks.following.follower import Follower, Work
 from ww_callbacks.following.holding import MOST
 from ww_callbacks.following.ledger import FOLDER as LEDGER
@@ -116,7 +116,7 @@ def follow(
         TypeError: an argument has the wrong type.
         ValueError: an argument has a value that is not allowed, the run was followed with other settings, or, with
             ``once``, there are no checkpoints.
-        OSError: ``run_dir`` is not a folder, or ``log_dir`` is not writable.
+        OSError: ``run_dir`` is not a folder, ``log_dir`` is not writable, or ``executor`` takes no more tasks.
         ImportError: tensorboard is not installed.
 
     Example:
@@ -196,6 +196,8 @@ def _polls(follower: Follower, root: Path, *, once: bool, seconds: float) -> Ite
     while True:
         try:
             follower.poll(is_finished=once)
+        except ExecutorEndedError:
+            raise
         except OSError as error:  # a full disk, or a folder that is not there for a moment
             if once:
                 raise

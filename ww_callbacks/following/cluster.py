@@ -27,6 +27,13 @@ RETRIES = 3
 MEMORY_FACTOR = 3
 """Memory that the analysis of a layer needs, as a multiple of its weights in double precision."""
 
+CHECK_INTERVAL = 5.0
+"""Seconds between two looks whether the client of a Dask cluster is closed."""
+
+
+class ExecutorEndedError(OSError):
+    """An executor takes no more tasks: it was shut down, or the scheduler of a Dask cluster did not come back."""
+
 
 class TaskFuture(Protocol):
     """A future of ``concurrent.futures`` or of Dask."""
@@ -69,7 +76,8 @@ def run_on(
 
     Raises:
         WeightsFileError: a layer cannot be read.
-        OSError: the executor has failed.
+        OSError: the executor has cancelled a task.
+        ExecutorEndedError: it takes no more tasks.
     """
     done: queue.SimpleQueue[tuple[int, TaskFuture]] = queue.SimpleQueue()
     specs = {position: layer.spec for position, layer in layers.items() if layer.spec is not None}
@@ -83,7 +91,7 @@ def run_on(
                 future = executor.submit(analyze_stored, str(path), layer.name, split, settings.to_dict(), **arguments)
                 future.add_done_callback(partial(_put, done, position))
                 futures.append(future)
-        return dict(_answer(*done.get(), specs, bar) for _ in order)
+        return dict(_answer(*_next(done, executor), specs, bar) for _ in order)
     finally:
         for future in futures:
             with suppress(Exception):  # the connection to a scheduler that has ended
@@ -113,11 +121,29 @@ def analyze_stored(path: str, name: str, split: Split | None, settings: dict[str
 
 @contextmanager
 def _taking_tasks() -> Iterator[None]:
-    """Turn what an executor raises that takes no tasks, such as one whose scheduler has ended, into an OSError."""
     try:
         yield
     except Exception as error:
-        raise OSError(f"the executor takes no tasks: {type(error).__name__}: {error}") from error
+        raise _ended(f"{type(error).__name__}: {error}") from error
+
+
+def _next(done: queue.SimpleQueue[tuple[int, TaskFuture]], executor: Any) -> tuple[int, TaskFuture]:
+    """The next task that is done. Those of a Dask client that has closed itself never are.
+
+    Raises:
+        ExecutorEndedError: the client is closed.
+    """
+    while True:
+        with suppress(queue.Empty):
+            return done.get(timeout=CHECK_INTERVAL)
+        if getattr(executor, "status", "") == "closed" and done.empty():
+            raise _ended("its client is closed, because the scheduler did not come back")
+
+
+def _ended(cause: str) -> ExecutorEndedError:
+    return ExecutorEndedError(
+        f"the executor takes no more tasks ({cause}); follow again with another one, results so far are kept"
+    )
 
 
 @lru_cache(maxsize=2)
@@ -148,7 +174,7 @@ def _dask_arguments(executor: Any) -> Callable[[LayerSpec], dict[str, Any]]:
     """How a task is submitted to a cluster of Dask; no arguments for other executors."""
     if not hasattr(executor, "scheduler_info"):
         return lambda spec: {}
-    workers = executor.scheduler_info()["workers"].values()
+    workers = executor.scheduler_info().get("workers", {}).values()
     has_memory = any("memory" in worker.get("resources", {}) for worker in workers)
 
     def arguments(spec: LayerSpec) -> dict[str, Any]:
