@@ -22,6 +22,9 @@ from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.submits import Submits, TaskFuture, task_arguments
 from ww_callbacks.worker.task import read_answer, run_task
 
+CHECK_INTERVAL = 5.0
+"""Seconds between two looks whether the client of a Dask cluster is closed."""
+
 
 class ExecutorEndedError(OSError):
     """An executor takes no more tasks: it was shut down, or the scheduler of a Dask cluster did not come back."""
@@ -61,7 +64,8 @@ def run_on(executor: Submits, jobs: Mapping[int, Job], bar: Bar) -> dict[int, An
     rest = sorted(jobs, key=lambda position: jobs[position].spec.work, reverse=True)
     found: dict[int, Analysed] = {}
     for has_next in (True, False):
-        with closing(_finished(_calls(executor, {position: jobs[position] for position in rest}))) as finished:
+        calls = _calls(executor, {position: jobs[position] for position in rest})
+        with closing(_finished(calls, executor)) as finished:
             for position, future in finished:
                 spec = jobs[position].spec
                 answer = _answer(future, spec, has_next=has_next)
@@ -109,11 +113,31 @@ def _taking_tasks() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = f"the executor takes no more tasks ({type(error).__name__}: {error})"
-        raise ExecutorEndedError(f"{cause}; follow again with another one, results so far are kept") from error
+        raise _ended(f"{type(error).__name__}: {error}") from error
 
 
-def _finished(calls: Mapping[int, Callable[[], TaskFuture]]) -> Generator[tuple[int, TaskFuture], None, None]:
+def _next(done: queue.SimpleQueue[tuple[int, TaskFuture]], executor: Any) -> tuple[int, TaskFuture]:
+    """The next task that is done. Those of a Dask client that has closed itself never are.
+
+    Raises:
+        ExecutorEndedError: the client is closed.
+    """
+    while True:
+        with suppress(queue.Empty):
+            return done.get(timeout=CHECK_INTERVAL)
+        if getattr(executor, "status", "") == "closed" and done.empty():
+            raise _ended("its client is closed, because the scheduler did not come back")
+
+
+def _ended(cause: str) -> ExecutorEndedError:
+    return ExecutorEndedError(
+        f"the executor takes no more tasks ({cause}); follow again with another one, results so far are kept"
+    )
+
+
+def _finished(
+    calls: Mapping[int, Callable[[], TaskFuture]], executor: Submits
+) -> Generator[tuple[int, TaskFuture], None, None]:
     """Submit tasks, and yield each when it is done. The others are cancelled when this is closed."""
     done: queue.SimpleQueue[tuple[int, TaskFuture]] = queue.SimpleQueue()
     futures = []
@@ -123,7 +147,7 @@ def _finished(calls: Mapping[int, Callable[[], TaskFuture]]) -> Generator[tuple[
                 futures.append(submit())
                 futures[-1].add_done_callback(partial(_put, done, position))
         for _ in calls:
-            yield done.get()
+            yield _next(done, executor)
     finally:
         for future in futures:
             with suppress(Exception):  # the connection to a scheduler that has ended
