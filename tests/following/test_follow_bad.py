@@ -146,8 +146,16 @@ follow(run + "/closed", results + "-of-closed")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
-def test_what_may_not_be_read_or_written_is_said_in_a_line(tmp_path):
-    before, run, place = tmp_path / "before", tmp_path / "run", tmp_path / "place"
+@pytest.fixture
+def open_folder():
+    """A folder that every user can enter, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_what_may_not_be_read_or_written_is_said_in_a_line(open_folder):
+    before, run, place = open_folder / "before", open_folder / "run", open_folder / "place"
     save(before, 1)
     for step in (1, 2, 3):
         save(run, step)
@@ -155,8 +163,7 @@ def test_what_may_not_be_read_or_written_is_said_in_a_line(tmp_path):
     save(run / "checkpoint-5", 0).rename(run / "checkpoint-5" / "model.npz")
     for name, mode in [("step-2.npz", 0), ("closed", 0), ("checkpoint-5", 0o644)]:
         (run / name).chmod(mode)
-    for folder in (run, *run.parents[:3]):
-        folder.chmod(0o755)
+    run.chmod(0o755)
     place.mkdir()
     place.chmod(0o777)
     ended = run_program(AS_NOBODY, before, run, place / "results")

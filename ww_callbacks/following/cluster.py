@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from ww_callbacks.weights.files.errors import WeightsFileError
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.submits import Submits, TaskFuture, task_arguments
 from ww_callbacks.worker.task import read_answer, run_task
+
+IN_FLIGHT = 1000
+"""Most tasks that are submitted at a time, so that thousands of layers do not keep a client from its scheduler."""
 
 CHECK_INTERVAL = 5.0
 """Seconds between two looks whether the client of a Dask cluster is closed."""
@@ -141,13 +145,19 @@ def _finished(
     """Submit tasks, and yield each when it is done. The others are cancelled when this is closed."""
     done: queue.SimpleQueue[tuple[int, TaskFuture]] = queue.SimpleQueue()
     futures = []
-    try:
+    waiting = iter(calls.items())
+
+    def submit(count: int) -> None:
         with _taking_tasks():
-            for position, submit in calls.items():
-                futures.append(submit())
+            for position, call in islice(waiting, count):
+                futures.append(call())
                 futures[-1].add_done_callback(partial(_put, done, position))
+
+    try:
+        submit(IN_FLIGHT)
         for _ in calls:
             yield _next(done, executor)
+            submit(1)
     finally:
         for future in futures:
             with suppress(Exception):  # the connection to a scheduler that has ended

@@ -239,7 +239,7 @@ class Follower:
                 self._stop_publishing()
                 self._start_publishing(before=result.step)
             else:
-                problem = f"its step is not after step {last.step}, which was published"
+                problem = f"its step is not after step {last.step}, which was published, and its time is not later"
         assert self._publishing is not None
         analysed = self._ledger.results.layers(result)
         problem = problem or _difference(self._publishing.history, [each.report for each in analysed])
