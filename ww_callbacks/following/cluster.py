@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import closing
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,9 @@ from ww_callbacks.worker.task import make_task, read_answer, run_task
 
 RETRIES = 3
 """How often a task is run again elsewhere when the worker of a cluster of Dask ends."""
+
+IN_FLIGHT = 1000
+"""Most tasks that are submitted at a time, so that thousands of layers do not keep a client from its scheduler."""
 
 MEMORY_FACTOR = 3
 """Memory that the analysis of a layer needs, as a multiple of its weights in double precision."""
@@ -133,12 +137,18 @@ def _finished(calls: Mapping[int, Callable[[], TaskFuture]]) -> Generator[tuple[
     """Submit tasks, and yield each when it is done. The others are cancelled when this is closed."""
     done: queue.SimpleQueue[tuple[int, TaskFuture]] = queue.SimpleQueue()
     futures = []
-    try:
-        for position, submit in calls.items():
-            futures.append(submit())
+    waiting = iter(calls.items())
+
+    def submit(count: int) -> None:
+        for position, call in islice(waiting, count):
+            futures.append(call())
             futures[-1].add_done_callback(partial(_put, done, position))
+
+    try:
+        submit(IN_FLIGHT)
         for _ in calls:
             yield done.get()
+            submit(1)
     finally:
         for future in futures:
             future.cancel()
