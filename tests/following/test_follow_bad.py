@@ -30,6 +30,14 @@ def save(folder, step, shape=(90, 60), hours=0.0):
 
 
 @pytest.fixture
+def open_folder():
+    """A folder that every user can enter, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
 def started(tmp_path):
     """A follower of the folder ``run``."""
     root = tmp_path / "run"
@@ -148,14 +156,6 @@ follow(run + "/closed", results + "-of-closed")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
-@pytest.fixture
-def open_folder():
-    """A folder that every user can enter, unlike those of pytest."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
 def test_what_may_not_be_read_or_written_is_said_in_a_line(open_folder):
     before, run, place = open_folder / "before", open_folder / "run", open_folder / "place"
     save(before, 1)

@@ -94,9 +94,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(tmp_path, bucket, run, 
     monkeypatch.setattr(type(files), "ls", flaky("ls", (2, 3, 9, 14)))
     monkeypatch.setattr(type(files), "info", flaky("info", (2, 7, 15, 24, 36, 51)))
     arguments = {"poll": 0.01, "figures": False, "on_result": stop_at_the_end}
-    with pytest.warns(
-        RuntimeWarning, match="cannot follow .* for now, trying again every 0.01 s: .*the server is away"
-    ):
+    with pytest.warns(RuntimeWarning, match="cannot follow .* for now, .*: .*the server is away"):
         history = ww.follow(url, log_dir=tmp_path / "results", **arguments)
     assert history.steps == [1, 2, 3, 4]
     assert asked["ls"] >= 14
