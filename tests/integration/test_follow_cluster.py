@@ -133,9 +133,9 @@ from distributed import Client, LocalCluster, SchedulerPlugin
 class Killer(SchedulerPlugin):
     killed, given_up = [], []
     def transition(self, key, start, finish, *args, **kwargs):
-        if "analyze_stored" in str(key) and finish == "erred":
+        if "read_and_run" in str(key) and finish == "erred":
             self.given_up.append(key)
-        elif "analyze_stored" in str(key) and finish == "memory" and not self.killed:
+        elif "read_and_run" in str(key) and finish == "memory" and not self.killed:
             self.killed.append(next(iter(cluster.workers.values())).pid)
             os.kill(self.killed[0], signal.SIGKILL)
 
@@ -162,7 +162,7 @@ from distributed import Client, LocalCluster, SchedulerPlugin
 class Stated(SchedulerPlugin):
     memory = set()
     def transition(self, key, start, finish, *args, **kwargs):
-        if finish == "processing" and "analyze_stored" in str(key):
+        if finish == "processing" and "read_and_run" in str(key):
             self.memory.add(cluster.scheduler.tasks[key].resource_restrictions["memory"])
 
 with LocalCluster(

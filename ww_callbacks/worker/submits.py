@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, Protocol
@@ -14,6 +15,9 @@ from ww_callbacks.checks import is_dask_client
 
 RETRIES = 3
 """How often a task is run again elsewhere when the worker of a cluster of Dask ends."""
+
+POLL_SECONDS = 0.1
+"""Seconds between two looks for the first worker of a Dask cluster."""
 
 MEMORY_FACTOR = 3
 """Memory that the analysis of a layer needs, as a multiple of its weights in double precision."""
@@ -72,9 +76,22 @@ def task_arguments(executor: Submits) -> Callable[[int], dict[str, Any]]:
 def _most_memory(client: Any) -> float:
     """The largest resource ``memory`` that a worker of a cluster of Dask declares; 0 if none does."""
     if not client.scheduler_info().get("workers"):
-        client.submit(int, pure=False).result()  # a cluster that adapts starts workers when there is a task
+        _wait_for_a_worker(client)
     workers = client.scheduler_info().get("workers", {}).values()
     return max((worker.get("resources", {}).get("memory", 0) for worker in workers), default=0)
+
+
+def _wait_for_a_worker(client: Any) -> None:
+    """Submit a task, since a cluster that adapts starts workers when there is one.
+
+    Raises:
+        OSError: the client is closed, because the scheduler did not come back.
+    """
+    future = client.submit(int, pure=False)
+    while not future.done():
+        if client.status == "closed":
+            raise OSError("its client is closed, because the scheduler did not come back")
+        time.sleep(POLL_SECONDS)
 
 
 def sending_weights() -> contextlib.AbstractContextManager[object]:
