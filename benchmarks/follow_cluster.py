@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ from distributed import Client, LocalCluster  # noqa: E402
 
 from ww_callbacks.analysis import LayerSpec, Settings  # noqa: E402
 from ww_callbacks.following import cluster  # noqa: E402
-from ww_callbacks.models.run import Workers  # noqa: E402
+from ww_callbacks.following.running import Runner  # noqa: E402
+from ww_callbacks.following.work import Work  # noqa: E402
 from ww_callbacks.progress import progress_bar  # noqa: E402
 from ww_callbacks.weights import Layer, find_layers  # noqa: E402
 from ww_callbacks.worker import worker_process  # noqa: E402
@@ -70,20 +71,13 @@ def dask(workers: int) -> Iterator[Client]:
         yield client
 
 
-def analyse(executor: Client, path: Path, layers: dict[int, Layer]) -> float:
-    """Seconds of an analysis on a cluster."""
+def analyse(runner: Runner, path: Path, layers: dict[int, Layer]) -> float:
+    """Seconds of an analysis."""
+    specs = [layer.spec for layer in layers.values() if layer.spec is not None]
     start = time.perf_counter()
     with progress_bar("", 1, shown=False) as bar:
-        found = cluster.run_on(executor, path, layers, Settings(), bar)
+        found = runner.analyse(path, layers, specs, bar)
     assert all(each.report.status == "ok" for each in found.values())
-    return time.perf_counter() - start
-
-
-def analyse_here(workers: Workers, layers: dict[int, Layer]) -> float:
-    """Seconds of an analysis in worker processes of ours."""
-    start = time.perf_counter()
-    with progress_bar("", 1, shown=False) as bar:
-        workers.run(layers, Settings(), bar)
     return time.perf_counter() - start
 
 
@@ -91,15 +85,15 @@ def speedup(count: int, size: int, repeats: int) -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = write(folder, count, (size, size // 2))
         layers = layers_of(path)
-        specs = [layer.spec for layer in layers.values() if layer.spec is not None]
-        here = {number: stack.enter_context(closing(Workers(specs, number))) for number in (1, 2)}
+        runners = {f"workers={number}": Runner(Work(workers=number)) for number in (1, 2)}
         clients = {number: stack.enter_context(dask(number)) for number in (1, 2, 4)}
+        runners |= {f"{number} of Dask": Runner(Work(executor=client)) for number, client in clients.items()}
+        for runner in runners.values():
+            stack.callback(runner.close)
         seconds: dict[str, list[float]] = {}
         for repeat in range(repeats + 1):
-            for number, workers in here.items():
-                seconds.setdefault(f"workers={number}", []).append(analyse_here(workers, layers))
-            for number, client in clients.items():
-                seconds.setdefault(f"{number} of Dask", []).append(analyse(client, path, layers))
+            for name, runner in runners.items():
+                seconds.setdefault(name, []).append(analyse(runner, path, layers))
             if not repeat:  # the first one starts processes and imports
                 seconds.clear()
     print(f"{count} layers of {size} × {size // 2}, {repeats} repeats")
@@ -129,7 +123,7 @@ def overhead(count: int, workers: int, repeats: int) -> None:
     with tempfile.TemporaryDirectory() as folder, dask(workers) as client:
         path = write(folder, count, SMALL)
         layers = layers_of(path)
-        with mock.patch.object(cluster, "analyze_stored", sleep):
+        with mock.patch.object(cluster, "read_and_run", sleep):
             ideal = count * SLEEP / workers
             _print_overhead(f"tasks of {1000 * SLEEP:g} ms", client, path, layers, ideal, repeats)
         _print_overhead(f"layers of {SMALL[0]} × {SMALL[1]}", client, path, layers, None, repeats)
@@ -139,11 +133,12 @@ def _print_overhead(
     title: str, client: Client, path: Path, layers: dict[int, Layer], ideal: float | None, repeats: int
 ) -> None:
     count = len(layers)
-    analyse(client, path, dict(list(layers.items())[: 2 * len(client.nthreads())]))
+    runner = Runner(Work(executor=client))
+    analyse(runner, path, dict(list(layers.items())[: 2 * len(client.nthreads())]))
     cpu, wall = [], []
     for _ in range(repeats):
         start = time.process_time()
-        wall.append(analyse(client, path, layers))
+        wall.append(analyse(runner, path, layers))
         cpu.append(time.process_time() - start)
     print(
         f"{count} {title} on {len(client.nthreads())} workers: {statistics.median(wall):.1f} s, "

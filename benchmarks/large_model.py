@@ -36,9 +36,10 @@ import numpy as np  # noqa: E402 - after the number of threads is set
 
 import ww_callbacks as ww  # noqa: E402
 from ww_callbacks.analysis import LayerSpec, Settings  # noqa: E402
-from ww_callbacks.following.cluster import MEMORY_FACTOR, analyze_stored  # noqa: E402
 from ww_callbacks.weights import find_layers  # noqa: E402
 from ww_callbacks.worker import worker_process  # noqa: E402
+from ww_callbacks.worker.submits import MEMORY_FACTOR  # noqa: E402
+from ww_callbacks.worker.task import make_task, run_task  # noqa: E402
 
 worker_process.NICENESS = 0  # on a busy machine a low-priority worker would never finish; its CPU time is the same
 
@@ -185,7 +186,10 @@ def _measured(folder: Path, rows: int, columns: int) -> Task:
 
 def _task(path: Path) -> Task:
     before, start = _bytes_read(), time.process_time()
-    answer = analyze_stored(str(path), "fc", None, Settings().to_dict())
+    (layer,) = find_layers(path)
+    assert layer.spec is not None
+    assert layer.read is not None
+    answer = run_task(make_task(layer.spec, Settings(), None), layer.read())
     assert "report" in answer, answer["error"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return Task(time.process_time() - start, _bytes_read() - before, peak)
