@@ -19,6 +19,7 @@ import textwrap
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ LOADER_EXIT_TIMEOUT = 20.0
 
 
 # --- in the tests: processes and memory ------------------------------------------------------------------------------
+
+
+def require(package: str) -> None:
+    """Skip a test whose programs need a package. Importing Dask here would change how exceptions are pickled."""
+    import pytest
+
+    if find_spec(package) is None:
+        pytest.skip(f"needs {package}")
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout: float = EVENT_TIMEOUT) -> Any:

@@ -1,7 +1,7 @@
 """Each test runs in a separate interpreter: helper processes of pools and clusters exit with it."""
 
 import pytest
-from programs import Session
+from programs import Session, require
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -67,7 +67,7 @@ with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as 
 
 
 def test_a_cluster_of_dask_reads_its_layers_itself_and_survives_killed_workers(run: Session):
-    pytest.importorskip("distributed")
+    require("distributed")
     run.run_main(
         PREAMBLE,
         """
@@ -88,7 +88,7 @@ with LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None) as 
 @pytest.mark.parametrize(("seed", "resources"), [(0, None), (1, None), (2, {"memory": 12e6})])
 def test_reports_are_complete_when_workers_are_killed_at_random(run: Session, seed, resources):
     """Up to ten kills in four checkpoints; with resources, all tasks wait on workers, which end with them."""
-    pytest.importorskip("distributed")
+    require("distributed")
     run.run_main(
         PREAMBLE,
         f"""
@@ -123,7 +123,7 @@ assert len(kills) >= 3, kills
 @pytest.mark.slow
 def test_layers_that_only_waited_on_a_killed_worker_are_analysed(run: Session):
     """Dask gives up all tasks of a worker that ends, here at the first time, also those that wait there."""
-    pytest.importorskip("distributed")
+    require("distributed")
     run.run_main(
         PREAMBLE,
         """
@@ -153,7 +153,7 @@ assert len(Killer.given_up) > 1, Killer.given_up
 @pytest.mark.slow
 def test_a_cluster_that_has_no_workers_yet_learns_their_memory(run: Session):
     """Tasks that need more than any worker has take all of the largest; they would wait forever otherwise."""
-    pytest.importorskip("distributed")
+    require("distributed")
     run.run_main(
         PREAMBLE,
         """
@@ -179,7 +179,7 @@ assert max(Stated.memory) == 131_000 > min(Stated.memory) == 3 * 8 * 90 * 60, St
 @pytest.mark.slow
 def test_at_most_one_percent_of_the_weights_crosses_the_scheduler(run: Session):
     """All connections to the scheduler lead through a proxy that counts bytes in both directions."""
-    pytest.importorskip("distributed")
+    require("distributed")
     run.run_main(
         PREAMBLE,
         """

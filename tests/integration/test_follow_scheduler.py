@@ -1,9 +1,7 @@
 """The scheduler of a cluster ends while a run is followed: another one at its address goes on, or it is said."""
 
 import pytest
-from programs import session
-
-pytest.importorskip("distributed")
+from programs import require, session
 
 PROGRAM = """
 import os, signal, socket, subprocess, sys, warnings
@@ -67,6 +65,7 @@ if __name__ == "__main__":
 @pytest.mark.slow
 @pytest.mark.timeout(250)
 def test_a_scheduler_that_ends_may_be_replaced_and_is_told_if_it_is_not(tmp_path):
+    require("distributed")
     with session(tmp_path) as run:
         run.start(PROGRAM).succeed(timeout=200)
         run.assert_nothing_left(timeout=10.0, had_memory=False)

@@ -6,7 +6,7 @@ Each test runs in a separate interpreter: helper processes of pools (resource tr
 from __future__ import annotations
 
 import pytest
-from programs import Session
+from programs import Session, require
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -75,7 +75,7 @@ with ProcessPoolExecutor(2, mp_context={SPAWN}) as pool:
 
 
 def test_loky(run: Session):
-    pytest.importorskip("loky")
+    require("loky")
     run.run_main(
         PREAMBLE,
         """
@@ -122,7 +122,7 @@ warnings.filterwarnings("error", "Sending large graph")
 
 
 def test_dask_gives_the_same_results_and_training_continues_without_a_worker_the_client_or_the_cluster(run: Session):
-    pytest.importorskip("distributed")
+    require("distributed")
     run.run_main(
         PREAMBLE,
         DASK

@@ -90,9 +90,15 @@ def read_and_run(read: Callable[[], NDArray[Any]], task: Message) -> Message:
         task: see :func:`ww_callbacks.worker.task.run_task`.
 
     Raises:
-        WeightsFileError: they cannot be read.
+        WeightsFileError: they cannot be read. It has no cause: Dask sends causes too, and not all can be pickled.
     """
-    return run_task(task, read())
+    try:
+        stored = read()
+    except WeightsFileError as error:
+        problem = WeightsFileError(error.path, error.cause)
+    else:
+        return run_task(task, stored)
+    raise problem
 
 
 def _calls(executor: Submits, jobs: Mapping[int, Job]) -> dict[int, Callable[[], TaskFuture]]:
