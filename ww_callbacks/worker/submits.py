@@ -14,7 +14,7 @@ from ww_callbacks.analysis import LayerSpec
 from ww_callbacks.checks import is_dask_client
 
 RETRIES = 3
-"""How often a task is run again elsewhere when the worker of a cluster of Dask ends."""
+"""How often Dask runs a task again that raises. For workers that end, its own ``allowed-failures`` counts."""
 
 POLL_SECONDS = 0.1
 """Seconds between two looks for the first worker of a Dask cluster."""
@@ -58,7 +58,7 @@ def memory_of(spec: LayerSpec) -> int:
 def task_arguments(executor: Submits) -> Callable[[int], dict[str, Any]]:
     """How a task that needs so many bytes is submitted: with arguments of Dask, or without any.
 
-    With Dask, a task whose worker ends is run elsewhere. If workers declare the resource ``memory`` (bytes), a task
+    With Dask, a task that raises is run again. If workers declare the resource ``memory`` (bytes), a task
     needs as much of it, or all of the largest worker if this has less. Arguments of tasks are not hashed, which takes
     longer than sending them. May wait for the scheduler.
     """
