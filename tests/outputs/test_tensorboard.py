@@ -9,6 +9,7 @@ from processes import eventually
 
 import ww_callbacks as ww
 from ww_callbacks.outputs.panels import Panels
+from ww_callbacks.outputs.spectra_protos import PLUGIN
 from ww_callbacks.outputs.tensorboard import SummaryWriterOutput, TensorBoardOutput, scalar_summary
 from ww_callbacks.report import Histogram, LayerReport, Report
 
@@ -31,7 +32,11 @@ def event_files(folder):
 def scalar_events(folder):
     (file,) = event_files(folder)
     events = [event for event in LegacyEventFileLoader(str(file)).Load() if event.HasField("summary")]
-    return [event for event in events if event.summary.value[0].HasField("simple_value")]
+    for event in events:
+        own = [value for value in event.summary.value if value.metadata.plugin_data.plugin_name == PLUGIN]
+        for value in own:
+            event.summary.value.remove(value)
+    return [event for event in events if event.summary.value and event.summary.value[0].HasField("simple_value")]
 
 
 def scalars(folder, tag):

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import ww_callbacks
-from ww_callbacks.cli import analyze, compare, follow, watch
+from ww_callbacks.cli import analyze, compare, follow, serve, watch
 from ww_callbacks.cli.options import add_analysis
 from ww_callbacks.following.holding import MOST
 
@@ -30,6 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_follow(commands)
     _add_watch(commands)
+    _add_serve(commands)
     return parser
 
 
@@ -144,6 +145,22 @@ def _add_watch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--interval", type=_seconds, default=1.0, help="seconds between two reads of the file (default: 1)"
     )
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "serve",
+        "show the runs in a folder in the browser, live",
+        """
+  ww-callbacks serve lightning_logs
+  ww-callbacks serve runs --port 6007
+  ww-callbacks serve runs/a -o report.html""",
+    )
+    parser.set_defaults(run=serve.run)
+    parser.add_argument("folder", metavar="RUNS_DIR", type=Path, help="folder with the logs of runs")
+    parser.add_argument("--port", metavar="N", type=int, default=0, help="port on 127.0.0.1 (default: a free one)")
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the page to a file instead")
 
 
 def _command(

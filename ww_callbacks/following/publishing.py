@@ -165,6 +165,10 @@ class _Gate:
         if self._is_open and hasattr(self._output, "write_finding"):
             self._output.write_finding(finding, wall_time)
 
+    def write_verdicts(self, verdicts: Mapping[str, Mapping[str, Any]], step: int, wall_time: float) -> None:
+        if self._is_open and hasattr(self._output, "write_verdicts"):
+            self._output.write_verdicts(verdicts, step, wall_time)
+
     def flush(self) -> None:
         self._output.flush()
 

@@ -152,6 +152,8 @@ class Publisher:
         yield
         self._outputs.write(report, metrics | finding_metrics(self._tracker.counts), wall_time)
         yield
+        self._outputs.write_verdicts(verdicts, report.step or 0, wall_time)
+        yield
         if self._panels is not None:
             self._show(self._panels.add(report, wall_time))
             yield

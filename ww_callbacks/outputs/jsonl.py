@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from codecs import BOM_UTF8
@@ -12,6 +13,7 @@ from typing import Any
 
 from ww_callbacks.outputs.background_file import AppendedFile
 from ww_callbacks.report import Finding, History, Report
+from ww_callbacks.report.columns import is_number
 
 FILE_NAME = "ww_history.jsonl"
 
@@ -85,6 +87,9 @@ class JsonlFollower:
     Attributes:
         history: the reports read so far. A truncated line is ignored, a file that became shorter is read again, and if
             the steps go back, the later lines replace the earlier ones.
+        findings: those raised and withdrawn so far, in the order of the file, with the step of the report before each.
+        times: wall time of each report that the last :meth:`poll` returned, in seconds since the epoch; 0 if unknown.
+        is_void: whether the file became shorter than what was read of it.
 
     Raises:
         OSError: the file cannot be read.
@@ -93,8 +98,17 @@ class JsonlFollower:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
         self._path.stat()
+        self.times: list[float] = []
+        self._begin()
+
+    def _begin(self) -> None:
         self._offset = self._number = 0
         self.history = History()
+        self.findings: list[tuple[int, Finding]] = []
+
+    @property
+    def is_void(self) -> bool:
+        return self._path.stat().st_size < self._offset
 
     def poll(self, *, to_end: bool = False) -> list[Report]:
         """The reports that were added since the last call.
@@ -106,10 +120,10 @@ class JsonlFollower:
             ValueError: a line is not one of a history.
             OSError: the file cannot be read.
         """
-        if self._path.stat().st_size < self._offset:
-            self._offset = self._number = 0
-            self.history = History()
+        if self.is_void:
+            self._begin()
         found = []
+        self.times = []
         with self._path.open("rb") as file:
             file.seek(self._offset)
             while line := file.readline(MAX_LINE_BYTES + 1):
@@ -128,7 +142,15 @@ class JsonlFollower:
         last = self.history[-1].step if len(self.history) else None
         if last is not None and (report.step or 0) <= last:
             self.history = History(_before(report, self.history))
+            self.findings = [each for each in self.findings if each[0] < (report.step or 0)]
         self.history.append(report)
+
+    def _know(self, values: object) -> None:
+        """Keep a finding; one that cannot be read is left out."""
+        step = self.history[-1].step if len(self.history) else None
+        if isinstance(values, Mapping):
+            with contextlib.suppress(ValueError):
+                self.findings.append((step or 0, Finding.from_dict(values)))
 
     def _read(self, line: bytes) -> Report | None:
         """The report in a line; None if the line is truncated or holds a finding."""
@@ -138,8 +160,12 @@ class JsonlFollower:
         try:
             values = json.loads(line.decode())
             if isinstance(values, dict) and "finding" in values:
+                self._know(values["finding"])
                 return None
-            return Report.from_line(values)
+            report = Report.from_line(values)
+            written = values.get("wall_time")
+            self.times.append(float(written) if is_number(written) else 0.0)
+            return report
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             if _is_cut(line, error):
                 return None

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from ww_callbacks.checks import warn_disabled
 from ww_callbacks.outputs.panels import Panels
@@ -19,7 +19,8 @@ class Output(Protocol):
     Its methods are called from the training thread. An output that also has a method ``show(panels)`` gets the
     figures, texts and histograms as :class:`~ww_callbacks.outputs.panels.Panels`. One with a method
     ``write_finding(finding, wall_time)`` gets each :class:`~ww_callbacks.report.Finding` when it is raised, and again,
-    with ``until``, when it is withdrawn.
+    with ``until``, when it is withdrawn. One with a method ``write_verdicts(verdicts, step, wall_time)`` gets the
+    verdicts of the signals, by name, after each report.
 
     Example:
         >>> class Printer:
@@ -52,6 +53,7 @@ class _Target:
     write: Callable[[Report, Mapping[str, float], float], None]
     show: Callable[[Panels], None] | None
     write_finding: Callable[[Finding, float], None] | None
+    write_verdicts: Callable[[Mapping[str, Mapping[str, Any]], int, float], None] | None
     close: Callable[[], None]
 
     @classmethod
@@ -61,6 +63,7 @@ class _Target:
             output.write,
             getattr(output, "show", None),
             getattr(output, "write_finding", None),
+            getattr(output, "write_verdicts", None),
             output.close,
         )
 
@@ -111,6 +114,12 @@ class Outputs:
         for target in list(self._targets):
             if target.write_finding is not None:
                 self._call(target, partial(target.write_finding, finding, wall_time))
+
+    def write_verdicts(self, verdicts: Mapping[str, Mapping[str, Any]], step: int, wall_time: float) -> None:
+        """Write the verdicts after a report to every output that can."""
+        for target in list(self._targets):
+            if target.write_verdicts is not None:
+                self._call(target, partial(target.write_verdicts, verdicts, step, wall_time))
 
     def close(self) -> None:
         """Close every output."""

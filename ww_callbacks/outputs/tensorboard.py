@@ -1,4 +1,4 @@
-"""TensorBoard: one event per snapshot for the scalars, one for the panels."""
+"""TensorBoard: one event per snapshot for the scalars and the report, others for verdicts, findings and panels."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from typing import Any, BinaryIO
 
 from ww_callbacks.outputs.background_file import AppendedFile
 from ww_callbacks.outputs.panels import Panels
+from ww_callbacks.outputs.spectra_protos import finding_value, report_summary, summary_of, verdicts_value
 from ww_callbacks.outputs.tensorboard_protos import layout_summary, panel_summary, scalar_summary
-from ww_callbacks.report import Report
+from ww_callbacks.report import Finding, Report
 
 _numbers = itertools.count()
 
 
 class TensorBoardOutput:
-    """Writes all metrics of a snapshot as one Event, at the step and wall time of the snapshot.
+    """Writes all metrics of a snapshot, and its spectra, as one Event, at the step and wall time of the snapshot.
 
     TensorBoard drops points whose step is not larger than an earlier one of the same tag, so reports must come
     in the order of their steps. A thread encodes and writes each event at once, so that a live reader sees it and
@@ -44,14 +45,24 @@ class TensorBoardOutput:
         os.makedirs(log_dir, exist_ok=True)
         next_path = partial(_next_path, os.path.abspath(log_dir))
         self._file = AppendedFile(next_path(), "xb", header=header, next_path=next_path)
+        self._step = 0
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Write one snapshot."""
-        self._append(lambda: {"summary": scalar_summary(metrics)}, report.step or 0, wall_time)
+        self._append(lambda: {"summary": report_summary(report, metrics, wall_time)}, report.step or 0, wall_time)
+        self._step = report.step or 0
 
     def show(self, panels: Panels) -> None:
         """Write figures, texts and histograms."""
         self._append(lambda: {"summary": panel_summary(panels)}, panels.step, panels.wall_time)
+
+    def write_verdicts(self, verdicts: Mapping[str, Mapping[str, Any]], step: int, wall_time: float) -> None:
+        """Write the verdicts of the signals, for the page."""
+        self._append(lambda: {"summary": summary_of(verdicts_value(verdicts))}, step, wall_time)
+
+    def write_finding(self, finding: Finding, wall_time: float) -> None:
+        """Write a finding that is raised or withdrawn, for the page."""
+        self._append(lambda: {"summary": summary_of(finding_value(finding))}, self._step, wall_time)
 
     def flush(self) -> None:
         """Wait until everything is written."""
@@ -141,12 +152,14 @@ class SummaryWriterOutput:
         self._writer = writer
         self._is_torch = type(writer).__module__.startswith("torch.")
         self._has_layout = False
+        self._step = 0
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Write one snapshot."""
         step = report.step or 0
         if self._is_torch:
-            self._writer._get_file_writer().add_summary(scalar_summary(metrics), step, wall_time)
+            self._step = step
+            self._add(report_summary(report, metrics, wall_time), step, wall_time)
         else:
             for tag, value in metrics.items():
                 self._writer.add_scalar(tag, value, step, wall_time)
@@ -156,12 +169,24 @@ class SummaryWriterOutput:
         """Write figures, texts and histograms, if the writer is torch's."""
         if not self._is_torch:
             return
-        file = self._writer._get_file_writer()
         if not self._has_layout:
             self._has_layout = True
-            file.add_summary(layout_summary(), 0, panels.wall_time)
-        file.add_summary(panel_summary(panels), panels.step, panels.wall_time)
+            self._add(layout_summary(), 0, panels.wall_time)
+        self._add(panel_summary(panels), panels.step, panels.wall_time)
         self._writer.flush()
+
+    def write_verdicts(self, verdicts: Mapping[str, Mapping[str, Any]], step: int, wall_time: float) -> None:
+        """Write the verdicts of the signals, for the page, if the writer is torch's."""
+        if self._is_torch:
+            self._add(summary_of(verdicts_value(verdicts)), step, wall_time)
+
+    def write_finding(self, finding: Finding, wall_time: float) -> None:
+        """Write a finding that is raised or withdrawn, for the page, if the writer is torch's."""
+        if self._is_torch:
+            self._add(summary_of(finding_value(finding)), self._step, wall_time)
+
+    def _add(self, summary: Any, step: int, wall_time: float) -> None:
+        self._writer._get_file_writer().add_summary(summary, step, wall_time)
 
     def close(self) -> None:
         """Do nothing: the caller closes the writer."""

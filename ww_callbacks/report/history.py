@@ -115,6 +115,11 @@ class History(Sequence[Report]):
         return list(self._recorded.get(name, ()))
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the recorded metrics."""
+        return tuple(self._recorded)
+
+    @property
     def steps(self) -> list[int | None]:
         """The step of each report."""
         return [report.step for report in self._reports]
@@ -243,6 +248,12 @@ class History(Sequence[Report]):
                 history.append(Report(tuple(layer for layer in report.layers if layer.name in names), report.step))
         history._seen = self._seen - (len(self) - len(history))
         return history
+
+    def _repr_html_(self) -> str | None:
+        """The page of the run, in notebooks."""
+        from ww_callbacks.page.notebook import history_frame
+
+        return history_frame(self) if self._reports else None
 
     def __len__(self) -> int:
         return len(self._reports)

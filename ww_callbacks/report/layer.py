@@ -363,13 +363,17 @@ def _wrong_field(layer: LayerReport) -> str:
         return "histogram"
     if not all(map(is_number, layer.spectrum or ())):
         return "spectrum"
-    places = layer.trap_places or ()
-    return "" if all(is_number(value) and all(map(is_count, index)) for index, value in places) else "trap_places"
+    return "" if are_places(layer.trap_places or ()) else "trap_places"
 
 
 def places_of(places: Iterable[tuple[Iterable[int], float]]) -> tuple[TrapPlace, ...]:
     """Places of traps as tuples, which a round trip through JSON makes lists."""
     return tuple((tuple(index), value) for index, value in places)
+
+
+def are_places(places: Iterable[TrapPlace]) -> bool:
+    """Whether places of traps, which may come from a file, consist of whole indices and numbers."""
+    return all(is_number(value) and all(map(is_count, index)) for index, value in places)
 
 
 FIELDS = tuple(each.name for each in fields(LayerReport))

@@ -1,0 +1,30 @@
+"""A small run as its files hold it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import ww_callbacks as ww
+from ww_callbacks.signals.learning_rate import LayerRatios
+
+STEPS = 60
+TRAP = 30
+NAMES = ("h.0.fc", "h.1.fc", "h.1.fc2", "head")
+
+
+def record(log_dir, *, steps=STEPS, **options):
+    """Train nothing, move a few weights, and plant a trap in h.1.fc at step ``TRAP``."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((80, 60)).astype("<f4") for name in NAMES} | {"bias": np.zeros(60, "<f4")}
+    options = {"log_dir": log_dir, "figures": False, "executor": "sync"} | options
+    monitor = ww.Monitor(weights, every_n_steps=10, **options)
+    monitor.attach("stop", ww.EarlyStopping(patience=2))
+    monitor.attach("learning_rate", LayerRatios())
+    with monitor:
+        for step in range(1, steps + 1):
+            for name in NAMES:
+                weights[name] += 0.01 * rng.standard_normal((80, 60)).astype("<f4")
+            if step == TRAP:
+                weights["h.1.fc"][3, 4] = 50
+            monitor.step(step)
+    return monitor

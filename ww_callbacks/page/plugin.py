@@ -1,0 +1,68 @@
+"""The tab "Spectra" of TensorBoard: the page in its frame, fed from the event files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboard.backend import http_util
+from tensorboard.plugins import base_plugin
+from werkzeug import wrappers
+
+from ww_callbacks.outputs.spectra_protos import PLUGIN
+from ww_callbacks.page.api import Api
+from ww_callbacks.page.runs import Runs
+
+TAB = "Spectra"
+_PREFIX = f"/data/plugin/{PLUGIN}/"
+_ENTRY = b"""export function render() {
+  const style = document.createElement("link");
+  style.rel = "stylesheet";
+  style.href = "page.css";
+  const script = document.createElement("script");
+  script.src = "page.js";
+  document.head.append(style, script);
+}
+"""
+
+
+class SpectraPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
+    """Shows the page for the runs in the folder that TensorBoard was started with.
+
+    TensorBoard keeps only a sample of what a plugin wrote, so the event files are read here, as ``ww-callbacks serve``
+    reads them. Folders at URLs and several folders at once (``--logdir_spec``) are not read.
+
+    Args:
+        context: of TensorBoard.
+    """
+
+    plugin_name = PLUGIN
+
+    def __init__(self, context: base_plugin.TBContext) -> None:
+        folder = Path(context.logdir) if context.logdir else None
+        self._api = Api(Runs(folder), TAB) if folder is not None and folder.is_dir() else None
+
+    def get_plugin_apps(self) -> Mapping[str, Callable[..., Any]]:
+        """The routes below the one of the plugin."""
+        return {"/index.js": self._entry, "/*": self._answer}
+
+    def is_active(self) -> bool:
+        """Whether there is any run of ours."""
+        return self._api is not None and self._api.has_results
+
+    def frontend_metadata(self) -> base_plugin.FrontendMetadata:
+        """The name of the tab and the script that fills its frame."""
+        return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name=TAB, disable_reload=True)
+
+    @wrappers.Request.application  # type: ignore[untyped-decorator]
+    def _entry(self, request: wrappers.Request) -> wrappers.Response:
+        return http_util.Respond(request, _ENTRY, "text/javascript")
+
+    @wrappers.Request.application  # type: ignore[untyped-decorator]
+    def _answer(self, request: wrappers.Request) -> wrappers.Response:
+        if self._api is None:
+            return http_util.Respond(request, "the runs are not in a local folder", "text/plain", code=404)
+        path = request.path.rpartition(_PREFIX)[2]
+        answer = self._api.answer(path, request.query_string.decode("ascii", "replace"))
+        return http_util.Respond(request, answer.body, answer.kind, code=answer.status)

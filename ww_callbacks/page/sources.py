@@ -1,0 +1,183 @@
+"""Fills a run of the page from its files: event files, or JSON lines where they hold no reports."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlFollower
+from ww_callbacks.outputs.packed import Packed, pack, unpack
+from ww_callbacks.outputs.spectra_protos import FINDING, REPORT, VERDICTS, unpack_verdicts
+from ww_callbacks.page.events import EventFollower, Place, scalar_of, tensor_bytes
+from ww_callbacks.page.run import Run
+from ww_callbacks.report import SCHEMA, Finding, Report
+from ww_callbacks.report.keys import AGGREGATES
+
+OWN_FOLDER = "ww"
+"""Where callbacks write their event files, below the folder of the run."""
+STILL = 60.0
+"""Seconds after which an event file that ends within a record is taken for one that was cut."""
+
+_LAYERS = "ww_layer/"
+_EVERY_REPORT = f"{AGGREGATES}lag_steps"
+
+
+class RunFiles:
+    """One run with its files, which may still grow.
+
+    Args:
+        folder: of the run.
+        name: of the run.
+
+    Attributes:
+        run: what was read so far.
+        problem: why something could not be read, as a sentence; empty if all could.
+        folders: the folders with event files that belong to the run.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.run = Run(name)
+        self.problem = ""
+        self.folders: tuple[Path, ...] = ()
+        self._folder = folder
+        self._begin()
+
+    def _begin(self) -> None:
+        self._events: dict[Path, EventFollower] = {}
+        self._lines: JsonlFollower | None = None
+        self._known_findings = 0
+        self._has_reports = False
+        self._is_old = False
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether any result of ours was found."""
+        return bool(self.run.entries)
+
+    def poll(self) -> None:
+        """Read what was added since the last call."""
+        self.problem = ""
+        try:
+            if any(each.is_void for each in self._events.values()) or (self._lines is not None and self._lines.is_void):
+                self.run.clear()
+                self._begin()
+            self._poll_events()
+            if not self._has_reports:
+                self._poll_lines()
+            elif self._lines is not None:  # lines came in before the first report in an event file
+                self.run.clear()
+                self._begin()
+                self._poll_events()
+        except (OSError, ValueError) as error:
+            self.problem = str(error)
+        except ImportError:
+            self.problem = "event files are not read: install the package tensorboard"
+        if self._is_old and not self.problem:
+            self.problem = "written by an earlier version: only the logged layers, without spectra"
+
+    def _poll_events(self) -> None:
+        for path in sorted({path for folder in self.folders for path in folder.glob("*tfevents*")}):
+            self._events.setdefault(path, EventFollower(path))
+        for follower in self._events.values():
+            prefix = self._prefix(follower.path.parent)
+            for place, event in follower.poll():
+                self._take(place, event, prefix)
+            if follower.rest and time.time() - follower.path.stat().st_mtime > STILL:
+                self.problem = f"{follower.path.name} is cut or damaged: what follows is not read"
+
+    def _prefix(self, folder: Path) -> str:
+        """What stands before the names of metrics in a folder below that of the run, such as Keras's "validation"."""
+        inside = folder.relative_to(self._folder).parts if folder != self._folder else ()
+        return "" if inside in ((), (OWN_FOLDER,)) else f"{'/'.join(inside)}: "
+
+    def _take(self, place: Place, event: Any, prefix: str) -> None:
+        values = event.summary.value
+        if not values:
+            return
+        tag, step = values[0].tag, int(event.step)
+        if tag == REPORT:
+            self._has_reports = True
+            self.run.add(unpack(tensor_bytes(values[0])), partial(_packed_at, place))
+        elif tag == FINDING:
+            self.run.add_finding(_finding_in(tensor_bytes(values[0])), step)
+        elif tag == VERDICTS:
+            self.run.add_verdicts(step, unpack_verdicts(tensor_bytes(values[0])))
+        elif any(value.tag == _EVERY_REPORT for value in values):
+            if not (self._folder / FILE_NAME).exists():
+                self._is_old = True
+                self.run.add(_of_scalars(event), partial(_scalars_at, place))
+        else:
+            for value in values:
+                if not value.tag.startswith((AGGREGATES, _LAYERS)) and (number := scalar_of(value)) is not None:
+                    self.run.add_value(f"{prefix}{value.tag}", step, number, event.wall_time)
+
+    def _poll_lines(self) -> None:
+        path = self._folder / FILE_NAME
+        if self._lines is None:
+            if not path.exists():
+                return
+            self._lines = JsonlFollower(path)
+        reports = self._lines.poll()
+        for report, wall_time in zip(reports, self._lines.times, strict=True):
+            data = _packed(report, wall_time)
+            self.run.add(unpack(data), partial(unpack, data))
+        for step, finding in self._lines.findings[self._known_findings :]:
+            self.run.add_finding(finding, step)
+        self._known_findings = len(self._lines.findings)
+
+
+def _packed(report: Report, wall_time: float) -> bytes:
+    """A report with its summary as metrics."""
+    return pack(report, {f"{AGGREGATES}{key}": value for key, value in report.summary().items()}, wall_time)
+
+
+def _packed_at(place: Place) -> Packed:
+    return unpack(tensor_bytes(place.read().summary.value[0]))
+
+
+def _scalars_at(place: Place) -> Packed:
+    return _of_scalars(place.read())
+
+
+def _finding_in(data: bytes) -> Finding:
+    values = json.loads(data.decode())
+    if not isinstance(values, Mapping):
+        raise ValueError("data: not those of a finding")
+    return Finding.from_dict(values)
+
+
+def _of_scalars(event: Any) -> Packed:
+    """A report from the scalars of an event that has no report in it, with the logged layers alone."""
+    metrics, layers = {}, {}
+    for value in event.summary.value:
+        number = scalar_of(value)
+        if number is None:
+            continue
+        if value.tag.startswith(AGGREGATES):
+            metrics[value.tag] = number
+        elif value.tag.startswith(_LAYERS):
+            metric, _, tag = value.tag.removeprefix(_LAYERS).partition("/")
+            if metric in SCHEMA and SCHEMA[metric].kind != "text":
+                layers.setdefault(tag, {})[metric] = number
+    names = sorted(layers)
+    columns = dict.fromkeys(column for values in layers.values() for column in values)
+    return Packed(
+        step=int(event.step),
+        wall_time=float(event.wall_time),
+        metrics={name: value for name, value in metrics.items() if np.isfinite(value)},
+        texts={"name": [name.partition(".")[2] or name for name in names], "status": ["ok"] * len(names)},
+        rows=list(range(len(names))),
+        numbers={column: _values(layers[name].get(column) for name in names) for column in columns},
+        histograms={},
+        places={},
+    )
+
+
+def _values(numbers: Iterable[float | None]) -> Any:
+    return np.array([np.nan if number is None else number for number in numbers], np.float64)
