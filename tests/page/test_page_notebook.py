@@ -20,14 +20,13 @@ def monitor():
 
 
 def test_a_history_is_a_run_with_its_findings_and_metrics(monitor):
-    monitor.history.record("val_loss", 0.5, step=20)
     run = run_of_history(monitor.history, "mine")
     answer = run.answer()
     assert answer["steps"] == monitor.history.steps
     np.testing.assert_allclose(run.column("alpha")[-1], np.array(monitor.history[-1].column("alpha"), float), rtol=1e-6)
     assert [each["kind"] for each in answer["findings"]] == [each.kind for each in monitor.history.findings]
     assert {rule["name"]: rule["score"][-1] for rule in answer["rules"]}["traps"] > 0
-    assert answer["curves"] == [{"name": "val_loss", "group": "loss", "steps": [20], "values": [0.5]}]
+    assert [(curve["name"], curve["steps"]) for curve in answer["curves"]] == [("val_accuracy", [20, 40, 60])]
 
 
 def test_a_notebook_shows_a_history_in_a_frame_without_access(monitor):

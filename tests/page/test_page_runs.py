@@ -76,6 +76,8 @@ def test_findings_rules_and_ratios_are_those_of_the_run(recorded):
     verdict = monitor.published.verdicts["stop"]
     assert {rule["name"]: rule["score"][-1] for rule in answer["rules"]} == pytest.approx(verdict["scores"])
     assert answer["stop"].startswith("traps: h.1.fc has 1 correlation trap")
+    (curve,) = answer["curves"]
+    assert (curve["name"], curve["steps"]) == ("val_accuracy", list(range(20, STEPS + 1, 20)))
     ratios = the_run(folder).column("lr_ratio")
     np.testing.assert_allclose(ratios[-1], monitor.published.verdicts["learning_rate"]["ratios"], atol=1e-4)
 
@@ -84,7 +86,8 @@ def test_json_lines_alone_show_the_same(recorded, copied):
     shutil.rmtree(copied / "a" / "ww")
     run, whole = the_run(copied), the_run(recorded[0])
     np.testing.assert_array_equal(run.column("alpha"), whole.column("alpha"))
-    assert run.answer()["findings"] == whole.answer()["findings"]
+    for finding, other in zip(run.answer()["findings"], whole.answer()["findings"], strict=True):
+        assert finding == other
     assert run.info() == whole.info()
     assert run.cell(1, 5)["histogram"] == whole.cell(1, 5)["histogram"]
 
@@ -177,7 +180,8 @@ def test_event_files_of_earlier_versions_show_the_logged_layers(tmp_path):
 def test_losses_of_other_event_files_of_the_run_are_curves(copied):
     from torch.utils.tensorboard import SummaryWriter
 
-    for folder, tag in ((copied / "a", "train_loss"), (copied / "a" / "validation", "epoch_loss")):
+    places = ((copied / "a", "train_loss"), (copied / "a" / "validation", "epoch_loss"), (copied / "a", "val_accuracy"))
+    for folder, tag in places:
         with SummaryWriter(folder) as writer:
             for step in (10, 20):
                 writer.add_scalar(tag, 1 / step, step)
@@ -185,8 +189,9 @@ def test_losses_of_other_event_files_of_the_run_are_curves(copied):
     assert [(curve["name"], curve["group"]) for curve in curves] == [
         ("validation: epoch_loss (steps from its times)", "loss"),
         ("train_loss", "loss"),
+        ("val_accuracy", "quality"),
     ]
-    assert curves[1]["steps"] == [10, 20]
+    assert curves[1]["steps"] == curves[2]["steps"] == [10, 20]  # not those of monitor.record
     assert curves[1]["values"] == pytest.approx([0.1, 0.05])
 
 

@@ -13,6 +13,7 @@ from ww_callbacks.engine import Missed
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.monitor.publishing import Published, Publisher
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlOutput, read_jsonl
+from ww_callbacks.outputs.output import Signals
 from ww_callbacks.outputs.panels import Panels
 from ww_callbacks.outputs.tensorboard import TensorBoardOutput, records
 from ww_callbacks.report import Finding, History, LayerReport, Report
@@ -165,9 +166,9 @@ class _Gate:
         if self._is_open and hasattr(self._output, "write_finding"):
             self._output.write_finding(finding, wall_time)
 
-    def write_verdicts(self, verdicts: Mapping[str, Mapping[str, Any]], step: int, wall_time: float) -> None:
-        if self._is_open and hasattr(self._output, "write_verdicts"):
-            self._output.write_verdicts(verdicts, step, wall_time)
+    def write_signals(self, signals: Signals, wall_time: float) -> None:
+        if self._is_open and hasattr(self._output, "write_signals"):
+            self._output.write_signals(signals, wall_time)
 
     def flush(self) -> None:
         self._output.flush()

@@ -17,7 +17,7 @@ from ww_callbacks.monitor.options import Figures, LogEveryLayer, Options
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlOutput
 from ww_callbacks.outputs.lost import LostMetrics
 from ww_callbacks.outputs.metrics import finding_metrics, metrics_of, spread
-from ww_callbacks.outputs.output import Output, Outputs
+from ww_callbacks.outputs.output import Output, Outputs, Signals
 from ww_callbacks.outputs.panel_schedule import Draw, PanelSchedule
 from ww_callbacks.outputs.panels import MAX_CHOSEN, Panels, finding_panels
 from ww_callbacks.outputs.tensorboard import TensorBoardOutput
@@ -152,7 +152,7 @@ class Publisher:
         yield
         self._outputs.write(report, metrics | finding_metrics(self._tracker.counts), wall_time)
         yield
-        self._outputs.write_verdicts(verdicts, report.step or 0, wall_time)
+        self._outputs.write_signals(Signals(report.step or 0, verdicts, self._recorded()), wall_time)
         yield
         if self._panels is not None:
             self._show(self._panels.add(report, wall_time))
@@ -194,6 +194,10 @@ class Publisher:
     def close(self) -> None:
         """Close the outputs."""
         self._outputs.close()
+
+    def _recorded(self) -> dict[str, tuple[int | None, float]]:
+        """The latest value of each metric of the user."""
+        return {name: self.history.recorded(name)[-1] for name in self.history.metrics}
 
     def _verdicts(self, judgements: Mapping[str, Judgement]) -> dict[str, Mapping[str, Any]]:
         """The verdicts; without a signal of that name, "stop" is the verdict of the default rules."""

@@ -13,14 +13,29 @@ from ww_callbacks.outputs.panels import Panels
 from ww_callbacks.report import Finding, Report
 
 
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What is known beside a report.
+
+    Attributes:
+        step: of the report.
+        verdicts: the verdict of each signal, by its name.
+        recorded: metric of the user → step and value that were recorded last.
+    """
+
+    step: int
+    verdicts: Mapping[str, Mapping[str, Any]]
+    recorded: Mapping[str, tuple[int | None, float]]
+
+
 class Output(Protocol):
     """A destination for results.
 
     Its methods are called from the training thread. An output that also has a method ``show(panels)`` gets the
     figures, texts and histograms as :class:`~ww_callbacks.outputs.panels.Panels`. One with a method
     ``write_finding(finding, wall_time)`` gets each :class:`~ww_callbacks.report.Finding` when it is raised, and again,
-    with ``until``, when it is withdrawn. One with a method ``write_verdicts(verdicts, step, wall_time)`` gets the
-    verdicts of the signals, by name, after each report.
+    with ``until``, when it is withdrawn. One with a method ``write_signals(signals, wall_time)`` gets the
+    :class:`Signals` after each report.
 
     Example:
         >>> class Printer:
@@ -53,7 +68,7 @@ class _Target:
     write: Callable[[Report, Mapping[str, float], float], None]
     show: Callable[[Panels], None] | None
     write_finding: Callable[[Finding, float], None] | None
-    write_verdicts: Callable[[Mapping[str, Mapping[str, Any]], int, float], None] | None
+    write_signals: Callable[[Signals, float], None] | None
     close: Callable[[], None]
 
     @classmethod
@@ -63,7 +78,7 @@ class _Target:
             output.write,
             getattr(output, "show", None),
             getattr(output, "write_finding", None),
-            getattr(output, "write_verdicts", None),
+            getattr(output, "write_signals", None),
             output.close,
         )
 
@@ -115,11 +130,11 @@ class Outputs:
             if target.write_finding is not None:
                 self._call(target, partial(target.write_finding, finding, wall_time))
 
-    def write_verdicts(self, verdicts: Mapping[str, Mapping[str, Any]], step: int, wall_time: float) -> None:
-        """Write the verdicts after a report to every output that can."""
+    def write_signals(self, signals: Signals, wall_time: float) -> None:
+        """Write what is known beside a report to every output that can."""
         for target in list(self._targets):
-            if target.write_verdicts is not None:
-                self._call(target, partial(target.write_verdicts, verdicts, step, wall_time))
+            if target.write_signals is not None:
+                self._call(target, partial(target.write_signals, signals, wall_time))
 
     def close(self) -> None:
         """Close every output."""

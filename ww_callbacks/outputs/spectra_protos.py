@@ -1,4 +1,4 @@
-"""What our page reads from event files: reports, findings and verdicts, as tensors of a TensorBoard plugin."""
+"""What our page reads from event files: reports, findings and signals, as tensors of a TensorBoard plugin."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from ww_callbacks.outputs.output import Signals
 from ww_callbacks.outputs.packed import pack
 from ww_callbacks.outputs.tensorboard_protos import scalar_summary
 from ww_callbacks.report import Finding, Report
+from ww_callbacks.report.columns import is_count, is_number
 
 PLUGIN = "ww_spectra"
 """Name of the plugin of TensorBoard that owns these tensors. Other dashboards leave them out."""
-REPORT, FINDING, VERDICTS = (f"{PLUGIN}/{name}" for name in ("report", "finding", "verdicts"))
+REPORT, FINDING, SIGNALS = (f"{PLUGIN}/{name}" for name in ("report", "finding", "signals"))
 """Tags."""
 
 MAX_BYTES = 2**26
-"""Verdicts that are larger when they are unpacked are refused."""
+"""Signals that are larger when they are unpacked are refused."""
 _DIGITS = 4
 
 
@@ -45,42 +47,57 @@ def finding_value(finding: Finding) -> Any:
     return _value(FINDING, json.dumps(finding.to_dict()).encode())
 
 
-def verdicts_value(verdicts: Mapping[str, Mapping[str, Any]]) -> Any:
-    """The verdicts of the signals as a value of a Summary protobuf."""
-    return _value(VERDICTS, pack_verdicts(verdicts))
+def signals_value(signals: Signals) -> Any:
+    """What is known beside a report as a value of a Summary protobuf."""
+    return _value(SIGNALS, pack_signals(signals))
 
 
-def pack_verdicts(verdicts: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """Verdicts as bytes; of those with one ratio for each layer, only the ratios.
+def pack_signals(signals: Signals) -> bytes:
+    """Signals as bytes; of a verdict with one ratio for each layer, only the ratios.
 
     Args:
-        verdicts: by the name of their signal.
+        signals: after a report.
 
     Example:
-        >>> unpack_verdicts(pack_verdicts({"learning_rate": {"ratios": [0.51234567], "layers": ["fc"]}}))
-        {'learning_rate': {'ratios': [0.5123]}}
+        >>> signals = Signals(10, {"learning_rate": {"ratios": [0.51234567], "layers": ["fc"]}}, {"val_loss": (8, 0.5)})
+        >>> unpack_signals(pack_signals(signals), step=10)
+        Signals(step=10, verdicts={'learning_rate': {'ratios': [0.5123]}}, recorded={'val_loss': (8, 0.5)})
     """
-    short = {
+    verdicts = {
         name: {"ratios": [round(ratio, _DIGITS) for ratio in verdict["ratios"]]} if "ratios" in verdict else dict(verdict)
-        for name, verdict in verdicts.items()
+        for name, verdict in signals.verdicts.items()
     }
-    return zlib.compress(json.dumps(short, separators=(",", ":"), default=str).encode())
+    values = {"verdicts": verdicts, "recorded": dict(signals.recorded)}
+    return zlib.compress(json.dumps(values, separators=(",", ":"), default=str).encode())
 
 
-def unpack_verdicts(data: bytes) -> dict[str, dict[str, Any]]:
-    """The inverse of :func:`pack_verdicts`.
+def unpack_signals(data: bytes, step: int) -> Signals:
+    """The inverse of :func:`pack_signals`.
+
+    Args:
+        data: from a file.
+        step: of the report.
 
     Raises:
-        ValueError: the data are not verdicts.
+        ValueError: the data are not those of signals.
     """
     try:
-        inflater = zlib.decompressobj()
-        verdicts = json.loads(inflater.decompress(data, MAX_BYTES).decode())
-    except (RecursionError, zlib.error) as error:
-        raise ValueError(f"data: not packed verdicts: {error}") from error
-    if not isinstance(verdicts, dict) or not all(isinstance(each, dict) for each in verdicts.values()):
-        raise ValueError("data: not packed verdicts")
-    return verdicts
+        values = json.loads(zlib.decompressobj().decompress(data, MAX_BYTES).decode())
+        verdicts = {name: _verdict(verdict) for name, verdict in values["verdicts"].items()}
+        recorded = {name: (at, float(value)) for name, (at, value) in values["recorded"].items()}
+    except (AttributeError, KeyError, RecursionError, TypeError, zlib.error) as error:
+        raise ValueError(f"data: not those of signals: {type(error).__name__}: {error}") from error
+    if not all(at is None or is_count(at) for at, _ in recorded.values()):
+        raise ValueError("data: recorded metrics at steps that are no numbers")
+    return Signals(step, verdicts, recorded)
+
+
+def _verdict(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A verdict, with numbers as its ratios."""
+    verdict = dict(values)
+    if "ratios" in verdict and not all(map(is_number, verdict["ratios"])):
+        raise ValueError("data: ratios that are no numbers")
+    return verdict
 
 
 def _value(tag: str, data: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""TensorBoard: one event per snapshot for the scalars and the report, others for verdicts, findings and panels."""
+"""TensorBoard: one event per snapshot for the scalars and the report, others for signals, findings and panels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from functools import lru_cache, partial
 from typing import Any, BinaryIO
 
 from ww_callbacks.outputs.background_file import AppendedFile
+from ww_callbacks.outputs.output import Signals
 from ww_callbacks.outputs.panels import Panels
-from ww_callbacks.outputs.spectra_protos import finding_value, report_summary, summary_of, verdicts_value
+from ww_callbacks.outputs.spectra_protos import finding_value, report_summary, signals_value, summary_of
 from ww_callbacks.outputs.tensorboard_protos import layout_summary, panel_summary, scalar_summary
 from ww_callbacks.report import Finding, Report
 
@@ -56,9 +57,9 @@ class TensorBoardOutput:
         """Write figures, texts and histograms."""
         self._append(lambda: {"summary": panel_summary(panels)}, panels.step, panels.wall_time)
 
-    def write_verdicts(self, verdicts: Mapping[str, Mapping[str, Any]], step: int, wall_time: float) -> None:
-        """Write the verdicts of the signals, for the page."""
-        self._append(lambda: {"summary": summary_of(verdicts_value(verdicts))}, step, wall_time)
+    def write_signals(self, signals: Signals, wall_time: float) -> None:
+        """Write the verdicts of the signals and the recorded metrics, for the page."""
+        self._append(lambda: {"summary": summary_of(signals_value(signals))}, signals.step, wall_time)
 
     def write_finding(self, finding: Finding, wall_time: float) -> None:
         """Write a finding that is raised or withdrawn, for the page."""
@@ -175,10 +176,10 @@ class SummaryWriterOutput:
         self._add(panel_summary(panels), panels.step, panels.wall_time)
         self._writer.flush()
 
-    def write_verdicts(self, verdicts: Mapping[str, Mapping[str, Any]], step: int, wall_time: float) -> None:
-        """Write the verdicts of the signals, for the page, if the writer is torch's."""
+    def write_signals(self, signals: Signals, wall_time: float) -> None:
+        """Write the verdicts of the signals and the recorded metrics, for the page, if the writer is torch's."""
         if self._is_torch:
-            self._add(summary_of(verdicts_value(verdicts)), step, wall_time)
+            self._add(summary_of(signals_value(signals)), signals.step, wall_time)
 
     def write_finding(self, finding: Finding, wall_time: float) -> None:
         """Write a finding that is raised or withdrawn, for the page, if the writer is torch's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from ww_callbacks.outputs.output import Signals
 from ww_callbacks.outputs.packed import pack, unpack
 from ww_callbacks.page.run import Run
 from ww_callbacks.report import History, Report
@@ -28,7 +29,7 @@ def run_of_history(history: History, name: str) -> Run:
         step = history[-1].step or 0
         for finding in history.findings:
             run.add_finding(finding, step)
-        run.add_verdicts(step, {VERDICT: EarlyStopping().judge(history).verdict})
+        run.add_signals(Signals(step, {VERDICT: EarlyStopping().judge(history).verdict}, {}), 0.0)
     for metric in history.metrics:
         for measured, value in history.recorded(metric):
             if measured is not None:

@@ -22,6 +22,9 @@ _ENTRY = b"""export function render() {
   style.href = "page.css";
   const script = document.createElement("script");
   script.src = "page.js";
+  const app = document.createElement("div");
+  app.id = "app";
+  document.body.append(app);
   document.head.append(style, script);
 }
 """

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ww_callbacks.outputs.output import Signals
 from ww_callbacks.outputs.packed import Packed
 from ww_callbacks.page.columns import RATIO_OF, page_columns
 from ww_callbacks.page.curves import Curve, in_order
@@ -73,6 +74,7 @@ class Run:
         self._standing = Standing()
         self._verdicts: list[tuple[int, Mapping[str, Mapping[str, Any]]]] = []
         self._curves: dict[str, Curve] = {}
+        self._recorded: dict[str, Curve] = {}
 
     def forget(self) -> None:
         """Drop the columns that can be read again."""
@@ -110,11 +112,13 @@ class Run:
         """Add a finding that is raised or withdrawn at a step."""
         self._standing.add(finding, step)
 
-    def add_verdicts(self, step: int, verdicts: Mapping[str, Mapping[str, Any]]) -> None:
-        """Add the verdicts of the signals at a step."""
-        while self._verdicts and self._verdicts[-1][0] >= step:
+    def add_signals(self, signals: Signals, wall_time: float) -> None:
+        """Add what is known beside a report: verdicts, and the metrics that were recorded last."""
+        while self._verdicts and self._verdicts[-1][0] >= signals.step:
             self._verdicts.pop()
-        self._verdicts.append((step, verdicts))
+        self._verdicts.append((signals.step, signals.verdicts))
+        for name, (step, value) in signals.recorded.items():
+            self._recorded.setdefault(name, Curve(name)).add(signals.step if step is None else step, value, wall_time)
 
     def add_value(self, name: str, step: float, value: float, wall_time: float) -> None:
         """Add a value of one of the user's metrics."""
@@ -201,7 +205,7 @@ class Run:
             "findings": [self._finding(finding) for finding in findings],
             "rules": self._rules(start),
             "stop": self._stop(),
-            "curves": [curve.to_dict(steps, times) for curve in in_order(list(self._curves.values()))],
+            "curves": [curve.to_dict(steps, times) for curve in in_order(self._all_curves())],
             "cells": "all",
             "problem": "",
         }
@@ -218,6 +222,11 @@ class Run:
             "notices": sum(not finding.is_alarm for finding in standing),
             "problem": "",
         }
+
+    def _all_curves(self) -> list[Curve]:
+        """The curves of the event files, and of the recorded metrics those that are not among them."""
+        names = {name.rpartition(" ")[2] for name in self._curves}
+        return [*self._curves.values(), *(curve for name, curve in self._recorded.items() if name not in names)]
 
     def _shown_columns(self) -> set[str]:
         ratios = {RATIO_OF[name] for _, verdicts in self._verdicts[-1:] for name in verdicts if name in RATIO_OF}

@@ -13,11 +13,12 @@ import numpy as np
 
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlFollower
 from ww_callbacks.outputs.packed import Packed, pack, unpack
-from ww_callbacks.outputs.spectra_protos import FINDING, REPORT, VERDICTS, unpack_verdicts
+from ww_callbacks.outputs.spectra_protos import FINDING, REPORT, SIGNALS, unpack_signals
 from ww_callbacks.page.events import EventFollower, Place, scalar_of, tensor_bytes
 from ww_callbacks.page.run import Run
 from ww_callbacks.report import SCHEMA, Finding, Report
 from ww_callbacks.report.keys import AGGREGATES
+from ww_callbacks.signals.stop import VERDICT, is_verdict
 
 OWN_FOLDER = "ww"
 """Where callbacks write their event files, below the folder of the run."""
@@ -106,8 +107,11 @@ class RunFiles:
             self.run.add(unpack(tensor_bytes(values[0])), partial(_packed_at, place))
         elif tag == FINDING:
             self.run.add_finding(_finding_in(tensor_bytes(values[0])), step)
-        elif tag == VERDICTS:
-            self.run.add_verdicts(step, unpack_verdicts(tensor_bytes(values[0])))
+        elif tag == SIGNALS:
+            signals = unpack_signals(tensor_bytes(values[0]), step)
+            if not is_verdict(signals.verdicts.get(VERDICT, {})):
+                raise ValueError(f"{place.path.name}: a verdict that cannot be read at step {step}")
+            self.run.add_signals(signals, event.wall_time)
         elif any(value.tag == _EVERY_REPORT for value in values):
             if not (self._folder / FILE_NAME).exists():
                 self._is_old = True
