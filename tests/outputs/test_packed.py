@@ -9,7 +9,7 @@ import pytest
 from badnames import BAD_NAMES
 
 import ww_callbacks as ww
-from ww_callbacks.outputs.packed import pack, unpack
+from ww_callbacks.outputs.packed import Packed, pack
 from ww_callbacks.report import SCHEMA, LayerReport, Report
 
 
@@ -33,23 +33,22 @@ def assert_same(values, layer):
 
 
 def test_all_columns_and_histograms_come_back(report):
-    packed = unpack(pack(report, {"ww/alpha": 2.5, "ww_layer/alpha/000.h.0.fc": 2.0}, 12.5))
+    packed = Packed(pack(report, {"ww/alpha": 2.5, "ww_layer/alpha/000.h.0.fc": 2.0}, 12.5))
     assert (packed.step, packed.wall_time, dict(packed.metrics)) == (7, 12.5, {"ww/alpha": 2.5})
     assert list(packed.names) == report.column("name")
     for index, layer in enumerate(report.layers):
         assert_same(packed.values(index), layer)
         if layer.histogram is not None:
-            found = packed.histograms[index]
+            found = packed.histogram(index)
             assert (found.counts, found.rand_counts) == (layer.histogram.counts, layer.histogram.rand_counts)
             assert (found.low, found.high) == pytest.approx((layer.histogram.low, layer.histogram.high), abs=1e-4)
-    (index,) = packed.places
-    assert index == 0
-    assert packed.places[0][0][0] == (3, 4)
+    assert packed.places(0)[0][0] == (3, 4)
+    assert packed.places(1) is None
 
 
 def test_layers_that_were_not_analysed_at_this_step_keep_their_numbers_out():
     layers = [LayerReport(name=name, kind="Linear", alpha=2.0, step=step) for name, step in (("a", 10), ("b", 20))]
-    packed = unpack(pack(Report(tuple(layers), 20), {}, 0.0))
+    packed = Packed(pack(Report(tuple(layers), 20), {}, 0.0))
     assert list(packed.rows) == [1]
     assert "alpha" not in packed.values(0)
     assert packed.values(1)["alpha"] == 2.0
@@ -58,7 +57,7 @@ def test_layers_that_were_not_analysed_at_this_step_keep_their_numbers_out():
 @pytest.mark.parametrize("step", [0, 2**24 + 1, 2**53])
 def test_any_name_and_any_step_come_back(step):
     layers = tuple(LayerReport(name=name, kind=name, step=step, learned_since=step) for name in BAD_NAMES)
-    packed = unpack(pack(Report(layers, step), {}, 0.0))
+    packed = Packed(pack(Report(layers, step), {}, 0.0))
     assert list(packed.names) == list(BAD_NAMES)
     assert packed.values(0)["learned_since"] == step
 
@@ -79,8 +78,9 @@ def test_bytes_of_others_are_refused_or_read(report):
         for _ in range(rng.randint(1, 4)):
             data[rng.randrange(len(data) if rng.random() < 0.3 else 2000)] = rng.randrange(256)
         try:
-            packed = unpack(zlib.compress(bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])))
-            packed.values(0)
+            packed = Packed(zlib.compress(bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])))
+            for index in range(len(packed.names)):
+                packed.values(index), packed.histogram(index), packed.places(index)
         except ValueError as error:
             assert str(error).startswith("data: ")  # noqa: PT017 - both ends are right
             refused += 1
@@ -94,10 +94,10 @@ def test_bytes_of_others_are_refused_or_read(report):
 )
 def test_what_is_no_packed_report_is_refused(data):
     with pytest.raises(ValueError, match="^data: "):
-        unpack(data)
+        Packed(data)
 
 
 def test_a_bomb_is_refused_without_its_memory(monkeypatch):
     monkeypatch.setattr("ww_callbacks.outputs.packed.MAX_BYTES", 10_000)
     with pytest.raises(ValueError, match="more than 10000 bytes"):
-        unpack(zlib.compress(b"\0" * 10_000_000))
+        Packed(zlib.compress(b"\0" * 10_000_000))

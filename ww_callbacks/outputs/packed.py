@@ -6,11 +6,11 @@ report, because layers take turns, keep their texts only: an earlier report has 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,35 +35,87 @@ _BINS = 64
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
 class Packed:
-    """A report that was unpacked.
+    """A packed report. Its columns and histograms are decoded when they are asked for.
+
+    Args:
+        data: what :func:`pack` returned.
 
     Attributes:
         step: of the report.
         wall_time: when the weights were copied, in seconds since the epoch.
         metrics: the ``ww/…`` metrics of the report.
-        texts: text column → one text per layer; None if it has none. Columns without any text are left out.
+        names: of all layers.
         rows: indices of the layers whose numbers are included, ascending.
-        numbers: numeric column → one value per row, NaN if there is none. Flags are 0 and 1. Columns without any value
-            are left out.
-        histograms: index of a layer → its histograms.
-        places: index of a layer → its ``trap_places``.
+        columns: the columns with a value: texts, then numbers.
+
+    Raises:
+        ValueError: the data are not those of a report, or those of a later version. Every method raises it, too.
     """
 
-    step: int | None
-    wall_time: float
-    metrics: Mapping[str, float]
-    texts: Mapping[str, Sequence[str | None]]
-    rows: Sequence[int]
-    numbers: Mapping[str, Floats]
-    histograms: Mapping[int, Histogram]
-    places: Mapping[int, tuple[TrapPlace, ...]]
+    def __init__(self, data: bytes) -> None:
+        with _refused():
+            plain = _inflated(data)
+            (length,) = struct.unpack_from("<I", plain)
+            header = json.loads(plain[4 : 4 + length].decode())
+            if header["version"] != VERSION:
+                raise ValueError(f"version {header['version']!r}, expected {VERSION}; a newer ww_callbacks reads it")
+            self.step: int | None = header["step"]
+            self.wall_time: float = header["wall_time"]
+            self.metrics: Mapping[str, float] = header["metrics"]
+            self.names: Sequence[str] = header["texts"].pop("name")
+            count = len(self.names)
+            self.rows: Sequence[int] = list(range(count)) if header["rows"] is None else header["rows"]
+            self._texts, self._places = header["texts"], header["places"]
+            self._plain, self._offsets = plain, {}
+            place = 4 + length
+            for name in header["numbers"]:
+                self._offsets[name] = place
+                place += len(self.rows) * np.dtype(_TYPES[SCHEMA[name].kind]).itemsize
+            self.columns = (*self._texts, *self._offsets)
+            self._counts, self._shapes = place, header["histograms"]
+            self._check(count)
 
-    @property
-    def names(self) -> Sequence[str]:
-        """The names of all layers."""
-        return [name or "" for name in self.texts["name"]]
+    def _check(self, count: int) -> None:
+        if not all(isinstance(name, str) for name in self.names):
+            raise ValueError("names that are no texts")
+        if not all(is_count(row) and 0 <= row < count for row in self.rows):
+            raise ValueError("rows that no layer has")
+        if not (self.step is None or is_count(self.step)):
+            raise ValueError("a step that is no number")
+        if not all(map(is_number, (self.wall_time, *self.metrics.values()))):
+            raise ValueError("a time or metrics that are no numbers")
+
+    def texts(self, name: str) -> Sequence[str | None]:
+        """A text column, one text per layer; None if a layer has none.
+
+        Args:
+            name: of the column.
+        """
+        if name == "name":
+            return self.names
+        if name not in self._texts:
+            return [None] * len(self.names)
+        with _refused():
+            words, codes = self._texts[name]["words"], self._texts[name]["codes"]
+            if len(codes) != len(self.names) or not all(word is None or isinstance(word, str) for word in words):
+                raise ValueError(f"texts of {name!r} that do not fit {len(self.names)} layers")
+            return [words[code] for code in codes]
+
+    def numbers(self, name: str) -> Floats:
+        """A numeric column, one value per row, NaN if there is none. Flags are 0 and 1.
+
+        Args:
+            name: of the column.
+        """
+        if name not in self._offsets:
+            return np.full(len(self.rows), np.nan)
+        with _refused():
+            kind = SCHEMA[name].kind
+            with np.errstate(invalid="ignore"):
+                values = _array_at(self._plain, self._offsets[name], _TYPES[kind], len(self.rows)).astype(np.float64)
+            values[(values == _NO_FLAG) if kind == "flag" else ~np.isfinite(values)] = np.nan
+            return values
 
     def values(self, index: int) -> dict[str, Any]:
         """The columns of one layer with a value: texts, whole numbers, numbers and flags.
@@ -71,13 +123,50 @@ class Packed:
         Args:
             index: of the layer.
         """
-        found: dict[str, Any] = {name: texts[index] for name, texts in self.texts.items() if texts[index]}
+        found: dict[str, Any] = {"name": self.names[index]}
+        found |= {name: text for name in self._texts if (text := self.texts(name)[index])}
         if index in self.rows:
             row = self.rows.index(index)
-            for name, column in self.numbers.items():
-                if not np.isnan(column[row]):
-                    found[name] = _PLAIN[SCHEMA[name].kind](column[row])
+            for name in self._offsets:
+                if not np.isnan(value := self.numbers(name)[row]):
+                    found[name] = _PLAIN[SCHEMA[name].kind](value)
         return found
+
+    def histogram(self, index: int) -> Histogram | None:
+        """The histograms of a layer; None if it has none.
+
+        Args:
+            index: of the layer.
+        """
+        place = self._counts
+        with _refused():
+            total = sum(bins * (1 + control) for _, _, _, bins, control in self._shapes)
+            start = 0
+            for layer, low, high, bins, control in self._shapes:
+                if layer == index:
+                    if not 0 < bins <= _BINS:
+                        raise ValueError(f"a histogram of {bins} bins")
+                    counts = _array_at(self._plain, place, "<u4", total)[start:].tolist()
+                    found = Histogram.of(low, high, counts[:bins], counts[bins : 2 * bins] if control else None)
+                    if not found.is_valid:
+                        raise ValueError("a histogram without numbers")
+                    return found
+                start += bins * (1 + control)
+        return None
+
+    def places(self, index: int) -> tuple[TrapPlace, ...] | None:
+        """The ``trap_places`` of a layer; None if it has none.
+
+        Args:
+            index: of the layer.
+        """
+        with _refused():
+            if str(index) not in self._places:
+                return None
+            places = places_of(self._places[str(index)])
+            if not are_places(places):
+                raise ValueError("places of traps that are no places")
+            return places
 
 
 _PLAIN: Mapping[str, Any] = {"number": lambda value: float(np.float32(value)), "count": int, "flag": bool}
@@ -95,7 +184,7 @@ def pack(report: Report, metrics: Mapping[str, float], wall_time: float, *, with
     Example:
         >>> from ww_callbacks import LayerReport
         >>> layer = LayerReport(name="fc", kind="Linear", alpha=2.5, M=300, reliable=True, step=10)
-        >>> packed = unpack(pack(Report((layer,), step=10), {"ww/alpha": 2.5}, 1.0))
+        >>> packed = Packed(pack(Report((layer,), step=10), {"ww/alpha": 2.5}, 1.0))
         >>> packed.step, packed.metrics, packed.values(0)["alpha"], packed.values(0)["M"]
         (10, {'ww/alpha': 2.5}, 2.5, 300)
     """
@@ -135,65 +224,15 @@ def pack(report: Report, metrics: Mapping[str, float], wall_time: float, *, with
     return zlib.compress(b"".join([struct.pack("<I", len(head)), head, *pieces]), LEVEL)
 
 
-def unpack(data: bytes) -> Packed:
-    """The inverse of :func:`pack`.
-
-    Args:
-        data: from a file.
-
-    Raises:
-        ValueError: the data are not those of a report, or those of a later version.
-    """
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """Errors of data of others as one kind of error."""
     try:
-        return _unpack(data)
+        yield
     except ValueError as error:
         raise ValueError(f"data: not a packed report: {error}") from error
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, struct.error, zlib.error) as error:
         raise ValueError(f"data: not a packed report: {type(error).__name__}: {error}") from error
-
-
-def _unpack(data: bytes) -> Packed:
-    plain = _inflated(data)
-    (length,) = struct.unpack_from("<I", plain)
-    header = json.loads(plain[4 : 4 + length].decode())
-    if header["version"] != VERSION:
-        raise ValueError(f"version {header['version']!r}, expected {VERSION}; a newer ww_callbacks reads it")
-    count = len(header["texts"]["name"])
-    rows = list(range(count)) if header["rows"] is None else header["rows"]
-    if not all(is_count(row) and 0 <= row < count for row in rows):
-        raise ValueError("rows that no layer has")
-    texts = {name: values if name == "name" else _decoded(values) for name, values in header["texts"].items()}
-    if any(len(values) != count or not all(_is_text(each) for each in values) for values in texts.values()):
-        raise ValueError(f"texts that do not fit its {count} layers")
-    reader = _Reader(plain, 4 + length)
-    numbers = {}
-    for name in header["numbers"]:
-        kind = SCHEMA[name].kind
-        with np.errstate(invalid="ignore"):
-            values = reader.take(_TYPES[kind], len(rows)).astype(np.float64)
-        values[(values == _NO_FLAG) if kind == "flag" else ~np.isfinite(values)] = np.nan
-        numbers[name] = values
-    shapes = header["histograms"]
-    if not all(0 < bins <= _BINS and 0 <= index < count for index, _, _, bins, _ in shapes):
-        raise ValueError("histograms with too many bins or without a layer")
-    counts = reader.take("<u4", sum(bins * (2 if control else 1) for _, _, _, bins, control in shapes)).tolist()
-    histograms = {}
-    place = 0
-    for index, low, high, bins, control in shapes:
-        own, place = counts[place : place + bins], place + bins
-        shuffled = counts[place : place + bins] if control else None
-        place += bins if control else 0
-        histograms[index] = Histogram.of(low, high, own, shuffled)
-    if not all(each.is_valid for each in histograms.values()):
-        raise ValueError("histograms without numbers")
-    step, wall_time = header["step"], header["wall_time"]
-    metrics = header["metrics"]
-    if not (step is None or is_count(step)) or not all(map(is_number, (wall_time, *metrics.values()))):
-        raise ValueError("step, time or metrics that are no numbers")
-    places = {int(index): places_of(value) for index, value in header["places"].items()}
-    if not all(are_places(each) for each in places.values()):
-        raise ValueError("places of traps that are no places")
-    return Packed(step, wall_time, metrics, texts, rows, numbers, histograms, places)
 
 
 def _columns() -> list[tuple[int, Column]]:
@@ -217,15 +256,6 @@ def _coded(values: Sequence[str | None]) -> dict[str, list[Any]]:
     return {"words": list(words), "codes": [words[value] for value in values]}
 
 
-def _decoded(coded: Mapping[str, list[Any]]) -> list[str | None]:
-    words = coded["words"]
-    return [words[code] for code in coded["codes"]]
-
-
-def _is_text(value: object) -> bool:
-    return value is None or isinstance(value, str)
-
-
 def _inflated(data: bytes) -> bytes:
     inflater = zlib.decompressobj()
     plain = inflater.decompress(data, MAX_BYTES)
@@ -236,17 +266,10 @@ def _inflated(data: bytes) -> bytes:
     return plain
 
 
-class _Reader:
-    """Takes one array after the other."""
-
-    def __init__(self, data: bytes, start: int) -> None:
-        self._data, self._place = data, start
-
-    def take(self, dtype: str, count: int) -> npt.NDArray[Any]:
-        size = np.dtype(dtype).itemsize
-        end = self._place + size * count
-        if end > len(self._data):
-            raise ValueError("it is cut")
-        planes = np.frombuffer(self._data, "u1", size * count, self._place).reshape(size, count)
-        self._place = end
-        return np.ascontiguousarray(planes.T).view(dtype).reshape(count)
+def _array_at(data: bytes, place: int, dtype: str, count: int) -> npt.NDArray[Any]:
+    """The array whose shuffled bytes are at a place."""
+    size = np.dtype(dtype).itemsize
+    if place + size * count > len(data):
+        raise ValueError("it is cut")
+    planes = np.frombuffer(data, "u1", size * count, place).reshape(size, count)
+    return np.ascontiguousarray(planes.T).view(dtype).reshape(count)

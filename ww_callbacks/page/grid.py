@@ -28,7 +28,7 @@ class Grid:
     def __len__(self) -> int:
         return self._count
 
-    def append(self, places: Sequence[int], values: Sequence[float] | npt.NDArray[np.float64], layers: int) -> None:
+    def append(self, places: npt.ArrayLike, values: npt.ArrayLike, layers: int) -> None:
         """Add a report; layers without a value in it keep that of the report before.
 
         Args:
@@ -39,8 +39,7 @@ class Grid:
         self._reserve(self._count + 1, layers)
         if self._count:
             self._values[self._count] = self._values[self._count - 1]
-        with np.errstate(over="ignore"):
-            self._values[self._count, list(places)] = np.asarray(values, np.float64).astype(np.float32)
+        self._values[self._count, np.asarray(places, int)] = values
         self._count += 1
 
     def clear(self, places: Sequence[int]) -> None:

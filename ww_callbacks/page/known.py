@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from ww_callbacks.outputs.output import Signals
-from ww_callbacks.outputs.packed import pack, unpack
+from ww_callbacks.outputs.packed import Packed, pack
 from ww_callbacks.page.run import Run
 from ww_callbacks.report import History, Report
 from ww_callbacks.report.keys import AGGREGATES
@@ -54,4 +54,4 @@ def run_of_report(report: Report, name: str) -> Run:
 def _add(run: Run, report: Report) -> None:
     metrics = {f"{AGGREGATES}{key}": value for key, value in report.summary().items()}
     data = pack(report, metrics, 0.0, with_all=True)
-    run.add(unpack(data), partial(unpack, data))
+    run.add(Packed(data), partial(Packed, data))

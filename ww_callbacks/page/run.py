@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ww_callbacks.outputs.output import Signals
 from ww_callbacks.outputs.packed import Packed
@@ -41,6 +42,19 @@ class Entry:
     wall_time: float
     metrics: Mapping[str, float]
     load: Load
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """Where the values of a report belong.
+
+    Attributes:
+        rows: index among the layers of the run, of each layer whose numbers the report has.
+        gone: indices of the layers that are not in the report.
+    """
+
+    rows: npt.NDArray[np.int_]
+    gone: Sequence[int]
 
 
 class Run:
@@ -94,19 +108,18 @@ class Run:
             load: reads it again.
         """
         step = len(self.entries) if packed.step is None else packed.step
-        kept = next((index for index, entry in enumerate(self.entries) if entry.step >= step), len(self.entries))
-        if kept < len(self.entries):
-            self._cut(kept, step)
+        if self.entries and step <= self.entries[-1].step:
+            self._cut(sum(entry.step < step for entry in self.entries), step)
         self.entries.append(Entry(step, packed.wall_time, packed.metrics, load))
-        places = self._know(packed)
-        known = set(packed.numbers) | {
-            name for name, texts in packed.texts.items() if name in page_columns() and any(texts)
-        }
-        self._columns |= known & page_columns().keys()
-        for name in self._grids.keys() | (self._columns if self._is_wide else set()):
-            self._append(self._grids.setdefault(name, self._late(len(self.entries) - 1)), name, packed, places)
-        rows = [places[row] for row in packed.rows]
-        self._sources.append(rows, np.full(len(rows), len(self.entries) - 1.0), len(self._layers))
+        placed = self._placed(packed, self._know(packed))
+        self._columns |= page_columns().keys() & set(packed.columns)
+        if self._is_wide:
+            for name in self._columns - self._grids.keys():
+                self._grids[name] = self._late(len(self.entries) - 1)
+        for name, grid in self._grids.items():
+            self._append(grid, name, packed, placed)
+        source = np.full(len(placed.rows), len(self.entries) - 1.0)
+        self._sources.append(placed.rows, source, len(self._layers))
 
     def add_finding(self, finding: Finding, step: int) -> None:
         """Add a finding that is raised or withdrawn at a step."""
@@ -245,7 +258,7 @@ class Run:
             if name not in self._places:
                 self._places[name] = len(self._layers)
                 self._layers.append(_layer(name, packed.values(index)))
-            elif self._layers[self._places[name]]["note"]:
+            elif self._layers[self._places[name]]["note"] and packed.texts("status")[index] == "ok":
                 self._layers[self._places[name]] = _layer(name, packed.values(index))
         return [self._places[name] for name in packed.names]
 
@@ -256,28 +269,29 @@ class Run:
             grid.append([], [], len(self._layers))
         return grid
 
-    def _append(self, grid: Grid, name: str, packed: Packed, places: Sequence[int]) -> None:
-        rows = [places[row] for row in packed.rows]
+    def _placed(self, packed: Packed, places: Sequence[int]) -> _Placed:
+        gone = set(range(len(self._layers))) - set(places)
+        return _Placed(np.array(places, int)[np.array(packed.rows, int)], sorted(gone))
+
+    def _append(self, grid: Grid, name: str, packed: Packed, placed: _Placed) -> None:
         column = page_columns()[name]
         if column.kind == "words":
-            texts = packed.texts.get(name)
-            codes = {word: code for code, word in enumerate(column.words)}
-            values = [np.nan if texts is None else codes.get(texts[row] or "", np.nan) for row in packed.rows]
-            grid.append(rows, values, len(self._layers))
+            texts, codes = packed.texts(name), {word: code for code, word in enumerate(column.words)}
+            values = np.array([codes.get(texts[row] or "", np.nan) for row in packed.rows])
         else:
-            grid.append(rows, packed.numbers.get(name, np.full(len(rows), np.nan)), len(self._layers))
-        if gone := set(range(len(self._layers))) - set(places):
-            grid.clear(sorted(gone))
+            values = packed.numbers(name)
+        grid.append(placed.rows, values, len(self._layers))
+        if placed.gone:
+            grid.clear(placed.gone)
 
     def _widen(self) -> None:
         """Read all columns."""
-        names = self._columns - set(ALWAYS) - set(RATIO_OF.values())
-        grids = {name: Grid() for name in names}
+        grids = {name: Grid() for name in self._columns - set(ALWAYS)}
         for entry in self.entries:
             packed = entry.load()
-            places = [self._places[name] for name in packed.names]
+            placed = self._placed(packed, [self._places[name] for name in packed.names])
             for name, grid in grids.items():
-                self._append(grid, name, packed, places)
+                self._append(grid, name, packed, placed)
         self._grids |= grids
         self._is_wide = True
 
@@ -329,7 +343,7 @@ def _cell(packed: Packed, index: int | None, step: int) -> dict[str, Any]:
     if index is None:
         return {"step": step, "values": {}, "words": "not in this report", "histogram": None, "trap_places": None}
     values = packed.values(index)
-    histogram, places = packed.histograms.get(index), packed.places.get(index)
+    histogram, places = packed.histogram(index), packed.places(index)
     return {
         "step": values.get("step", step),
         "values": {name: _plain(value) for name, value in values.items()},

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlFollower
-from ww_callbacks.outputs.packed import Packed, pack, unpack
+from ww_callbacks.outputs.packed import Packed, pack
 from ww_callbacks.outputs.spectra_protos import FINDING, REPORT, SIGNALS, unpack_signals
 from ww_callbacks.page.events import EventFollower, Place, scalar_of, tensor_bytes
 from ww_callbacks.page.run import Run
-from ww_callbacks.report import SCHEMA, Finding, Report
+from ww_callbacks.report import SCHEMA, Finding, LayerReport, Report
 from ww_callbacks.report.keys import AGGREGATES
 from ww_callbacks.signals.stop import VERDICT, is_verdict
 
@@ -104,7 +103,7 @@ class RunFiles:
         tag, step = values[0].tag, int(event.step)
         if tag == REPORT:
             self._has_reports = True
-            self.run.add(unpack(tensor_bytes(values[0])), partial(_packed_at, place))
+            self.run.add(Packed(tensor_bytes(values[0])), partial(_packed_at, place))
         elif tag == FINDING:
             self.run.add_finding(_finding_in(tensor_bytes(values[0])), step)
         elif tag == SIGNALS:
@@ -130,7 +129,7 @@ class RunFiles:
         reports = self._lines.poll()
         for report, wall_time in zip(reports, self._lines.times, strict=True):
             data = _packed(report, wall_time)
-            self.run.add(unpack(data), partial(unpack, data))
+            self.run.add(Packed(data), partial(Packed, data))
         for step, finding in self._lines.findings[self._known_findings :]:
             self.run.add_finding(finding, step)
         self._known_findings = len(self._lines.findings)
@@ -142,7 +141,7 @@ def _packed(report: Report, wall_time: float) -> bytes:
 
 
 def _packed_at(place: Place) -> Packed:
-    return unpack(tensor_bytes(place.read().summary.value[0]))
+    return Packed(tensor_bytes(place.read().summary.value[0]))
 
 
 def _scalars_at(place: Place) -> Packed:
@@ -158,30 +157,18 @@ def _finding_in(data: bytes) -> Finding:
 
 def _of_scalars(event: Any) -> Packed:
     """A report from the scalars of an event that has no report in it, with the logged layers alone."""
-    metrics, layers = {}, {}
+    metrics: dict[str, float] = {}
+    layers: dict[str, dict[str, float]] = {}
     for value in event.summary.value:
         number = scalar_of(value)
-        if number is None:
+        if number is None or not math.isfinite(number):
             continue
         if value.tag.startswith(AGGREGATES):
             metrics[value.tag] = number
         elif value.tag.startswith(_LAYERS):
             metric, _, tag = value.tag.removeprefix(_LAYERS).partition("/")
-            if metric in SCHEMA and SCHEMA[metric].kind != "text":
+            if metric in SCHEMA and SCHEMA[metric].kind in ("number", "count"):
                 layers.setdefault(tag, {})[metric] = number
-    names = sorted(layers)
-    columns = dict.fromkeys(column for values in layers.values() for column in values)
-    return Packed(
-        step=int(event.step),
-        wall_time=float(event.wall_time),
-        metrics={name: value for name, value in metrics.items() if np.isfinite(value)},
-        texts={"name": [name.partition(".")[2] or name for name in names], "status": ["ok"] * len(names)},
-        rows=list(range(len(names))),
-        numbers={column: _values(layers[name].get(column) for name in names) for column in columns},
-        histograms={},
-        places={},
-    )
-
-
-def _values(numbers: Iterable[float | None]) -> Any:
-    return np.array([np.nan if number is None else number for number in numbers], np.float64)
+    step = int(event.step)
+    found = (LayerReport(name=tag.partition(".")[2] or tag, kind="", step=step, **layers[tag]) for tag in sorted(layers))
+    return Packed(pack(Report(tuple(found), step), metrics, float(event.wall_time)))
