@@ -13,12 +13,18 @@ from ww_callbacks.outputs import figures
 from ww_callbacks.report import Histogram, History, LayerReport, Report
 
 
+def tailed(rng, rows=100, columns=60, rank=20):
+    """Noise with directions whose sizes fall as a power law: a reliable tail."""
+    left, right = (np.linalg.qr(rng.standard_normal((side, rank)))[0] for side in (rows, columns))
+    return rng.standard_normal((rows, columns)) + 15 * (left * np.linspace(1 / rank, 1, rank) ** -0.5) @ right.T
+
+
 def network(scale: float = 1.0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     spike = np.outer(rng.standard_normal(120), rng.standard_normal(80)) / 20
     return {
         "first": scale * rng.standard_normal((120, 80)) + spike,
-        "second": rng.standard_t(3, (100, 60)),
+        "second": tailed(rng),
         "head": rng.standard_normal((60, 10)),
     }
 

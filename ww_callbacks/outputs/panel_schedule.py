@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -32,13 +33,13 @@ class PanelSchedule:
     One set of figures is pending at a time. Reports that come in the meantime get none; the last report always does.
 
     Args:
-        names: layers with metrics of their own: they get histograms.
+        names: layers with metrics of their own, which may become more: they get histograms.
         chosen: layers whose spectrum is drawn.
         submit: submits a drawing task. If it gives None, figures are drawn here at the end of training.
     """
 
     def __init__(self, names: frozenset[str], chosen: Sequence[str], submit: Draw) -> None:
-        self._names, self._chosen, self._submit = names, list(chosen)[:MAX_CHOSEN], submit
+        self.names, self._chosen, self._submit = names, list(chosen)[:MAX_CHOSEN], submit
         self._columns: list[MapColumn] = []
         self._every = 1
         self._number = 0
@@ -53,7 +54,7 @@ class PanelSchedule:
         self._number += 1
         shown = is_shown(self._number)
         if shown:
-            yield written_panels(report, self._names, wall_time)
+            yield written_panels(report, self.names, wall_time)
         self._last = report, wall_time, shown, shown and self._request(report, wall_time)
 
     def finish(self, deadline: float) -> Iterator[Panels]:
@@ -67,13 +68,13 @@ class PanelSchedule:
             return
         (report, wall_time, written, requested), self._last = self._last, None
         if not written:
-            yield written_panels(report, self._names, wall_time)
+            yield written_panels(report, self.names, wall_time)
         if requested or self._disabled:
             return
         if self._request(report, wall_time):
             yield from self._drawn(deadline - time.monotonic())
         elif not self._disabled:
-            yield from self._shown(_draw_here(self._task(report)), report.step or 0, wall_time)
+            yield from self._shown(_draw_here(self._task(report), report.step or 0), report.step or 0, wall_time)
 
     def _request(self, report: Report, wall_time: float) -> bool:
         if self._pending is not None or self._disabled:
@@ -135,8 +136,14 @@ def _result(future: Future[dict[str, Any]], timeout: float, step: int) -> dict[s
     return future.result(max(timeout, 0.0))
 
 
-def _draw_here(task: dict[str, Any]) -> dict[str, Any]:
+def _draw_here(task: dict[str, Any], step: int) -> dict[str, Any]:
+    """Draw in this thread; if it takes more than a second, another one says so."""
+    says = threading.Timer(SILENT, _log.warning, ["drawing the figures of step %s (figures=False leaves them out)", step])
+    says.daemon = True
+    says.start()
     try:
         return {"images": draw(task)}
     except Exception as error:
         return {"error": str(error)}
+    finally:
+        says.cancel()
