@@ -79,7 +79,8 @@ def test_the_status_counts_and_the_end_is_one_line_of_log(caplog):
         assert status.worker_cpu > 0
         assert 0 < status.copy_seconds <= status.hook_seconds <= status.wall_seconds
         assert status.staleness == {"frozen": 0, "moving": 0}
-    lines = [record.getMessage() for record in caplog.records if record.name == "ww_callbacks"]
+    said = [record.getMessage() for record in caplog.records if record.name == "ww_callbacks"]
+    lines = [line for line in said if not line.startswith("waiting at most")]  # on a busy machine
     assert len(lines) == 1
     assert lines[0].startswith(
         "1 of 1 snapshots analysed, 0 skipped, 0 over budget, 0 results failed; training waited "

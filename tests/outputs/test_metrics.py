@@ -136,8 +136,9 @@ def finding(kind, layers, until=None):
 def test_the_worst_layers_of_a_finding_get_metrics_of_their_own_and_keep_them():
     logged = LoggedLayers(["h.0"], grows=True)
     logged.add([finding("frozen", ("h.0", "h.5", "h.3", "h.4", "h.7"))])
-    assert logged.names == {"h.0", "h.5", "h.3", "h.4"}  # what holds for many layers does not show each of them
-    logged.add([finding("frozen", ("h.8",)), finding("exploding", ("h.9",), until=5)])
+    assert logged.names == {"h.0", "h.5", "h.3", "h.4"}
+    many = tuple(f"g.{number}" for number in range(MAX_FOUND + 1))
+    logged.add([finding("frozen", ("h.8",)), finding("exploding", ("h.9",), until=5), finding("not_learning", many)])
     assert logged.names == {"h.0", "h.5", "h.3", "h.4"}
     for kind in KINDS:
         logged.add([finding(kind, tuple(f"{kind}.{number}" for number in range(9)))])

@@ -158,7 +158,7 @@ def test_equal_notes_are_said_once_with_three_names(layers):
     alike = [replace(layers[1], name=f"h.{i}.attn", warning="no tail", reliable=False, num_traps=0) for i in range(12)]
     trained = replace(layers[0], name="head", warning="", reliable=True, num_traps=0)
     text = layer_text(Report((*alike, trained), 5))
-    assert text.startswith("- **12 layers:** no tail: ")
+    assert text.startswith("- 12 layers: no tail: ")
     assert text.count("no tail") == 1
     assert text.count("h.") == 3
     assert "and 9 more\n\n| layer |" in text

@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -251,7 +252,7 @@ def check_charts(folder):
     plugin = custom_scalars_plugin.CustomScalarsPlugin(
         base_plugin.TBContext(data_provider=provider_of(folder), logdir=str(folder))
     )
-    (category,) = plugin.layout_impl(RequestContext(), "")["category"]  # the latest layout
+    (category,) = json.loads(plugin.layout_impl(RequestContext(), ""))["category"]  # the latest layout
     band, alpha, *others = category["chart"]
     assert band["margin"]["series"] == [{"value": "ww/alpha_median", "lower": "ww/alpha_min", "upper": "ww/alpha_max"}]
     assert alpha["title"] == "alpha by layer: 2 of 4"

@@ -18,7 +18,7 @@ MAX_LAYERS = 16
 MAX_FOUND = 16
 """Maximal number of layers that get metrics of their own because of a finding."""
 MAX_OF_KIND = 3
-"""Maximal number of these for one kind of finding: what holds for many layers is not shown for each."""
+"""Maximal number of these for one kind of finding."""
 
 
 def metrics_of(
@@ -171,13 +171,16 @@ class LoggedLayers:
         """Add the worst layers of findings, the most serious findings first.
 
         Args:
-            findings: those that are raised; withdrawn ones change nothing.
+            findings: those that are raised; withdrawn ones change nothing, and no notice of many layers, which do not
+                deviate.
         """
         for finding in findings if self._grows else ():
-            new = [name for name in finding.layers if name not in self.names] if finding.until is None else []
+            if finding.until is not None or (len(finding.layers) > MAX_FOUND and not finding.is_alarm):
+                continue
             room = min(MAX_OF_KIND - self._found[finding.kind], MAX_FOUND - self._found.total())
-            self.names |= set(new[:room])
-            self._found[finding.kind] += len(new[:room])
+            new = [name for name in finding.layers if name not in self.names][:room]
+            self.names |= set(new)
+            self._found[finding.kind] += len(new)
 
 
 def spread(names: Sequence[str], limit: int = MAX_LAYERS) -> list[str]:

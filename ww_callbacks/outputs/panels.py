@@ -226,7 +226,7 @@ def _group_text(note: str, layers: Sequence[LayerReport]) -> str:
     """One sentence about layers with equal notes."""
     names = ", ".join(shown_name(layer.name) for layer in layers[:MIN_GROUPED])
     more = f" and {len(layers) - MIN_GROUPED} more" if len(layers) > MIN_GROUPED else ""
-    return f"**{len(layers)} layers:** {_escaped(f'{note}: {names}{more}')}"
+    return f"{len(layers)} layers: {_escaped(f'{note}: {names}{more}')}"
 
 
 def _cells(layer: LayerReport) -> tuple[str, ...]:
