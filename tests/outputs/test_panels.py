@@ -96,6 +96,23 @@ def test_the_end_does_not_wait_longer_than_it_may(at, caplog):
     assert "figures are disabled: not drawn within 0 s" in caplog.text
 
 
+def test_a_wait_for_figures_is_said_once_with_its_limit_and_how_to_avoid_it(at, caplog, monkeypatch):
+    monkeypatch.setattr("ww_callbacks.outputs.panel_schedule.SILENT", 0.05)
+    gallery = PanelSchedule(NAMES, ["a"], Painter())
+    list(gallery.add(at(5), 1.0))
+    assert list(gallery.finish(time.monotonic() + 0.3)) == []
+    (said,) = [line for line in caplog.messages if "waiting" in line]
+    assert said.startswith("waiting at most 0 s for the figures of step 5 (figures=False")
+
+
+def test_drawing_in_the_training_thread_is_said_if_it_takes_long(at, caplog, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("ww_callbacks.outputs.panel_schedule.SILENT", 0.0)
+    gallery = PanelSchedule(NAMES, ["a"], lambda _: None)
+    assert len([*gallery.add(at(5), 1.0), *gallery.finish(time.monotonic() + 9)]) == 2
+    assert caplog.messages == ["drawing the figures of step 5 (figures=False leaves them out)"]
+
+
 def test_a_painter_that_fails_is_named_once_and_not_asked_again(at, caplog):
     gallery = PanelSchedule(NAMES, ["a"], painter := Painter())
     list(gallery.add(at(0), 1.0))
