@@ -239,7 +239,10 @@ BAND = {"ww/alpha_median": 2.0, "ww/alpha_min": 1.0, "ww/alpha_max": 3.0}
 
 def write_growing(output):
     """A run of four layers with a matrix and one without. A second layer is logged from step 10 on."""
-    layers = [*(LayerReport(name=f"fc{i}", kind="Linear", M=60) for i in range(4)), LayerReport(name="b", kind="Linear")]
+    layers = [
+        *(LayerReport(name=f"fc{i}", kind="Linear", M=60) for i in range(4)),
+        LayerReport(name="b", kind="Linear"),
+    ]
     metrics = BAND | {"ww_layer/alpha/000.fc0": 3.0, "ww/stop/traps": 0.0}
     output.write(Report(tuple(layers), 0), metrics, 1.0)
     output.write(Report(tuple(layers), 5), metrics, 2.0)

@@ -1,4 +1,4 @@
-"""The charts of TensorBoard's tab "Custom scalars": those for which a run has metrics, and how many layers they show."""
+"""The charts of TensorBoard's tab "Custom scalars": those for which a run has metrics."""
 
 from __future__ import annotations
 

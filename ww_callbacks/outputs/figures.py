@@ -43,7 +43,7 @@ PALE_GREEN = "#A6DCCD"
 SIZE = (6.4, 4.0)
 """Size of a new figure in inches."""
 CARD_SIZE, CARD_DPI = (4.0, 3.0), 128
-"""Size in inches, and dots per inch, of a figure that TensorBoard shows about 360 pixels wide: its text stays legible."""
+"""Size in inches and dots per inch of a figure that is legible where TensorBoard shows it, about 360 pixels wide."""
 
 _GREYS = ListedColormap(["0.6"])
 _STYLES: tuple[dict[str, Any], ...] = (
@@ -131,23 +131,23 @@ def draw_correlation_flow(report: Report, ax: Axes | None = None) -> Axes:
     """
     ax = new_axes(ax)
     fitted = [layer for layer in report.layers if layer.is_fitted]
-    small = {"markersize": 4 if len(fitted) <= 40 else 2.5}
+    small: dict[str, Any] = {"markersize": 4 if len(fitted) <= 40 else 2.5}
     shuffled = [(depth, layer.rand_alpha) for depth, layer in enumerate(fitted) if layer.rand_alpha is not None]
     if shuffled:
         ax.plot(*zip(*shuffled, strict=True), color=VERMILION, marker="x", linestyle="none", label="shuffled", **small)
     pale = [(depth, layer.alpha) for depth, layer in enumerate(fitted) if mark_of(layer) == "p"]
     if pale:
-        style = {"color": PALE_GREEN, "marker": "o", "fillstyle": "none", "linestyle": "none"}
-        ax.plot(*zip(*pale, strict=True), label=_NO_TAIL, **style, **small)
+        hollow = small | {"marker": "o", "fillstyle": "none", "linestyle": "none"}
+        ax.plot(*zip(*pale, strict=True), color=PALE_GREEN, label=_NO_TAIL, **hollow)
     sure = {depth: layer for depth, layer in enumerate(fitted) if mark_of(layer) == "r"}
     if sure:
-        alpha = [layer.alpha for layer in sure.values()]
+        alpha = np.array([layer.alpha for layer in sure.values()], dtype=float)
         reach = [
             [_distance(layer.alpha_low, layer.alpha) for layer in sure.values()],
             [_distance(layer.alpha, layer.alpha_high) for layer in sure.values()],
         ]
-        style = {"color": BLUISH_GREEN, "marker": "o", "linewidth": 1.4, "elinewidth": 0.8}
-        ax.errorbar(list(sure), alpha, yerr=reach, label="alpha, 95 % interval", **style, **small)
+        style = small | {"color": BLUISH_GREEN, "marker": "o", "linewidth": 1.4, "elinewidth": 0.8}
+        ax.errorbar(list(sure), alpha, yerr=reach, label="alpha, 95 % interval", **style)
     _mark_words(ax.axhline)
     ax.set(xlabel="depth (fitted layers)", ylabel=label_of("alpha"))
     _label_across(ax, [layer.name for layer in fitted])
@@ -385,8 +385,8 @@ def _draw_fit(ax: Axes, layer: LayerReport, edges: Floats) -> None:
         area = float(np.sum((shape[1:] + shape[:-1]) * np.diff(x)) / 2)
     width = math.log(edges[1] / edges[0])
     name = "power-law fit" if layer.Lambda is None else "truncated power-law fit"
-    style = {"color": BLACK, "label": name} if mark_of(layer) == "r" else {"color": "0.6", "label": f"{name}, no tail"}
-    ax.plot(x, layer.num_pl_spikes * shape * x * width / area, linestyle=":", linewidth=2, **style)
+    colour, name = (BLACK, name) if mark_of(layer) == "r" else ("0.6", f"{name}, no tail")
+    ax.plot(x, layer.num_pl_spikes * shape * x * width / area, color=colour, linestyle=":", linewidth=2, label=name)
 
 
 def _distance(low: float | None, high: float | None) -> float:

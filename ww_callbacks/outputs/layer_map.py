@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
 from ww_callbacks.report import LayerReport, Report
@@ -73,9 +74,7 @@ def map_rows(report: Report) -> dict[int, str]:
     """
     rows = _rows(tuple(report.column("name")))
     return {
-        row: name
-        for row, (name, indices) in enumerate(rows)
-        if any(has_row(report.layers[index]) for index in indices)
+        row: name for row, (name, indices) in enumerate(rows) if any(has_row(report.layers[index]) for index in indices)
     }
 
 
@@ -96,9 +95,9 @@ def map_spans(steps: Sequence[float]) -> Iterator[tuple[int | None, float, float
     if len(steps) == 1:
         yield 0, steps[0] - 0.5, steps[0] + 0.5
         return
-    usual = statistics.median(after - before for before, after in zip(steps, steps[1:]))
+    usual = statistics.median(after - before for before, after in pairwise(steps))
     start = steps[0]
-    for index, (step, after) in enumerate(zip(steps, steps[1:])):
+    for index, (step, after) in enumerate(pairwise(steps)):
         is_gap = after - step > GAP * usual
         end, begin = (step + usual / 2, after - usual / 2) if is_gap else ((step + after) / 2,) * 2
         yield index, start, end
@@ -114,7 +113,7 @@ def _cell(layers: Sequence[LayerReport]) -> tuple[float | None, Mark]:
     for mark in ("r", "p"):
         alphas = [layer.alpha for layer, each in zip(layers, marks, strict=True) if each == mark and layer.alpha]
         if alphas:
-            return round(statistics.median(alphas), 3), mark  # type: ignore[return-value]
+            return round(statistics.median(alphas), 3), mark
     return None, "f" if "f" in marks else "-"
 
 

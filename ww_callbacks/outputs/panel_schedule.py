@@ -138,7 +138,9 @@ def _result(future: Future[dict[str, Any]], timeout: float, step: int) -> dict[s
 
 def _draw_here(task: dict[str, Any], step: int) -> dict[str, Any]:
     """Draw in this thread; if it takes more than a second, another one says so."""
-    says = threading.Timer(SILENT, _log.warning, ["drawing the figures of step %s (figures=False leaves them out)", step])
+    says = threading.Timer(
+        SILENT, _log.warning, ["drawing the figures of step %s (figures=False leaves them out)", step]
+    )
     says.daemon = True
     says.start()
     try:

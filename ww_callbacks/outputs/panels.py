@@ -29,7 +29,6 @@ FIRST = 16
 MIN_GROUPED = 3
 """Smallest number of layers with equal notes that the text names together."""
 
-_MAP = ("steps", "names", "values", "marks")
 _FLOW_COLUMNS = ("name", "kind", "role", "status", "alpha", "alpha_low", "alpha_high", "reliable", "rand_alpha")
 
 
@@ -134,12 +133,13 @@ def layer_text(report: Report) -> str:
     """
     layers = [layer for layer in worst_first(report.layers) if layer.status == "failed" or layer.M is not None]
     layers = layers or [layer for layer in report.layers if layer.alpha is not None]
+    notes = [in_words(layer) for layer in layers]
     noted: dict[str, list[LayerReport]] = {}
-    for layer in layers:
-        noted.setdefault(in_words(layer), []).append(layer)
+    for layer, note in zip(layers, notes, strict=True):
+        noted.setdefault(note, []).append(layer)
     grouped = {note: each for note, each in noted.items() if note and len(each) >= MIN_GROUPED}
     lines = [f"- {_group_text(note, each)}" for note, each in grouped.items()]
-    rows = [layer for layer in layers if in_words(layer) not in grouped]
+    rows = [layer for layer, note in zip(layers, notes, strict=True) if note not in grouped]
     if rows:
         lines += [""] * bool(lines)
         lines += ["| layer | alpha | 95 % interval | shuffled | traps | findings |", "|---|---|---|---|---|---|"]
@@ -207,9 +207,9 @@ def draw(task: Mapping[str, Any]) -> dict[str, str]:
     if any(layer.is_fitted for layer in report.layers):
         drawings[f"{AGGREGATES}correlation_flow"] = partial(figures.draw_correlation_flow, report)
         drawings[f"{AGGREGATES}alpha_histogram"] = partial(figures.draw_alpha_histogram, report)
-        drawings[f"{AGGREGATES}alpha_map"] = partial(figures.draw_map, *map(task["map"].get, _MAP), "alpha")
-    card = {"size": figures.CARD_SIZE, "dpi": figures.CARD_DPI}
-    return {tag: base64.b64encode(_smaller(figures.render(each, **card))).decode() for tag, each in drawings.items()}
+        drawings[f"{AGGREGATES}alpha_map"] = lambda ax: figures.draw_map(**task["map"], ax=ax)
+    card = partial(figures.render, size=figures.CARD_SIZE, dpi=figures.CARD_DPI)
+    return {tag: base64.b64encode(_smaller(card(each))).decode() for tag, each in drawings.items()}
 
 
 def _smaller(png: bytes) -> bytes:

@@ -40,7 +40,7 @@ class TensorBoardOutput:
         scalar_summary({})  # raises an ImportError here rather than in the thread
         charts, now = Charts(), time.time()
         self._charts = charts
-        header = [
+        header: list[Callable[[], bytes]] = [
             partial(_event_record, lambda: {"file_version": "brain.Event:2"}, 0, now),
             lambda: _layout_record(charts.now, 0, now),  # in the place of a removed file
         ]

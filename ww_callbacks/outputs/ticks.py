@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 from statistics import median
 
 _TO_NUMBER = re.compile(r"(?:[^./]*[./])*?[^./]*\d(?=[./]|$)")
-_PART = re.compile(r"[^./]+[./]")
+_PART = re.compile(r"[^./]*[./]")
 _LAST_TWO = re.compile(r"(?:[^./]*[./])?[^./]*$")
 
 
@@ -74,5 +73,8 @@ def _end(name: str) -> str:
 
 def _shared(names: Sequence[str]) -> int:
     """Length of the parts with which all of several names begin, such as ``model.``."""
-    common = os.path.commonprefix(list(names)) if len(names) > 1 else ""
-    return max((part.end() for part in _PART.finditer(common)), default=0)
+    if len(names) < 2:
+        return 0
+    first, last = (_PART.findall(name) for name in (min(names), max(names)))  # the names between them share the same
+    shared = takewhile(lambda parts: parts[0] == parts[1], zip(first, last, strict=False))
+    return sum(len(part) for part, _ in shared)
