@@ -138,3 +138,17 @@ def test_the_end_says_how_near_the_default_rules_were(caplog):
     with caplog.at_level(logging.INFO, "ww_callbacks"):
         run(ww.Monitor(weights(), every_n_steps=1, executor="sync"), 2, asks=True)
     assert "EarlyStopping did not end this training. plateau 0, traps 0" in [r.message for r in caplog.records]
+
+
+def test_leaving_says_once_for_each_wait_what_it_waits_for_the_limit_and_how_to_shorten_it(caplog, monkeypatch):
+    monkeypatch.setattr("ww_callbacks.engine.drain.SILENT", 0.05)
+    with Delayed(0.3) as late, ww.Monitor(weights(), every_n_steps=10, executor=late, timeout=60) as monitor:
+        monitor.step(1)
+    assert monitor.history.steps == [0, 1]
+    said = [line for line in caplog.messages if line.startswith("waiting")]
+    assert [re.sub(r"\d\d s", "59 s", line) for line in said] == [
+        "waiting at most 59 s for the results of step 0 "
+        "(timeout= sets the limit; layers= and randomize=False shorten it)",
+        "waiting at most 59 s for the results of step 1 "
+        "(timeout= sets the limit; layers= and randomize=False shorten it)",
+    ]

@@ -68,6 +68,17 @@ def test_an_error_is_told_at_the_next_piece_and_again_at_the_end() -> None:
         file.close()
 
 
+def test_a_wait_for_a_slow_disk_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(background_file, "SILENT", 0.05)
+    file, has_waited = AppendedFile(tmp_path / "file", "xb"), threading.Event()
+    file.write(lambda: b"late" if has_waited.wait(0.3) else b"late, as it should be")
+    file.close()
+    assert caplog.messages == [f"waiting at most 4.95 s until {tmp_path / 'file'} is written"]
+    assert (tmp_path / "file").read_bytes() == b"late, as it should be"
+
+
 def watch(jsonl: Path, steps: int) -> ww.Monitor:
     """A training that writes to the path."""
     model = {"fc": np.random.default_rng(0).standard_normal((60, 40))}

@@ -1,12 +1,22 @@
+import itertools
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import ww_callbacks as ww
 from ww_callbacks.outputs import figures
 from ww_callbacks.report import Histogram, History, LayerReport, Report
+
+
+def tailed(rng, rows=100, columns=60, rank=20):
+    """Noise with directions whose sizes fall as a power law: a reliable tail."""
+    left, right = (np.linalg.qr(rng.standard_normal((side, rank)))[0] for side in (rows, columns))
+    return rng.standard_normal((rows, columns)) + 15 * (left * np.linspace(1 / rank, 1, rank) ** -0.5) @ right.T
 
 
 def network(scale: float = 1.0) -> dict[str, np.ndarray]:
@@ -14,7 +24,7 @@ def network(scale: float = 1.0) -> dict[str, np.ndarray]:
     spike = np.outer(rng.standard_normal(120), rng.standard_normal(80)) / 20
     return {
         "first": scale * rng.standard_normal((120, 80)) + spike,
-        "second": rng.standard_t(3, (100, 60)),
+        "second": tailed(rng),
         "head": rng.standard_normal((60, 10)),
     }
 
@@ -39,7 +49,8 @@ def styles(ax):
 def test_esd_shows_layer_control_edge_and_fit_told_apart_by_line_style(report):
     ax = figures.draw_esd(report["first"])
     shown = styles(ax)
-    assert list(shown) == ["this layer", "shuffled", "largest shuffled λ", "power-law fit"]
+    assert list(shown) == ["this layer", "shuffled", "largest shuffled λ", "power-law fit, no tail"]
+    assert list(styles(figures.draw_esd(report["second"])))[-1] == "power-law fit"
     assert len(set(map(str, shown.values()))) == 4
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     assert "λ" in ax.get_xlabel()
@@ -85,12 +96,13 @@ def test_a_layer_without_control_and_fit_is_drawn_too():
 def test_flow_and_histogram_hold_the_fitted_layers_and_their_controls(report):
     flow = figures.draw_correlation_flow(report)
     drawn = {line.get_label(): list(line.get_ydata()) for line in flow.lines}
-    assert drawn["alpha"] == [report["first"].alpha, report["second"].alpha]
+    (sure, *_), *_ = flow.containers  # the first layer has no reliable tail, the second one does
+    assert (drawn["no reliable tail"], list(sure.get_ydata())) == ([report["first"].alpha], [report["second"].alpha])
     assert drawn["shuffled"] == [report["first"].rand_alpha, report["second"].rand_alpha]
     assert [tick.get_text() for tick in flow.get_xticklabels()] == ["first", "second"]
     bars = figures.draw_alpha_histogram(report)
     assert sum(patch.get_height() for patch in bars.patches if hasattr(patch, "get_height")) == 2
-    assert set(styles_of_patches(bars)) >= {"layers (2 fitted)", "shuffled"}
+    assert set(styles_of_patches(bars)) >= {"layers (1)", "no reliable tail (1)", "shuffled"}
 
 
 def styles_of_patches(ax):
@@ -115,15 +127,40 @@ def test_history_is_the_median_of_the_counted_layers_in_its_band(history):
     assert list(counts.lines[0].get_ydata()) == history.series("num_trap_layers")
 
 
+def cells(mesh, shape):
+    return np.ma.filled(mesh.get_array().astype(float), np.nan).reshape(shape)
+
+
 def test_layer_map_has_one_row_per_layer_and_one_column_per_step(history):
     ax = figures.draw_layer_map(history)
-    mesh = ax.collections[0]
-    values = np.ma.filled(mesh.get_array().astype(float), np.nan).reshape(3, 3)
-    assert values[0].tolist() == history.series("alpha", "first")
-    assert np.isnan(values[2]).all()  # the head has no fit
-    assert mesh.get_clim() == (1.0, 8.0)
-    assert ax.get_ylim() == (3, 0)
-    assert figures.draw_layer_map(history, "stable_rank").collections[0].get_clim() != (1.0, 8.0)
+    sure, pale, failed = (cells(mesh, (3, 3)) for mesh in ax.collections[:3])
+    assert np.where(np.isnan(sure), pale, sure)[0].tolist() == history.series("alpha", "first")
+    for step, report in enumerate(history):
+        assert np.isnan(sure[0, step]) == (not report["first"].reliable)
+    assert np.isnan([sure[2], pale[2]]).all()  # the head has no fit
+    assert np.isnan(failed).all()
+    assert ax.collections[0].get_clim() == (1.0, 8.0)
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 300), (3, 0))
+    ranks = figures.draw_layer_map(history, "stable_rank").collections[0]
+    assert ranks.get_clim() != (1.0, 8.0)
+    assert cells(ranks, (3, 3))[1].tolist() == history.series("stable_rank", "second")
+
+
+def test_the_map_says_what_is_pale_failed_and_missing_and_leaves_gaps_and_layers_without_a_matrix_out():
+    def report(step):
+        noise = LayerReport(name="noise", kind="x", M=60, alpha=9.0, reliable=False, step=step)
+        lost = LayerReport(name="lost", kind="x", M=60, status="failed", reason="non-finite weights", step=step)
+        bias = LayerReport(name="bias", kind="x", status="skipped", reason="no matrix", step=step)
+        return Report((noise, bias, lost), step)
+
+    ax = figures.draw_layer_map(History(map(report, (0, 10, 20, 60, 70))))
+    sure, pale, failed = (cells(mesh, (2, 6)) for mesh in ax.collections[:3])
+    assert np.isnan(sure).all()
+    assert np.isfinite(pale).tolist() == [[True, True, True, False, True, True], [False] * 6]
+    assert np.isfinite(failed).tolist() == [[False] * 6, [True, True, True, False, True, True]]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["noise", "lost"]
+    said = ax.get_xlabel().replace("\N{NO-BREAK SPACE}", " ").replace("\n", " ")
+    assert said == "optimizer steps pale: no reliable tail, grey: failed, white: no result"
 
 
 @pytest.mark.parametrize("draw", [figures.draw_history, figures.draw_layer_map])
@@ -175,6 +212,53 @@ def test_pictures_are_the_same_every_time(report):
         first, second = (figures.render(lambda ax: figures.draw_esd(report["first"], ax), kind=kind) for _ in range(2))
         assert first == second
         assert len(first) < 60_000
+
+
+def gpt(blocks):
+    parts = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    return ["transformer.wte", *(f"transformer.h.{block}.{part}" for block in range(blocks) for part in parts), "head"]
+
+
+def run_of(names, report):
+    """A run whose layers are those of a report, one after the other, with a gap and a layer that fails."""
+    fitted = [layer for layer in report if layer.is_fitted]
+    lost = LayerReport(name="", kind="x", M=60, status="failed", reason="non-finite weights")
+    sources = {step: [*fitted, lost] if step > 100 else fitted for step in (0, 50, 100, 250, 300)}
+    return [
+        Report(tuple(replace(fit[i % len(fit)], name=name, step=step) for i, name in enumerate(names)), step)
+        for step, fit in sources.items()
+    ]
+
+
+@pytest.mark.parametrize("names", [["encoder.fc1", "encoder.fc2", "decoder", "x" * 90], gpt(24)], ids=len)
+@pytest.mark.parametrize("picture", ["esd", "flow", "histogram", "map"])
+def test_text_is_legible_and_apart_where_tensorboard_shows_a_picture_360_pixels_wide(
+    report, names, picture, monkeypatch
+):
+    *_, last = reports = run_of(names, report)
+    draw = {
+        "esd": partial(figures.draw_esd, last.layers[0]),
+        "flow": partial(figures.draw_correlation_flow, last),
+        "histogram": partial(figures.draw_alpha_histogram, last),
+        "map": partial(figures.draw_layer_map, History(reports)),
+    }[picture]
+    figure = figures.Figure(figsize=figures.CARD_SIZE, dpi=360 / figures.CARD_SIZE[0], layout="constrained")
+    draw(ax=figure.subplots())
+    texts = drawn_texts(figure, monkeypatch)
+    assert len(texts) >= 6
+    for text, box in texts:
+        assert min(box.width, box.height) >= 11 * len(text.splitlines()) or len(text) == 1, text
+        assert (box.x0 >= 0, box.x1 <= 360) == (True, True), text
+    for (text, box), (other, its_box) in itertools.combinations(texts, 2):
+        assert not box.overlaps(its_box), (text, other)
+
+
+def drawn_texts(figure, monkeypatch):
+    """Each text that is drawn, with its box in pixels."""
+    seen, draw = [], Text.draw
+    monkeypatch.setattr(Text, "draw", lambda text, renderer: (seen.append(text), draw(text, renderer))[1])
+    figure.draw_without_rendering()
+    return [(text.get_text(), text.get_window_extent()) for text in seen if text.get_text() and text.get_visible()]
 
 
 @pytest.mark.timeout(60)

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 
 import ww_callbacks as ww
-from ww_callbacks.outputs.metrics import LAYER_METRICS, aggregate_metrics, expert_metrics, layer_metrics, spread
-from ww_callbacks.report import OPTIONAL_COLUMNS, LayerReport, Report
+from ww_callbacks.outputs.metrics import (
+    LAYER_METRICS,
+    MAX_FOUND,
+    LoggedLayers,
+    aggregate_metrics,
+    expert_metrics,
+    layer_metrics,
+    spread,
+)
+from ww_callbacks.report import OPTIONAL_COLUMNS, Finding, LayerReport, Report
+from ww_callbacks.report.finding import KINDS
 from ww_callbacks.report.keys import tag_name
 
 
@@ -103,16 +112,37 @@ def fake(count):
     return [str(i) for i in range(count)]
 
 
-@pytest.mark.parametrize("count", [0, 1, 63, 64])
+@pytest.mark.parametrize("count", [0, 1, 15, 16])
 def test_up_to_the_limit_every_analysed_layer_is_shown(count):
     assert spread(fake(count)) == fake(count)
 
 
-@pytest.mark.parametrize("count", [65, 100, 1000])
+@pytest.mark.parametrize("count", [17, 100, 1000])
 def test_beyond_the_limit_that_many_different_layers_from_first_to_last_are_shown(count):
     names = [int(name) for name in spread(fake(count))]
-    assert len(names) == len(set(names)) == 64
+    assert len(names) == len(set(names)) == 16
     assert names == sorted(names)
     assert (names[0], names[-1]) == (0, count - 1)
     gaps = np.diff(names)
     assert gaps.max() - gaps.min() <= 1
+
+
+def finding(kind, layers, until=None):
+    return Finding(
+        kind=kind, layers=layers, since=1, step=1, evidence={}, confidence="likely", text="So it is.", until=until
+    )
+
+
+def test_the_worst_layers_of_a_finding_get_metrics_of_their_own_and_keep_them():
+    logged = LoggedLayers(["h.0"], grows=True)
+    logged.add([finding("frozen", ("h.0", "h.5", "h.3", "h.4", "h.7"))])
+    assert logged.names == {"h.0", "h.5", "h.3", "h.4"}
+    many = tuple(f"g.{number}" for number in range(MAX_FOUND + 1))
+    logged.add([finding("frozen", ("h.8",)), finding("exploding", ("h.9",), until=5), finding("not_learning", many)])
+    assert logged.names == {"h.0", "h.5", "h.3", "h.4"}
+    for kind in KINDS:
+        logged.add([finding(kind, tuple(f"{kind}.{number}" for number in range(9)))])
+    assert len(logged.names) == 1 + MAX_FOUND
+    chosen = LoggedLayers(["h.0"], grows=False)
+    chosen.add([finding("exploding", ("h.5",))])
+    assert chosen.names == {"h.0"}

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import ww_callbacks as ww
+from ww_callbacks.outputs.layer_map import map_column
 from ww_callbacks.outputs.panel_schedule import MAX_STEPS, PanelSchedule
-from ww_callbacks.outputs.panels import draw, is_shown, layer_text, picture_task, written_panels
+from ww_callbacks.outputs.panels import draw, is_shown, layer_text, picture_task, worst_layer, written_panels
 from ww_callbacks.report import LayerReport, Report
 
 NAMES = frozenset(["a", "b"])
@@ -66,7 +67,7 @@ def test_one_set_of_pictures_is_under_way_at_a_time_and_shown_at_its_own_step(at
     drawn, written = gallery.add(at(20), 3.0)
     assert (drawn.step, drawn.wall_time, drawn.images) == (0, 1.0, {"ww/x": b"png"})
     assert (written.step, set(written.images)) == (20, set())
-    assert painter.tasks[1]["steps"] == [0, 10, 20]
+    assert painter.tasks[1]["map"]["steps"] == [0, 10, 20]
 
 
 def test_the_last_report_always_gets_its_pictures(at):
@@ -95,6 +96,23 @@ def test_the_end_does_not_wait_longer_than_it_may(at, caplog):
     assert "figures are disabled: not drawn within 0 s" in caplog.text
 
 
+def test_a_wait_for_figures_is_said_once_with_its_limit_and_how_to_avoid_it(at, caplog, monkeypatch):
+    monkeypatch.setattr("ww_callbacks.outputs.panel_schedule.SILENT", 0.05)
+    gallery = PanelSchedule(NAMES, ["a"], Painter())
+    list(gallery.add(at(5), 1.0))
+    assert list(gallery.finish(time.monotonic() + 0.3)) == []
+    (said,) = [line for line in caplog.messages if "waiting" in line]
+    assert said.startswith("waiting at most 0 s for the figures of step 5 (figures=False")
+
+
+def test_drawing_in_the_training_thread_is_said_if_it_takes_long(at, caplog, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("ww_callbacks.outputs.panel_schedule.SILENT", 0.0)
+    gallery = PanelSchedule(NAMES, ["a"], lambda _: None)
+    assert len([*gallery.add(at(5), 1.0), *gallery.finish(time.monotonic() + 9)]) == 2
+    assert caplog.messages == ["drawing the figures of step 5 (figures=False leaves them out)"]
+
+
 def test_a_painter_that_fails_is_named_once_and_not_asked_again(at, caplog):
     gallery = PanelSchedule(NAMES, ["a"], painter := Painter())
     list(gallery.add(at(0), 1.0))
@@ -112,15 +130,18 @@ def test_the_map_keeps_a_bounded_number_of_steps(at):
         list(gallery.add(replace(report, step=step), 1.0))
         if painter.futures and not painter.futures[-1].done():
             painter.finish(-1)
-    steps = painter.tasks[-1]["steps"]
-    assert len(steps) <= MAX_STEPS
-    assert steps[0] == 0
-    assert np.all(np.diff(steps) > 0)
+        if painter.tasks:
+            steps = painter.tasks[-1]["map"]["steps"]
+            assert len(steps) <= MAX_STEPS
+            assert (steps[0], len(set(np.diff(steps)[:-1])) <= 1) == (0, True)  # evenly apart, but for the latest
+    assert steps[-1] == 575  # one of the reports that are shown
 
 
 def test_drawing_gives_pictures_of_the_worst_the_chosen_and_the_whole(at):
     image = pytest.importorskip("PIL.Image")
-    task = picture_task(at(30), ["b", "missing"], [0, 10, 30], [[3.0, None, None]] * 3)
+    now = Report((replace(at(30).layers[0], reliable=True), *at(30).layers[1:]), 30)
+    task = picture_task(now, ["b", "missing"], [map_column(at(step)) for step in (0, 10, 30)])
+    assert task["map"]["names"] == ["a", "b"]  # the bias has no matrix
     images = draw(task)
     assert set(images) == {
         "ww/worst_spectrum",
@@ -132,22 +153,48 @@ def test_drawing_gives_pictures_of_the_worst_the_chosen_and_the_whole(at):
     for png in images.values():
         data = base64.b64decode(png)
         assert len(data) < 20_000
-        assert image.open(io.BytesIO(data)).size == (512, 320)
+        assert image.open(io.BytesIO(data)).size == (512, 384)
 
 
 def test_a_report_without_any_fit_draws_nothing():
     pytest.importorskip("matplotlib")
     bare = Report((LayerReport(name="x", kind="y", status="failed", reason="non-finite weights"),), 5)
-    assert draw(picture_task(bare, [], [5], [[None]])) == {}
+    assert draw(picture_task(bare, [], [map_column(bare)])) == {}
     assert "failed: non-finite weights" in layer_text(bare)
 
 
 def test_the_table_is_bounded_and_names_stay_text(layers):
-    many = Report(tuple(replace(layers[0], name=f"<b>|{i}*") for i in range(60)), 5)
+    many = Report(tuple(replace(layers[0], name=f"<b>|{i}*", warning="", reliable=True) for i in range(60)), 5)
     text = layer_text(many)
     assert text.count("\n") == 2 + 50 + 1
     assert text.endswith("10 more layers are not shown.")
     assert "&lt;b>\\|0\\*" in text
+
+
+def test_equal_notes_are_said_once_with_three_names(layers):
+    alike = [replace(layers[1], name=f"h.{i}.attn", warning="no tail", reliable=False, num_traps=0) for i in range(12)]
+    trained = replace(layers[0], name="head", warning="", reliable=True, num_traps=0)
+    text = layer_text(Report((*alike, trained), 5))
+    assert text.startswith("- 12 layers: no tail: ")
+    assert text.count("no tail") == 1
+    assert text.count("h.") == 3
+    assert "and 9 more\n\n| layer |" in text
+    assert text.splitlines()[-1].startswith("| head | ")
+
+
+def test_an_alpha_without_a_reliable_tail_is_no_number_in_the_table(layers):
+    noise = replace(layers[1], name="fc", alpha=7.25, reliable=False)
+    assert "| fc | not reliable | - |" in layer_text(Report((noise,), 5))
+
+
+def test_the_worst_layer_has_traps_or_a_reliable_tail(layers):
+    noise = replace(layers[1], name="noise", alpha=40.0, warning="no tail", reliable=False, num_traps=0)
+    tail = replace(layers[0], name="tail", warning="", reliable=True, num_traps=0)
+    trapped = replace(noise, name="trapped", num_traps=1)
+    assert worst_layer(Report((noise, noise))) is None
+    assert worst_layer(Report((noise, tail))) == tail
+    assert worst_layer(Report((noise, tail, trapped))) == trapped
+    assert "ww/worst_spectrum" not in picture_task(Report((noise,)), [], [map_column(Report((noise,)))])["spectra"]
 
 
 def test_histograms_are_those_of_layers_looked_at_now(at, layers):
@@ -161,9 +208,10 @@ def test_histograms_are_those_of_layers_looked_at_now(at, layers):
 def test_planning_pictures_loads_no_matplotlib():
     script = """
 import sys, numpy as np, ww_callbacks as ww
+from ww_callbacks.outputs.layer_map import map_column
 from ww_callbacks.outputs.panels import picture_task, written_panels
 report = ww.analyze({"fc": np.random.default_rng(0).standard_normal((80, 60))})
-picture_task(report, ["fc"], [0], [[2.0]]), written_panels(report, frozenset(["fc"]), 0.0)
+picture_task(report, ["fc"], [map_column(report)]), written_panels(report, frozenset(["fc"]), 0.0)
 print("matplotlib" in sys.modules, "tensorboard" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True)

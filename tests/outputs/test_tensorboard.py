@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -14,9 +15,12 @@ from ww_callbacks.outputs.tensorboard import SummaryWriterOutput, TensorBoardOut
 from ww_callbacks.report import Histogram, LayerReport, Report
 
 pytest.importorskip("tensorboard")
+from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.context import RequestContext
+from tensorboard.plugins import base_plugin
+from tensorboard.plugins.custom_scalar import custom_scalars_plugin
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x03\0\0\0\x02 and so on"
 
@@ -217,14 +221,9 @@ def check_panels(folder):
     assert list(value.bucket_limit) == [-1, 0, 1, 2]
     assert list(value.bucket) == [0, 0, 3, 1]
     assert value.sum == pytest.approx(3 * 0.5 + 1.5)
-    layout = layout_pb2.Layout.FromString(read.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
-    charts = {chart.title: chart for chart in layout.category[0].chart}
-    assert re.match(charts["alpha by layer"].multiline.tag[0], "ww_layer/alpha/000.fc")
-    (band,) = charts["alpha: median, smallest to largest"].margin.series
-    assert (band.lower, band.value, band.upper) == ("ww/alpha_min", "ww/alpha_median", "ww/alpha_max")
 
 
-def test_pictures_texts_histograms_and_the_layout_are_read_back(tmp_path):
+def test_pictures_texts_and_histograms_are_read_back(tmp_path):
     output = TensorBoardOutput(tmp_path)
     output.show(panels(7))
     output.close()
@@ -240,12 +239,61 @@ def test_a_summary_writer_gets_them_too_into_its_single_file(tmp_path):
     writer.close()
 
 
+BAND = {"ww/alpha_median": 2.0, "ww/alpha_min": 1.0, "ww/alpha_max": 3.0}
+
+
+def write_growing(output):
+    """A run of four layers with a matrix and one without. A second layer is logged from step 10 on."""
+    layers = [
+        *(LayerReport(name=f"fc{i}", kind="Linear", M=60) for i in range(4)),
+        LayerReport(name="b", kind="Linear"),
+    ]
+    metrics = BAND | {"ww_layer/alpha/000.fc0": 3.0, "ww/stop/traps": 0.0}
+    output.write(Report(tuple(layers), 0), metrics, 1.0)
+    output.write(Report(tuple(layers), 5), metrics, 2.0)
+    output.write(Report(tuple(layers), 10), metrics | {"ww_layer/alpha/002.fc2": 3.0, "ww/finding/frozen": 1.0}, 3.0)
+
+
+def check_charts(folder):
+    read = everything(folder)
+    assert [event.step for event in read.Tensors("custom_scalars__config__")] == [0, 10]  # written when it changes
+    plugin = custom_scalars_plugin.CustomScalarsPlugin(
+        base_plugin.TBContext(data_provider=provider_of(folder), logdir=str(folder))
+    )
+    (category,) = json.loads(plugin.layout_impl(RequestContext(), ""))["category"]  # the latest layout
+    band, alpha, *others = category["chart"]
+    assert band["margin"]["series"] == [{"value": "ww/alpha_median", "lower": "ww/alpha_min", "upper": "ww/alpha_max"}]
+    assert alpha["title"] == "alpha by layer: 2 of 4"
+    assert re.match(alpha["multiline"]["tag"][0], "ww_layer/alpha/000.fc0")
+    assert [chart["title"] for chart in others] == ["layers with findings", "towards a stop"]
+
+
+def provider_of(folder):
+    multiplexer = plugin_event_multiplexer.EventMultiplexer().AddRunsFromDirectory(str(folder))
+    multiplexer.Reload()
+    return data_provider.MultiplexerDataProvider(multiplexer, str(folder))
+
+
+def test_charts_are_those_of_what_is_attached_and_say_how_many_layers_they_show(tmp_path):
+    output = TensorBoardOutput(tmp_path)
+    write_growing(output)
+    output.close()
+    check_charts(tmp_path)
+
+
+def test_a_summary_writer_gets_the_same_charts(tmp_path):
+    writer = pytest.importorskip("torch.utils.tensorboard").SummaryWriter(str(tmp_path))
+    write_growing(SummaryWriterOutput(writer))
+    writer.close()
+    check_charts(tmp_path)
+
+
 def run(folder, **arguments):
     rng = np.random.default_rng(0)
     weights = {f"fc{i}": rng.standard_normal((80, 60)) for i in range(5)}
     with ww.Monitor(weights, every_n_steps=2, log_dir=folder, **arguments) as monitor:
         for step in range(1, 6):
-            weights["fc0"] += 0.01
+            weights["fc0"] += 0.2  # a trap, so that there is a worst layer
             monitor.step(step)
             monitor.wait_for_first()
     return monitor

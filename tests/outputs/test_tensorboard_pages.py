@@ -47,7 +47,7 @@ def address(tmp_path_factory):
     weights = {f"fc{i}": rng.standard_normal((120, 60)) for i in range(4)}
     with ww.Monitor(weights, every_n_steps=1, log_dir=folder, executor="sync") as monitor:
         for step in range(1, 4):
-            weights["fc0"] += 0.02
+            weights["fc0"] += 0.2
             monitor.step(step)
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "0"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -66,7 +66,7 @@ def test_every_plugin_of_ours_is_active_and_lists_our_tags(address):
         ("data/plugin/images/tags", "ww/alpha_map"),
         ("data/plugin/histograms/tags", "ww_layer/log10_eigenvalues/000.fc0"),
         ("data/plugin/text/tags", "ww/layers"),
-        ("data/plugin/custom_scalars/layout", "alpha by layer"),
+        ("data/plugin/custom_scalars/layout", "alpha by layer: 4 of 4"),
     ):
         with urllib.request.urlopen(address + path, timeout=60) as answer:
             assert expected in answer.read().decode(), path

@@ -1,7 +1,8 @@
-"""Waits for pending results, with a progress bar if that takes long."""
+"""Waits for pending results, which says so if that takes long."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -13,16 +14,19 @@ from typing import Any
 from ww_callbacks.progress import progress_bar
 
 SILENT = 1.0
-"""Seconds of waiting before a bar is shown."""
+"""Seconds of waiting before it is said."""
+
+_log = logging.getLogger("ww_callbacks")
 
 
-def wait_for(futures: Collection[Future[Any]], timeout: float, *, bar: bool = False) -> bool:
+def wait_for(futures: Collection[Future[Any]], timeout: float, *, what: str = "") -> bool:
     """Wait until all futures are done.
 
     Args:
         futures: to wait for.
         timeout: in seconds.
-        bar: show a progress bar after a second if rich is installed and standard error is a terminal.
+        what: what is waited for, and how to avoid it. After a second one line says so, and if rich is installed and
+            standard error is a terminal, a progress bar is shown. Empty for a silent wait.
 
     Returns:
         Whether all are done.
@@ -36,9 +40,11 @@ def wait_for(futures: Collection[Future[Any]], timeout: float, *, bar: bool = Fa
         True
     """
     end = time.monotonic() + timeout
-    waiting = wait(futures, timeout=_limited(min(timeout, SILENT) if bar else timeout)).not_done
-    if not waiting or not bar:
+    waiting = wait(futures, timeout=_limited(min(timeout, SILENT) if what else timeout)).not_done
+    left = end - time.monotonic()
+    if not waiting or not what or left <= 0:
         return not waiting
+    _log.warning("waiting at most %.0f s for %s", left, what)
     with progress_bar("pending spectra", len(futures), shown=_can_show()) as progress:
         progress.end(len(futures) - len(waiting))
         while waiting and (left := end - time.monotonic()) > 0:

@@ -41,6 +41,8 @@ PIECE_SECONDS, PIECE_SHARE = 0.0005, 0.01
 """A step spends at most so many seconds, or this share of the time since the last one, on results that came in. What is
 under way then is finished, which takes longer in large models."""
 
+_SHORTER = "timeout= sets the limit; layers= and randomize=False shorten it"
+
 _log = logging.getLogger("ww_callbacks")
 
 
@@ -411,7 +413,7 @@ class Monitor(Options):
         end = time.monotonic() + self.timeout
         if step is not None and self._is_new(step):
             self._safely(lambda: self._snapshot(step, end - time.monotonic()))
-        self._safely(lambda: self._collect(self._engine.pending, end - time.monotonic(), bar=True))
+        self._safely(lambda: self._collect(self._engine.pending, end - time.monotonic()))
         self._safely(lambda: self._publisher.finish(min(end, time.monotonic() + FIGURES_TIMEOUT)))
         self._publisher.update(self._last_step)
         if self._engine.pending and not self._closed:
@@ -523,7 +525,8 @@ class Monitor(Options):
     def _wait_for_first(self) -> None:
         with self._lock:
             first = [] if self.history.seen > self._num_restored else self._engine.futures(1)
-        wait_for(first, self.timeout)  # meanwhile other threads may call the monitor
+            what = self._pending_text()
+        wait_for(first, self.timeout, what=what)  # meanwhile other threads may call the monitor
         with self._lock:
             self._collect()
 
@@ -561,13 +564,18 @@ class Monitor(Options):
             self._collect()
             self._publisher.update(self._last_step)
 
-    def _collect(self, wait_for_first: int = 0, timeout: float = 0.0, *, bar: bool = False) -> None:
+    def _collect(self, wait_for_first: int = 0, timeout: float = 0.0) -> None:
         """Publish finished snapshots in order; before that, wait for the first pending ones."""
         if wait_for_first:
-            wait_for(self._engine.futures(wait_for_first), timeout, bar=bar)
+            wait_for(self._engine.futures(wait_for_first), timeout, what=self._pending_text())
         under_way, self._under_way = self._under_way, None
         for _ in chain(under_way or (), self._pieces()):
             pass
+
+    def _pending_text(self) -> str:
+        """Which snapshots are waited for, and how to wait less."""
+        done = "results" if self._spool is None else "files"
+        return f"the {done} of {_steps_text(self._engine.under_way)} ({_SHORTER})"
 
     def _collect_some(self) -> None:
         """Publish finished snapshots for a short time; later calls continue, so that no step takes long."""
@@ -679,9 +687,17 @@ def _dropped(steps: Sequence[int]) -> str:
     Example:
         >>> _dropped([0]), _dropped([10, 20])
         ('the results of step 0 are dropped', 'the results of steps 10 and 20 are dropped')
-        >>> _dropped([10, 20, 30])
-        'the results of 3 steps from 10 to 30 are dropped'
+    """
+    return f"the results of {_steps_text(steps)} are dropped"
+
+
+def _steps_text(steps: Sequence[int]) -> str:
+    """Steps in words.
+
+    Example:
+        >>> _steps_text([0]), _steps_text([10, 20]), _steps_text([10, 20, 30])
+        ('step 0', 'steps 10 and 20', '3 steps from 10 to 30')
     """
     if len(steps) > 2:
-        return f"the results of {len(steps)} steps from {steps[0]} to {steps[-1]} are dropped"
-    return f"the results of step{'s' if len(steps) > 1 else ''} {' and '.join(map(str, steps))} are dropped"
+        return f"{len(steps)} steps from {steps[0]} to {steps[-1]}"
+    return f"step{'s' if len(steps) > 1 else ''} {' and '.join(map(str, steps))}"

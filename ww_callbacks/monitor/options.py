@@ -59,8 +59,9 @@ class Options:
         on_finding: called with a :class:`~ww_callbacks.report.Finding` when it is raised, and again, with ``until``,
             when it is withdrawn. If it raises, it is not called again.
         outputs: further outputs, each with the methods of :class:`ww_callbacks.monitor.Output`.
-        log_every_layer: layers with their own metrics: "auto" (all if there are at most 64, otherwise 64 spread over
-            the depth; the experts of a block count as one and have metrics together), True, False, or patterns.
+        log_every_layer: layers with their own metrics: "auto" (all if there are at most 16, otherwise 16 spread over
+            the depth, and the worst layers of each finding, at most 16 more; the experts of a block count as one and
+            have metrics together), True, False, or patterns.
         figures: figures, histograms and a summary table for TensorBoard, drawn in a separate process: True (spectra of
             the worst layer and of three layers spread over the depth), False, or patterns for up to 8 layers.
         budget: CPU time for the analysis: a share of one core such as 0.05, or seconds per snapshot such as "30s". If

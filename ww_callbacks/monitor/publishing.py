@@ -16,7 +16,7 @@ from ww_callbacks.monitor.guarded import Guarded
 from ww_callbacks.monitor.options import Figures, LogEveryLayer, Options
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlOutput
 from ww_callbacks.outputs.lost import LostMetrics
-from ww_callbacks.outputs.metrics import finding_metrics, metrics_of, spread
+from ww_callbacks.outputs.metrics import LoggedLayers, finding_metrics, metrics_of, spread
 from ww_callbacks.outputs.output import Output, Outputs, Signals
 from ww_callbacks.outputs.panel_schedule import Draw, PanelSchedule
 from ww_callbacks.outputs.panels import MAX_CHOSEN, Panels, finding_panels
@@ -85,7 +85,7 @@ class Publisher:
         self._on_result = Guarded("on_result", options.on_result, strict=self._strict)
         self._on_finding = Guarded("on_finding", options.on_finding, strict=self._strict)
         self._default_stop = EarlyStopping()
-        self._logged: frozenset[str] | None = None
+        self._logged: LoggedLayers | None = None
         self._panels: PanelSchedule | None = None
         self._upcoming: Published | None = None
         self._tracker = Tracker()
@@ -112,10 +112,12 @@ class Publisher:
         """
         if self._logged is not None:
             return
-        self._logged = logged_layers(names, analysed, self._options.log_every_layer)
+        choice = self._options.log_every_layer
+        self._logged = LoggedLayers(logged_layers(names, analysed, choice), grows=choice == "auto")
+        self._logged.add(self._tracker.findings)
         drawn = drawn_layers(names, analysed, self._options.figures)
         if self._options.figures is not False and self._outputs.show_panels:
-            self._panels = PanelSchedule(self._logged, drawn, self._draw)
+            self._panels = PanelSchedule(self._logged.names, drawn, self._draw)
 
     def publish(self, report: Report, *, lag_steps: int, missed: Missed, wall_time: float) -> Iterator[None]:
         """Publish a report, in pieces between which training can continue; reports come in the order of their steps.
@@ -139,15 +141,16 @@ class Publisher:
         findings = yield from self._tracker.adding(
             report, is_plateau=self._is_plateau(verdicts), has_decayed=has_decayed(self.history, report.step)
         )
+        self._logged.add(findings)
         metrics = metrics_of(
             report,
             [judgement.metrics for judgement in judgements.values()],
-            self._logged,
+            self._logged.names,
             lag_steps=lag_steps,
             skipped=missed.skipped,
             over_budget=missed.over_budget,
         )
-        metrics |= self._lost.add(report, metrics, self._logged)
+        metrics |= self._lost.add(report, metrics, self._logged.names)
         self._upcoming = Published(aggregates(metrics), verdicts, self.history.seen)
         yield
         self._outputs.write(report, metrics | finding_metrics(self._tracker.counts), wall_time)
@@ -155,6 +158,7 @@ class Publisher:
         self._outputs.write_signals(Signals(report.step or 0, verdicts, self._recorded()), wall_time)
         yield
         if self._panels is not None:
+            self._panels.names = self._logged.names
             self._show(self._panels.add(report, wall_time))
             yield
         self._on_result(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -25,6 +26,11 @@ Encode = Callable[[], bytes]
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that the end of a run waits for the disk."""
+
+SILENT = 1.0
+"""Seconds of them before it is said."""
+
+_log = logging.getLogger("ww_callbacks")
 
 
 @dataclass(slots=True)
@@ -72,7 +78,7 @@ class AppendedFile:
         writer = _Writer(file, self._path, mode, header, next_path, self._shared)
         self._thread = threading.Thread(target=writer.run, name="ww_callbacks file", daemon=True)
         self._thread.start()
-        self._end = weakref.finalize(self, _end, self._shared.pieces, self._thread)
+        self._end = weakref.finalize(self, _end, self._shared.pieces, self._thread, self._path)
         for piece in header:
             self.write(piece)
 
@@ -199,7 +205,11 @@ def _nothing(written: threading.Event) -> bytes:
     return b""
 
 
-def _end(pieces: SimpleQueue[Encode | None], thread: threading.Thread) -> None:
+def _end(pieces: SimpleQueue[Encode | None], thread: threading.Thread, path: str) -> None:
     pieces.put(None)
-    if thread is not threading.current_thread():  # when the garbage collector runs in that thread
-        thread.join(CLOSE_TIMEOUT)
+    if thread is threading.current_thread():  # when the garbage collector runs in that thread
+        return
+    thread.join(min(SILENT, CLOSE_TIMEOUT))
+    if thread.is_alive():
+        _log.warning("waiting at most %g s until %s is written", CLOSE_TIMEOUT - SILENT, path)
+        thread.join(max(CLOSE_TIMEOUT - SILENT, 0))

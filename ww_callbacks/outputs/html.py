@@ -192,7 +192,8 @@ def _spectra(layers: Sequence[LayerReport]) -> list[str]:
     hint = f" The {MAX_PICTURES} worst; {left_out} more are in the table only." if left_out > 0 else ""
     return [
         f"<h2>Spectra, worst first</h2><p>Green, solid: the layer. Vermilion, dashed: its shuffled weights. "
-        f"Orange, dash-dotted: the largest shuffled eigenvalue. Black, dotted: the fitted power law.{hint}</p>",
+        f"Orange, dash-dotted: the largest shuffled eigenvalue. Black, dotted: the fitted power law "
+        f"(grey without a reliable tail).{hint}</p>",
         '<div class="pictures">',
         *(
             _picture(partial(figures.draw_esd, layer), f"Spectrum of {shown_name(layer.name)}", _sentence(layer))

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from ww_callbacks.report import SCHEMA, FindingKind, Report
+from ww_callbacks.report import SCHEMA, Finding, FindingKind, Report
 from ww_callbacks.report.experts import blocks_of
 from ww_callbacks.report.keys import AGGREGATES, layer_key, logged
 from ww_callbacks.report.row import POSITIONS
 
 LAYER_METRICS = tuple(name for name, column in SCHEMA.items() if column.logged)
-MAX_LAYERS = 64
+MAX_LAYERS = 16
+"""Maximal number of layers that have metrics of their own from the beginning."""
+MAX_FOUND = 16
+"""Maximal number of layers that get metrics of their own because of a finding."""
+MAX_OF_KIND = 3
+"""Maximal number of these for one kind of finding."""
 
 
 def metrics_of(
@@ -132,6 +138,49 @@ def finding_metrics(counts: Mapping[FindingKind, int]) -> dict[str, float]:
         {'ww/finding/frozen': 2.0}
     """
     return {f"{AGGREGATES}finding/{kind}": float(count) for kind, count in counts.items()}
+
+
+class LoggedLayers:
+    """The layers that have metrics of their own: those chosen at first, and the few that deviate.
+
+    A layer that has got metrics keeps them, so that its curves have no gaps.
+
+    Args:
+        names: of the layers and blocks of experts chosen at first.
+        grows: whether the worst layers of each finding are added.
+
+    Attributes:
+        names: of the layers now.
+
+    Example:
+        >>> finding = Finding(
+        ...     kind="exploding", layers=("h.7",), since=10, step=10, evidence={}, confidence="likely", text="It grows."
+        ... )
+        >>> logged = LoggedLayers(["h.0", "h.9"], grows=True)
+        >>> logged.add([finding])
+        >>> sorted(logged.names)
+        ['h.0', 'h.7', 'h.9']
+    """
+
+    def __init__(self, names: Collection[str], *, grows: bool) -> None:
+        self.names = frozenset(names)
+        self._grows = grows
+        self._found: Counter[FindingKind] = Counter()
+
+    def add(self, findings: Iterable[Finding]) -> None:
+        """Add the worst layers of findings, the most serious findings first.
+
+        Args:
+            findings: those that are raised; withdrawn ones change nothing, and no notice of many layers, which do not
+                deviate.
+        """
+        for finding in findings if self._grows else ():
+            if finding.until is not None or (len(finding.layers) > MAX_FOUND and not finding.is_alarm):
+                continue
+            room = min(MAX_OF_KIND - self._found[finding.kind], MAX_FOUND - self._found.total())
+            new = [name for name in finding.layers if name not in self.names][:room]
+            self.names |= set(new)
+            self._found[finding.kind] += len(new)
 
 
 def spread(names: Sequence[str], limit: int = MAX_LAYERS) -> list[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
+from ww_callbacks.outputs.layer_map import MapColumn, map_column
 from ww_callbacks.outputs.panels import MAX_CHOSEN, Panels, draw, is_shown, picture_task, written_panels
 from ww_callbacks.report import Report
 
@@ -17,7 +19,7 @@ Draw = Callable[[dict[str, Any]], "Future[dict[str, Any]] | None"]
 """Submits a drawing task; None if there is no process that draws."""
 
 MAX_STEPS = 96
-"""Columns of the map of alpha; of more, every second one is dropped."""
+"""Columns of the map of alpha; of more, every second one is dropped, and of later reports as many."""
 
 SILENT = 1.0
 """Seconds of waiting for figures before a message says so."""
@@ -31,15 +33,15 @@ class PanelSchedule:
     One set of figures is pending at a time. Reports that come in the meantime get none; the last report always does.
 
     Args:
-        names: layers with metrics of their own: they get histograms.
+        names: layers with metrics of their own, which may become more: they get histograms.
         chosen: layers whose spectrum is drawn.
         submit: submits a drawing task. If it gives None, figures are drawn here at the end of training.
     """
 
     def __init__(self, names: frozenset[str], chosen: Sequence[str], submit: Draw) -> None:
-        self._names, self._chosen, self._submit = names, list(chosen)[:MAX_CHOSEN], submit
-        self._steps: list[int] = []
-        self._alphas: list[list[float | None]] = []
+        self.names, self._chosen, self._submit = names, list(chosen)[:MAX_CHOSEN], submit
+        self._columns: list[MapColumn] = []
+        self._every = 1
         self._number = 0
         self._pending: tuple[Future[dict[str, Any]], int, float] | None = None
         self._last: tuple[Report, float, bool, bool] | None = None
@@ -48,14 +50,11 @@ class PanelSchedule:
     def add(self, report: Report, wall_time: float) -> Iterator[Panels]:
         """Take a report; yields the panels that can be shown now."""
         yield from self._drawn(0.0)
+        self._add_column(map_column(report))
         self._number += 1
-        self._steps.append(report.step or 0)
-        self._alphas.append([None if alpha is None else round(alpha, 3) for alpha in report.column("alpha")])
-        if len(self._steps) > MAX_STEPS:
-            del self._steps[1::2], self._alphas[1::2]
         shown = is_shown(self._number)
         if shown:
-            yield written_panels(report, self._names, wall_time)
+            yield written_panels(report, self.names, wall_time)
         self._last = report, wall_time, shown, shown and self._request(report, wall_time)
 
     def finish(self, deadline: float) -> Iterator[Panels]:
@@ -69,13 +68,13 @@ class PanelSchedule:
             return
         (report, wall_time, written, requested), self._last = self._last, None
         if not written:
-            yield written_panels(report, self._names, wall_time)
+            yield written_panels(report, self.names, wall_time)
         if requested or self._disabled:
             return
         if self._request(report, wall_time):
             yield from self._drawn(deadline - time.monotonic())
         elif not self._disabled:
-            yield from self._shown(_draw_here(self._task(report)), report.step or 0, wall_time)
+            yield from self._shown(_draw_here(self._task(report), report.step or 0), report.step or 0, wall_time)
 
     def _request(self, report: Report, wall_time: float) -> bool:
         if self._pending is not None or self._disabled:
@@ -85,9 +84,18 @@ class PanelSchedule:
             self._pending = future, report.step or 0, wall_time
         return future is not None
 
+    def _add_column(self, column: MapColumn) -> None:
+        """Keep every so many columns and the latest, so that their steps are evenly apart."""
+        if self._columns and (self._number - 1) % self._every:
+            self._columns.pop()
+        self._columns.append(column)
+        if len(self._columns) > MAX_STEPS:
+            self._every *= 2
+            del self._columns[1::2]
+
     def _task(self, report: Report) -> dict[str, Any]:
-        known = [row for row in zip(self._steps, self._alphas, strict=True) if len(row[1]) == len(report)]
-        return picture_task(report, self._chosen, [step for step, _ in known], [row for _, row in known])
+        known = [column for column in self._columns if len(column.alphas) == len(self._columns[-1].alphas)]
+        return picture_task(report, self._chosen, known)
 
     def _drawn(self, timeout: float) -> Iterator[Panels]:
         """The pending figures, if they are drawn within the timeout."""
@@ -128,8 +136,16 @@ def _result(future: Future[dict[str, Any]], timeout: float, step: int) -> dict[s
     return future.result(max(timeout, 0.0))
 
 
-def _draw_here(task: dict[str, Any]) -> dict[str, Any]:
+def _draw_here(task: dict[str, Any], step: int) -> dict[str, Any]:
+    """Draw in this thread; if it takes more than a second, another one says so."""
+    says = threading.Timer(
+        SILENT, _log.warning, ["drawing the figures of step %s (figures=False leaves them out)", step]
+    )
+    says.daemon = True
+    says.start()
     try:
         return {"images": draw(task)}
     except Exception as error:
         return {"error": str(error)}
+    finally:
+        says.cancel()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ww_callbacks.outputs.layer_map import MapColumn, map_rows, mark_of
 from ww_callbacks.printable import shown_name
 from ww_callbacks.report import Finding, Histogram, LayerReport, Report, in_words, worst_first
 from ww_callbacks.report.keys import AGGREGATES, layer_key
@@ -25,7 +26,10 @@ MAX_CHOSEN = 8
 FIRST = 16
 """Number of reports that are all shown; later ones are shown ever less often, about eight per doubling of the run."""
 
-_FLOW_COLUMNS = ("name", "kind", "role", "alpha", "alpha_low", "alpha_high", "rand_alpha")
+MIN_GROUPED = 3
+"""Smallest number of layers with equal notes that the text names together."""
+
+_FLOW_COLUMNS = ("name", "kind", "role", "status", "alpha", "alpha_low", "alpha_high", "reliable", "rand_alpha")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,8 @@ def finding_text(findings: Sequence[Finding]) -> str:
 def layer_text(report: Report) -> str:
     r"""The layers as a Markdown table, worst first, with the findings as sentences.
 
+    Layers of which the same is to be said are named together above the table, and not in it.
+
     Example:
         >>> print(layer_text(Report((LayerReport(name="a|b", kind="Linear", alpha=2.5, warning="no tail"),))))
         | layer | alpha | 95 % interval | shuffled | traps | findings |
@@ -127,33 +133,59 @@ def layer_text(report: Report) -> str:
     """
     layers = [layer for layer in worst_first(report.layers) if layer.status == "failed" or layer.M is not None]
     layers = layers or [layer for layer in report.layers if layer.alpha is not None]
-    lines = ["| layer | alpha | 95 % interval | shuffled | traps | findings |", "|---|---|---|---|---|---|"]
-    lines += [f"| {' | '.join(map(_escaped, _cells(layer)))} |" for layer in layers[:MAX_TABLE_LAYERS]]
-    if len(layers) > MAX_TABLE_LAYERS:
-        lines += ["", f"{len(layers) - MAX_TABLE_LAYERS} more layers are not shown."]
+    notes = [in_words(layer) for layer in layers]
+    noted: dict[str, list[LayerReport]] = {}
+    for layer, note in zip(layers, notes, strict=True):
+        noted.setdefault(note, []).append(layer)
+    grouped = {note: each for note, each in noted.items() if note and len(each) >= MIN_GROUPED}
+    lines = [f"- {_group_text(note, each)}" for note, each in grouped.items()]
+    rows = [layer for layer, note in zip(layers, notes, strict=True) if note not in grouped]
+    if rows:
+        lines += [""] * bool(lines)
+        lines += ["| layer | alpha | 95 % interval | shuffled | traps | findings |", "|---|---|---|---|---|---|"]
+        lines += [f"| {' | '.join(map(_escaped, _cells(layer)))} |" for layer in rows[:MAX_TABLE_LAYERS]]
+    if len(rows) > MAX_TABLE_LAYERS:
+        lines += ["", f"{len(rows) - MAX_TABLE_LAYERS} more layers are not shown."]
     return "\n".join(lines)
 
 
-def picture_task(
-    report: Report, chosen: Sequence[str], steps: Sequence[int], alphas: Sequence[Sequence[float | None]]
-) -> dict[str, Any]:
+def picture_task(report: Report, chosen: Sequence[str], columns: Sequence[MapColumn]) -> dict[str, Any]:
     """The input of the figures of a report, as plain values for a worker process.
 
     Args:
         report: the latest one, with histograms.
         chosen: names of the layers whose spectrum is drawn; at most ``MAX_CHOSEN`` of them are used.
-        steps: of the map of alpha.
-        alphas: per step, one alpha per layer of the report.
+        columns: of the map of alpha.
     """
     spectra = {}
-    worst = next((layer for layer in worst_first(report.layers) if layer.histogram is not None), None)
+    worst = worst_layer(report)
     if worst is not None:
         spectra[f"{AGGREGATES}worst_spectrum"] = worst.to_dict()
     for index, layer in enumerate(report.layers):
         if layer.name in chosen[:MAX_CHOSEN] and layer.histogram is not None:
             spectra[layer_key("spectrum", index, layer.name)] = layer.to_dict()
-    flow = {name: report.column(name) for name in _FLOW_COLUMNS}
-    return {"spectra": spectra, "flow": flow, "steps": list(steps), "alphas": list(alphas)}
+    rows = map_rows(report)
+    return {
+        "spectra": spectra,
+        "flow": {name: report.column(name) for name in _FLOW_COLUMNS},
+        "map": {
+            "steps": [column.step for column in columns],
+            "names": list(rows.values()),
+            "values": [[column.alphas[row] for column in columns] for row in rows],
+            "marks": ["".join(column.marks[row] for column in columns) for row in rows],
+        },
+    }
+
+
+def worst_layer(report: Report) -> LayerReport | None:
+    """The worst layer whose spectrum can be drawn: one with traps or a reliable tail; without either, alpha is noise.
+
+    Example:
+        >>> worst_layer(Report((LayerReport(name="fc", kind="Linear", alpha=9.0, reliable=False),))) is None
+        True
+    """
+    layers = (layer for layer in worst_first(report.layers) if layer.histogram is not None)
+    return next((layer for layer in layers if layer.is_trapped or mark_of(layer) == "r"), None)
 
 
 def draw(task: Mapping[str, Any]) -> dict[str, str]:
@@ -169,16 +201,15 @@ def draw(task: Mapping[str, Any]) -> dict[str, str]:
 
     rows = zip(*task["flow"].values(), strict=True)
     report = Report(tuple(LayerReport(**dict(zip(task["flow"], row, strict=True))) for row in rows))
-    names = [layer.name for layer in report.layers]
     drawings: dict[str, Callable[[Axes], object]] = {
         tag: partial(figures.draw_esd, LayerReport.from_dict(values)) for tag, values in task["spectra"].items()
     }
     if any(layer.is_fitted for layer in report.layers):
         drawings[f"{AGGREGATES}correlation_flow"] = partial(figures.draw_correlation_flow, report)
         drawings[f"{AGGREGATES}alpha_histogram"] = partial(figures.draw_alpha_histogram, report)
-        columns = list(zip(*task["alphas"], strict=True))
-        drawings[f"{AGGREGATES}alpha_map"] = partial(figures.draw_map, task["steps"], names, columns, "alpha")
-    return {tag: base64.b64encode(_smaller(figures.render(each, dpi=80))).decode() for tag, each in drawings.items()}
+        drawings[f"{AGGREGATES}alpha_map"] = lambda ax: figures.draw_map(**task["map"], ax=ax)
+    card = partial(figures.render, size=figures.CARD_SIZE, dpi=figures.CARD_DPI)
+    return {tag: base64.b64encode(_smaller(card(each))).decode() for tag, each in drawings.items()}
 
 
 def _smaller(png: bytes) -> bytes:
@@ -191,12 +222,19 @@ def _smaller(png: bytes) -> bytes:
     return file.getvalue()
 
 
+def _group_text(note: str, layers: Sequence[LayerReport]) -> str:
+    """One sentence about layers with equal notes."""
+    names = ", ".join(shown_name(layer.name) for layer in layers[:MIN_GROUPED])
+    more = f" and {len(layers) - MIN_GROUPED} more" if len(layers) > MIN_GROUPED else ""
+    return f"{len(layers)} layers: {_escaped(f'{note}: {names}{more}')}"
+
+
 def _cells(layer: LayerReport) -> tuple[str, ...]:
-    interval = None if layer.alpha_low is None else f"{layer.alpha_low:.2f} to {layer.alpha_high:.2f}"
-    alphas = ("-" if value is None else f"{value:.2f}" for value in (layer.alpha, layer.rand_alpha))
-    alpha, shuffled = alphas
+    is_noise = mark_of(layer) == "p"
+    interval = "-" if layer.alpha_low is None or is_noise else f"{layer.alpha_low:.2f} to {layer.alpha_high:.2f}"
+    alpha, shuffled = ("-" if value is None else f"{value:.2f}" for value in (layer.alpha, layer.rand_alpha))
     traps = "-" if layer.num_traps is None else str(layer.num_traps)
-    return shown_name(layer.name), alpha, interval or "-", shuffled, traps, in_words(layer)
+    return shown_name(layer.name), "not reliable" if is_noise else alpha, interval, shuffled, traps, in_words(layer)
 
 
 def _escaped(text: str) -> str:

@@ -7,11 +7,12 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, BinaryIO
 
 from ww_callbacks.outputs.background_file import AppendedFile
+from ww_callbacks.outputs.charts import Chart, Charts
 from ww_callbacks.outputs.output import Signals
 from ww_callbacks.outputs.panels import Panels
 from ww_callbacks.outputs.spectra_protos import finding_value, report_summary, signals_value, summary_of
@@ -38,10 +39,12 @@ class TensorBoardOutput:
     """
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
-        layout, now = layout_summary(), time.time()
-        header = [
+        scalar_summary({})  # raises an ImportError here rather than in the thread
+        charts, now = Charts(), time.time()
+        self._charts = charts
+        header: list[Callable[[], bytes]] = [
             partial(_event_record, lambda: {"file_version": "brain.Event:2"}, 0, now),
-            partial(_event_record, lambda: {"summary": layout}, 0, now),
+            lambda: _layout_record(charts.now, 0, now),  # in the place of a removed file
         ]
         os.makedirs(log_dir, exist_ok=True)
         next_path = partial(_next_path, os.path.abspath(log_dir))
@@ -50,7 +53,7 @@ class TensorBoardOutput:
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Write one snapshot."""
-        self._append(lambda: {"summary": report_summary(report, metrics, wall_time)}, report.step or 0, wall_time)
+        self._file.write(partial(_scalar_records, self._charts, report, metrics, wall_time))
         self._step = report.step or 0
 
     def show(self, panels: Panels) -> None:
@@ -82,6 +85,18 @@ def _next_path(log_dir: str) -> str:
     # tensorboard's EventFileWriter loads TensorFlow if it is installed, and waits for the disk.
     name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
     return os.path.join(log_dir, name)
+
+
+def _layout_record(charts: Sequence[Chart], step: int, wall_time: float) -> bytes:
+    """The layout of the charts; nothing if there are none."""
+    return _event_record(lambda: {"summary": layout_summary(charts)}, step, wall_time) if charts else b""
+
+
+def _scalar_records(charts: Charts, report: Report, metrics: Mapping[str, float], wall_time: float) -> bytes:
+    """The report and its metrics, after the layout of the charts if they change it."""
+    step = report.step or 0
+    layout = _layout_record(charts.add(report, metrics), step, wall_time)
+    return layout + _event_record(lambda: {"summary": report_summary(report, metrics, wall_time)}, step, wall_time)
 
 
 def _event_record(content: Callable[[], Mapping[str, Any]], step: int, wall_time: float) -> bytes:
@@ -152,7 +167,7 @@ class SummaryWriterOutput:
     def __init__(self, writer: Any) -> None:
         self._writer = writer
         self._is_torch = type(writer).__module__.startswith("torch.")
-        self._has_layout = False
+        self._charts = Charts()
         self._step = 0
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
@@ -160,6 +175,8 @@ class SummaryWriterOutput:
         step = report.step or 0
         if self._is_torch:
             self._step = step
+            if changed := self._charts.add(report, metrics):
+                self._add(layout_summary(changed), step, wall_time)
             self._add(report_summary(report, metrics, wall_time), step, wall_time)
         else:
             for tag, value in metrics.items():
@@ -170,9 +187,6 @@ class SummaryWriterOutput:
         """Write figures, texts and histograms, if the writer is torch's."""
         if not self._is_torch:
             return
-        if not self._has_layout:
-            self._has_layout = True
-            self._add(layout_summary(), 0, panels.wall_time)
         self._add(panel_summary(panels), panels.step, panels.wall_time)
         self._writer.flush()
 

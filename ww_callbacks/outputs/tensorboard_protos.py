@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import mul
 from typing import Any
 
+from ww_callbacks.outputs.charts import Chart
 from ww_callbacks.outputs.panels import Panels
 from ww_callbacks.report import Histogram
 
 MISSING = "TensorBoard output needs the tensorboard package: pip install ww_callbacks[tensorboard]"
-
-_LAYOUT = {
-    "alpha by layer": [r"ww_layer/alpha/.*"],
-    "directions learned by layer (updates=True)": [r"ww_layer/learned_rank/.*"],
-    "update norm by layer (updates=True)": [r"ww_layer/update_norm/.*"],
-    "correlation traps": ["ww/num_traps", "ww/num_trap_layers"],
-    "layers with findings": [r"ww/finding/.*"],
-    "towards a stop": [r"ww/stop/.*"],
-    "learning-rate ratios": [r"ww_layer/lr_ratio/.*"],
-    "lag and missed snapshots": ["ww/lag_steps", "ww/skipped", "ww/over_budget"],
-}
-_BAND = ("alpha: median, smallest to largest", "ww/alpha_median", "ww/alpha_min", "ww/alpha_max")
 
 
 def scalar_summary(metrics: Mapping[str, float]) -> Any:
@@ -48,35 +37,26 @@ def panel_summary(panels: Panels) -> Any:
     return Summary(value=values)
 
 
-def layout_summary() -> Any:
-    """The layout of the "Custom scalars" tab: alpha by layer and as a band, traps, signals, lag.
+def layout_summary(charts: Sequence[Chart]) -> Any:
+    """The layout of the tab "Custom scalars". TensorBoard takes the latest one of a run."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
-    Raises:
-        ImportError: tensorboard is not installed.
-    """
-    try:
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.plugins.custom_scalar import layout_pb2, metadata
-    except ImportError as error:
-        raise ImportError(MISSING) from error
-
-    band = layout_pb2.Chart(
-        title=_BAND[0],
-        margin=layout_pb2.MarginChartContent(
-            series=[layout_pb2.MarginChartContent.Series(value=_BAND[1], lower=_BAND[2], upper=_BAND[3])]
-        ),
-    )
-    lines = [
-        layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=[f"^{tag}$" for tag in tags]))
-        for title, tags in _LAYOUT.items()
-    ]
-    layout = layout_pb2.Layout(category=[layout_pb2.Category(title="ww_callbacks", chart=[band, *lines])])
+    category = layout_pb2.Category(title="ww_callbacks", chart=[_chart(chart, layout_pb2) for chart in charts])
     value = Summary.Value(
         tag=metadata.CONFIG_SUMMARY_TAG,
         metadata=metadata.create_summary_metadata(),
-        tensor=_string(layout.SerializeToString()),
+        tensor=_string(layout_pb2.Layout(category=[category]).SerializeToString()),
     )
     return Summary(value=[value])
+
+
+def _chart(chart: Chart, layout_pb2: Any) -> Any:
+    if not chart.is_band:
+        return layout_pb2.Chart(title=chart.title, multiline=layout_pb2.MultilineChartContent(tag=chart.tags))
+    middle, low, high = chart.tags
+    series = layout_pb2.MarginChartContent.Series(value=middle, lower=low, upper=high)
+    return layout_pb2.Chart(title=chart.title, margin=layout_pb2.MarginChartContent(series=[series]))
 
 
 def _image(png: bytes) -> Any:
