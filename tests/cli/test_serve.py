@@ -25,7 +25,9 @@ def runs(tmp_path):
 
 
 def test_it_prints_its_address_and_answers_until_interrupted(runs):
-    process = subprocess.Popen([*COMMAND, "serve", str(runs)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COMMAND, "serve", str(runs)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         address, _, says = process.stdout.readline().partition("  ")

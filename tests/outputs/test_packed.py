@@ -89,11 +89,17 @@ def test_bytes_of_others_are_refused_or_read(report):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\0" * 50, zlib.compress(b""), zlib.compress(struct.pack("<I", 2**31) + b"{}"), zlib.compress(b"x" * 100)[:20]],
+    [
+        b"",
+        b"\0" * 50,
+        zlib.compress(b""),
+        zlib.compress(struct.pack("<I", 2**31) + b"{}"),
+        zlib.compress(b"x" * 100)[:20],
+    ],
     ids=["nothing", "zeros", "empty", "lying length", "cut"],
 )
 def test_what_is_no_packed_report_is_refused(data):
-    with pytest.raises(ValueError, match="^data: "):
+    with pytest.raises(ValueError, match=r"^data: "):
         Packed(data)
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from recorded import NAMES, STEPS, TRAP, record
+from recorded import STEPS, TRAP, record
 
 import ww_callbacks as ww
 from ww_callbacks.outputs.jsonl import JsonlOutput
@@ -162,7 +162,12 @@ def test_event_files_of_earlier_versions_show_the_logged_layers(tmp_path):
         _event_record(
             lambda step=step: {
                 "summary": scalar_summary(
-                    {"ww/alpha": 3.0, "ww/lag_steps": 1.0, "ww_layer/alpha/000.fc": 3.0 + step, "ww_layer/D/000.fc": 0.1}
+                    {
+                        "ww/alpha": 3.0,
+                        "ww/lag_steps": 1.0,
+                        "ww_layer/alpha/000.fc": 3.0 + step,
+                        "ww_layer/D/000.fc": 0.1,
+                    }
                 )
             },
             step,

@@ -7,6 +7,7 @@ import sys
 
 from ww_callbacks.cli.output import write
 from ww_callbacks.page.api import Api
+from ww_callbacks.page.run import Run
 from ww_callbacks.page.runs import Runs
 from ww_callbacks.page.server import PageServer
 from ww_callbacks.page.single import page_file
@@ -29,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _all(runs: Runs) -> dict[str, object]:
+def _all(runs: Runs) -> dict[str, Run]:
     """All runs with results, read completely.
 
     Raises:

@@ -89,7 +89,6 @@ class JsonlFollower:
             the steps go back, the later lines replace the earlier ones.
         findings: those raised and withdrawn so far, in the order of the file, with the step of the report before each.
         times: wall time of each report that the last :meth:`poll` returned, in seconds since the epoch; 0 if unknown.
-        is_void: whether the file became shorter than what was read of it.
 
     Raises:
         OSError: the file cannot be read.
@@ -108,6 +107,7 @@ class JsonlFollower:
 
     @property
     def is_void(self) -> bool:
+        """Whether the file became shorter than what was read of it."""
         return self._path.stat().st_size < self._offset
 
     def poll(self, *, to_end: bool = False) -> list[Report]:

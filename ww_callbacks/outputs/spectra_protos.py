@@ -64,7 +64,9 @@ def pack_signals(signals: Signals) -> bytes:
         Signals(step=10, verdicts={'learning_rate': {'ratios': [0.5123]}}, recorded={'val_loss': (8, 0.5)})
     """
     verdicts = {
-        name: {"ratios": [round(ratio, _DIGITS) for ratio in verdict["ratios"]]} if "ratios" in verdict else dict(verdict)
+        name: {"ratios": [round(ratio, _DIGITS) for ratio in verdict["ratios"]]}
+        if "ratios" in verdict
+        else dict(verdict)
         for name, verdict in signals.verdicts.items()
     }
     values = {"verdicts": verdicts, "recorded": dict(signals.recorded)}

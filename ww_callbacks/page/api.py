@@ -6,22 +6,15 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 from urllib.parse import parse_qs
 
 from ww_callbacks.page.columns import page_columns
+from ww_callbacks.page.files import FILES, TEXT, static
 from ww_callbacks.page.runs import Runs
 from ww_callbacks.printable import quoted, shown_text
 
-JSON, TEXT, BINARY = "application/json", "text/plain; charset=utf-8", "application/octet-stream"
-FILES: Mapping[str, str] = {
-    "index.html": "text/html; charset=utf-8",
-    "page.js": "text/javascript; charset=utf-8",
-    "page.css": "text/css; charset=utf-8",
-    "licenses.txt": TEXT,
-}
-"""The files of the page and their types."""
+JSON, BINARY = "application/json", "application/octet-stream"
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -132,15 +125,6 @@ class Api:
             raise _no_run(identity) from None
         except IndexError as error:
             raise _BadRequestError(str(error)) from None
-
-
-def static(name: str) -> bytes:
-    """A file of the page.
-
-    Args:
-        name: one of ``FILES``.
-    """
-    return resources.files("ww_callbacks.page").joinpath("static", name).read_bytes()
 
 
 def _no_run(identity: str) -> _BadRequestError:

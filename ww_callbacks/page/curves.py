@@ -14,7 +14,9 @@ MAX_POINTS = 2000
 """Points of a curve that the page gets; of more, every second one is dropped."""
 
 _RATE = re.compile(r"(^|[/_.\- ])(lr|learning_rate)($|[/_.\- ])", re.IGNORECASE)
-_QUALITY = re.compile(r"acc|auc|f1|bleu|rouge|precision|recall|error|perplexity|ppl|score|reward|(^|[/_])m?iou", re.IGNORECASE)
+_QUALITY = re.compile(
+    r"acc|auc|f1|bleu|rouge|precision|recall|error|perplexity|ppl|score|reward|(^|[/_])m?iou", re.IGNORECASE
+)
 _ORDER: tuple[Group, ...] = ("loss", "quality", "rate", "other")
 _VALIDATION = re.compile(r"val|eval|test", re.IGNORECASE)
 

@@ -48,7 +48,7 @@ class SpectraPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
 
     def get_plugin_apps(self) -> Mapping[str, Callable[..., Any]]:
         """The routes below the one of the plugin."""
-        return {"/index.js": self._entry, "/*": self._answer}
+        return {"/index.js": self._answered, "/*": self._answered}
 
     def is_active(self) -> bool:
         """Whether there is any run of ours."""
@@ -58,14 +58,15 @@ class SpectraPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         """The name of the tab and the script that fills its frame."""
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name=TAB, disable_reload=True)
 
-    @wrappers.Request.application  # type: ignore[untyped-decorator]
-    def _entry(self, request: wrappers.Request) -> wrappers.Response:
-        return http_util.Respond(request, _ENTRY, "text/javascript")
+    def _answered(self, environment: dict[str, Any], start_response: Any) -> Any:
+        request = wrappers.Request(environment)
+        return self._answer(request)(environment, start_response)
 
-    @wrappers.Request.application  # type: ignore[untyped-decorator]
-    def _answer(self, request: wrappers.Request) -> wrappers.Response:
+    def _answer(self, request: wrappers.Request) -> Any:
         if self._api is None:
             return http_util.Respond(request, "the runs are not in a local folder", "text/plain", code=404)
+        if request.path.endswith(f"/{PLUGIN}/index.js"):
+            return http_util.Respond(request, _ENTRY, "text/javascript")
         path = request.path.rpartition(_PREFIX)[2]
         answer = self._api.answer(path, request.query_string.decode("ascii", "replace"))
         return http_util.Respond(request, answer.body, answer.kind, code=answer.status)

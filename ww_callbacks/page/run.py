@@ -208,7 +208,9 @@ class Run:
             "from": start,
             "steps": steps[start:],
             "times": times[start:],
-            "summary": {key.removeprefix(AGGREGATES): [_plain(entry.metrics.get(key)) for entry in entries] for key in keys},
+            "summary": {
+                key.removeprefix(AGGREGATES): [_plain(entry.metrics.get(key)) for entry in entries] for key in keys
+            },
             "lag": [int(entry.metrics.get(f"{AGGREGATES}lag_steps", 0)) for entry in entries],
             "skipped": int(latest.get(f"{AGGREGATES}skipped", 0)),
             "over_budget": int(latest.get(f"{AGGREGATES}over_budget", 0)),

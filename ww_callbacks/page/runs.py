@@ -40,7 +40,9 @@ class Runs:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise NotADirectoryError(f"{folder}: there is no folder of that name; give the folder with the logs of runs")
+            raise NotADirectoryError(
+                f"{folder}: there is no folder of that name; give the folder with the logs of runs"
+            )
         self.folder = folder
         self.problems: list[str] = []
         self._files: dict[str, RunFiles] = {}
@@ -128,7 +130,7 @@ def _changed(files: RunFiles) -> float:
 
 def _folders(folder: Path) -> tuple[list[Path], bool]:
     """The folders with event files or JSON lines, and whether all could be visited."""
-    found = []
+    found: list[Path] = []
     for number, (path, folders, names) in enumerate(os.walk(folder)):
         if number >= MAX_FOLDERS:
             return found, False

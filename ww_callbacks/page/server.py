@@ -6,7 +6,8 @@ import gzip
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from ww_callbacks.page.api import POLICY, TEXT, Answer, Api
+from ww_callbacks.page.api import POLICY, Answer, Api
+from ww_callbacks.page.files import TEXT
 
 HOST = "127.0.0.1"
 HOSTS = (HOST, "localhost", "[::1]")
@@ -78,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
         if with_body:
             self.wfile.write(body)
 
-    def log_message(self, format: str, *words: object) -> None:  # noqa: A002 - the name of the base class
+    def log_message(self, format: str, *words: object) -> None:
         """Write nothing for each request."""
 
 
@@ -86,7 +87,10 @@ def is_local(host: str) -> bool:
     """Whether a Host header names this machine.
 
     Example:
-        >>> [is_local(host) for host in ("localhost:6006", "127.0.0.1", "[::1]:80", "evil.example", "127.0.0.1.evil.example")]
+        >>> [
+        ...     is_local(host)
+        ...     for host in ("localhost:6006", "127.0.0.1", "[::1]:80", "evil.example", "127.0.0.1.evil.example")
+        ... ]
         [True, True, True, False, False]
     """
     name, _, port = host.rpartition(":")

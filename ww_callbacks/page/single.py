@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ww_callbacks.page.api import static
+from ww_callbacks.page.files import static
 from ww_callbacks.page.grid import Floats
 from ww_callbacks.page.run import Run
 from ww_callbacks.printable import shown_text
@@ -107,7 +107,7 @@ def _cells(run: Run, most: int) -> dict[int, str]:
 
 
 def spread_out(count: int) -> Iterator[int]:
-    """The numbers below a limit so that the first ones of them are spread evenly: the last, the first, the middle, …
+    """The numbers below a limit, so that the first of them are spread evenly: the last, the first, the middle and so on.
 
     Args:
         count: the limit.

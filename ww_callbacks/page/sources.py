@@ -158,7 +158,7 @@ def _finding_in(data: bytes) -> Finding:
 def _of_scalars(event: Any) -> Packed:
     """A report from the scalars of an event that has no report in it, with the logged layers alone."""
     metrics: dict[str, float] = {}
-    layers: dict[str, dict[str, float]] = {}
+    layers: dict[str, dict[str, Any]] = {}
     for value in event.summary.value:
         number = scalar_of(value)
         if number is None or not math.isfinite(number):
@@ -170,5 +170,7 @@ def _of_scalars(event: Any) -> Packed:
             if metric in SCHEMA and SCHEMA[metric].kind in ("number", "count"):
                 layers.setdefault(tag, {})[metric] = number
     step = int(event.step)
-    found = (LayerReport(name=tag.partition(".")[2] or tag, kind="", step=step, **layers[tag]) for tag in sorted(layers))
+    found = (
+        LayerReport(name=tag.partition(".")[2] or tag, kind="", step=step, **layers[tag]) for tag in sorted(layers)
+    )
     return Packed(pack(Report(tuple(found), step), metrics, float(event.wall_time)))
