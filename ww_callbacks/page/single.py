@@ -84,7 +84,7 @@ def _html(title: str, data: str) -> str:
 
 def _columns(run: Run, names: list[str], most: int) -> dict[str, str]:
     """The columns that fit, compressed."""
-    found = {}
+    found: dict[str, str] = {}
     for name in sorted(names, key=lambda name: FIRST_COLUMNS.index(name) if name in FIRST_COLUMNS else len(names) + 99):
         data = _deflated(_rounded(run.column(name)).tobytes())
         most -= len(data)
@@ -107,7 +107,7 @@ def _cells(run: Run, most: int) -> dict[int, str]:
 
 
 def spread_out(count: int) -> Iterator[int]:
-    """The numbers below a limit, so that the first of them are spread evenly: the last, the first, the middle and so on.
+    """The numbers below a limit, of which the first ones are spread evenly: the last, the first, the middle.
 
     Args:
         count: the limit.
