@@ -1,115 +1,127 @@
-"""Calls that may wait for a network, made by a separate thread, so that training does not wait."""
+"""Work that may wait for a disk or a network, done by a separate thread, so that training does not wait."""
 
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 MOST_WAITING = 256
-"""Maximal number of calls that wait."""
+"""Maximal number of pieces that wait."""
 
-CLOSE_TIMEOUT = 10.0
-"""Seconds that the end of a run waits for the calls that are left."""
-
-Call = Callable[[], object]
+Piece = Callable[[], object]
+"""A piece of work."""
 
 
-@dataclass(slots=True)
-class _Shared:
-    """What Calls and their thread share. It does not refer to the Calls, whose deletion ends the thread.
+class Background:
+    """Does pieces of work without waiting: a thread does one after the other, in order.
 
-    Attributes:
-        calls: to make; None is the end.
-        errors: the first one ends the calls.
-    """
-
-    calls: SimpleQueue[Call | None] = field(default_factory=SimpleQueue)
-    errors: list[Exception] = field(default_factory=list)
-
-
-class Calls:
-    """Makes calls one after the other in a thread, which starts with the first one.
-
-    After an error, or when a service is too slow, no further call is made: the next :meth:`add` raises.
+    After an error, or if the work takes too long, nothing more is done, and each later call raises that error. The
+    thread ends with :meth:`close`, or when the object is deleted.
 
     Args:
-        name: of what is called, for the messages.
+        name: of the thread.
+        place: what the work may wait for, in messages.
+        timeout: seconds that :meth:`flush` and :meth:`close` wait.
+        last: called by the thread at its end, also after an error.
+
+    Attributes:
+        errors: the first one ends the work.
 
     Example:
-        >>> calls, made = Calls("example"), []
-        >>> calls.add(lambda: made.append(1))
-        >>> calls.close()
-        >>> made
+        >>> background, done = Background("example", "the example"), []
+        >>> background.add(lambda: done.append(1))
+        >>> background.close()
+        >>> done
         [1]
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._shared = _Shared()
-        self._thread: threading.Thread | None = None
+    def __init__(self, name: str, place: str, *, timeout: float = 10.0, last: Piece | None = None) -> None:
+        self._place, self._timeout = place, timeout
+        self._pieces: SimpleQueue[Piece | None] = SimpleQueue()
+        self.errors: list[Exception] = []
+        # The thread does not refer to this object, so that its deletion ends the thread.
+        self._thread = threading.Thread(
+            target=_run, args=(self._pieces, self.errors, last), name=f"ww_callbacks {name}", daemon=True
+        )
+        self._thread.start()
+        self._end = weakref.finalize(self, _end, self._pieces, self._thread, timeout)
 
-    def add(self, call: Call) -> None:
-        """Queue a call.
+    def add(self, piece: Piece) -> None:
+        """Queue a piece of work.
 
         Args:
-            call: made in the thread. What it uses must not change any more.
+            piece: done in the thread. What it uses must not change any more.
 
         Raises:
-            TimeoutError: too many calls are waiting.
-            Exception: that of an earlier call.
+            TimeoutError: too many pieces are waiting.
+            Exception: that of an earlier piece.
         """
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=_run, args=(self._shared,), name=f"ww_callbacks {self._name}", daemon=True
-            )
-            self._thread.start()
-            self._end = weakref.finalize(self, _end, self._shared.calls, self._thread)
-        if self._shared.calls.qsize() >= MOST_WAITING:
-            self._fail(f"{MOST_WAITING} calls wait for it")
+        if self._pieces.qsize() >= MOST_WAITING:
+            self._fail(f"{MOST_WAITING} pieces wait for it")
         self._tell()
-        self._shared.calls.put(call)
+        self._pieces.put(piece)
+
+    def flush(self) -> None:
+        """Wait until everything so far is done, for a few seconds at most; after an error, do not wait.
+
+        Raises:
+            TimeoutError: it is not done in time.
+            Exception: that of an earlier piece.
+        """
+        done = threading.Event()
+        self.add(done.set)
+        end = time.monotonic() + self._timeout
+        while not done.wait(0.1) and not self.errors:
+            if time.monotonic() > end:
+                self._fail_late()
+        self._tell()
 
     def close(self) -> None:
-        """Wait until all calls are made, for a few seconds at most; after an error, do not wait.
+        """Wait until everything is done, for a few seconds at most; after an error, do not wait.
 
         Raises:
-            TimeoutError: not all calls were made in time.
-            Exception: that of an earlier call.
+            TimeoutError: it is not done in time.
+            Exception: that of an earlier piece.
         """
-        if self._thread is None:
-            return
-        if self._shared.errors:
+        if self.errors:
             self._end.detach()
-            self._shared.calls.put(None)
+            self._pieces.put(None)
         else:
             self._end()
             if self._thread.is_alive():
-                self._fail(f"not everything is sent after {CLOSE_TIMEOUT:g} s")
+                self._fail_late()
         self._tell()
 
+    def _fail_late(self) -> None:
+        self._fail(f"not all is written after {self._timeout:g} s")
+
     def _fail(self, reason: str) -> None:
-        self._shared.errors.append(TimeoutError(f"{self._name} is too slow: {reason}"))
+        self.errors.append(TimeoutError(f"{self._place} is too slow, {reason}"))
 
     def _tell(self) -> None:
-        if self._shared.errors:
-            raise self._shared.errors[0]
+        if self.errors:
+            raise self.errors[0]
 
 
-def _run(shared: _Shared) -> None:
-    while (call := shared.calls.get()) is not None:
-        if shared.errors:
-            continue
-        try:
-            call()
-        except Exception as error:  # the next call of the training thread raises it
-            shared.errors.append(error)
-        del call  # the thread would keep a report alive until the next one
+def _run(pieces: SimpleQueue[Piece | None], errors: list[Exception], last: Piece | None) -> None:
+    try:
+        while (piece := pieces.get()) is not None:
+            if errors:
+                continue
+            try:
+                piece()
+            except Exception as error:  # the next call of the training thread raises it
+                errors.append(error)
+            del piece  # the thread would keep a report alive until the next one
+    finally:
+        if last is not None:
+            last()
 
 
-def _end(calls: SimpleQueue[Call | None], thread: threading.Thread) -> None:
-    calls.put(None)
+def _end(pieces: SimpleQueue[Piece | None], thread: threading.Thread, timeout: float) -> None:
+    pieces.put(None)
     if thread is not threading.current_thread():  # when the garbage collector runs in that thread
-        thread.join(CLOSE_TIMEOUT)
+        thread.join(timeout)

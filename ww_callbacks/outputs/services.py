@@ -16,13 +16,16 @@ from typing import Any
 import numpy as np
 
 from ww_callbacks.outputs.alerts import Alert, Alerts
-from ww_callbacks.outputs.background import Calls
+from ww_callbacks.outputs.background import Background
 from ww_callbacks.outputs.panels import Panels
 from ww_callbacks.report import Finding, Histogram, Report
 from ww_callbacks.report.keys import AGGREGATES
 
 STEP = f"{AGGREGATES}step"
 """Name of the number of optimizer steps in the rows of W&B."""
+
+CLOSE_TIMEOUT = 10.0
+"""Seconds that the end of a run waits for a service."""
 
 LONGEST_TAG_VALUE = 5000
 """Maximal number of characters of a tag of MLflow, in all its versions."""
@@ -50,7 +53,7 @@ class WandbOutput:
         if self._run is None:
             raise ValueError("run: there is no run of W&B, call wandb.init() before")
         self._step, self._with_metrics = step, with_metrics
-        self._alerts, self._calls = Alerts(), Calls("W&B")
+        self._alerts, self._background = Alerts(), Background("W&B", "W&B", timeout=CLOSE_TIMEOUT)
         if step == STEP:
             for names in (f"{AGGREGATES}*", "ww_layer/*"):
                 self._run.define_metric(names, step_metric=step)
@@ -58,20 +61,20 @@ class WandbOutput:
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Send the metrics of one snapshot."""
         if self._with_metrics:
-            self._calls.add(partial(self._run.log, {**metrics, self._step: report.step or 0}))
+            self._background.add(partial(self._run.log, {**metrics, self._step: report.step or 0}))
 
     def show(self, panels: Panels) -> None:
         """Send pictures and histograms."""
-        self._calls.add(partial(self._log_media, panels))
+        self._background.add(partial(self._log_media, panels))
 
     def write_finding(self, finding: Finding, wall_time: float) -> None:
         """Send an alert if the finding is new."""
         if (alert := self._alerts.of(finding)) is not None:
-            self._calls.add(partial(self._run.alert, alert.title, alert.text, level=alert.level))
+            self._background.add(partial(self._run.alert, alert.title, alert.text, level=alert.level))
 
     def close(self) -> None:
         """Wait until everything is sent, for a few seconds at most; the run stays open."""
-        self._calls.close()
+        self._background.close()
 
     def _log_media(self, panels: Panels) -> None:
         import wandb
@@ -105,21 +108,21 @@ class TrackioOutput:
         if self._run is None:
             raise ValueError("run: there is no run of trackio, call trackio.init() before")
         self._with_metrics = with_metrics
-        self._alerts, self._calls = Alerts(), Calls("trackio")
+        self._alerts, self._background = Alerts(), Background("trackio", "trackio", timeout=CLOSE_TIMEOUT)
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Send the metrics of one snapshot."""
         if self._with_metrics:
-            self._calls.add(partial(self._run.log, dict(metrics), step=report.step or 0))
+            self._background.add(partial(self._run.log, dict(metrics), step=report.step or 0))
 
     def write_finding(self, finding: Finding, wall_time: float) -> None:
         """Send an alert if the finding is new."""
         if (alert := self._alerts.of(finding)) is not None:
-            self._calls.add(partial(self._alert, alert, finding.step))
+            self._background.add(partial(self._alert, alert, finding.step))
 
     def close(self) -> None:
         """Wait until everything is passed on, for a few seconds at most; the run stays open."""
-        self._calls.close()
+        self._background.close()
 
     def _alert(self, alert: Alert, step: int | None) -> None:
         from trackio import AlertLevel
@@ -153,28 +156,28 @@ class MlflowOutput:
         self._client = mlflow.MlflowClient() if client is None else client
         self._with_metrics = with_metrics
         self._lines: dict[str, list[str]] = {}
-        self._calls = Calls("MLflow")
+        self._background = Background("MLflow", "MLflow", timeout=CLOSE_TIMEOUT)
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Send the metrics of one snapshot."""
         if self._with_metrics:
-            self._calls.add(partial(self._log_metrics, dict(metrics), report.step or 0, wall_time))
+            self._background.add(partial(self._log_metrics, dict(metrics), report.step or 0, wall_time))
 
     def show(self, panels: Panels) -> None:
         """Send pictures and tables."""
-        self._calls.add(partial(self._log_files, panels))
+        self._background.add(partial(self._log_files, panels))
 
     def write_finding(self, finding: Finding, wall_time: float) -> None:
         """Set the tag of the kind of the finding."""
         lines = self._lines.setdefault(finding.kind, [])
         lines.append(str(finding))
-        self._calls.add(
+        self._background.add(
             partial(self._client.set_tag, self._run_id, f"ww.finding.{finding.kind}", latest(lines, LONGEST_TAG_VALUE))
         )
 
     def close(self) -> None:
         """Wait until everything is sent, for a few seconds at most; the run stays open."""
-        self._calls.close()
+        self._background.close()
 
     def _log_metrics(self, metrics: Mapping[str, float], step: int, wall_time: float) -> None:
         from mlflow.entities import Metric
@@ -222,4 +225,3 @@ def latest(lines: list[str], longest: int) -> str:
     while kept and (room := room - len(lines[kept - 1]) - 1) >= 0:
         kept -= 1
     return "\n".join(lines[kept:])
-
