@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from ww_callbacks.checks import check_flag, warn
 from ww_callbacks.huggingface.base import TrainerCallback
 from ww_callbacks.huggingface.caller import Caller
-from ww_callbacks.huggingface.reporting import Logging, LogHistory, reported
+from ww_callbacks.huggingface.reporting import Logging, LogHistory, has_ended, reported
 from ww_callbacks.huggingface.resuming import checkpoint_folder, read_state, write_state
 from ww_callbacks.monitor import Monitor, Output, Published
 from ww_callbacks.monitor.options import Options
@@ -100,7 +100,7 @@ class SpectralMonitor(Options, TrainerCallback):
         """Add alpha to the logs, for callbacks after this one such as the progress bar; end with the last logs."""
         if logs is not None and self.prog_bar and ALPHA in self.published.metrics:
             logs[ALPHA] = self.published.metrics[ALPHA]
-        if self._monitor is not None and _are_last(state.log_history):
+        if self._monitor is not None and has_ended(state.log_history):
             self._monitor.finish(state.global_step)  # the integrations of report_to end before on_train_end
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
@@ -157,13 +157,3 @@ class SpectralMonitor(Options, TrainerCallback):
         for name in self._signal.metric_names:
             if monitor is not None and name in metrics:
                 monitor.record(name, float(metrics[name]), step)
-
-
-def _are_last(logs: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a log history ends with the summary that the Trainer logs at the end of training.
-
-    Example:
-        >>> _are_last([{"loss": 2.0}]), _are_last([{"loss": 2.0}, {"train_runtime": 9.0, "total_flos": 1e9}])
-        (False, True)
-    """
-    return bool(logs) and {"train_runtime", "total_flos"} <= logs[-1].keys()

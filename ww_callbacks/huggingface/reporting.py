@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +48,10 @@ class LogHistory:
         self._state = state
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
-        """Append one entry."""
+        """Add one entry; the summary of the training stays the last one."""
         values = {key: value for key, value in aggregates(metrics).items() if math.isfinite(value)}
-        self._state.log_history.append(values | {"step": report.step})  # which is saved as JSON
+        entries = self._state.log_history
+        entries.insert(len(entries) - has_ended(entries), values | {"step": report.step})  # which is saved as JSON
 
     def close(self) -> None:
         """Do nothing."""
@@ -106,6 +107,16 @@ def reported(callbacks: Iterable[Any], logging: Logging) -> list[Output]:
             except Exception as error:
                 warn(f"report_to: findings are not sent to {name}: {error}")
     return outputs
+
+
+def has_ended(entries: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a log history ends with the summary that the Trainer logs when training ends.
+
+    Example:
+        >>> has_ended([{"loss": 2.0}]), has_ended([{"loss": 2.0}, {"train_runtime": 9.0, "total_flos": 1e9}])
+        (False, True)
+    """
+    return bool(entries) and {"train_runtime", "total_flos"} <= entries[-1].keys()
 
 
 def _integration_of(callback: Any) -> str | None:
