@@ -51,13 +51,22 @@ def test_training_is_the_same_with_it(tmp_path: Path) -> None:
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+class Analysed(transformers.TrainerCallback):
+    """Analyses the weights after each step."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        self.alpha = ww.analyze(model).summary()["alpha"]
+
+
 def test_the_best_model_and_early_stopping_go_by_alpha(tmp_path: Path) -> None:
     monitor = SpectralMonitor(every_n_steps=100)
     stopping = transformers.EarlyStoppingCallback(early_stopping_patience=1, early_stopping_threshold=100.0)
+    analysed = Analysed()
     trainer = trainer_of(
         tmp_path,
         monitor,
         stopping,
+        analysed,
         eval_strategy="steps",
         eval_steps=2,
         save_strategy="steps",
@@ -69,6 +78,8 @@ def test_the_best_model_and_early_stopping_go_by_alpha(tmp_path: Path) -> None:
     trainer.train()
     assert trainer.state.global_step == 4
     assert trainer.state.best_metric == pytest.approx(monitor.history[0].summary()["alpha"])
+    assert monitor.history.steps == [0, 4]
+    assert monitor.history[-1].summary()["alpha"] == pytest.approx(analysed.alpha)  # not that of the best model
 
 
 def test_it_ends_training_on_request(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from wandb_file import alerts, rows
 import ww_callbacks as ww
 from ww_callbacks.outputs import services
 from ww_callbacks.outputs.panels import Panels
-from ww_callbacks.outputs.services import MlflowOutput, TrackioOutput, WandbOutput
 from ww_callbacks.report import Histogram
 
 pytestmark = pytest.mark.timeout(180)
@@ -64,7 +63,7 @@ def test_mlflow_has_metrics_findings_pictures_and_tables(mlflow_client: Any, tmp
     import mlflow
 
     with mlflow.start_run() as run:
-        output = MlflowOutput()
+        output = ww.MlflowOutput()
         output.show(panels())
         history = train(output)
     points = mlflow_client.get_metric_history(run.info.run_id, "ww/alpha")
@@ -89,14 +88,14 @@ def test_a_server_that_never_answers_holds_up_nothing(monkeypatch: pytest.Monkey
     monkeypatch.setattr(services, "CLOSE_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = mlflow.MlflowClient(f"http://127.0.0.1:{server.getsockname()[1]}")
-        output = MlflowOutput("0123456789abcdef0123456789abcdef", client)
+        output = ww.MlflowOutput("0123456789abcdef0123456789abcdef", client)
         with pytest.warns(RuntimeWarning, match="MlflowOutput is disabled: TimeoutError: MLflow is too slow, not all"):
             train(output)
 
 
 def test_a_service_that_refuses_is_dropped_with_its_reason(mlflow_client: Any) -> None:
     with pytest.warns(RuntimeWarning, match="MlflowOutput is disabled: MlflowException: .*not found"):
-        train(MlflowOutput("0123456789abcdef0123456789abcdef", mlflow_client))
+        train(ww.MlflowOutput("0123456789abcdef0123456789abcdef", mlflow_client))
 
 
 def test_trackio_has_metrics_and_alerts(
@@ -107,7 +106,7 @@ def test_trackio_has_metrics_and_alerts(
     from trackio.sqlite_storage import SQLiteStorage
 
     trackio.init(project="test", name="first")
-    history = train(TrackioOutput())
+    history = train(ww.TrackioOutput())
     trackio.finish()
     logged = [row for row in SQLiteStorage.get_logs("test", "first") if "ww/alpha" in row]
     assert [row["step"] for row in logged] == STEPS
@@ -127,7 +126,7 @@ def test_wandb_has_metrics_alerts_pictures_and_histograms(tmp_path: Path, monkey
     monkeypatch.setenv("WANDB_SILENT", "true")
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     with wandb.init(dir=tmp_path, mode="offline", project="test") as run:
-        output = WandbOutput()
+        output = ww.WandbOutput()
         output.show(panels())
         history = train(output)
         assert run.summary["ww/alpha"] == pytest.approx(history[-1].summary()["alpha"])
@@ -155,9 +154,9 @@ def test_wandb_has_metrics_alerts_pictures_and_histograms(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("package", "output", "words"),
     [
-        ("wandb", WandbOutput, r"no run of W&B, call wandb.init\(\) before"),
-        ("mlflow", MlflowOutput, r"no active run of MLflow, call mlflow.start_run\(\) before"),
-        ("trackio", TrackioOutput, r"no run of trackio, call trackio.init\(\) before"),
+        ("wandb", ww.WandbOutput, r"no run of W&B, call wandb.init\(\) before"),
+        ("mlflow", ww.MlflowOutput, r"no active run of MLflow, call mlflow.start_run\(\) before"),
+        ("trackio", ww.TrackioOutput, r"no run of trackio, call trackio.init\(\) before"),
     ],
 )
 def test_without_a_run_it_says_what_to_call(package: str, output: Any, words: str) -> None:

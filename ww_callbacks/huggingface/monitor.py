@@ -61,6 +61,7 @@ class SpectralMonitor(Options, TrainerCallback):
         check_flag("prog_bar", self.prog_bar)
         self._monitor: DistributedMonitor | None = None
         self._signal: EarlyStopping | None = None
+        self._is_finished = False
 
     @property
     def history(self) -> History:
@@ -79,6 +80,7 @@ class SpectralMonitor(Options, TrainerCallback):
         caller = Caller.now()
         outputs = self._outputs(caller, Logging(args, state, control, model))
         self._monitor = DistributedMonitor(model, **self.as_arguments() | {"outputs": outputs})
+        self._is_finished = False
         self._signal = EarlyStopping() if self.stop is True else self.stop or None
         if self._signal is not None:
             self._signal.awaits_metric = self._signal.and_monitor == AUTO and args.eval_strategy != "no"
@@ -100,8 +102,8 @@ class SpectralMonitor(Options, TrainerCallback):
         """Add alpha to the logs, for callbacks after this one such as the progress bar; end with the last logs."""
         if logs is not None and self.prog_bar and ALPHA in self.published.metrics:
             logs[ALPHA] = self.published.metrics[ALPHA]
-        if self._monitor is not None and has_ended(state.log_history):
-            self._monitor.finish(state.global_step)  # the integrations of report_to end before on_train_end
+        if has_ended(state.log_history):  # the integrations of report_to end before on_train_end of this callback
+            self._finish(state.global_step)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
         """Add the metrics, so that they can select the best model."""
@@ -122,9 +124,13 @@ class SpectralMonitor(Options, TrainerCallback):
             warn(f"the checkpoint of step {state.global_step} has no spectra, training continues: {error}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take the last snapshot and wait for late results."""
-        if self._monitor is not None:
-            self._monitor.finish(state.global_step)
+        """Take the last snapshot and wait for late results, if the last logs did not."""
+        self._finish(state.global_step)
+
+    def _finish(self, step: int) -> None:
+        if self._monitor is not None and not self._is_finished:
+            self._is_finished = True  # with several ranks, each end is one broadcast
+            self._monitor.finish(step)
 
     def _outputs(self, caller: Caller, logging: Logging) -> list[Output]:
         """Where the results go; those of the Trainer are for the first rank."""
