@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # transformers need not be installed to check types
     TrainerCallback = object
-    CallbackHandler = Any
+
+    class CallbackHandler:
+        """That of transformers."""
+
+        callbacks: list[Any]
+
     INTEGRATION_TO_CALLBACK: dict[str, Any] = {}
 else:
     try:

@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from ww_callbacks.huggingface.base import CallbackHandler
@@ -30,7 +31,7 @@ class Caller:
         Transformers hands neither the Trainer nor its callbacks nor the checkpoint to a callback.
         """
         callbacks: tuple[Any, ...] = ()
-        frame = sys._getframe(1)
+        frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             owner = frame.f_locals.get("self")
             if isinstance(owner, CallbackHandler):

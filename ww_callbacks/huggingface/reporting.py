@@ -101,7 +101,7 @@ def reported(callbacks: Iterable[Any], logging: Logging) -> list[Output]:
             outputs.append(SummaryWriterOutput(writer))
         elif name is not None and name not in COUNT_CALLS:
             outputs.append(ReportedLogs(callback, logging))
-        if name in SERVICES:
+        if name is not None and name in SERVICES:
             try:
                 outputs.append(SERVICES[name]())
             except Exception as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ww_callbacks.outputs.alerts import Alert, Alerts
 from ww_callbacks.outputs.background import Background
@@ -49,7 +50,7 @@ class WandbOutput:
     def __init__(self, run: Any = None, *, step: str = STEP, with_metrics: bool = True) -> None:
         import wandb
 
-        self._run = wandb.run if run is None else run
+        self._run: Any = wandb.run if run is None else run
         if self._run is None:
             raise ValueError("run: there is no run of W&B, call wandb.init() before")
         self._step, self._with_metrics = step, with_metrics
@@ -84,7 +85,7 @@ class WandbOutput:
             tag: wandb.Image(Image.open(io.BytesIO(png)), file_type="png") for tag, png in panels.images.items()
         }
         for tag, histogram in panels.histograms.items():
-            media[tag] = wandb.Histogram(np_histogram=(list(histogram.counts), edges_of(histogram)))
+            media[tag] = wandb.Histogram(np_histogram=(np.array(histogram.counts), edges_of(histogram)))
         if media:
             self._run.log({**media, self._step: panels.step})
 
@@ -104,7 +105,7 @@ class TrackioOutput:
     def __init__(self, run: Any = None, *, with_metrics: bool = True) -> None:
         from trackio import context_vars
 
-        self._run = context_vars.current_run.get() if run is None else run
+        self._run: Any = context_vars.current_run.get() if run is None else run
         if self._run is None:
             raise ValueError("run: there is no run of trackio, call trackio.init() before")
         self._with_metrics = with_metrics
@@ -149,10 +150,12 @@ class MlflowOutput:
     def __init__(self, run_id: str | None = None, client: Any = None, *, with_metrics: bool = True) -> None:
         import mlflow
 
-        active = mlflow.active_run() if run_id is None else None
-        if run_id is None and active is None:
-            raise ValueError("run_id: there is no active run of MLflow, call mlflow.start_run() before")
-        self._run_id = run_id if active is None else active.info.run_id
+        if run_id is None:
+            active = mlflow.active_run()
+            if active is None:
+                raise ValueError("run_id: there is no active run of MLflow, call mlflow.start_run() before")
+            run_id = active.info.run_id
+        self._run_id: str = run_id
         self._client = mlflow.MlflowClient() if client is None else client
         self._with_metrics = with_metrics
         self._lines: dict[str, list[str]] = {}
@@ -198,15 +201,14 @@ class MlflowOutput:
             self._client.log_artifacts(self._run_id, folder)
 
 
-def edges_of(histogram: Histogram) -> list[float]:
+def edges_of(histogram: Histogram) -> NDArray[np.float64]:
     """The edges of the bins of a histogram.
 
     Example:
         >>> edges_of(Histogram(0.0, 1.0, (3, 4)))
-        [0.0, 0.5, 1.0]
+        array([0. , 0.5, 1. ])
     """
-    edges: list[float] = np.linspace(histogram.low, histogram.high, len(histogram.counts) + 1).tolist()
-    return edges
+    return np.linspace(histogram.low, histogram.high, len(histogram.counts) + 1)
 
 
 def latest(lines: list[str], longest: int) -> str:
