@@ -129,9 +129,8 @@ def measure(folder: Path, layers: int, count: int) -> None:
     seconds, page = timed(lambda: page_file({"run00": runs.get("run00").run}, "benchmark"), 1)
     data = json.loads(page[page.index('id="ww-data">') + 13 :].partition("</script>")[0])
     columns, cells = len(data["columns"]["run00"]), len(data["run"]["run00"]["cells"])
-    print(
-        f"one file: {len(page) / 2**20:.1f} MiB, {seconds:.1f} s, {columns} columns, spectra of {cells} of {count} reports"
-    )
+    shown = f"{columns} columns, spectra of {cells} of {count} reports"
+    print(f"one file: {len(page) / 2**20:.1f} MiB, {seconds:.1f} s, {shown}")
     start, before = time.perf_counter(), process.memory_info().rss
     for identity in runs.identities:
         runs.get(identity)

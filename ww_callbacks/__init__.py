@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ww_callbacks.models import analyze, compare
     from ww_callbacks.monitor import Monitor
     from ww_callbacks.outputs.jsonl import read_jsonl
+    from ww_callbacks.outputs.services import MlflowOutput, TrackioOutput, WandbOutput
     from ww_callbacks.report import Comparison, Finding, History, LayerReport, Report
     from ww_callbacks.signals.stop import EarlyStopping
     from ww_callbacks.weights.files import WeightsFileError
@@ -26,8 +27,11 @@ _HOMES = {
     "Finding": "ww_callbacks.report",
     "History": "ww_callbacks.report",
     "LayerReport": "ww_callbacks.report",
+    "MlflowOutput": "ww_callbacks.outputs.services",
     "Monitor": "ww_callbacks.monitor",
     "Report": "ww_callbacks.report",
+    "TrackioOutput": "ww_callbacks.outputs.services",
+    "WandbOutput": "ww_callbacks.outputs.services",
     "WeightsFileError": "ww_callbacks.weights.files",
     "analyze": "ww_callbacks.models",
     "compare": "ww_callbacks.models",
@@ -42,8 +46,11 @@ __all__ = [
     "Finding",
     "History",
     "LayerReport",
+    "MlflowOutput",
     "Monitor",
     "Report",
+    "TrackioOutput",
+    "WandbOutput",
     "WeightsFileError",
     "__version__",
     "analyze",

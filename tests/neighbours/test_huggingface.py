@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import pytest
 from delayed import Delayed
+from tiny_trainer import Trap, trainer_of
 
 pytest.importorskip("accelerate")
 transformers = pytest.importorskip("transformers")
@@ -19,41 +20,12 @@ from ww_callbacks.huggingface import SpectralMonitor  # noqa: E402
 
 pytestmark = pytest.mark.timeout(120)
 
-STEPS = 12
-
 
 @pytest.fixture(autouse=True)
 def nothing_survives() -> Any:
     yield
     workers = [p for p in psutil.Process().children(recursive=True) if "ww_callbacks.worker" in p.cmdline()]
     assert not workers
-
-
-def trainer_of(tmp_path: Path, *callbacks: Any, **arguments: Any) -> Any:
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=64,
-        hidden_size=64,
-        intermediate_size=80,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    )
-    tokens = torch.randint(0, 64, (8 * STEPS, 8), generator=torch.Generator().manual_seed(0))
-    rows = [{"input_ids": row, "labels": row} for row in tokens]
-    defaults: dict[str, Any] = {
-        "max_steps": STEPS,
-        "per_device_train_batch_size": 8,
-        "report_to": [],
-        "use_cpu": True,
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "logging_steps": 4,
-        "learning_rate": 1e-2,
-    }
-    settings = transformers.TrainingArguments(output_dir=str(tmp_path), **(defaults | arguments))
-    model = transformers.LlamaForCausalLM(config)
-    return transformers.Trainer(model, settings, train_dataset=rows, eval_dataset=rows[:8], callbacks=list(callbacks))
 
 
 def test_snapshots_follow_the_optimizer_steps_and_end_with_the_trained_weights(tmp_path: Path) -> None:
@@ -79,13 +51,22 @@ def test_training_is_the_same_with_it(tmp_path: Path) -> None:
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+class Analysed(transformers.TrainerCallback):
+    """Analyses the weights after each step."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        self.alpha = ww.analyze(model).summary()["alpha"]
+
+
 def test_the_best_model_and_early_stopping_go_by_alpha(tmp_path: Path) -> None:
     monitor = SpectralMonitor(every_n_steps=100)
     stopping = transformers.EarlyStoppingCallback(early_stopping_patience=1, early_stopping_threshold=100.0)
+    analysed = Analysed()
     trainer = trainer_of(
         tmp_path,
         monitor,
         stopping,
+        analysed,
         eval_strategy="steps",
         eval_steps=2,
         save_strategy="steps",
@@ -97,15 +78,8 @@ def test_the_best_model_and_early_stopping_go_by_alpha(tmp_path: Path) -> None:
     trainer.train()
     assert trainer.state.global_step == 4
     assert trainer.state.best_metric == pytest.approx(monitor.history[0].summary()["alpha"])
-
-
-class Trap(transformers.TrainerCallback):
-    """One very large weight in one layer after step 10."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if state.global_step == 10:
-            with torch.no_grad():
-                model.model.layers[0].mlp.up_proj.weight[3, 4] = 5.0
+    assert monitor.history.steps == [0, 4]
+    assert monitor.history[-1].summary()["alpha"] == pytest.approx(analysed.alpha)  # not that of the best model
 
 
 def test_it_ends_training_on_request(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer, loggers
 from torch import nn
+from wandb_file import alerts
+from wandb_file import rows as wandb_rows
 
 import ww_callbacks as ww
 from ww_callbacks.lightning import SpectralEarlyStopping, SpectralMonitor
@@ -27,7 +29,8 @@ class Network(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.net = nn.ModuleDict({"block a": nn.Linear(80, 60), "block:b": nn.Linear(60, 4)})
+        frozen = nn.Linear(80, 60).requires_grad_(False)
+        self.net = nn.ModuleDict({"block a": nn.Linear(80, 60), "block:b": nn.Linear(60, 4), "frozen": frozen})
 
     def training_step(self, batch: Any, _index: int) -> torch.Tensor:
         loss = self.net["block:b"](self.net["block a"](batch)).square().mean()
@@ -72,9 +75,11 @@ def test_mlflow_takes_every_metric_at_its_step(tmp_path: Path, monkeypatch: pyte
     assert points("ww_layer/alpha/000.net.block_a") == list(zip(STEPS, alphas, strict=True))
     assert [step for step, _ in points("ww/stop/plateau")] == STEPS
     assert len(points("train_loss")) == 12
-    assert {"ww/lag_steps", "ww/num_traps", "ww_layer/log_norm/001.net.block_b"} <= set(
-        client.get_run(logger.run_id).data.metrics
-    )
+    data = client.get_run(logger.run_id).data
+    assert {"ww/lag_steps", "ww/num_traps", "ww_layer/log_norm/001.net.block_b"} <= set(data.metrics)
+    assert data.tags["ww.finding.frozen"].startswith("net.frozen has not changed since step 0")
+    tables = {item.path for item in client.list_artifacts(logger.run_id, "ww/layers")}
+    assert tables == {f"ww/layers/step-{step:09d}.md" for step in STEPS}
 
 
 @pytest.mark.slow
@@ -98,7 +103,10 @@ def test_wandb_offline_takes_every_metric_beside_its_step(tmp_path: Path, monkey
     assert summary["ww_layer/alpha/000.net.block_a"] == pytest.approx(monitor.history[-1]["net.block a"].alpha)
     ours = [row for row in rows if "ww/alpha" in row]
     assert [row["trainer/global_step"] for row in ours] == STEPS
-    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    histograms = [row for row in wandb_rows(path) if "ww_layer/log10_eigenvalues/000.net.block_a/values" in row]
+    assert [row["trainer/global_step"] for row in histograms] == STEPS
+    assert ("frozen in net.frozen", "INFO") in [(title, level) for title, _, level in alerts(path)]
     left = {process.pid for process in psutil.Process().children(recursive=True)} - before
     assert not {pid for pid in left if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE}
 

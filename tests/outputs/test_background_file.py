@@ -14,7 +14,7 @@ import pytest
 from processes import eventually
 
 import ww_callbacks as ww
-from ww_callbacks.outputs import background_file
+from ww_callbacks.outputs import background, background_file
 from ww_callbacks.outputs.background_file import AppendedFile
 
 pytestmark = [
@@ -61,7 +61,7 @@ def test_a_file_that_is_forgotten_is_complete_and_closed(tmp_path: Path) -> None
 def test_an_error_is_told_at_the_next_piece_and_again_at_the_end() -> None:
     file = AppendedFile("/dev/full", "ab")
     file.write(lambda: b"piece")
-    assert eventually(lambda: file._shared.errors, 20.0)
+    assert eventually(lambda: file._background.errors, 20.0)
     with pytest.raises(OSError, match="No space left"):
         file.write(lambda: b"piece")
     with pytest.raises(OSError, match="No space left"):
@@ -71,11 +71,11 @@ def test_an_error_is_told_at_the_next_piece_and_again_at_the_end() -> None:
 def test_a_wait_for_a_slow_disk_is_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(background_file, "SILENT", 0.05)
+    monkeypatch.setattr("ww_callbacks.outputs.background.SILENT", 0.05)
     file, has_waited = AppendedFile(tmp_path / "file", "xb"), threading.Event()
     file.write(lambda: b"late" if has_waited.wait(0.3) else b"late, as it should be")
     file.close()
-    assert caplog.messages == [f"waiting at most 4.95 s until {tmp_path / 'file'} is written"]
+    assert caplog.messages == [f"waiting at most 4.95 s for {tmp_path / 'file'}: the disk"]
     assert (tmp_path / "file").read_bytes() == b"late, as it should be"
 
 
@@ -91,9 +91,9 @@ def watch(jsonl: Path, steps: int) -> ww.Monitor:
 def test_a_disk_that_takes_nothing_for_long_is_given_up_and_training_goes_on(
     stuck: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(background_file, "MOST_WAITING", 10)
+    monkeypatch.setattr(background, "MOST_WAITING", 10)
     with pytest.warns(
-        RuntimeWarning, match="JsonlOutput is disabled: OSError: .*stuck: the disk is too slow, 10 pieces"
+        RuntimeWarning, match="JsonlOutput is disabled: TimeoutError: .*stuck: the disk is too slow, 10 pieces"
     ) as caught:
         monitor = watch(stuck, 40)
     assert len(caught) == 1

@@ -9,6 +9,7 @@ from typing import Any
 from ww_callbacks.lightning.base import Trainer
 from ww_callbacks.monitor import Output
 from ww_callbacks.outputs.panels import Panels
+from ww_callbacks.outputs.services import MlflowOutput, WandbOutput
 from ww_callbacks.outputs.tensorboard import SummaryWriterOutput
 from ww_callbacks.report import Report
 
@@ -54,20 +55,61 @@ class TensorBoardLoggerOutput(SummaryWriterOutput):
 
     def show(self, panels: Panels) -> None:
         """Show figures, texts and histograms at their step."""
-        super().show(replace(panels, step=self._steps.get(panels.step, panels.step)))
+        super().show(_at_logger_step(panels, self._steps))
+
+
+class WandbLoggerOutput(WandbOutput):
+    """The logger for W&B: alerts, pictures and histograms; :class:`LoggerOutput` logs the metrics.
+
+    Args:
+        logger: of a Trainer.
+        steps: step of a snapshot → step of the loggers, where they differ.
+    """
+
+    def __init__(self, logger: Any, steps: Mapping[int, int]) -> None:
+        super().__init__(logger.experiment, step="trainer/global_step", with_metrics=False)
+        self._steps = steps
+
+    def show(self, panels: Panels) -> None:
+        """Send pictures and histograms at their step."""
+        super().show(_at_logger_step(panels, self._steps))
+
+
+class MlflowLoggerOutput(MlflowOutput):
+    """The logger for MLflow: tags, pictures and tables; :class:`LoggerOutput` logs the metrics.
+
+    Args:
+        logger: of a Trainer.
+        steps: step of a snapshot → step of the loggers, where they differ.
+    """
+
+    def __init__(self, logger: Any, steps: Mapping[int, int]) -> None:
+        super().__init__(logger.run_id, logger.experiment, with_metrics=False)
+        self._steps = steps
+
+    def show(self, panels: Panels) -> None:
+        """Send pictures and tables at their step."""
+        super().show(_at_logger_step(panels, self._steps))
 
 
 def logger_outputs(trainer: Trainer, steps: Mapping[int, int]) -> list[Output]:
-    """One output per logger of the trainer.
+    """The outputs for the loggers of the trainer.
 
     Args:
         trainer: with the loggers.
         steps: step of a snapshot → step of the loggers, where they differ.
     """
-    return [
-        TensorBoardLoggerOutput(logger, steps) if is_tensorboard(logger) else LoggerOutput(logger, steps)
-        for logger in trainer.loggers
-    ]
+    return [output for logger in trainer.loggers for output in _outputs_of(logger, steps)]
+
+
+def _outputs_of(logger: Any, steps: Mapping[int, int]) -> list[Output]:
+    if is_tensorboard(logger):
+        return [TensorBoardLoggerOutput(logger, steps)]
+    if _is_a(logger, "WandbLogger"):
+        return [LoggerOutput(logger, steps), WandbLoggerOutput(logger, steps)]
+    if _is_a(logger, "MLFlowLogger"):
+        return [LoggerOutput(logger, steps), MlflowLoggerOutput(logger, steps)]
+    return [LoggerOutput(logger, steps)]
 
 
 def is_tensorboard(logger: object) -> bool:
@@ -78,3 +120,7 @@ def is_tensorboard(logger: object) -> bool:
 def _is_a(logger: object, name: str) -> bool:
     """Compares class names, because there are two distributions of Lightning."""
     return any(cls.__name__ == name for cls in type(logger).__mro__)
+
+
+def _at_logger_step(panels: Panels, steps: Mapping[int, int]) -> Panels:
+    return replace(panels, step=steps.get(panels.step, panels.step))

@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
-import time
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from queue import SimpleQueue
 from typing import BinaryIO, Literal
 
 from ww_callbacks.checks import warn
+from ww_callbacks.outputs.background import Background
 
-MOST_WAITING = 256
-"""Maximum number of pieces that wait for the disk."""
+CLOSE_TIMEOUT = 5.0
+"""Seconds that the end of a run waits for the disk."""
 
 Mode = Literal["xb", "ab"]
 """How a file is opened: a new one, or to append."""
 
 Encode = Callable[[], bytes]
 """Makes a piece of a file."""
-
-CLOSE_TIMEOUT = 5.0
-"""Seconds that the end of a run waits for the disk."""
-
-SILENT = 1.0
-"""Seconds of them before it is said."""
-
-_log = logging.getLogger("ww_callbacks")
-
-
-@dataclass(slots=True)
-class _Shared:
-    """What an AppendedFile and its thread share. It does not refer to the AppendedFile, whose deletion ends the thread.
-
-    Attributes:
-        pieces: to write; None is the end.
-        errors: the first one ends the writing.
-        notes: what the training thread is to warn about.
-    """
-
-    pieces: SimpleQueue[Encode | None] = field(default_factory=SimpleQueue)
-    errors: list[Exception] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 class AppendedFile:
@@ -72,13 +45,11 @@ class AppendedFile:
         header: Sequence[Encode] = (),
         next_path: Callable[[], str] | None = None,
     ) -> None:
-        self._path = os.path.abspath(path)  # the program may change its folder
-        self._shared = _Shared()
         file = open(path, mode, buffering=0)  # noqa: SIM115 - closed by the thread
-        writer = _Writer(file, self._path, mode, header, next_path, self._shared)
-        self._thread = threading.Thread(target=writer.run, name="ww_callbacks file", daemon=True)
-        self._thread.start()
-        self._end = weakref.finalize(self, _end, self._shared.pieces, self._thread, self._path)
+        place = os.path.abspath(path)  # the program may change its folder
+        self._writer = _Writer(file, place, mode, header, next_path)
+        self._background = Background("file", f"{place}: the disk", timeout=CLOSE_TIMEOUT, last=self._writer.close)
+        self._writer.errors = self._background.errors
         for piece in header:
             self.write(piece)
 
@@ -92,10 +63,8 @@ class AppendedFile:
             OSError: an earlier piece could not be written, or too many are waiting.
             Exception: that of an earlier piece that could not be made.
         """
-        if self._shared.pieces.qsize() >= MOST_WAITING:
-            self._fail(f"{MOST_WAITING} pieces wait for it")
-        self._tell()
-        self._shared.pieces.put(piece)
+        self._say_notes()
+        self._background.add(partial(self._writer.write, piece))
 
     def flush(self) -> None:
         """Wait until the pieces so far are written, for a few seconds at most; after an error, do not wait.
@@ -104,13 +73,10 @@ class AppendedFile:
             OSError: a piece could not be written, or not in time.
             Exception: that of a piece that could not be made.
         """
-        written = threading.Event()
-        self.write(partial(_nothing, written))
-        end = time.monotonic() + CLOSE_TIMEOUT
-        while not written.wait(0.1) and not self._shared.errors:
-            if time.monotonic() > end:
-                self._fail(f"not all is written after {CLOSE_TIMEOUT:g} s")
-        self._tell()
+        try:
+            self._background.flush()
+        finally:
+            self._say_notes()
 
     def close(self) -> None:
         """Wait until all pieces are written, for a few seconds at most; after an error, do not wait.
@@ -119,57 +85,48 @@ class AppendedFile:
             OSError: a piece could not be written, or not in time.
             Exception: that of a piece that could not be made.
         """
-        if self._shared.errors:
-            self._end.detach()
-            self._shared.pieces.put(None)
-        else:
-            self._end()
-            if self._thread.is_alive():
-                self._fail(f"not all is written after {CLOSE_TIMEOUT:g} s")
-        self._tell()
+        try:
+            self._background.close()
+        finally:
+            self._say_notes()
 
-    def _fail(self, reason: str) -> None:
-        self._shared.errors.append(OSError(f"{self._path}: the disk is too slow, {reason}"))
-
-    def _tell(self) -> None:
+    def _say_notes(self) -> None:
         """Pass on what happened in the thread."""
-        while self._shared.notes:
-            warn(self._shared.notes.pop())
-        if self._shared.errors:
-            raise self._shared.errors[0]
+        while self._writer.notes:
+            warn(self._writer.notes.pop())
 
 
 @dataclass(slots=True)
 class _Writer:
-    """What the thread does."""
+    """What the thread does.
+
+    Attributes:
+        notes: what the training thread is to warn about.
+        errors: one in it ends a piece that is being written.
+    """
 
     file: BinaryIO
     path: str
     mode: Mode
     header: Sequence[Encode]
     next_path: Callable[[], str] | None
-    shared: _Shared
     has_noted: bool = False
+    notes: list[str] = field(default_factory=list)
+    errors: Sequence[Exception] = ()
 
-    def run(self) -> None:
-        """Write all pieces, then close the file."""
-        try:
-            while (piece := self.shared.pieces.get()) is not None:
-                if self.shared.errors:
-                    continue
-                try:
-                    if _is_removed(self.file, self.path):
-                        self._begin_again()
-                    self._write(piece)
-                except Exception as error:  # the next call raises it
-                    self.shared.errors.append(error)
-                del piece  # the thread would keep a report alive until the next one
-        finally:
-            self.file.close()
+    def write(self, piece: Encode) -> None:
+        """Write a piece, into a new file if the file is removed."""
+        if _is_removed(self.file, self.path):
+            self._begin_again()
+        self._write(piece)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
 
     def _write(self, piece: Encode) -> None:
         rest = memoryview(piece())
-        while rest and not self.shared.errors:
+        while rest and not self.errors:
             rest = rest[self.file.write(rest) :]
 
     def _begin_again(self) -> None:
@@ -177,12 +134,12 @@ class _Writer:
         self.file.close()
         try:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            self.file = open(self.path, self.mode, buffering=0)  # noqa: SIM115 - closed by run
+            self.file = open(self.path, self.mode, buffering=0)  # noqa: SIM115 - closed by close
         except OSError as error:
             raise OSError(f"{removed} was removed during the run and cannot be written again: {error}") from error
         if not self.has_noted:
             self.has_noted = True
-            self.shared.notes.append(
+            self.notes.append(
                 f"{removed} was removed during the run: a new file has the later results, not the earlier ones"
             )
         for piece in self.header:
@@ -198,18 +155,3 @@ def _is_removed(file: BinaryIO, path: str) -> bool:
         return not os.path.samestat(status, os.stat(path))  # some file systems count no names
     except OSError:
         return True
-
-
-def _nothing(written: threading.Event) -> bytes:
-    written.set()
-    return b""
-
-
-def _end(pieces: SimpleQueue[Encode | None], thread: threading.Thread, path: str) -> None:
-    pieces.put(None)
-    if thread is threading.current_thread():  # when the garbage collector runs in that thread
-        return
-    thread.join(min(SILENT, CLOSE_TIMEOUT))
-    if thread.is_alive():
-        _log.warning("waiting at most %g s until %s is written", CLOSE_TIMEOUT - SILENT, path)
-        thread.join(max(CLOSE_TIMEOUT - SILENT, 0))

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from ww_callbacks.checks import check_flag
-from ww_callbacks.monitor import Monitor, Published
+from ww_callbacks.checks import check_flag, warn
+from ww_callbacks.huggingface.base import TrainerCallback
+from ww_callbacks.huggingface.caller import Caller
+from ww_callbacks.huggingface.reporting import Logging, LogHistory, has_ended, reported
+from ww_callbacks.huggingface.resuming import checkpoint_folder, read_state, write_state
+from ww_callbacks.monitor import Monitor, Output, Published
 from ww_callbacks.monitor.options import Options
-from ww_callbacks.report import History, Report
-from ww_callbacks.report.keys import ALPHA, aggregates
+from ww_callbacks.report import History
+from ww_callbacks.report.keys import ALPHA
 from ww_callbacks.signals.rates import LEARNING_RATE
 from ww_callbacks.signals.stop import AUTO, VERDICT, EarlyStopping
 from ww_callbacks.torch.distributed import DistributedMonitor
-
-if TYPE_CHECKING:
-    TrainerCallback = object  # transformers need not be installed to check types
-else:
-    try:
-        from transformers import TrainerCallback
-    except ImportError as error:
-        raise ImportError(
-            "ww_callbacks.huggingface needs transformers: pip install ww_callbacks[huggingface]"
-        ) from error
 
 
 @dataclass(kw_only=True, eq=False)
@@ -33,9 +27,11 @@ class SpectralMonitor(Options, TrainerCallback):
 
     A snapshot of the weights is taken at the start, whenever ``state.global_step`` reaches or passes a multiple of
     ``every_n_steps``, and at the end; a worker process analyses it. The results go to ``log_dir``, ``jsonl`` and
-    ``on_result``, and their means to ``trainer.state.log_history``, at the step they belong to. Every evaluation has
-    them as ``eval_ww/…``, so ``metric_for_best_model="eval_ww/alpha"`` works, and so does an ``EarlyStoppingCallback``
-    after this one in the list; the first evaluation waits for the first result.
+    ``on_result``, to the integrations of ``report_to``, and their means to ``trainer.state.log_history``, at the step
+    they belong to. Every evaluation has them as ``eval_ww/…``, so ``metric_for_best_model="eval_ww/alpha"`` works, and
+    so does an ``EarlyStoppingCallback`` after this one in the list; the first evaluation waits for the first result.
+
+    Checkpoints have the state of the monitor in ``ww_state.json``: a run resumed from one goes on with its history.
 
     With several ranks, the first one monitors the weights and informs the others by one broadcast per snapshot step.
 
@@ -65,6 +61,7 @@ class SpectralMonitor(Options, TrainerCallback):
         check_flag("prog_bar", self.prog_bar)
         self._monitor: DistributedMonitor | None = None
         self._signal: EarlyStopping | None = None
+        self._is_finished = False
 
     @property
     def history(self) -> History:
@@ -80,12 +77,18 @@ class SpectralMonitor(Options, TrainerCallback):
         """Take the baseline."""
         if self._monitor is not None:  # there is no hook for a training that failed
             self._monitor.close()
-        outputs = [] if self.spool else [*self.outputs, _LogHistory(state)]
+        caller = Caller.now()
+        outputs = self._outputs(caller, Logging(args, state, control, model))
         self._monitor = DistributedMonitor(model, **self.as_arguments() | {"outputs": outputs})
+        self._is_finished = False
         self._signal = EarlyStopping() if self.stop is True else self.stop or None
         if self._signal is not None:
             self._signal.awaits_metric = self._signal.and_monitor == AUTO and args.eval_strategy != "no"
             self._monitor.attach(VERDICT, self._signal)
+        if state.global_step and self._monitor.monitor is not None:
+            self._resume(
+                self._monitor.monitor, caller.checkpoint or checkpoint_folder(args.output_dir, state.global_step)
+            )
         self._monitor.start(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
@@ -96,9 +99,11 @@ class SpectralMonitor(Options, TrainerCallback):
             control.should_training_stop |= self.stop is not False and self._monitor.should_stop
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Add alpha to the logs, for callbacks after this one such as the progress bar."""
+        """Add alpha to the logs, for callbacks after this one such as the progress bar; end with the last logs."""
         if logs is not None and self.prog_bar and ALPHA in self.published.metrics:
             logs[ALPHA] = self.published.metrics[ALPHA]
+        if has_ended(state.log_history):  # the integrations of report_to end before on_train_end of this callback
+            self._finish(state.global_step)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
         """Add the metrics, so that they can select the best model."""
@@ -107,10 +112,42 @@ class SpectralMonitor(Options, TrainerCallback):
             self._monitor.wait_for_first()
             metrics.update({f"eval_{key}": value for key, value in self.published.metrics.items()})
 
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write the state needed to resume into the checkpoint."""
+        if self._monitor is None or self._monitor.monitor is None:
+            return
+        try:
+            write_state(checkpoint_folder(args.output_dir, state.global_step), self._monitor.state_dict())
+        except (OSError, TypeError) as error:
+            if self.on_error == "raise":
+                raise
+            warn(f"the checkpoint of step {state.global_step} has no spectra, training continues: {error}")
+
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take the last snapshot and wait for late results."""
-        if self._monitor is not None:
-            self._monitor.finish(state.global_step)
+        """Take the last snapshot and wait for late results, if the last logs did not."""
+        self._finish(state.global_step)
+
+    def _finish(self, step: int) -> None:
+        if self._monitor is not None and not self._is_finished:
+            self._is_finished = True  # with several ranks, each end is one broadcast
+            self._monitor.finish(step)
+
+    def _outputs(self, caller: Caller, logging: Logging) -> list[Output]:
+        """Where the results go; those of the Trainer are for the first rank."""
+        if self.spool or not logging.state.is_world_process_zero:
+            return []
+        return [*self.outputs, LogHistory(logging.state), *reported(caller.callbacks, logging)]
+
+    def _resume(self, monitor: Monitor, folder: Path) -> None:
+        """Go on with the history and the verdicts of a checkpoint."""
+        try:
+            state = read_state(folder)
+        except (OSError, ValueError) as error:
+            if self.on_error == "raise":
+                raise
+            warn(f"the spectra in the checkpoint {folder} cannot be read, a new history begins: {error}")
+        else:
+            monitor.load_state_dict(state)
 
     def _record_rate(self, monitor: Monitor | None, step: int, optimizer: Any) -> None:
         """Record the largest learning rate at snapshots, for the rules that have to know it."""
@@ -126,17 +163,3 @@ class SpectralMonitor(Options, TrainerCallback):
         for name in self._signal.metric_names:
             if monitor is not None and name in metrics:
                 monitor.record(name, float(metrics[name]), step)
-
-
-class _LogHistory:
-    """Writes the means into the log history of the Trainer."""
-
-    def __init__(self, state: Any) -> None:
-        self._state = state
-
-    def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
-        values = {key: value for key, value in aggregates(metrics).items() if math.isfinite(value)}
-        self._state.log_history.append(values | {"step": report.step})  # which is saved as JSON
-
-    def close(self) -> None:
-        pass
