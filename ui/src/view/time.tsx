@@ -1,0 +1,286 @@
+/** Charts over the steps. All have the same axis and one cursor. */
+
+import { useMemo, useRef } from "preact/hooks";
+import uPlot from "uplot";
+import type { Curve, CurveGroup, Numbers, Rule, Run } from "../data/contract";
+import { count, number } from "../logic/format";
+import { axis, palette, usePlot, verticalLine } from "./plot";
+
+/** What all charts over the steps share. */
+export interface TimeAxis {
+  readonly range: readonly [number, number];
+  readonly theme: string;
+  /** Width left of the plots, for labels. */
+  readonly gutter: number;
+  /** Width right of the plots, for a scroll bar. */
+  readonly right: number;
+  readonly selected: number | null;
+  readonly zoom: (range: readonly [number, number] | null) => void;
+}
+
+export const SYNC = "steps";
+
+/** The parts of the options that are the same in all charts over the steps. */
+export function timeOptions(axisRef: { current: TimeAxis }): Pick<uPlot.Options, "cursor" | "legend" | "hooks"> & { x: uPlot.Scale } {
+  return {
+    x: { time: false, range: () => [...axisRef.current.range] as [number, number] },
+    legend: { show: false },
+    cursor: {
+      points: { size: 5 },
+      drag: { x: true, y: false, setScale: false },
+      sync: { key: SYNC, scales: ["x", null], setSeries: false },
+      bind: { dblclick: () => () => (axisRef.current.zoom(null), null) },
+    },
+    hooks: {
+      setSelect: [
+        (u: uPlot) => {
+          if (u.select.width < 6) return;
+          const from = u.posToVal(u.select.left, "x");
+          const to = u.posToVal(u.select.left + u.select.width, "x");
+          u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+          axisRef.current.zoom([from, to]);
+        },
+      ],
+    },
+  };
+}
+
+interface LinesProps {
+  axis: TimeAxis;
+  title: string;
+  data: uPlot.AlignedData;
+  series: readonly { label: string; color: string; width?: number; dash?: number[] }[];
+  band?: { high: number; low: number; fill: string };
+  height: number;
+  labels: boolean;
+  guides?: readonly number[];
+}
+
+/** Lines over the steps, with their values under the cursor in the heading. */
+function Lines(props: LinesProps) {
+  const shared = useRef(props.axis);
+  shared.current = props.axis;
+  const guides = useRef(props.guides);
+  guides.current = props.guides;
+  const values = useRef<HTMLSpanElement>(null);
+  const { series, theme, gutter, right } = { ...props, ...props.axis };
+  const structure = [theme, gutter, right, props.labels, series.map((s) => s.label).join("\n")];
+  const { box } = usePlot({
+    data: props.data,
+    height: props.height,
+    structure,
+    drawing: [props.axis.range, props.axis.selected],
+    build: () => {
+      const colors = palette();
+      const time = timeOptions(shared);
+      return {
+        padding: [6, right, props.labels ? 0 : 6, 0],
+        legend: time.legend as uPlot.Legend,
+        cursor: time.cursor as uPlot.Cursor,
+        scales: { x: time.x, y: { range: (_u, low, high) => padded(low, high) } },
+        axes: [
+          axis(colors, { show: props.labels, size: 22, values: (_u, splits) => splits.map((v) => count(v)), space: 70 }),
+          axis(colors, { size: gutter, space: 24, values: (_u, splits) => splits.map((v) => number(v, 4)) }),
+        ],
+        series: [
+          {},
+          ...series.map(({ color, width = 1.5, dash }) => ({
+            stroke: color, width, points: { show: false }, spanGaps: true, ...(dash ? { dash } : {}),
+          })),
+        ],
+        ...(props.band ? { bands: [{ series: [props.band.high, props.band.low], fill: props.band.fill }] } : {}),
+        hooks: {
+          ...time.hooks,
+          draw: [
+            (u) => {
+              const { selected } = shared.current;
+              for (const y of guides.current ?? []) horizontalLine(u, y, colors.muted);
+              if (selected !== null) verticalLine(u, selected, colors.accent);
+            },
+          ],
+          setCursor: [
+            (u) => {
+              if (values.current) values.current.textContent = cursorText(u, series);
+            },
+          ],
+        },
+      };
+    },
+  });
+  return (
+    <figure class="chart">
+      <figcaption>
+        <span class="chart-title">{props.title}</span>
+        <span class="keys">
+          {series.map(({ label, color, dash }) => (
+            <span class="key" key={label}>
+              <i class={dash ? "dash" : ""} style={{ borderColor: color }} />
+              <bdi>{label}</bdi>
+            </span>
+          ))}
+        </span>
+        <span class="readout" ref={values} />
+      </figcaption>
+      <div ref={box} class="plot" role="img" aria-label={props.title} />
+    </figure>
+  );
+}
+
+function padded(low: number | null, high: number | null): [number, number] {
+  if (low === null || high === null || !Number.isFinite(low) || !Number.isFinite(high)) return [0, 1];
+  const margin = (high - low) * 0.06 || Math.abs(high) * 0.05 || 0.5;
+  return [low - margin, high + margin];
+}
+
+function horizontalLine(u: uPlot, y: number, color: string): void {
+  const at = Math.round(u.valToPos(y, "y", true)) + 0.5;
+  const { left, top, width, height } = u.bbox;
+  if (at < top || at > top + height) return;
+  u.ctx.save();
+  u.ctx.strokeStyle = color;
+  u.ctx.globalAlpha = 0.6;
+  u.ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
+  u.ctx.beginPath();
+  u.ctx.moveTo(left, at);
+  u.ctx.lineTo(left + width, at);
+  u.ctx.stroke();
+  u.ctx.restore();
+}
+
+function cursorText(u: uPlot, series: readonly { label: string }[]): string {
+  const index = u.cursor.idx;
+  if (index === null || index === undefined) return "";
+  const parts = series.flatMap(({ label }, i) => {
+    const value = lastValue(u.data[i + 1] as Numbers, index);
+    return value === null ? [] : [`${label.length > 24 ? `${label.slice(0, 23)}…` : label} ${number(value, 4)}`];
+  });
+  return parts.length ? `step ${count(u.data[0][index])}: ${parts.join(", ")}` : "";
+}
+
+/** Sparse curves have a value at some of the steps only: the last one holds. */
+function lastValue(values: Numbers, index: number): number | null {
+  for (let i = index; i >= 0 && i > index - 200; i--) {
+    const value = values[i];
+    if (value !== null && value !== undefined) return value;
+  }
+  return null;
+}
+
+const nulls = (values: Numbers | undefined, length: number): Numbers => values ?? new Array<null>(length).fill(null);
+
+export function AlphaChart({ run, steps, axis: time }: { run: Run; steps: number[]; axis: TimeAxis }) {
+  const { summary } = run;
+  const data = useMemo((): uPlot.AlignedData => {
+    const names = ["alpha_max", "alpha_min", "alpha_median", "alpha"];
+    return [steps, ...names.map((name) => nulls(summary[name], steps.length))];
+  }, [summary, steps]);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: colours follow the theme
+  const colors = useMemo(palette, [time.theme]);
+  return (
+    <Lines
+      axis={time}
+      title="alpha of the layers"
+      data={data}
+      series={[
+        { label: "largest", color: colors.line, width: 1 },
+        { label: "smallest", color: colors.line, width: 1 },
+        { label: "median", color: colors.series[0] ?? "", width: 1, dash: [4, 3] },
+        { label: "mean", color: colors.series[0] ?? "", width: 2 },
+      ]}
+      band={{ high: 1, low: 2, fill: `${colors.series[0]}26` }}
+      height={118}
+      labels
+      guides={[2, 6]}
+    />
+  );
+}
+
+const GROUPS: readonly { group: CurveGroup; title: string }[] = [
+  { group: "loss", title: "loss" },
+  { group: "quality", title: "quality" },
+  { group: "rate", title: "learning rate" },
+  { group: "other", title: "other curves" },
+];
+
+export const SHOWN_AT_FIRST: readonly CurveGroup[] = ["loss"];
+
+/** More lines than this in one chart cannot be told apart. */
+const MOST_LINES = 6;
+
+function CurveChart({ curves, title, axis: time }: { curves: Curve[]; title: string; axis: TimeAxis }) {
+  const shown = curves.slice(0, MOST_LINES);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the curves are new with each answer
+  const data = useMemo(
+    (): uPlot.AlignedData =>
+      shown.length === 1
+        ? [shown[0]?.steps ?? [], shown[0]?.values ?? []]
+        : uPlot.join(shown.map(({ steps, values }) => [steps, values] as uPlot.AlignedData)),
+    [curves],
+  );
+  // biome-ignore lint/correctness/useExhaustiveDependencies: colours follow the theme
+  const colors = useMemo(palette, [time.theme]);
+  const more = curves.length - shown.length;
+  return (
+    <Lines
+      axis={time}
+      title={more ? `${title} (${shown.length} of ${curves.length} curves)` : title}
+      data={data}
+      series={shown.map(({ name }, i) => ({ label: name, color: colors.series[i] ?? colors.muted }))}
+      height={92}
+      labels={false}
+    />
+  );
+}
+
+/** The user's own curves, a chart for each group that is switched on. */
+export function Curves({ curves, groups, axis: time }: { curves: Curve[]; groups: ReadonlySet<CurveGroup>; axis: TimeAxis }) {
+  const byGroup = useMemo(
+    () => GROUPS.map((g) => ({ ...g, curves: curves.filter(({ group }) => group === g.group) })),
+    [curves],
+  );
+  return (
+    <>
+      {byGroup.map(({ group, title, curves: some }) =>
+        some.length && groups.has(group) ? <CurveChart key={group} curves={some} title={title} axis={time} /> : null,
+      )}
+    </>
+  );
+}
+
+export function CurveSwitches(props: { curves: Curve[]; groups: ReadonlySet<CurveGroup>; toggle: (group: CurveGroup) => void }) {
+  const present = GROUPS.filter(({ group }) => props.curves.some((curve) => curve.group === group));
+  return (
+    <fieldset class="switches">
+      <legend>Curves</legend>
+      {present.map(({ group, title }) => (
+        <label key={group}>
+          <input type="checkbox" checked={props.groups.has(group)} onChange={() => props.toggle(group)} />
+          {title}
+        </label>
+      ))}
+    </fieldset>
+  );
+}
+
+/** A rule's score over the steps, small. */
+export function Sparkline({ rule, steps, theme }: { rule: Rule; steps: number[]; theme: string }) {
+  const data = useMemo((): uPlot.AlignedData => [steps, rule.score], [steps, rule.score]);
+  const { box } = usePlot({
+    data,
+    height: 26,
+    structure: [theme],
+    drawing: [],
+    build: () => {
+      const colors = palette();
+      return {
+        padding: [3, 3, 3, 3],
+        legend: { show: false },
+        cursor: { show: false },
+        scales: { x: { time: false }, y: { range: [0, 1] } },
+        axes: [{ show: false }, { show: false }],
+        series: [{}, { stroke: colors.accent, width: 1.5, points: { show: false }, fill: `${colors.accent}22` }],
+      };
+    },
+  });
+  return <div ref={box} class="spark" role="img" aria-label={`Score of ${rule.label} over the steps`} />;
+}
