@@ -39,7 +39,7 @@ const EMPTY: CellState = { cell: null, place: null, error: "" };
 export function useCell(source: Source, place: CellPlace | null): CellState {
   const [state, setState] = useState(EMPTY);
   const key = place ? cellKey(place) : "";
-  // biome-ignore lint/correctness/useExhaustiveDependencies: the key stands for the place
+  // The key stands for the place.
   useEffect(() => {
     if (!place) {
       setState(EMPTY);

@@ -66,8 +66,7 @@ export function parseColor(text: string): Rgb {
 
 export const pack = ([r, g, b]: Rgb): number => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
-export const css = (packed: number): string =>
-  `rgb(${packed & 255}, ${(packed >> 8) & 255}, ${(packed >> 16) & 255})`;
+export const css = (packed: number): string => `rgb(${packed & 255}, ${(packed >> 8) & 255}, ${(packed >> 16) & 255})`;
 
 export const mixed = (a: Rgb, b: Rgb, share: number): Rgb => [
   Math.round(a[0] + (b[0] - a[0]) * share),
@@ -88,7 +87,12 @@ export function between(stops: readonly Stop[], value: number): Rgb {
 /** How much of the background a pale colour has: the layer has no reliable tail. */
 const PALE = 0.72;
 
-function table(stops: readonly Stop[], low: number, high: number, background: Rgb): Pick<ColorScale, "colors" | "pale"> {
+function table(
+  stops: readonly Stop[],
+  low: number,
+  high: number,
+  background: Rgb,
+): Pick<ColorScale, "colors" | "pale"> {
   const colors = new Uint32Array(SIZE);
   const pale = new Uint32Array(SIZE);
   for (let i = 0; i < SIZE; i++) {
@@ -124,7 +128,10 @@ const spread = (low: number, high: number, n: number): number[] =>
 
 function words(colors: readonly string[], background: Rgb): ColorScale {
   const stops = colors.map((color, i): Stop => [i, color]);
-  const flat = stops.flatMap(([at, color]): Stop[] => [[at - 0.5, color], [at + 0.499, color]]);
+  const flat = stops.flatMap(([at, color]): Stop[] => [
+    [at - 0.5, color],
+    [at + 0.499, color],
+  ]);
   const [low, high] = [-0.5, colors.length - 0.5];
   return { low, high, log: false, ...table(flat, low, high, background), labels: colors.map((_, i) => i) };
 }
@@ -133,7 +140,10 @@ function words(colors: readonly string[], background: Rgb): ColorScale {
 export function colorScale(column: Column, range: readonly [number, number] | null, background: Rgb): ColorScale {
   if (column.kind === "words") {
     const n = Math.max(2, column.words.length);
-    return words(Array.from({ length: n }, (_, i) => WORD_COLORS[i % WORD_COLORS.length] as string), background);
+    return words(
+      Array.from({ length: n }, (_, i) => WORD_COLORS[i % WORD_COLORS.length] as string),
+      background,
+    );
   }
   if (column.kind === "flag") return words(FLAG_COLORS, background);
   if (column.scale === "alpha") {

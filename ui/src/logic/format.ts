@@ -68,7 +68,9 @@ export const plural = (n: number, one: string, many = `${one}s`): string => `${c
 /** A number and its interval, such as "3.4 (3.2 to 3.7)". */
 export function withInterval(value: number, low: number, high: number): string {
   if (Number.isNaN(value)) return NONE;
-  return Number.isNaN(low) || Number.isNaN(high) ? number(value) : `${number(value)} (${number(low)} to ${number(high)})`;
+  return Number.isNaN(low) || Number.isNaN(high)
+    ? number(value)
+    : `${number(value)} (${number(low)} to ${number(high)})`;
 }
 
 /** A place of a trap, such as "row 3 (4.2 times the median)". */

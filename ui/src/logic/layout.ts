@@ -37,7 +37,13 @@ export function layoutRows(groups: readonly Group[], rows: readonly Row[], base:
 }
 
 /** The largest height of rows, up to `most`, at which all rows fit; the smallest one if none does. */
-export function fittingHeight(groups: readonly Group[], rows: readonly Row[], room: number, least = 2, most = 18): number {
+export function fittingHeight(
+  groups: readonly Group[],
+  rows: readonly Row[],
+  room: number,
+  least = 2,
+  most = 18,
+): number {
   for (let base = most; base > least; base--) if (layoutRows(groups, rows, base).total <= room) return base;
   return least;
 }

@@ -42,10 +42,6 @@ export function trapMarks(traps: Grid | undefined, layer: number): Mark[] {
 }
 
 /** All marks of some layers. */
-export function marksOf(
-  reliable: Grid | undefined,
-  traps: Grid | undefined,
-  layers: readonly number[],
-): Mark[] {
+export function marksOf(reliable: Grid | undefined, traps: Grid | undefined, layers: readonly number[]): Mark[] {
   return layers.flatMap((layer) => [...tailMarks(reliable, layer), ...trapMarks(traps, layer)]);
 }

@@ -55,7 +55,8 @@ export function paint(p: Painting, target: Uint32Array): void {
             if (i < 0) {
               none = 1;
               anyMissing = true;
-            } else if (reliable && report < reliable.rows && reliable.values[cell] !== 1) color = scale.pale[i] as number;
+            } else if (reliable && report < reliable.rows && reliable.values[cell] !== 1)
+              color = scale.pale[i] as number;
             else color = scale.colors[i] as number;
           }
         }

@@ -41,7 +41,7 @@ const width = (h: Histogram): number => (h.high - h.low) / Math.max(1, h.counts.
 export function stairs(counts: readonly number[], low: number, step: number): Point[] {
   if (!counts.length) return [];
   const points: Point[] = [[low, 0]];
-  counts.forEach((count, i) => points.push([low + i * step, count], [low + (i + 1) * step, count]));
+  for (const [i, count] of counts.entries()) points.push([low + i * step, count], [low + (i + 1) * step, count]);
   points.push([low + counts.length * step, 0]);
   return points;
 }

@@ -32,12 +32,12 @@ export function worstInWords(column: Pick<Column, "scale" | "centre">): string {
 export function worstOf(
   column: Pick<Column, "scale" | "centre">,
   layers: readonly number[],
-  valueOf: (layer: number) => number,
+  read: (layer: number) => number,
 ): number {
   let best = layers[0] ?? -1;
   let most = Number.NEGATIVE_INFINITY;
   for (const layer of layers) {
-    const bad = badness(column, valueOf(layer));
+    const bad = badness(column, read(layer));
     if (bad > most) {
       most = bad;
       best = layer;
@@ -51,7 +51,7 @@ export function worstOrder(
   findings: readonly Finding[],
   column: Pick<Column, "scale" | "centre">,
   layers: readonly number[],
-  valueOf: (layer: number) => number,
+  read: (layer: number) => number,
   countsFor: (layer: number) => boolean = () => true,
 ): number[] {
   const left = new Set(layers);
@@ -60,7 +60,9 @@ export function worstOrder(
     if (finding.until !== null) continue;
     for (const layer of finding.layers) if (left.delete(layer)) order.push(layer);
   }
-  const rest = [...left].map((layer) => ({ layer, sure: countsFor(layer), bad: badness(column, valueOf(layer)) }));
-  rest.sort((a, b) => Number(b.sure) - Number(a.sure) || (a.bad === b.bad ? a.layer - b.layer : a.bad > b.bad ? -1 : 1));
+  const rest = [...left].map((layer) => ({ layer, sure: countsFor(layer), bad: badness(column, read(layer)) }));
+  rest.sort(
+    (a, b) => Number(b.sure) - Number(a.sure) || (a.bad === b.bad ? a.layer - b.layer : a.bad > b.bad ? -1 : 1),
+  );
   return [...order, ...rest.map(({ layer }) => layer)];
 }

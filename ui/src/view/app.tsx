@@ -20,15 +20,17 @@ import { Help } from "./help";
 import { LayerMap } from "./map";
 import { type Baseline, SpectrumPanel } from "./spectrum";
 import { INTERVAL, LayerTable, TABLE_COLUMNS } from "./table";
-import { AlphaChart, Curves, CurveSwitches, SHOWN_AT_FIRST, type TimeAxis } from "./time";
+import { AlphaChart, Curves, SHOWN_AT_FIRST, type TimeAxis } from "./time";
 
 const POLL = 2000;
 const SLOWEST = 30_000;
 /** The list of runs is asked for less often than the run that is shown. */
 const RUNS_EVERY = 3;
+/** The columns of the table come after this time, when the rest is there: they are needed for scrolling down and printing. */
+const SETTLED = 3000;
 const MARKS = ["reliable", "num_traps"];
 
-/** The chosen cell; `report` is null while the latest one is followed. */
+/** The chosen cell; `report` is null while the latest one is followed, `layer` is -1 until the worst one is known. */
 interface Selection {
   readonly layer: number;
   readonly report: number | null;
@@ -140,7 +142,15 @@ function firstRun(runs: Runs): string | null {
   return (runs.runs.find(({ reports }) => reports > 0) ?? runs.runs[0])?.id ?? null;
 }
 
-const NO_COLUMN: Column = { name: "alpha", label: "alpha", text: "", kind: "number", words: [], scale: "alpha", centre: null };
+const NO_COLUMN: Column = {
+  name: "alpha",
+  label: "alpha",
+  text: "",
+  kind: "number",
+  words: [],
+  scale: "alpha",
+  centre: null,
+};
 
 /** Steps as numbers that grow; a finished model's report has none. */
 function numberedSteps(run: Run): number[] {
@@ -158,6 +168,7 @@ export function App({ source }: { source: Source }) {
   }, [runs, id]);
   const now = useClock();
   const help = useRef<HTMLDialogElement>(null);
+  const main = useRef<HTMLElement>(null);
   const info = runs?.runs.find((each) => each.id === id) ?? null;
   const [columnName, setColumnName] = useState(link.current.column ?? "alpha");
   useEffect(() => {
@@ -168,21 +179,38 @@ export function App({ source }: { source: Source }) {
     setId(next);
   };
   if (!runs) {
-    return <main class="start"><Banners runs={null} run={null} offline={offline} error={error} />{!offline && !error && <p class="note">Loading …</p>}</main>;
+    return (
+      <main class="start">
+        <Banners runs={null} run={null} offline={offline} error={error} />
+        {!offline && !error && <p class="note">Loading …</p>}
+      </main>
+    );
   }
   return (
     <>
-      <a class="skip" href="#map" onClick={(event) => { event.preventDefault(); document.querySelector<HTMLElement>("[data-keys=map]")?.focus(); }}>To the map</a>
-      <Header {...{ runs, run, info, now, choose, theme, setTheme }} help={() => help.current?.showModal()} />
-      <main>
+      <Header
+        {...{ runs, run, info, now, choose, theme, setTheme }}
+        help={() => help.current?.showModal()}
+        skip={() => main.current?.focus()}
+      />
+      <main id="main" tabIndex={-1} ref={main}>
         <Banners runs={runs} run={run} offline={offline} error={error} />
         {run && held && run.steps.length > 0 && (
-          <RunView key={held.id} {...{ source, runs, run, held, version, columnName, setColumnName, help }} theme={seen} link={link} />
+          <RunView
+            key={held.id}
+            {...{ source, runs, run, held, version, columnName, setColumnName, help }}
+            theme={seen}
+            link={link}
+          />
         )}
         {run && run.steps.length === 0 && !run.problem && (
           <p class="note big">No results yet. The page shows them when the first report of this run is there.</p>
         )}
-        {!run && !error && <p class="note big">{runs.runs.length ? "Loading the run …" : "There are no runs here yet. The page shows them as they come."}</p>}
+        {!run && !error && (
+          <p class="note big">
+            {runs.runs.length ? "Loading the run …" : "There are no runs here yet. The page shows them as they come."}
+          </p>
+        )}
       </main>
       <Help dialog={help} />
     </>
@@ -215,11 +243,15 @@ interface RunProps {
 function firstSelection(run: Run, link: ReturnType<typeof parseHash>, steps: readonly number[]): Selection {
   const named = link.layer === null ? -1 : run.layers.findIndex(({ name }) => name === link.layer);
   const worst = run.findings.find(({ until, layers }) => until === null && layers.length)?.layers[0];
-  const layer = named >= 0 ? named : (worst ?? run.layers.findIndex(({ note }) => note === ""));
-  return { layer: Math.max(0, layer), report: link.step === null ? null : nearest(steps, link.step) };
+  return { layer: named >= 0 ? named : (worst ?? -1), report: link.step === null ? null : nearest(steps, link.step) };
 }
 
-function useTimeAxis(run: Run, steps: readonly number[], theme: string, selected: number | null): TimeAxis & { zoomed: boolean } {
+function useTimeAxis(
+  run: Run,
+  steps: readonly number[],
+  theme: string,
+  selected: number | null,
+): TimeAxis & { zoomed: boolean } {
   const [zoom, setZoom] = useState<readonly [number, number] | null>(null);
   const [narrow, setNarrow] = useState(innerWidth < 640);
   useEffect(() => {
@@ -253,10 +285,20 @@ function RunView(props: RunProps) {
   const [pinned, setPinned] = useState<Baseline | null>(null);
   const [other, setOther] = useState<{ place: CellPlace; title: string } | null>(null);
   const [tableSeen, setTableSeen] = useState(false);
+  const [settled, setSettled] = useState(false);
+  useEffect(() => {
+    const timer = setTimeout(() => setSettled(true), SETTLED);
+    const print = () => setTableSeen(true);
+    addEventListener("beforeprint", print);
+    return () => {
+      clearTimeout(timer);
+      removeEventListener("beforeprint", print);
+    };
+  }, []);
 
   const column = run.columns.find(({ name }) => name === columnName) ?? run.columns[0] ?? NO_COLUMN;
-  const wanted = [column.name, ...MARKS, ...(tableSeen || single ? [...TABLE_COLUMNS, ...INTERVAL] : [])];
-  // biome-ignore lint/correctness/useExhaustiveDependencies: the names stand for the array
+  const wanted = [column.name, ...MARKS, ...(settled || tableSeen || single ? [...TABLE_COLUMNS, ...INTERVAL] : [])];
+  // The names stand for the array.
   useEffect(() => {
     for (const name of wanted) held.want(name);
   }, [held, wanted.join("\n"), run.columns.length]);
@@ -273,15 +315,16 @@ function RunView(props: RunProps) {
     [run.cells, steps, latest],
   );
   const cellReport = cellReports[nearest(cellReports, report)] ?? report;
-  const state = useCell(source, { run: run.id, version: run.version, layer, report: cellReport });
+  const known = selection.layer >= 0;
+  const state = useCell(source, known ? { run: run.id, version: run.version, layer, report: cellReport } : null);
   const otherState = useCell(source, other?.place ?? null);
   const baseline = pinned ?? (other && otherState.cell ? { cell: otherState.cell, title: other.title } : null);
 
   const groups = useMemo(() => grouped(run.layers, by, search), [layersKey(run), by, search]);
   const time = useTimeAxis(run, steps, theme, single ? null : (steps[report] ?? null));
   const cellSpans = useMemo(() => spans(steps), [steps]);
-  const chosen = useMemo(() => ({ layer, report }), [layer, report]);
-  const name = run.layers[layer]?.name ?? null;
+  const chosen = useMemo(() => (known ? { layer, report } : null), [known, layer, report]);
+  const name = known ? (run.layers[layer]?.name ?? null) : null;
   useEffect(() => {
     const step = selection.report === null ? null : (steps[report] ?? null);
     const hash = formatHash({ run: run.id, column: column.name, layer: name, step });
@@ -291,18 +334,34 @@ function RunView(props: RunProps) {
   const order = useMemo(
     () =>
       worstOrder(
-        run.findings, column, groups.flatMap((group) => group.layers),
-        (l) => at(grid, report, l), (l) => column.scale !== "alpha" || at(reliable, report, l) === 1,
+        run.findings,
+        column,
+        groups.flatMap((group) => group.layers),
+        (l) => at(grid, report, l),
+        (l) => column.scale !== "alpha" || at(reliable, report, l) === 1,
       ),
     [run.findings, column, groups, grid, reliable, report],
   );
   const rank = order.indexOf(layer);
+  const worst = order[0];
+  useEffect(() => {
+    if (!known && grid && worst !== undefined) setSelection((old) => ({ ...old, layer: worst }));
+  }, [known, grid, worst]);
   const next = (by: number) => {
     const to = order[rank < 0 ? 0 : clamp(rank + by, 0, order.length - 1)];
     if (to !== undefined) select(to, selection.report);
   };
   const goTo = (to: number) => select(layer, to);
-  const pin = () => state.cell && setPinned({ cell: state.cell, title: `${run.layers[layer]?.shown}, step ${count(steps[cellReport])}, ${run.name}` });
+  const regroup = (next: GroupBy) => {
+    setBy(next);
+    setClosed(new Set());
+  };
+  const pin = () =>
+    state.cell &&
+    setPinned({
+      cell: state.cell,
+      title: `${run.layers[layer]?.shown}, step ${count(steps[cellReport])}, ${run.name}`,
+    });
   const follow = () => select(layer, selection.report === null ? latest : null);
 
   useKeys((event, inMap) => {
@@ -317,14 +376,31 @@ function RunView(props: RunProps) {
       goTo(cellReports[clamp(position + by, 0, cellReports.length - 1)] ?? report);
     };
     switch (event.key) {
-      case "ArrowLeft": horizontal(event.shiftKey ? -10 : -1); break;
-      case "ArrowRight": horizontal(event.shiftKey ? 10 : 1); break;
-      case "n": next(1); break;
-      case "p": next(-1); break;
-      case "b": if (pinned) setPinned(null); else pin(); break;
-      case "l": follow(); break;
-      case "/": document.getElementById("layer-search")?.focus(); break;
-      case "?": help.current?.showModal(); break;
+      case "ArrowLeft":
+        horizontal(event.shiftKey ? -10 : -1);
+        break;
+      case "ArrowRight":
+        horizontal(event.shiftKey ? 10 : 1);
+        break;
+      case "n":
+        next(1);
+        break;
+      case "p":
+        next(-1);
+        break;
+      case "b":
+        if (pinned) setPinned(null);
+        else pin();
+        break;
+      case "l":
+        follow();
+        break;
+      case "/":
+        document.getElementById("layer-search")?.focus();
+        break;
+      case "?":
+        help.current?.showModal();
+        break;
       default:
         if (!inMap) return false;
         if (event.key === "ArrowUp") vertical(-1);
@@ -347,8 +423,18 @@ function RunView(props: RunProps) {
   const table = useMemo(
     () => (
       <LayerTable
-        layers={run.layers} columns={run.columns} grids={held.grids} stamp={stamp} report={report} chosen={layer}
-        caption={single ? `${plural(run.layers.length, "layer")}` : `${plural(run.layers.length, "layer")} at step ${count(steps[report])}`} select={selectLayer}
+        layers={run.layers}
+        columns={run.columns}
+        grids={held.grids}
+        stamp={stamp}
+        report={report}
+        chosen={layer}
+        caption={
+          single
+            ? `${plural(run.layers.length, "layer")}`
+            : `${plural(run.layers.length, "layer")} at step ${count(steps[report])}`
+        }
+        select={selectLayer}
       />
     ),
     [layersKey(run), run.columns.length, stamp, report, layer],
@@ -360,68 +446,177 @@ function RunView(props: RunProps) {
   }, [version]);
 
   return (
-    <div class="grid">
+    <div class={single ? "grid single" : "grid"}>
       <Findings run={run} show={showFinding} />
       {!single && <Rules run={run} steps={steps} theme={theme} />}
       <section class="panel course" id="map" aria-labelledby="map-title">
         <header class="panel-head">
-          <h2 id="map-title">{single ? "Layers" : "Layers over the steps"}</h2>
+          <h2 id="map-title">{single ? "Layers by depth" : "Layers over the steps"}</h2>
           {!single && (
             <label class="pick">
               <span class="hidden">Column</span>
-              <select value={column.name} title={column.text} onChange={(event) => setColumnName(event.currentTarget.value)}>
-                {run.columns.map((each) => <option key={each.name} value={each.name}>{each.label}</option>)}
+              <select
+                value={column.name}
+                title={column.text}
+                onChange={(event) => setColumnName(event.currentTarget.value)}
+              >
+                {run.columns.map((each) => (
+                  <option key={each.name} value={each.name}>
+                    {each.label}
+                  </option>
+                ))}
               </select>
             </label>
           )}
-          <input id="layer-search" type="search" placeholder="Search layers  /" aria-label="Search layers" value={search} onInput={(event) => setSearch(event.currentTarget.value)} />
+          <input
+            id="layer-search"
+            type="search"
+            placeholder="Search layers  /"
+            aria-label="Search layers"
+            value={search}
+            onInput={(event) => setSearch(event.currentTarget.value)}
+          />
           {!single && (
             <>
               <fieldset class="choice">
                 <legend class="hidden">Groups</legend>
-                <button type="button" aria-pressed={by === "block"} onClick={() => setBy("block")} title="One group for each block">by block</button>
-                <button type="button" aria-pressed={by === "kind"} onClick={() => setBy("kind")} title="One group for layers of the same name in all blocks">by kind</button>
+                <button
+                  type="button"
+                  aria-pressed={by === "block"}
+                  onClick={() => regroup("block")}
+                  title="One group for each block"
+                >
+                  by block
+                </button>
+                <button
+                  type="button"
+                  aria-pressed={by === "kind"}
+                  onClick={() => regroup("kind")}
+                  title="One group for layers of the same name in all blocks"
+                >
+                  by kind
+                </button>
               </fieldset>
-              <button type="button" class="small" onClick={() => setClosed(closed.size ? new Set() : new Set(groups.filter((g) => g.layers.length > 1).map((g) => g.name)))}>
+              <button
+                type="button"
+                class="small"
+                onClick={() =>
+                  setClosed(
+                    closed.size ? new Set() : new Set(groups.filter((g) => g.layers.length > 1).map((g) => g.name)),
+                  )
+                }
+              >
                 {closed.size ? "open all" : "close all"}
               </button>
-              <button type="button" class="small" aria-pressed={tall} onClick={() => setTall(!tall)} title="Rows high enough for the name of each layer">names</button>
-              {time.zoomed && <button type="button" class="small" onClick={() => time.zoom(null)}>all steps</button>}
+              <button
+                type="button"
+                class="small"
+                aria-pressed={tall}
+                onClick={() => setTall(!tall)}
+                title="Rows high enough for the name of each layer"
+              >
+                names
+              </button>
+              {time.zoomed && (
+                <button type="button" class="small" onClick={() => time.zoom(null)}>
+                  all steps
+                </button>
+              )}
             </>
-          )}
-          <span class="spacer" />
-          {!single && run.curves.length > 0 && (
-            <CurveSwitches curves={run.curves} groups={curveGroups} toggle={(group) => setCurveGroups(toggled(curveGroups, group))} />
           )}
         </header>
         {single ? (
-          <DepthChart layers={run.layers} shown={shown} grids={held.grids} stamp={stamp} report={report} theme={theme} chosen={layer} select={selectLayer} />
+          <DepthChart
+            layers={run.layers}
+            shown={shown}
+            grids={held.grids}
+            stamp={stamp}
+            report={report}
+            theme={theme}
+            chosen={layer}
+            select={selectLayer}
+          />
         ) : (
           <>
-            {run.curves.length === 0 && <p class="note">No loss curves in this run. Log them to the same TensorBoard directory, and they are shown here.</p>}
-            <Curves curves={run.curves} groups={curveGroups} axis={time} />
+            {run.curves.length === 0 && (
+              <p class="note">
+                No loss curves in this run. Log them to the same TensorBoard directory, and they are shown here.
+              </p>
+            )}
+            <Curves
+              curves={run.curves}
+              groups={curveGroups}
+              axis={time}
+              toggle={(group) => setCurveGroups(toggled(curveGroups, group))}
+            />
             <AlphaChart run={run} steps={steps} axis={time} />
             <LayerMap
-              axis={time} layers={run.layers} column={column} grid={grid} reliable={reliable} traps={traps} steps={steps}
-              spans={cellSpans} groups={groups} closed={closed} tall={tall} selection={chosen}
-              select={select} toggle={(group) => setClosed(toggled(closed, group))} error=""
+              axis={time}
+              layers={run.layers}
+              column={column}
+              grid={grid}
+              reliable={reliable}
+              traps={traps}
+              steps={steps}
+              spans={cellSpans}
+              groups={groups}
+              by={by}
+              closed={closed}
+              tall={tall}
+              selection={chosen}
+              select={select}
+              toggle={(group) => setClosed(toggled(closed, group))}
+              error=""
             />
           </>
         )}
       </section>
-      <SpectrumPanel
-        layer={run.layers[layer] ?? { name: "", shown: "no layer", kind: "", role: "", shape: "", block: "", note: "" }}
-        state={state} waiting={!state.error} theme={theme} baseline={baseline} pin={state.cell ? pin : null} unpin={() => { setPinned(null); setOther(null); }}
-        reports={cellReports} report={cellReport} steps={steps} single={single} follows={selection.report === null}
-        note={spectrumNote(cellReport, report, steps, state.cell?.step ?? null)}
-        goTo={goTo} follow={follow} next={next} rank={rank < 0 ? "" : `${rank + 1} of ${order.length}`}
-      />
+      <div class="side">
+        <SpectrumPanel
+          layer={
+            run.layers[layer] ?? { name: "", shown: "no layer", kind: "", role: "", shape: "", block: "", note: "" }
+          }
+          state={state}
+          waiting={!state.error}
+          theme={theme}
+          baseline={baseline}
+          pin={state.cell ? pin : null}
+          unpin={() => {
+            setPinned(null);
+            setOther(null);
+          }}
+          reports={cellReports}
+          report={cellReport}
+          steps={steps}
+          single={single}
+          follows={selection.report === null}
+          note={spectrumNote(cellReport, report, steps, state.cell?.step ?? null)}
+          goTo={goTo}
+          follow={follow}
+          next={next}
+          rank={rank < 0 ? "" : `${rank + 1} of ${order.length}`}
+        />
+      </div>
       <section class="panel layers" aria-labelledby="layers-title" ref={tableRef}>
-        <header class="panel-head"><h2 id="layers-title">Layers</h2></header>
+        <header class="panel-head">
+          <h2 id="layers-title">Layers</h2>
+        </header>
         {tableSeen || single ? table : <p class="note">Loading …</p>}
       </section>
-      <Compare source={source} runs={runs} run={run} column={column} grid={grid} report={report} chosen={layer} select={selectLayer} overlay={overlay} />
-      <div class="hidden" role="status" aria-live="polite">{announced}</div>
+      <Compare
+        source={source}
+        runs={runs}
+        run={run}
+        column={column}
+        grid={grid}
+        report={report}
+        chosen={layer}
+        select={selectLayer}
+        overlay={overlay}
+      />
+      <div class="hidden" role="status" aria-live="polite">
+        {announced}
+      </div>
     </div>
   );
 }
@@ -431,8 +626,10 @@ const layersKey = (run: Run): string => `${run.id}\n${run.version}\n${run.layers
 
 function spectrumNote(shown: number, asked: number, steps: readonly number[], copied: number | null): string {
   const step = steps[shown];
-  if (shown !== asked) return `There is no spectrum of step ${count(steps[asked])}. This is the nearest one, of step ${count(step)}.`;
-  if (copied !== null && step !== undefined && copied !== step) return `The weights were copied at step ${count(copied)}: layers take turns.`;
+  if (shown !== asked)
+    return `There is no spectrum of step ${count(steps[asked])}. This is the nearest one, of step ${count(step)}.`;
+  if (copied !== null && step !== undefined && copied !== step)
+    return `The weights were copied at step ${count(copied)}: layers take turns.`;
   return "";
 }
 
@@ -462,7 +659,8 @@ function useKeys(handle: (event: KeyboardEvent, inMap: boolean) => boolean): voi
   useEffect(() => {
     const listen = (event: KeyboardEvent) => {
       const target = event.target as HTMLElement;
-      if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, select, textarea, dialog, .popover")) return;
+      if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, select, textarea, dialog, .popover"))
+        return;
       const inMap = target.closest("[data-keys=map]") !== null;
       if (event.key.startsWith("Arrow") && target.closest(".scroll")) return;
       if (latest.current(event, inMap)) event.preventDefault();

@@ -1,7 +1,7 @@
 /** alpha of each layer by depth, with intervals and control: what a finished model shows instead of the map. */
 
 import { useMemo, useRef } from "preact/hooks";
-import uPlot from "uplot";
+import type uPlot from "uplot";
 import type { Layer } from "../data/contract";
 import { at, type Grid } from "../data/merge";
 import { number } from "../logic/format";
@@ -21,14 +21,21 @@ interface DepthProps {
 
 export function DepthChart(props: DepthProps) {
   const { shown, grids, stamp, report, theme, chosen } = props;
-  // biome-ignore lint/correctness/useExhaustiveDependencies: `stamp` says when the grids are new
+  // `stamp` says when the grids are new.
   const data = useMemo((): uPlot.AlignedData => {
     const column = (name: string) =>
       shown.map((layer) => {
         const value = at(grids.get(name), report, layer);
         return Number.isNaN(value) ? null : value;
       });
-    return [shown.map((_, i) => i + 1), column("alpha"), column("alpha_low"), column("alpha_high"), column("rand_alpha"), column("reliable")];
+    return [
+      shown.map((_, i) => i + 1),
+      column("alpha"),
+      column("alpha_low"),
+      column("alpha_high"),
+      column("rand_alpha"),
+      column("reliable"),
+    ];
   }, [shown, stamp, report]);
   const now = useRef(props);
   now.current = props;
@@ -44,9 +51,18 @@ export function DepthChart(props: DepthProps) {
         padding: [10, 12, 0, 0],
         legend: { show: false },
         cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
-        scales: { x: { time: false, range: (_u, low, high) => [(low ?? 0) - 1, (high ?? 1) + 1] }, y: { range: (u) => rangeOf(u) } },
+        scales: {
+          x: { time: false, range: (_u, low, high) => [(low ?? 0) - 1, (high ?? 1) + 1] },
+          y: { range: (u) => rangeOf(u) },
+        },
         axes: [
-          axis(colors, { size: 34, label: "layers in order", labelSize: 16, labelFont: axis(colors, {}).font as string, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500] }),
+          axis(colors, {
+            size: 34,
+            label: "layers in order",
+            labelSize: 16,
+            labelFont: axis(colors, {}).font as string,
+            incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500],
+          }),
           axis(colors, { size: 44, values: (_u, splits) => splits.map((v) => number(v)) }),
         ],
         series: [{}, ...new Array(5).fill(0).map(() => ({ paths: () => null, points: { show: false } }))],
@@ -73,21 +89,35 @@ export function DepthChart(props: DepthProps) {
       };
     },
   });
-  // biome-ignore lint/correctness/useExhaustiveDependencies: colours follow the theme
+  // Colours follow the theme.
   const colors = useMemo(palette, [theme]);
   return (
     <figure class="chart">
       <figcaption>
         <span class="chart-title">alpha by depth</span>
         <span class="keys">
-          <span class="key"><i class="dot" style={{ background: colors.accent }} />alpha, 95 % interval</span>
-          <span class="key"><i class="dot hollow" style={{ borderColor: colors.accent }} />no reliable tail</span>
-          <span class="key"><i class="block" style={{ background: colors.control }} />shuffled (control)</span>
+          <span class="key">
+            <i class="dot" style={{ background: colors.accent }} />
+            alpha, 95 % interval
+          </span>
+          <span class="key">
+            <i class="dot hollow" style={{ borderColor: colors.accent }} />
+            no reliable tail
+          </span>
+          <span class="key">
+            <i class="block" style={{ background: colors.control }} />
+            shuffled (control)
+          </span>
           <span class="key">dotted: 2 and 6</span>
         </span>
         <span class="readout" ref={words} />
       </figcaption>
-      <div ref={box} class="plot" role="img" aria-label="alpha of each layer by depth. The table has the same values." />
+      <div
+        ref={box}
+        class="plot"
+        role="img"
+        aria-label="alpha of each layer by depth. The table has the same values."
+      />
     </figure>
   );
 }

@@ -17,17 +17,26 @@ export function Findings({ run, show }: FindingsProps) {
   const gone = run.findings.filter((finding) => finding.until !== null);
   return (
     <section class="panel findings" aria-labelledby="findings-title">
-      <header class="panel-head"><h2 id="findings-title">Findings</h2><span class="quiet">{summary(run, held)}</span></header>
+      <header class="panel-head">
+        <h2 id="findings-title">Findings</h2>
+        <span class="quiet">{summary(run, held)}</span>
+      </header>
       {held.length > 0 && (
         <ul class="finding-list">
-          {held.map((finding, i) => <Item key={`${finding.kind}${i}`} finding={finding} layers={run.layers} show={show} />)}
+          {held.map((finding, i) => (
+            <Item key={`${finding.kind}${i}`} finding={finding} layers={run.layers} show={show} />
+          ))}
         </ul>
       )}
       {gone.length > 0 && (
         <details class="gone">
-          <summary>{plural(gone.length, "finding")} no longer hold{gone.length === 1 ? "s" : ""}</summary>
+          <summary>
+            {plural(gone.length, "finding")} no longer hold{gone.length === 1 ? "s" : ""}
+          </summary>
           <ul class="finding-list">
-            {gone.map((finding, i) => <Item key={`${finding.kind}${i}`} finding={finding} layers={run.layers} show={show} />)}
+            {gone.map((finding, i) => (
+              <Item key={`${finding.kind}${i}`} finding={finding} layers={run.layers} show={show} />
+            ))}
           </ul>
         </details>
       )}
@@ -45,23 +54,45 @@ function summary(run: Run, held: Finding[]): string {
 function Item({ finding, layers, show }: { finding: Finding; layers: readonly Layer[]; show: FindingsProps["show"] }) {
   const { alarm, until, since } = finding;
   const known = finding.layers.filter((index) => layers[index]);
-  const when = since === null ? "" : until === null ? `since step ${count(since)}` : `steps ${count(since)} to ${count(until)}`;
+  const when =
+    since === null || finding.text.includes("since step")
+      ? ""
+      : until === null
+        ? `since step ${count(since)}`
+        : `steps ${count(since)} to ${count(until)}`;
   const first = known[0];
   return (
     <li class={alarm ? "finding alarm" : "finding"}>
-      <button type="button" class="finding-main" disabled={first === undefined} onClick={() => first !== undefined && show(first, since)}>
+      <button
+        type="button"
+        class="finding-main"
+        disabled={first === undefined}
+        onClick={() => first !== undefined && show(first, since)}
+      >
         <span class={alarm ? "badge alarm" : "badge"}>{alarm ? "▲ alarm" : "○ notice"}</span>
         <span class="finding-text">{finding.text}</span>
       </button>
       <p class="finding-more">
         {when && <span class="when">{when}</span>}
-        {finding.action && <span class="action">{finding.action}</span>}
+        {finding.action && (
+          <span class="action" title={finding.action}>
+            {finding.action}
+          </span>
+        )}
         {known.slice(0, MOST_LAYERS).map((index) => (
-          <button type="button" class="chip" key={index} title={layers[index]?.shown} onClick={() => show(index, since)}>
+          <button
+            type="button"
+            class="chip"
+            key={index}
+            title={layers[index]?.shown}
+            onClick={() => show(index, since)}
+          >
             <bdi>{layers[index]?.shown}</bdi>
           </button>
         ))}
-        {known.length > MOST_LAYERS && <span class="quiet">and {plural(known.length - MOST_LAYERS, "layer")} more</span>}
+        {known.length > MOST_LAYERS && (
+          <span class="quiet">and {plural(known.length - MOST_LAYERS, "layer")} more</span>
+        )}
       </p>
     </li>
   );
@@ -70,9 +101,18 @@ function Item({ finding, layers, show }: { finding: Finding; layers: readonly La
 export function Rules({ run, steps, theme }: { run: Run; steps: number[]; theme: string }) {
   return (
     <section class="panel rules" aria-labelledby="rules-title">
-      <header class="panel-head"><h2 id="rules-title">Near a stop?</h2><span class="quiet">100 % would stop the training</span></header>
-      {run.stop && <p class="banner serious"><span aria-hidden="true">■</span> Stop: {run.stop}</p>}
-      {run.rules.length === 0 && <p class="note">Stopping is not judged in this run. The early stopping callback adds it.</p>}
+      <header class="panel-head">
+        <h2 id="rules-title">Near a stop?</h2>
+        <span class="quiet">100 % would stop the training</span>
+      </header>
+      {run.stop && (
+        <p class="banner serious">
+          <span aria-hidden="true">■</span> Stop: {run.stop}
+        </p>
+      )}
+      {run.rules.length === 0 && (
+        <p class="note">Stopping is not judged in this run. The early stopping callback adds it.</p>
+      )}
       {run.rules.map((rule) => {
         const known = rule.score.filter((value) => value !== null);
         const score = known[known.length - 1] ?? null;
@@ -80,7 +120,9 @@ export function Rules({ run, steps, theme }: { run: Run; steps: number[]; theme:
         return (
           <div class="rule" key={rule.name}>
             <span class="rule-name">{rule.label}</span>
-            <meter class="meter" min={0} max={100} value={percent} aria-label={`${rule.label}: ${percent} % of a stop`}>{percent} %</meter>
+            <meter class="meter" min={0} max={100} value={percent} aria-label={`${rule.label}: ${percent} % of a stop`}>
+              {percent} %
+            </meter>
             <b class="rule-score">{score === null ? "–" : `${number(percent)} %`}</b>
             <Sparkline rule={rule} steps={steps} theme={theme} />
             {rule.text && <span class="rule-text">{rule.text}</span>}

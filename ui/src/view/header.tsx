@@ -15,40 +15,90 @@ interface HeaderProps {
   theme: Theme;
   setTheme: (theme: Theme) => void;
   help: () => void;
+  skip: () => void;
 }
 
-export function Header({ runs, run, info, now, choose, theme, setTheme, help }: HeaderProps) {
+export function Header({ runs, run, info, now, choose, theme, setTheme, help, skip }: HeaderProps) {
   const next: Record<Theme, Theme> = { auto: "light", light: "dark", dark: "auto" };
   return (
     <header class="top">
-      <h1><span class="hidden">Spectra of </span><RunChooser runs={runs} info={info} now={now} choose={choose} /></h1>
+      <a
+        class="skip"
+        href="#main"
+        onClick={(event) => {
+          // The address holds the view, so the link must not change it.
+          event.preventDefault();
+          skip();
+        }}
+      >
+        To the content
+      </a>
+      <h1 class="hidden">
+        Spectra of <bdi>{info?.name ?? "layers"}</bdi>
+      </h1>
+      <RunChooser runs={runs} info={info} now={now} choose={choose} />
       <LiveState runs={runs} run={run} info={info} now={now} />
       <span class="spacer" />
-      <button type="button" class="small" onClick={() => setTheme(next[theme])} title="Light, dark, or as the system has it">
+      <button
+        type="button"
+        class="small"
+        onClick={() => setTheme(next[theme])}
+        title="Light, dark, or as the system has it"
+      >
         theme: {theme}
       </button>
-      <button type="button" class="small" onClick={help} title="Keys and signs (?)" aria-label="Help: keys and signs">?</button>
+      <button type="button" class="small" onClick={help} title="Keys and signs (?)" aria-label="Help: keys and signs">
+        ?
+      </button>
     </header>
   );
 }
 
-function LiveState({ runs, run, info, now }: { runs: Runs; run: Run | null; info: RunInfo | null; now: number }) {
-  const last = run?.steps.length ? run.steps[run.steps.length - 1] : null;
-  const step = last === null || last === undefined ? "" : `step ${count(last)}`;
-  const time = run?.times[run.times.length - 1] ?? info?.updated;
-  const age = time ? now - time : Number.NaN;
-  const live = runs.live && age < 120;
-  const when = time ? (runs.live ? ago(age) : `of ${new Date(time * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })}`) : "";
-  const words = [live ? "live" : runs.live ? "no new results" : "file", step, runs.live && !live && when ? `last ${when}` : when].filter(Boolean).join(", ");
+/** A run is live if its latest result is not older than this, or than three times the time between two results. */
+const LIVE_SECONDS = 120;
+
+interface StateProps {
+  runs: Runs;
+  run: Run | null;
+  info: RunInfo | null;
+  now: number;
+}
+
+function LiveState({ runs, run, info, now }: StateProps) {
+  const last = run?.steps.at(-1) ?? null;
+  const time = run?.times.at(-1) ?? info?.updated ?? 0;
+  const before = run?.times.at(-2) ?? time;
+  const age = now - time;
+  const live = runs.live && time > 0 && age < Math.max(LIVE_SECONDS, 3 * (time - before));
+  const finished = run !== null && run.steps.length === 1 && last === null;
+  const date = time ? new Date(time * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" }) : "";
+  const step = last === null ? "" : `step ${count(last)}`;
+  const words = finished
+    ? ["finished model", date]
+    : !runs.live
+      ? [date ? `file of ${date}` : "file", step]
+      : live
+        ? ["live", step, ago(age)]
+        : [step, time ? `last result ${ago(age)}` : ""];
   return (
-    <span class={live ? "state live" : "state"}>
+    <span class={live && !finished ? "state live" : "state"}>
       <i aria-hidden="true" />
-      {words}
+      {words.filter(Boolean).join(", ")}
     </span>
   );
 }
 
-function RunChooser({ runs, info, now, choose }: { runs: Runs; info: RunInfo | null; now: number; choose: (id: string) => void }) {
+function RunChooser({
+  runs,
+  info,
+  now,
+  choose,
+}: {
+  runs: Runs;
+  info: RunInfo | null;
+  now: number;
+  choose: (id: string) => void;
+}) {
   const [open, setOpen] = useState(false);
   const [search, setSearch] = useState("");
   const [active, setActive] = useState(0);
@@ -88,32 +138,66 @@ function RunChooser({ runs, info, now, choose }: { runs: Runs; info: RunInfo | n
   return (
     <div class="chooser" ref={box}>
       <button
-        type="button" class="run-name" ref={button} aria-haspopup="listbox" aria-expanded={open} title={info?.name ?? ""}
-        onClick={() => { setActive(0); setOpen(!open); }}
+        type="button"
+        class="run-name"
+        ref={button}
+        aria-haspopup="listbox"
+        aria-expanded={open}
+        title={info?.name ?? ""}
+        onClick={() => {
+          setActive(0);
+          setOpen(!open);
+        }}
       >
         <bdi>{info?.name ?? "no run"}</bdi>
-        <span class="amount" aria-hidden="true">{runs.runs.length > 1 ? `${runs.runs.length} runs ▾` : "▾"}</span>
+        <span class="amount" aria-hidden="true">
+          {runs.runs.length > 1 ? `${runs.runs.length} runs ▾` : "▾"}
+        </span>
       </button>
       {open && (
         <div class="popover">
           <input
-            ref={input} type="search" value={search} placeholder="Search runs" aria-label="Search runs"
-            {...{ role: "combobox", "aria-expanded": true, "aria-controls": `${id}list`, "aria-autocomplete": "list" }}
+            ref={input}
+            type="search"
+            value={search}
+            placeholder="Search runs"
+            aria-label="Search runs"
+            list={undefined}
+            role="combobox"
+            aria-expanded="true"
+            aria-controls={`${id}list`}
+            aria-autocomplete="list"
             {...(found[active] ? { "aria-activedescendant": `${id}${active}` } : {})}
-            onInput={(event) => { setSearch(event.currentTarget.value); setActive(0); }} onKeyDown={onKey}
+            onInput={(event) => {
+              setSearch(event.currentTarget.value);
+              setActive(0);
+            }}
+            onKeyDown={onKey}
           />
           <div role="listbox" id={`${id}list`} aria-label="Runs" class="runs" tabIndex={0} onKeyDown={onKey}>
             {found.map((run, i) => (
-              // biome-ignore lint/a11y/useKeyWithClickEvents: the keys are those of the search field
+              // The keys are those of the search field.
               <div
-                role="option" key={run.id} id={`${id}${i}`} aria-selected={i === active} tabIndex={-1}
-                class={run.id === info?.id ? "run current" : "run"} onClick={() => pick(run)} title={run.name}
+                role="option"
+                key={run.id}
+                id={`${id}${i}`}
+                aria-selected={i === active}
+                tabIndex={-1}
+                class={run.id === info?.id ? "run current" : "run"}
+                onClick={() => pick(run)}
+                title={run.name}
               >
                 <bdi class="run-title">{run.name}</bdi>
                 {run.alarms > 0 && <span class="badge alarm">▲ {run.alarms}</span>}
                 {run.notices > 0 && <span class="badge">○ {run.notices}</span>}
                 <span class="quiet">
-                  {run.problem ? "problem" : run.reports ? (run.step === null ? "finished" : `step ${count(run.step)}`) : "no results yet"}
+                  {run.problem
+                    ? "problem"
+                    : run.reports
+                      ? run.step === null
+                        ? "finished"
+                        : `step ${count(run.step)}`
+                      : "no results yet"}
                   {run.updated > 0 && runs.live ? `, ${ago(now - run.updated)}` : ""}
                 </span>
               </div>
@@ -127,25 +211,49 @@ function RunChooser({ runs, info, now, choose }: { runs: Runs; info: RunInfo | n
 }
 
 /** What is not as it should be: problems first, then what lags or was missed. */
-export function Banners({ runs, run, offline, error }: { runs: Runs | null; run: Run | null; offline: string; error: string }) {
+export function Banners({
+  runs,
+  run,
+  offline,
+  error,
+}: {
+  runs: Runs | null;
+  run: Run | null;
+  offline: string;
+  error: string;
+}) {
   const serious = [offline, error, run?.problem ?? ""].filter(Boolean);
   const lag = run?.lag[run.lag.length - 1] ?? 0;
   const every = run?.every ?? 0;
   const mild = [
-    ...(lag > 0 && lag >= 2 * every ? [`The latest result came ${plural(lag, "step")} after its weights were copied.`] : []),
+    ...(lag > 0 && lag >= 2 * every
+      ? [`The latest result came ${plural(lag, "step")} after its weights were copied.`]
+      : []),
     ...(run && run.skipped > 0 ? [`${plural(run.skipped, "snapshot")} not taken: the worker was busy.`] : []),
-    ...(run && run.over_budget > 0 ? [`${plural(run.over_budget, "snapshot")} not taken: the budget was used up.`] : []),
+    ...(run && run.over_budget > 0
+      ? [`${plural(run.over_budget, "snapshot")} not taken: the budget was used up.`]
+      : []),
   ];
   const others = runs?.problems ?? [];
   if (!serious.length && !mild.length && !others.length) return null;
   return (
     <div class="banners">
-      {serious.map((text) => <p class="banner serious" role="alert" key={text}><span aria-hidden="true">▲</span> {text}</p>)}
+      {serious.map((text) => (
+        <p class="banner serious" role="alert" key={text}>
+          <span aria-hidden="true">▲</span> {text}
+        </p>
+      ))}
       {mild.length > 0 && <p class="banner">{mild.join(" ")}</p>}
       {others.length > 0 && (
         <details class="banner">
           <summary>{plural(others.length, "problem")} with files</summary>
-          <ul>{others.map((text) => <li key={text}><bdi>{text}</bdi></li>)}</ul>
+          <ul>
+            {others.map((text) => (
+              <li key={text}>
+                <bdi>{text}</bdi>
+              </li>
+            ))}
+          </ul>
         </details>
       )}
     </div>

@@ -1,12 +1,12 @@
 /** The map of layers and steps. */
 
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import uPlot from "uplot";
+import type uPlot from "uplot";
 import type { Column, Layer } from "../data/contract";
 import { at, type Grid } from "../data/merge";
 import { type ColorScale, colorScale, css, parseColor, pack, type Rgb, usualRange } from "../logic/colors";
 import { columnValue, count, number } from "../logic/format";
-import { type Group, type Row, rowOf, rowsOf, shortName } from "../logic/groups";
+import { type Group, type GroupBy, type Row, rowOf, rowsOf, shortName } from "../logic/groups";
 import { fittingHeight, layoutRows, type RowLayout } from "../logic/layout";
 import { marksOf } from "../logic/marks";
 import { paint } from "../logic/paint";
@@ -25,6 +25,7 @@ export interface MapProps {
   readonly steps: readonly number[];
   readonly spans: Spans;
   readonly groups: readonly Group[];
+  readonly by: GroupBy;
   readonly closed: ReadonlySet<string>;
   readonly tall: boolean;
   readonly selection: { readonly layer: number; readonly report: number } | null;
@@ -33,7 +34,7 @@ export interface MapProps {
   readonly error: string;
 }
 
-const MOST_HEIGHT = 440;
+const MOST_HEIGHT = 480;
 const TALL_ROW = 15;
 
 const rgb = (text: string): Rgb => parseColor(/^#[0-9a-f]{6}$/i.test(text) ? text : "#ffffff");
@@ -72,7 +73,12 @@ function paintMap(u: uPlot, scene: Scene, picture: { image: ImageData | null }):
   const surface = pack(rgb(scene.colors.surface));
   paint(
     {
-      width: w, height: h, reports, lines, grid: scene.grid, scale: scene.scale,
+      width: w,
+      height: h,
+      reports,
+      lines,
+      grid: scene.grid,
+      scale: scene.scale,
       reliable: scene.column.scale === "alpha" ? scene.reliable : undefined,
       layerOf: (row, report) => layerOf(scene, row, report),
       none: [pack(rgb(scene.colors.empty)), pack(rgb(scene.colors.hatch))],
@@ -83,8 +89,8 @@ function paintMap(u: uPlot, scene: Scene, picture: { image: ImageData | null }):
   u.ctx.putImageData(picture.image, Math.round(left), Math.round(top));
 }
 
-function drawMark(context: CanvasRenderingContext2D, kind: "tail" | "trap", x: number, y: number): void {
-  const r = devicePixelRatio;
+function drawMark(context: CanvasRenderingContext2D, kind: "tail" | "trap", x: number, y: number, size: number): void {
+  const r = devicePixelRatio * size;
   context.beginPath();
   if (kind === "tail") {
     context.moveTo(x - 2.5 * r, y - 3 * r);
@@ -98,11 +104,11 @@ function drawMark(context: CanvasRenderingContext2D, kind: "tail" | "trap", x: n
     context.stroke();
     return;
   }
-  const size = 4 * r;
-  context.moveTo(x - size, y - size);
-  context.lineTo(x + size, y + size);
-  context.moveTo(x + size, y - size);
-  context.lineTo(x - size, y + size);
+  const arm = 4 * r;
+  context.moveTo(x - arm, y - arm);
+  context.lineTo(x + arm, y + arm);
+  context.moveTo(x + arm, y - arm);
+  context.lineTo(x - arm, y + arm);
   context.lineCap = "round";
   context.strokeStyle = "#ffffff";
   context.lineWidth = 4.5 * r;
@@ -125,7 +131,9 @@ function drawMarks(u: uPlot, scene: Scene): void {
       const middle = (scene.layout.tops[row] as number) + (scene.layout.heights[row] as number) / 2 - scene.offset;
       const y = top + middle * devicePixelRatio;
       if (y < top - 9 || y > top + height + 9) continue;
-      drawMark(context, kind, u.valToPos(scene.steps[report] as number, "x", true), y);
+      // Hundreds of thin rows have many tails: small marks leave the colours in view.
+      const size = kind === "tail" && (scene.layout.heights[row] as number) < 6 ? 0.75 : 1;
+      drawMark(context, kind, u.valToPos(scene.steps[report] as number, "x", true), y, size);
     }
   });
 }
@@ -159,9 +167,7 @@ function drawSelection(u: uPlot, scene: Scene): void {
     if (row < 0) return;
     const y0 = top + ((scene.layout.tops[row] as number) - scene.offset) * r - r;
     const tall = (scene.layout.heights[row] as number) * r + 2 * r;
-    const stripe = () => context.rect(left - 2, y0, width + 4, tall);
-    line(colors.surface, 3, stripe);
-    line(colors.accent, 1.2, stripe);
+    line(colors.text, 1, () => context.rect(left - 2, y0, width + 4, tall));
     const cell = () => context.rect(middle - half, y0 - r, 2 * half, tall + 2 * r);
     line(colors.surface, 4.5, cell);
     line(colors.text, 2, cell);
@@ -187,7 +193,7 @@ export function LayerMap(props: MapProps) {
     () => layoutRows(groups, rows, tall ? TALL_ROW : fittingHeight(groups, rows, MOST_HEIGHT)),
     [groups, rows, tall],
   );
-  // biome-ignore lint/correctness/useExhaustiveDependencies: colours follow the theme
+  // Colours follow the theme.
   const colors = useMemo(palette, [time.theme]);
   const scale = useMemo(() => colorScale(column, usualRange(grid), rgb(colors.surface)), [column, grid, colors]);
   const shown = useMemo(() => groups.flatMap((group) => group.layers), [groups]);
@@ -202,7 +208,7 @@ export function LayerMap(props: MapProps) {
   const shared = useRef(time);
   shared.current = time;
 
-  // biome-ignore lint/correctness/useExhaustiveDependencies: a scroll bar comes and goes with the height
+  // A scroll bar comes and goes with the height.
   useLayoutEffect(() => {
     const element = scroller.current;
     if (element) setBar(element.offsetWidth - element.clientWidth);
@@ -257,7 +263,7 @@ export function LayerMap(props: MapProps) {
   const empty = shown.length === 0;
   return (
     <div class="map">
-      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: arrow keys move the selected cell */}
+      {/* Arrow keys move the selected cell. */}
       <div
         class="map-scroll"
         ref={scroller}
@@ -272,7 +278,12 @@ export function LayerMap(props: MapProps) {
           <div class="map-stage" style={{ height: `${height}px` }}>
             <div ref={box} class="plot" />
           </div>
-          <Labels {...{ groups, rows, layout, layers, closed }} width={time.gutter} toggle={props.toggle} chosen={chosen} />
+          <Labels
+            {...{ groups, by: props.by, rows, layout, layers, closed }}
+            width={time.gutter}
+            toggle={props.toggle}
+            chosen={chosen}
+          />
         </div>
       </div>
       <div class="tip" ref={tip} hidden />
@@ -318,6 +329,7 @@ function showTip(u: uPlot, scene: Scene, tip: HTMLElement | null): void {
 
 interface LabelProps {
   groups: readonly Group[];
+  by: GroupBy;
   rows: readonly Row[];
   layout: RowLayout;
   layers: readonly Layer[];
@@ -328,44 +340,69 @@ interface LabelProps {
 }
 
 /** Names left of the map: groups always, layers where rows are high enough. */
-function Labels({ groups, rows, layout, layers, closed, width, toggle, chosen }: LabelProps) {
+function Labels({ groups, by, rows, layout, layers, closed, width, toggle, chosen }: LabelProps) {
   const names = rows.length > 0 && Math.min(...layout.heights) >= 12;
-  const half = names ? Math.round(width * 0.42) : width;
+  // Names of layers stand beside the name of their group; a row that is the whole group needs no second name.
+  const half = names && rows.length > groups.length ? Math.round(width * 0.44) : width;
   return (
     <div class="labels">
       {groups.map((group, i) => {
         const place = layout.groups[i];
         const many = group.layers.length > 1;
+        const whole = !many || closed.has(group.name);
         const text = (
           <>
-            <span class="twist" aria-hidden="true">{many ? (closed.has(group.name) ? "▸" : "▾") : ""}</span>
+            <span class="twist" aria-hidden="true">
+              {many ? (closed.has(group.name) ? "▸" : "▾") : ""}
+            </span>
             <bdi>{group.name}</bdi>
-            {many && <span class="amount">{group.layers.length}</span>}
+            {many && (whole || !names) && (
+              <span class="amount">
+                {closed.has(group.name) ? `worst of ${group.layers.length}` : group.layers.length}
+              </span>
+            )}
           </>
         );
-        const style = { top: `${place?.top ?? 0}px`, height: `${place?.height ?? 0}px`, width: `${half - 6}px` };
+        const style = {
+          top: `${place?.top ?? 0}px`,
+          height: `${place?.height ?? 0}px`,
+          width: `${(whole ? width : half) - 6}px`,
+        };
         return many ? (
           <button
-            type="button" class="group" key={group.name} style={style} title={group.name}
-            aria-expanded={!closed.has(group.name)} onClick={() => toggle(group.name)}
+            type="button"
+            class="group"
+            key={group.name}
+            style={style}
+            title={group.name}
+            aria-expanded={!closed.has(group.name)}
+            onClick={() => toggle(group.name)}
           >
             {text}
           </button>
         ) : (
-          <span class="group" key={group.name} style={style} title={group.name}>{text}</span>
+          <span class="group" key={group.name} style={style} title={group.name}>
+            {text}
+          </span>
         );
       })}
       {names &&
         rows.map((row, i) => {
           const layer = layers[row.layers[0] as number] as Layer;
+          if (row.closed || (groups.find(({ name }) => name === row.group)?.layers.length ?? 0) < 2) return null;
           return (
             <span
               class={row.layers.includes(chosen) ? "row-name chosen" : "row-name"}
               key={row.layers[0]}
-              title={row.closed ? row.group : layer.shown}
-              style={{ top: `${layout.tops[i]}px`, height: `${layout.heights[i]}px`, left: `${half}px`, width: `${width - half - 6}px` }}
+              title={layer.shown}
+              style={{
+                top: `${layout.tops[i]}px`,
+                height: `${layout.heights[i]}px`,
+                left: `${half}px`,
+                width: `${width - half - 6}px`,
+              }}
             >
-              <bdi>{row.closed ? "worst" : shortName(layer)}</bdi>
+              <bdi>{by === "kind" ? layer.block || layer.shown : shortName(layer)}</bdi>
             </span>
           );
         })}
@@ -373,7 +410,17 @@ function Labels({ groups, rows, layout, layers, closed, width, toggle, chosen }:
   );
 }
 
-function Legend({ column, scale, colors, closed }: { column: Column; scale: ColorScale; colors: Palette; closed: boolean }) {
+function Legend({
+  column,
+  scale,
+  colors,
+  closed,
+}: {
+  column: Column;
+  scale: ColorScale;
+  colors: Palette;
+  closed: boolean;
+}) {
   const canvas = useRef<HTMLCanvasElement>(null);
   useEffect(() => {
     const context = canvas.current?.getContext("2d");
@@ -403,22 +450,39 @@ function Legend({ column, scale, colors, closed }: { column: Column; scale: Colo
         <span class="scale">
           <canvas ref={canvas} width={256} height={10} aria-hidden="true" />
           {scale.labels.map((value) => (
-            <span key={value} style={{ left: `${100 * place(value)}%` }}>{column.kind === "count" ? count(value) : number(value, 2)}</span>
+            <span key={value} style={{ left: `${100 * place(value)}%` }}>
+              {column.kind === "count" ? count(value) : number(value, 2)}
+            </span>
           ))}
         </span>
       )}
       {column.scale === "alpha" && (
         <>
-          <span class="legend-item">below 2 <b>violet</b>, 2 to 6 <b>green</b>, above 6 <b>orange</b></span>
-          <span class="legend-item"><i class="swatch pale" style={{ background: css(scale.pale[110] ?? 0) }} />pale: no reliable tail</span>
+          <span>
+            below 2 <b>violet</b>, 2 to 6 <b>green</b>, above 6 <b>orange</b>
+          </span>
+          <span class="legend-item">
+            <i class="swatch pale" style={{ background: css(scale.pale[110] ?? 0) }} />
+            pale: no reliable tail
+          </span>
         </>
       )}
       <span class="legend-item">
-        <i class="swatch" style={{ background: `repeating-linear-gradient(135deg, ${colors.empty} 0 2px, ${colors.hatch} 2px 3px)` }} />
+        <i
+          class="swatch"
+          style={{ background: `repeating-linear-gradient(135deg, ${colors.empty} 0 2px, ${colors.hatch} 2px 3px)` }}
+        />
         hatched: no value
       </span>
-      <span class="legend-item"><b class="mark-tail" aria-hidden="true" />a tail formed</span>
-      <span class="legend-item"><b class="mark-trap" aria-hidden="true">✕</b>a trap came</span>
+      <span class="legend-item">
+        <b class="mark-tail" aria-hidden="true" />a tail formed
+      </span>
+      <span class="legend-item">
+        <b class="mark-trap" aria-hidden="true">
+          ✕
+        </b>
+        a trap came
+      </span>
       {closed && <span class="legend-item">A closed group shows its worst layer ({worstInWords(column)}).</span>}
     </div>
   );

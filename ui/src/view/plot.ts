@@ -1,6 +1,6 @@
 /** uPlot inside Preact: made again when its structure changes, drawn again when its data do. */
 
-import { type RefObject } from "preact";
+import type { RefObject } from "preact";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 
@@ -18,7 +18,7 @@ export function usePlot(props: PlotProps): { box: RefObject<HTMLDivElement | nul
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const { build, data, height, structure, drawing } = props;
-  // biome-ignore lint/correctness/useExhaustiveDependencies: `structure` says what the options depend on
+  // `structure` says what the options depend on.
   useLayoutEffect(() => {
     const element = box.current;
     if (!element) return;
@@ -40,7 +40,7 @@ export function usePlot(props: PlotProps): { box: RefObject<HTMLDivElement | nul
     if (made && made.height !== height) made.setSize({ width: made.width, height });
   }, [height]);
   const first = useRef(true);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: `drawing` says what drawing depends on
+  // `drawing` says what drawing depends on.
   useEffect(() => {
     if (first.current) first.current = false;
     else plot.current?.setData(data);
@@ -69,9 +69,19 @@ export function palette(): Palette {
   const style = getComputedStyle(document.documentElement);
   const of = (name: string): string => style.getPropertyValue(`--${name}`).trim();
   return {
-    text: of("text"), muted: of("muted"), line: of("line"), surface: of("surface"), accent: of("accent"),
-    hatch: of("hatch"), empty: of("empty"), bar: of("bar"), above: of("above"), control: of("control"),
-    fit: of("fit"), baseline: of("baseline"), series: [1, 2, 3, 4, 5, 6].map((i) => of(`series-${i}`)),
+    text: of("text"),
+    muted: of("muted"),
+    line: of("line"),
+    surface: of("surface"),
+    accent: of("accent"),
+    hatch: of("hatch"),
+    empty: of("empty"),
+    bar: of("bar"),
+    above: of("above"),
+    control: of("control"),
+    fit: of("fit"),
+    baseline: of("baseline"),
+    series: [1, 2, 3, 4, 5, 6].map((i) => of(`series-${i}`)),
   };
 }
 

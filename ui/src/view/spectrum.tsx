@@ -1,7 +1,7 @@
 /** The spectrum of one layer at one step. */
 
 import { useMemo, useRef, useState } from "preact/hooks";
-import uPlot from "uplot";
+import type uPlot from "uplot";
 import type { Cell, Layer, Value } from "../data/contract";
 import type { CellState } from "../data/cells";
 import { anyValue, count, NONE, number, place, plural, powerOfTen, withInterval } from "../logic/format";
@@ -35,7 +35,12 @@ function drawShapes(u: uPlot, shapes: Shapes, colors: Palette): void {
       const [x0, x1] = [u.valToPos(low, "x", true), u.valToPos(high, "x", true)];
       const y = u.valToPos(n, "y", true);
       context.fillStyle = above ? colors.above : colors.bar;
-      context.fillRect(Math.round(x0), y, Math.max(1, Math.round(x1) - Math.round(x0) - (x1 - x0 > 4 ? 1 : 0)), bottom - y);
+      context.fillRect(
+        Math.round(x0),
+        y,
+        Math.max(1, Math.round(x1) - Math.round(x0) - (x1 - x0 > 4 ? 1 : 0)),
+        bottom - y,
+      );
     }
   });
   stroke(colors.control, 1.5, shapes.control);
@@ -95,7 +100,11 @@ function SpectrumChart({ cell, baseline, view, theme, label }: ChartProps) {
             splits: (_u, _i, low, high) => exponentTicks(low, high),
             values: (_u, splits) => splits.map((v) => (Number.isInteger(v) ? powerOfTen(v) : number(10 ** v, 2))),
           }),
-          axis(colors, { size: 44, splits: (_u, _i, low, high) => decades(low, high), values: (_u, splits) => splits.map((v) => count(v)) }),
+          axis(colors, {
+            size: 44,
+            splits: (_u, _i, low, high) => decades(low, high),
+            values: (_u, splits) => splits.map((v) => count(v)),
+          }),
         ],
         series: [{}, { points: { show: false } }],
         hooks: {
@@ -104,7 +113,8 @@ function SpectrumChart({ cell, baseline, view, theme, label }: ChartProps) {
             (u) => {
               const { left } = u.cursor;
               if (words.current) {
-                words.current.textContent = left === undefined || left < 0 ? "" : readout(now.current.cell, u.posToVal(left, "x"));
+                words.current.textContent =
+                  left === undefined || left < 0 ? "" : readout(now.current.cell, u.posToVal(left, "x"));
               }
             },
           ],
@@ -112,7 +122,7 @@ function SpectrumChart({ cell, baseline, view, theme, label }: ChartProps) {
       };
     },
   });
-  // biome-ignore lint/correctness/useExhaustiveDependencies: colours follow the theme
+  // Colours follow the theme.
   const colors = useMemo(palette, [theme]);
   return (
     <figure class="chart">
@@ -122,11 +132,34 @@ function SpectrumChart({ cell, baseline, view, theme, label }: ChartProps) {
           log₁₀ λ · {view === "counts" ? "eigenvalues per bin" : "eigenvalues ≥ λ"} <span class="readout" ref={words} />
         </span>
         <span class="keys">
-          <span class="key"><i class="block" style={{ background: colors.bar }} />spectrum</span>
-          {view === "counts" && <span class="key"><i class="block" style={{ background: colors.above }} />above the edge</span>}
-          {shapes?.control.length ? <span class="key"><i style={{ borderColor: colors.control }} />shuffled (control)</span> : null}
-          {shapes?.fit.length ? <span class="key"><i style={{ borderColor: colors.fit }} />fitted law, 95 %</span> : null}
-          {shapes?.baseline.length ? <span class="key"><i class="dash" style={{ borderColor: colors.baseline }} />baseline</span> : null}
+          <span class="key">
+            <i class="block" style={{ background: colors.bar }} />
+            spectrum
+          </span>
+          {view === "counts" && (
+            <span class="key">
+              <i class="block" style={{ background: colors.above }} />
+              above the edge
+            </span>
+          )}
+          {shapes?.control.length ? (
+            <span class="key">
+              <i style={{ borderColor: colors.control }} />
+              shuffled (control)
+            </span>
+          ) : null}
+          {shapes?.fit.length ? (
+            <span class="key">
+              <i style={{ borderColor: colors.fit }} />
+              fitted law, 95 %
+            </span>
+          ) : null}
+          {shapes?.baseline.length ? (
+            <span class="key">
+              <i class="dash" style={{ borderColor: colors.baseline }} />
+              baseline
+            </span>
+          ) : null}
           {shapes?.markers.map(({ kind, label: text }) => (
             <span class="key" key={kind}>
               <MarkerKey kind={kind} color={markerColor(kind, colors)} />
@@ -182,52 +215,132 @@ export function SpectrumPanel(props: PanelProps) {
   return (
     <section class="panel spectrum" aria-labelledby="spectrum-title" data-keys="panel">
       <header class="panel-head">
-        <h2 id="spectrum-title" title={layer.shown}><span class="quiet">Spectrum of</span> <bdi>{layer.shown}</bdi></h2>
-        <span class="quiet">{layer.kind} {layer.shape}</span>
+        <h2 id="spectrum-title" title={layer.shown}>
+          <span class="quiet">Spectrum of</span> <bdi>{layer.shown}</bdi>
+        </h2>
+        <span class="quiet">
+          {layer.kind} {layer.shape}
+        </span>
       </header>
       {!props.single && (
         <div class="steps">
-          <button type="button" onClick={() => props.goTo(reports[position - 1] ?? report)} disabled={position <= 0} aria-label="Previous step" title="Previous step (←)">←</button>
+          <button
+            type="button"
+            onClick={() => props.goTo(reports[position - 1] ?? report)}
+            disabled={position <= 0}
+            aria-label="Previous step"
+            title="Previous step (←)"
+          >
+            ←
+          </button>
           <input
-            type="range" min={0} max={Math.max(0, reports.length - 1)} value={position} aria-label="Step"
+            type="range"
+            min={0}
+            max={Math.max(0, reports.length - 1)}
+            value={position}
+            aria-label="Step"
             aria-valuetext={`step ${step(position)}`}
             onInput={(event) => props.goTo(reports[Number(event.currentTarget.value)] ?? report)}
           />
-          <button type="button" onClick={() => props.goTo(reports[position + 1] ?? report)} disabled={position >= reports.length - 1} aria-label="Next step" title="Next step (→)">→</button>
+          <button
+            type="button"
+            onClick={() => props.goTo(reports[position + 1] ?? report)}
+            disabled={position >= reports.length - 1}
+            aria-label="Next step"
+            title="Next step (→)"
+          >
+            →
+          </button>
           <output>step {step(position)}</output>
-          <button type="button" class="small" aria-pressed={props.follows} onClick={props.follow} title="Always show the latest step">latest</button>
+          <button
+            type="button"
+            class="small"
+            aria-pressed={props.follows}
+            onClick={props.follow}
+            title="Always show the latest step"
+          >
+            latest
+          </button>
         </div>
       )}
       <div class="toolbar">
         <fieldset class="choice">
           <legend class="hidden">View</legend>
-          <button type="button" aria-pressed={view === "counts"} onClick={() => setView("counts")}>counts</button>
-          <button type="button" aria-pressed={view === "tail"} onClick={() => setView("tail")} title="Number of eigenvalues ≥ λ, both axes logarithmic">cumulative</button>
+          <button type="button" aria-pressed={view === "counts"} onClick={() => setView("counts")}>
+            counts
+          </button>
+          <button
+            type="button"
+            aria-pressed={view === "tail"}
+            onClick={() => setView("tail")}
+            title="Number of eigenvalues ≥ λ, both axes logarithmic"
+          >
+            cumulative
+          </button>
         </fieldset>
         <span class="spacer" />
-        <button type="button" class="small" onClick={() => props.next(-1)} title="Layer that is next worse (p)">◂ worse</button>
+        <button
+          type="button"
+          class="small"
+          onClick={() => props.next(-1)}
+          aria-label="Worse layer"
+          title="The layer before in the order of trouble (p)"
+        >
+          ◂
+        </button>
         <span class="quiet rank">{props.rank}</span>
-        <button type="button" class="small" onClick={() => props.next(1)} title="Layer that is next in the order of trouble (n)">next ▸</button>
-        <button type="button" class="small" disabled={!props.pin} onClick={() => props.pin?.()} title="Draw this spectrum over what is shown next (b)">pin as baseline</button>
+        <button
+          type="button"
+          class="small"
+          onClick={() => props.next(1)}
+          aria-label="Next worst layer"
+          title="The next layer in the order of trouble (n)"
+        >
+          ▸
+        </button>
+        <button
+          type="button"
+          class="small"
+          disabled={!props.pin}
+          onClick={() => props.pin?.()}
+          title="Draw this spectrum over what is shown next (b)"
+        >
+          pin as baseline
+        </button>
       </div>
       {baseline && (
         <p class="pinned">
-          <span>Baseline: <bdi>{baseline.title}</bdi></span>
-          <button type="button" class="small" onClick={props.unpin}>remove</button>
+          <span>
+            Baseline: <bdi>{baseline.title}</bdi>
+          </span>
+          <button type="button" class="small" onClick={props.unpin}>
+            remove
+          </button>
         </p>
       )}
       {props.note && <p class="note">{props.note}</p>}
       {state.error && <p class="note">{state.error}</p>}
-      {!cell && !state.error && <p class="note">{props.waiting ? "Loading the spectrum …" : "Choose a cell of the map."}</p>}
+      {!cell && !state.error && (
+        <p class="note">{props.waiting ? "Loading the spectrum …" : "Choose a cell of the map."}</p>
+      )}
       {cell && (
         <>
           {cell.histogram ? (
             <SpectrumChart
-              cell={cell} baseline={baseline?.cell ?? null} view={view} theme={theme}
+              cell={cell}
+              baseline={baseline?.cell ?? null}
+              view={view}
+              theme={theme}
               label={`Spectrum of ${layer.shown}: ${cell.words}. The values are below.`}
             />
           ) : (
-            <p class="note">No spectrum: {anyValue(cell.values.reason) === NONE ? layer.note || "there is none for this layer at this step" : anyValue(cell.values.reason)}.</p>
+            <p class="note">
+              No spectrum:{" "}
+              {anyValue(cell.values.reason) === NONE
+                ? layer.note || "there is none for this layer at this step"
+                : anyValue(cell.values.reason)}
+              .
+            </p>
           )}
           <Judgement cell={cell} />
           <AllValues values={cell.values} />
@@ -249,14 +362,24 @@ function Judgement({ cell }: { cell: Cell }) {
       <dl class="facts">
         <Fact name="alpha" value={withInterval(alpha, numeric(values.alpha_low), numeric(values.alpha_high))} />
         <Fact name="shuffled alpha" value={number(numeric(values.rand_alpha))} />
-        <Fact name="in the tail" value={`${anyValue(values.num_pl_spikes)}${values.num_evals ? ` of ${anyValue(values.num_evals)}` : ""}`} />
+        <Fact
+          name="in the tail"
+          value={`${anyValue(values.num_pl_spikes)}${values.num_evals ? ` of ${anyValue(values.num_evals)}` : ""}`}
+        />
         <Fact name="D" value={number(numeric(values.D))} />
         <Fact name="above the edge" value={anyValue(values.num_spikes)} />
-        <Fact name="traps" value={traps > 0 ? `${count(traps)}${kind ? ` (${kind})` : ""}` : anyValue(values.num_traps)} />
+        <Fact
+          name="traps"
+          value={traps > 0 ? `${count(traps)}${kind ? ` (${kind})` : ""}` : anyValue(values.num_traps)}
+        />
       </dl>
       {places.length > 0 && (
         <p class="places">
-          {plural(places.length, "place")} of traps: {places.slice(0, 6).map(([index, value]) => place(index, value, kind)).join("; ")}
+          {plural(places.length, "place")} of traps:{" "}
+          {places
+            .slice(0, 6)
+            .map(([index, value]) => place(index, value, kind))
+            .join("; ")}
           {places.length > 6 ? " …" : ""}
         </p>
       )}
@@ -284,8 +407,12 @@ function AllValues({ values }: { values: Record<string, Value> }) {
           <tbody>
             {known.map(([name, value]) => (
               <tr key={name}>
-                <th scope="row"><bdi>{name}</bdi></th>
-                <td title={String(value)}><bdi>{anyValue(value)}</bdi></td>
+                <th scope="row">
+                  <bdi>{name}</bdi>
+                </th>
+                <td title={String(value)}>
+                  <bdi>{anyValue(value)}</bdi>
+                </td>
               </tr>
             ))}
           </tbody>

@@ -1,5 +1,6 @@
 /** Charts over the steps. All have the same axis and one cursor. */
 
+import type { ComponentChildren } from "preact";
 import { useMemo, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import type { Curve, CurveGroup, Numbers, Rule, Run } from "../data/contract";
@@ -21,7 +22,9 @@ export interface TimeAxis {
 export const SYNC = "steps";
 
 /** The parts of the options that are the same in all charts over the steps. */
-export function timeOptions(axisRef: { current: TimeAxis }): Pick<uPlot.Options, "cursor" | "legend" | "hooks"> & { x: uPlot.Scale } {
+export function timeOptions(axisRef: {
+  current: TimeAxis;
+}): Pick<uPlot.Options, "cursor" | "legend" | "hooks"> & { x: uPlot.Scale } {
   return {
     x: { time: false, range: () => [...axisRef.current.range] as [number, number] },
     legend: { show: false },
@@ -29,7 +32,12 @@ export function timeOptions(axisRef: { current: TimeAxis }): Pick<uPlot.Options,
       points: { size: 5 },
       drag: { x: true, y: false, setScale: false },
       sync: { key: SYNC, scales: ["x", null], setSeries: false },
-      bind: { dblclick: () => () => (axisRef.current.zoom(null), null) },
+      bind: {
+        dblclick: () => () => {
+          axisRef.current.zoom(null);
+          return null;
+        },
+      },
     },
     hooks: {
       setSelect: [
@@ -54,6 +62,8 @@ interface LinesProps {
   height: number;
   labels: boolean;
   guides?: readonly number[];
+  /** Switches in the heading. */
+  extra?: ComponentChildren;
 }
 
 /** Lines over the steps, with their values under the cursor in the heading. */
@@ -76,16 +86,25 @@ function Lines(props: LinesProps) {
       return {
         padding: [6, right, props.labels ? 0 : 6, 0],
         legend: time.legend as uPlot.Legend,
-        cursor: time.cursor as uPlot.Cursor,
+        cursor: { ...time.cursor, y: false } as uPlot.Cursor,
         scales: { x: time.x, y: { range: (_u, low, high) => padded(low, high) } },
         axes: [
-          axis(colors, { show: props.labels, size: 22, values: (_u, splits) => splits.map((v) => count(v)), space: 70 }),
+          axis(colors, {
+            show: props.labels,
+            size: 22,
+            values: (_u, splits) => splits.map((v) => count(v)),
+            space: 70,
+          }),
           axis(colors, { size: gutter, space: 24, values: (_u, splits) => splits.map((v) => number(v, 4)) }),
         ],
         series: [
           {},
           ...series.map(({ color, width = 1.5, dash }) => ({
-            stroke: color, width, points: { show: false }, spanGaps: true, ...(dash ? { dash } : {}),
+            stroke: color,
+            width,
+            points: { show: false },
+            spanGaps: true,
+            ...(dash ? { dash } : {}),
           })),
         ],
         ...(props.band ? { bands: [{ series: [props.band.high, props.band.low], fill: props.band.fill }] } : {}),
@@ -120,6 +139,7 @@ function Lines(props: LinesProps) {
           ))}
         </span>
         <span class="readout" ref={values} />
+        {props.extra}
       </figcaption>
       <div ref={box} class="plot" role="img" aria-label={props.title} />
     </figure>
@@ -174,7 +194,7 @@ export function AlphaChart({ run, steps, axis: time }: { run: Run; steps: number
     const names = ["alpha_max", "alpha_min", "alpha_median", "alpha"];
     return [steps, ...names.map((name) => nulls(summary[name], steps.length))];
   }, [summary, steps]);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: colours follow the theme
+  // Colours follow the theme.
   const colors = useMemo(palette, [time.theme]);
   return (
     <Lines
@@ -182,13 +202,13 @@ export function AlphaChart({ run, steps, axis: time }: { run: Run; steps: number
       title="alpha of the layers"
       data={data}
       series={[
-        { label: "largest", color: colors.line, width: 1 },
-        { label: "smallest", color: colors.line, width: 1 },
+        { label: "largest", color: `${colors.series[0]}80`, width: 1 },
+        { label: "smallest", color: `${colors.series[0]}80`, width: 1 },
         { label: "median", color: colors.series[0] ?? "", width: 1, dash: [4, 3] },
         { label: "mean", color: colors.series[0] ?? "", width: 2 },
       ]}
       band={{ high: 1, low: 2, fill: `${colors.series[0]}26` }}
-      height={118}
+      height={100}
       labels
       guides={[2, 6]}
     />
@@ -207,9 +227,19 @@ export const SHOWN_AT_FIRST: readonly CurveGroup[] = ["loss"];
 /** More lines than this in one chart cannot be told apart. */
 const MOST_LINES = 6;
 
-function CurveChart({ curves, title, axis: time }: { curves: Curve[]; title: string; axis: TimeAxis }) {
+function CurveChart({
+  curves,
+  title,
+  axis: time,
+  extra,
+}: {
+  curves: Curve[];
+  title: string;
+  axis: TimeAxis;
+  extra: ComponentChildren;
+}) {
   const shown = curves.slice(0, MOST_LINES);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: the curves are new with each answer
+  // The curves are new with each answer.
   const data = useMemo(
     (): uPlot.AlignedData =>
       shown.length === 1
@@ -217,7 +247,7 @@ function CurveChart({ curves, title, axis: time }: { curves: Curve[]; title: str
         : uPlot.join(shown.map(({ steps, values }) => [steps, values] as uPlot.AlignedData)),
     [curves],
   );
-  // biome-ignore lint/correctness/useExhaustiveDependencies: colours follow the theme
+  // Colours follow the theme.
   const colors = useMemo(palette, [time.theme]);
   const more = curves.length - shown.length;
   return (
@@ -226,39 +256,48 @@ function CurveChart({ curves, title, axis: time }: { curves: Curve[]; title: str
       title={more ? `${title} (${shown.length} of ${curves.length} curves)` : title}
       data={data}
       series={shown.map(({ name }, i) => ({ label: name, color: colors.series[i] ?? colors.muted }))}
-      height={92}
+      height={72}
       labels={false}
+      extra={extra}
     />
   );
 }
 
-/** The user's own curves, a chart for each group that is switched on. */
-export function Curves({ curves, groups, axis: time }: { curves: Curve[]; groups: ReadonlySet<CurveGroup>; axis: TimeAxis }) {
-  const byGroup = useMemo(
-    () => GROUPS.map((g) => ({ ...g, curves: curves.filter(({ group }) => group === g.group) })),
-    [curves],
-  );
-  return (
-    <>
-      {byGroup.map(({ group, title, curves: some }) =>
-        some.length && groups.has(group) ? <CurveChart key={group} curves={some} title={title} axis={time} /> : null,
-      )}
-    </>
-  );
+interface CurvesProps {
+  curves: Curve[];
+  groups: ReadonlySet<CurveGroup>;
+  toggle: (group: CurveGroup) => void;
+  axis: TimeAxis;
 }
 
-export function CurveSwitches(props: { curves: Curve[]; groups: ReadonlySet<CurveGroup>; toggle: (group: CurveGroup) => void }) {
-  const present = GROUPS.filter(({ group }) => props.curves.some((curve) => curve.group === group));
-  return (
+/** The user's own curves, a chart for each group that is switched on. */
+export function Curves({ curves, groups, toggle, axis: time }: CurvesProps) {
+  const present = useMemo(
+    () =>
+      GROUPS.map((g) => ({ ...g, curves: curves.filter(({ group }) => group === g.group) })).filter(
+        (g) => g.curves.length,
+      ),
+    [curves],
+  );
+  const on = present.filter(({ group }) => groups.has(group));
+  const switches = (
     <fieldset class="switches">
-      <legend>Curves</legend>
+      <legend class="hidden">Curves</legend>
       {present.map(({ group, title }) => (
         <label key={group}>
-          <input type="checkbox" checked={props.groups.has(group)} onChange={() => props.toggle(group)} />
+          <input type="checkbox" checked={groups.has(group)} onChange={() => toggle(group)} />
           {title}
         </label>
       ))}
     </fieldset>
+  );
+  return (
+    <>
+      {!on.length && switches}
+      {on.map(({ group, title, curves: some }, i) => (
+        <CurveChart key={group} curves={some} title={title} axis={time} extra={i === 0 ? switches : null} />
+      ))}
+    </>
   );
 }
 
