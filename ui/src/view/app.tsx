@@ -166,7 +166,6 @@ export function App({ source }: { source: Source }) {
   useEffect(() => {
     if (runs && (id === null || !runs.runs.some((each) => each.id === id))) setId(firstRun(runs));
   }, [runs, id]);
-  const now = useClock();
   const help = useRef<HTMLDialogElement>(null);
   const main = useRef<HTMLElement>(null);
   const info = runs?.runs.find((each) => each.id === id) ?? null;
@@ -189,7 +188,7 @@ export function App({ source }: { source: Source }) {
   return (
     <>
       <Header
-        {...{ runs, run, info, now, choose, theme, setTheme }}
+        {...{ runs, run, info, choose, theme, setTheme }}
         help={() => help.current?.showModal()}
         skip={() => main.current?.focus()}
       />
@@ -215,15 +214,6 @@ export function App({ source }: { source: Source }) {
       <Help dialog={help} />
     </>
   );
-}
-
-function useClock(): number {
-  const [now, setNow] = useState(Date.now() / 1000);
-  useEffect(() => {
-    const timer = setInterval(() => document.visibilityState === "visible" && setNow(Date.now() / 1000), 1000);
-    return () => clearInterval(timer);
-  }, []);
-  return now;
 }
 
 interface RunProps {

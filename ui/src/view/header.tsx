@@ -10,7 +10,6 @@ interface HeaderProps {
   runs: Runs;
   run: Run | null;
   info: RunInfo | null;
-  now: number;
   choose: (id: string) => void;
   theme: Theme;
   setTheme: (theme: Theme) => void;
@@ -18,7 +17,7 @@ interface HeaderProps {
   skip: () => void;
 }
 
-export function Header({ runs, run, info, now, choose, theme, setTheme, help, skip }: HeaderProps) {
+export function Header({ runs, run, info, choose, theme, setTheme, help, skip }: HeaderProps) {
   const next: Record<Theme, Theme> = { auto: "light", light: "dark", dark: "auto" };
   return (
     <header class="top">
@@ -36,8 +35,8 @@ export function Header({ runs, run, info, now, choose, theme, setTheme, help, sk
       <h1 class="hidden">
         Spectra of <bdi>{info?.name ?? "layers"}</bdi>
       </h1>
-      <RunChooser runs={runs} info={info} now={now} choose={choose} />
-      <LiveState runs={runs} run={run} info={info} now={now} />
+      <RunChooser runs={runs} info={info} choose={choose} />
+      <LiveState runs={runs} run={run} info={info} />
       <span class="spacer" />
       <button
         type="button"
@@ -54,6 +53,16 @@ export function Header({ runs, run, info, now, choose, theme, setTheme, help, sk
   );
 }
 
+/** Seconds since the epoch, new each second. Only what shows a time uses it, so that nothing else is drawn each second. */
+function useClock(): number {
+  const [now, setNow] = useState(Date.now() / 1000);
+  useEffect(() => {
+    const timer = setInterval(() => document.visibilityState === "visible" && setNow(Date.now() / 1000), 1000);
+    return () => clearInterval(timer);
+  }, []);
+  return now;
+}
+
 /** A run is live if its latest result is not older than this, or than three times the time between two results. */
 const LIVE_SECONDS = 120;
 
@@ -61,10 +70,10 @@ interface StateProps {
   runs: Runs;
   run: Run | null;
   info: RunInfo | null;
-  now: number;
 }
 
-function LiveState({ runs, run, info, now }: StateProps) {
+function LiveState({ runs, run, info }: StateProps) {
+  const now = useClock();
   const last = run?.steps.at(-1) ?? null;
   const time = run?.times.at(-1) ?? info?.updated ?? 0;
   const before = run?.times.at(-2) ?? time;
@@ -88,17 +97,14 @@ function LiveState({ runs, run, info, now }: StateProps) {
   );
 }
 
-function RunChooser({
-  runs,
-  info,
-  now,
-  choose,
-}: {
+interface ChooserProps {
   runs: Runs;
   info: RunInfo | null;
-  now: number;
   choose: (id: string) => void;
-}) {
+}
+
+function RunChooser({ runs, info, choose }: ChooserProps) {
+  const now = useClock();
   const [open, setOpen] = useState(false);
   const [search, setSearch] = useState("");
   const [active, setActive] = useState(0);
