@@ -203,6 +203,9 @@ async function costOf(act) {
   await page.locator(".compare").scrollIntoViewIfNeeded();
   await picture(page, "tables");
   await serious(page, "tables");
+  await page.emulateMedia({ media: "print" });
+  await picture(page, "print", { fullPage: true });
+  await page.emulateMedia({ media: "screen" });
   await page.getByRole("button", { name: "by kind" }).click();
   await page.locator(".course select").first().selectOption("update_norm");
   await page.waitForTimeout(800);

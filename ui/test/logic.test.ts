@@ -17,10 +17,11 @@ import { differences } from "../src/logic/compare";
 import { ago, columnValue, number, place, powerOfTen, withInterval } from "../src/logic/format";
 import { grouped, rowsOf, rowOf, shortName } from "../src/logic/groups";
 import { formatHash, parseHash } from "../src/logic/hash";
+import { fittingHeight, layoutRows } from "../src/logic/layout";
 import { tailMarks, trapMarks } from "../src/logic/marks";
 import { paint } from "../src/logic/paint";
 import { cumulative, fitted, shapesOf, stairs } from "../src/logic/spectrum";
-import { lastAtMost, nearest, reportAt, spans } from "../src/logic/steps";
+import { ascending, lastAtMost, nearest, reportAt, spans } from "../src/logic/steps";
 import { decades, exponentTicks } from "../src/logic/ticks";
 import { badness, worstOf, worstOrder } from "../src/logic/worst";
 
@@ -430,4 +431,24 @@ test("a file's own data: columns and cells are inflated, and what is not there i
   await assert.rejects(source.cell("a", 0, 0), /no spectra of this step/);
   await assert.rejects(source.column("a", "__proto__", 0), /does not hold the column/);
   await assert.rejects(source.run("constructor"), /does not hold that run/);
+});
+
+test("a curve that goes back after a restart grows again", () => {
+  const curve = { steps: [1, 2, 3, 2, 4], values: [1, 2, 3, 9, 4] };
+  assert.deepEqual(ascending(curve), { steps: [1, 2, 3, 4], values: [1, 9, 3, 4] });
+  const fine = { steps: [1, 2], values: [1, null] };
+  assert.equal(ascending(fine), fine);
+});
+
+test("rows of a group are together high enough for its name, and all rows fit if they can", () => {
+  const groups = grouped([layer("a.0", "a"), layer("a.1", "a"), layer("b.0", "b")], "block");
+  const rows = rowsOf(groups, new Set());
+  const layout = layoutRows(groups, rows, 2);
+  assert.deepEqual(layout.heights, [7, 7, 13]);
+  assert.deepEqual(layout.tops, [0, 7, 16]);
+  assert.equal(layout.total, 29);
+  assert.equal(fittingHeight(groups, rows, 1000), 18);
+  assert.equal(fittingHeight(groups, rows, 45), 14);
+  assert.equal(fittingHeight(groups, rows, 1), 2);
+  assert.equal(layoutRows([], [], 2).total, 0);
 });

@@ -2,10 +2,13 @@
 
 import type { Run, Source } from "./contract";
 import { continues, extended, type Grid, merged } from "./merge";
+import { SourceError } from "./source";
 
 export class HeldRun {
   run: Run | null = null;
   readonly grids = new Map<string, Grid>();
+  /** Why a column is not there. */
+  readonly errors = new Map<string, string>();
   private readonly wanted = new Set<string>();
   private readonly loading = new Map<string, Promise<void>>();
 
@@ -31,7 +34,8 @@ export class HeldRun {
   want(name: string): void {
     if (this.wanted.has(name)) return;
     this.wanted.add(name);
-    if (this.run) void this.load(name).then(this.changed, () => this.wanted.delete(name));
+    // If the server cannot be reached, the next refresh asks again and says so.
+    if (this.run) void this.load(name).then(this.changed, () => undefined);
   }
 
   private load(name: string): Promise<void> {
@@ -47,7 +51,15 @@ export class HeldRun {
     if (!run?.columns.some((column) => column.name === name)) return;
     const from = this.grids.get(name)?.rows ?? 0;
     if (from >= run.steps.length) return;
-    const added = await this.source.column(this.id, name, from);
+    let added: Float32Array;
+    try {
+      added = await this.source.column(this.id, name, from);
+      this.errors.delete(name);
+    } catch (problem) {
+      if (!(problem instanceof SourceError) || problem.status === 0) throw problem;
+      this.errors.set(name, problem.message);
+      return;
+    }
     if (this.run?.version !== run.version) return;
     this.grids.set(name, extended(this.grids.get(name) ?? null, from, added, run.layers.length));
   }

@@ -1,5 +1,7 @@
 /** Reports along the axis of steps. */
 
+import type { Numbers } from "../data/contract";
+
 /** Left and right end of the cell of each report. Where reports are missing, a gap stays between two cells. */
 export interface Spans {
   readonly left: Float64Array;
@@ -60,4 +62,13 @@ export function nearest(values: ArrayLike<number>, x: number): number {
 export function reportAt({ left, right }: Spans, x: number): number {
   const i = lastAtMost(left, x);
   return i >= 0 && x <= (right[i] as number) ? i : -1;
+}
+
+/** A curve whose steps grow. After a restart steps come again: the last value of a step holds. */
+export function ascending<T extends { readonly steps: number[]; readonly values: Numbers }>(curve: T): T {
+  const { steps, values } = curve;
+  if (steps.every((step, i) => i === 0 || step > (steps[i - 1] as number))) return curve;
+  const last = new Map(steps.map((step, i) => [step, values[i] ?? null]));
+  const sorted = [...last.keys()].sort((a, b) => a - b);
+  return { ...curve, steps: sorted, values: sorted.map((step) => last.get(step) ?? null) };
 }

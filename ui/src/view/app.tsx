@@ -88,6 +88,7 @@ interface Live {
 /** Follows the list of runs and one run, as long as the page is seen. */
 function useLive(source: Source, id: string | null): Live {
   const [runs, setRuns] = useState<Runs | null>(null);
+  const known = useRef<Runs | null>(null);
   const [version, setVersion] = useState(0);
   const [offline, setOffline] = useState("");
   const [error, setError] = useState("");
@@ -97,20 +98,19 @@ function useLive(source: Source, id: string | null): Live {
     let stopped = false;
     let timer = 0;
     let wait = POLL;
-    let round = 0;
+    let round = 1;
     const ask = async () => {
       performance.mark("ww-poll");
       try {
-        let live = true;
-        if (!held || round % RUNS_EVERY === 0) {
-          const list = await source.runs();
-          live = list.live;
-          if (stopped) return;
+        const wantsRuns = !held || !known.current || round % RUNS_EVERY === 0;
+        const [list] = await Promise.all([wantsRuns ? source.runs() : null, held?.refresh()]);
+        if (stopped) return;
+        if (list) {
+          known.current = list;
           setRuns(list);
         }
-        await held?.refresh();
         round += 1;
-        wait = live ? POLL : 0;
+        wait = known.current?.live ? POLL : 0;
         if (!stopped) {
           setOffline("");
           setError("");
@@ -169,6 +169,8 @@ export function App({ source }: { source: Source }) {
   const help = useRef<HTMLDialogElement>(null);
   const main = useRef<HTMLElement>(null);
   const info = runs?.runs.find((each) => each.id === id) ?? null;
+  // A pinned spectrum stays when another run is chosen, so that two runs can be laid over each other.
+  const [pinned, setPinned] = useState<Baseline | null>(null);
   const [columnName, setColumnName] = useState(link.current.column ?? "alpha");
   useEffect(() => {
     document.title = info ? `${info.name.slice(0, 80)} – spectra` : "Spectra of layers";
@@ -197,7 +199,7 @@ export function App({ source }: { source: Source }) {
         {run && held && run.steps.length > 0 && (
           <RunView
             key={held.id}
-            {...{ source, runs, run, held, version, columnName, setColumnName, help }}
+            {...{ source, runs, run, held, version, columnName, setColumnName, pinned, setPinned, help }}
             theme={seen}
             link={link}
           />
@@ -224,6 +226,8 @@ interface RunProps {
   version: number;
   columnName: string;
   setColumnName: (name: string) => void;
+  pinned: Baseline | null;
+  setPinned: (baseline: Baseline | null) => void;
   theme: string;
   link: { current: ReturnType<typeof parseHash> };
   help: RefObject<HTMLDialogElement | null>;
@@ -262,7 +266,7 @@ function useTimeAxis(
 }
 
 function RunView(props: RunProps) {
-  const { source, runs, run, held, version, columnName, setColumnName, theme, link, help } = props;
+  const { source, runs, run, held, version, columnName, setColumnName, pinned, setPinned, theme, link, help } = props;
   const steps = useMemo(() => numberedSteps(run), [run.steps]);
   const latest = steps.length - 1;
   const single = steps.length === 1;
@@ -272,7 +276,6 @@ function RunView(props: RunProps) {
   const [closed, setClosed] = useState<ReadonlySet<string>>(new Set());
   const [tall, setTall] = useState(false);
   const [curveGroups, setCurveGroups] = useState<ReadonlySet<CurveGroup>>(new Set(SHOWN_AT_FIRST));
-  const [pinned, setPinned] = useState<Baseline | null>(null);
   const [other, setOther] = useState<{ place: CellPlace; title: string } | null>(null);
   const [tableSeen, setTableSeen] = useState(false);
   const [settled, setSettled] = useState(false);
@@ -407,7 +410,13 @@ function RunView(props: RunProps) {
     [steps],
   );
   const selectLayer = useCallback((l: number) => setSelection((old) => ({ layer: l, report: old.report })), []);
-  const overlay = useCallback((place: CellPlace | null, title: string) => setOther(place && { place, title }), []);
+  const overlaid = useRef("");
+  const overlay = useCallback((place: CellPlace | null, title: string) => {
+    // What was chosen last is drawn: a new comparison takes the place of a pinned spectrum.
+    if (place && title !== overlaid.current) setPinned(null);
+    overlaid.current = title;
+    setOther(place && { place, title });
+  }, []);
   const shown = useMemo(() => groups.flatMap((group) => group.layers), [groups]);
   const stamp = `${[...held.grids].map(([n, g]) => `${n} ${g.rows}`).join()}`;
   const table = useMemo(
@@ -429,7 +438,17 @@ function RunView(props: RunProps) {
     ),
     [layersKey(run), run.columns.length, stamp, report, layer],
   );
-  const announced = `${run.layers[layer]?.shown ?? ""}, ${single ? "" : `step ${count(steps[report])}, `}${column.name} ${columnValue(column, at(grid, report, layer))}${at(reliable, report, layer) === 0 ? ", no reliable tail" : ""}`;
+  // Said when something is chosen, not with each new result.
+  const announced = useMemo(
+    () =>
+      [
+        run.layers[layer]?.shown ?? "",
+        ...(single ? [] : [`step ${count(steps[report])}`]),
+        `${column.name} ${columnValue(column, at(grid, report, layer))}`,
+        ...(at(reliable, report, layer) === 0 ? ["no reliable tail"] : []),
+      ].join(", "),
+    [selection, column.name, grid === undefined],
+  );
   const tableRef = useSeen(() => setTableSeen(true));
   useEffect(() => {
     performance.mark("ww-drawn", { detail: { version, latest, ready: grid !== undefined } });
@@ -556,7 +575,7 @@ function RunView(props: RunProps) {
               selection={chosen}
               select={select}
               toggle={(group) => setClosed(toggled(closed, group))}
-              error=""
+              error={held.errors.get(column.name) ?? (run.columns.length ? "" : "This run has no values of layers.")}
             />
           </>
         )}

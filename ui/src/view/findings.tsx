@@ -70,7 +70,9 @@ function Item({ finding, layers, show }: { finding: Finding; layers: readonly La
         onClick={() => first !== undefined && show(first, since)}
       >
         <span class={alarm ? "badge alarm" : "badge"}>{alarm ? "▲ alarm" : "○ notice"}</span>
-        <span class="finding-text">{finding.text}</span>
+        <span class="finding-text" title={finding.text}>
+          {finding.text}
+        </span>
       </button>
       <p class="finding-more">
         {when && <span class="when">{when}</span>}

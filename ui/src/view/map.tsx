@@ -282,6 +282,7 @@ export function LayerMap(props: MapProps) {
             {...{ groups, by: props.by, rows, layout, layers, closed }}
             width={time.gutter}
             toggle={props.toggle}
+            choose={(layer) => props.select(layer, props.selection?.report ?? props.steps.length - 1)}
             chosen={chosen}
           />
         </div>
@@ -336,11 +337,12 @@ interface LabelProps {
   closed: ReadonlySet<string>;
   width: number;
   toggle: (group: string) => void;
+  choose: (layer: number) => void;
   chosen: number;
 }
 
 /** Names left of the map: groups always, layers where rows are high enough. */
-function Labels({ groups, by, rows, layout, layers, closed, width, toggle, chosen }: LabelProps) {
+function Labels({ groups, by, rows, layout, layers, closed, width, toggle, choose, chosen }: LabelProps) {
   const names = rows.length > 0 && Math.min(...layout.heights) >= 12;
   // Names of layers stand beside the name of their group; a row that is the whole group needs no second name.
   const half = names && rows.length > groups.length ? Math.round(width * 0.44) : width;
@@ -391,9 +393,12 @@ function Labels({ groups, by, rows, layout, layers, closed, width, toggle, chose
           const layer = layers[row.layers[0] as number] as Layer;
           if (row.closed || (groups.find(({ name }) => name === row.group)?.layers.length ?? 0) < 2) return null;
           return (
-            <span
+            <button
+              type="button"
+              tabIndex={-1}
               class={row.layers.includes(chosen) ? "row-name chosen" : "row-name"}
               key={row.layers[0]}
+              onClick={() => choose(row.layers[0] as number)}
               title={layer.shown}
               style={{
                 top: `${layout.tops[i]}px`,
@@ -403,7 +408,7 @@ function Labels({ groups, by, rows, layout, layers, closed, width, toggle, chose
               }}
             >
               <bdi>{by === "kind" ? layer.block || layer.shown : shortName(layer)}</bdi>
-            </span>
+            </button>
           );
         })}
     </div>

@@ -5,6 +5,7 @@ import { useMemo, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import type { Curve, CurveGroup, Numbers, Rule, Run } from "../data/contract";
 import { count, number } from "../logic/format";
+import { ascending } from "../logic/steps";
 import { axis, palette, usePlot, verticalLine } from "./plot";
 
 /** What all charts over the steps share. */
@@ -92,7 +93,7 @@ function Lines(props: LinesProps) {
           axis(colors, {
             show: props.labels,
             size: 22,
-            values: (_u, splits) => splits.map((v) => count(v)),
+            values: (u, splits) => splits.map((v) => (hasRoom(u, v) ? count(v) : "")),
             space: 70,
           }),
           axis(colors, { size: gutter, space: 24, values: (_u, splits) => splits.map((v) => number(v, 4)) }),
@@ -150,6 +151,12 @@ function padded(low: number | null, high: number | null): [number, number] {
   if (low === null || high === null || !Number.isFinite(low) || !Number.isFinite(high)) return [0, 1];
   const margin = (high - low) * 0.06 || Math.abs(high) * 0.05 || 0.5;
   return [low - margin, high + margin];
+}
+
+/** Whether the label of a step fits between its tick and the right end of the chart. */
+function hasRoom(u: uPlot, step: number): boolean {
+  const room = u.width - u.bbox.left / devicePixelRatio - u.valToPos(step, "x");
+  return room > 3.2 * count(step).length;
 }
 
 function horizontalLine(u: uPlot, y: number, color: string): void {
@@ -238,7 +245,7 @@ function CurveChart({
   axis: TimeAxis;
   extra: ComponentChildren;
 }) {
-  const shown = curves.slice(0, MOST_LINES);
+  const shown = curves.slice(0, MOST_LINES).map(ascending);
   // The curves are new with each answer.
   const data = useMemo(
     (): uPlot.AlignedData =>
