@@ -161,6 +161,7 @@ export function App({ source }: { source: Source }) {
   const [theme, setTheme, seen] = useTheme();
   const link = useRef(parseHash(location.hash));
   const [id, setId] = useState<string | null>(link.current.run);
+  const [visit, setVisit] = useState(0);
   const { runs, held, version, offline, error } = useLive(source, id);
   const run = held?.run ?? null;
   useEffect(() => {
@@ -175,6 +176,16 @@ export function App({ source }: { source: Source }) {
   useEffect(() => {
     document.title = info ? `${info.name.slice(0, 80)} – spectra` : "Spectra of layers";
   }, [info?.name]);
+  useEffect(() => {
+    const listen = () => {
+      link.current = parseHash(location.hash);
+      if (link.current.run !== null) setId(link.current.run);
+      if (link.current.column !== null) setColumnName(link.current.column);
+      setVisit((v) => v + 1);
+    };
+    addEventListener("hashchange", listen);
+    return () => removeEventListener("hashchange", listen);
+  }, []);
   const choose = (next: string) => {
     link.current = { run: next, column: columnName, layer: null, step: null };
     setId(next);
@@ -198,7 +209,7 @@ export function App({ source }: { source: Source }) {
         <Banners runs={runs} run={run} offline={offline} error={error} />
         {run && held && run.steps.length > 0 && (
           <RunView
-            key={held.id}
+            key={`${held.id} ${visit}`}
             {...{ source, runs, run, held, version, columnName, setColumnName, pinned, setPinned, help }}
             theme={seen}
             link={link}
