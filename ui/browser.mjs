@@ -244,6 +244,7 @@ for (const [name, hash, options] of [
   ["empty", "#run=empty", {}],
   ["broken", "#run=broken", {}],
   ["hostile", "#run=hostile", {}],
+  ["nothing", "#run=nothing", {}],
 ]) {
   const { page, close } = await open(hash, options);
   if (!["empty", "broken"].includes(name)) await ready(page);
@@ -272,6 +273,33 @@ for (const [name, hash, options] of [
   await serious(page, "one file");
   await close();
   rmSync(dirname(file), { recursive: true });
+}
+
+// An old link leads to a run that is there.
+{
+  const { page, close } = await open("#run=gone&layer=x&step=3", {}, false);
+  await ready(page);
+  assert.match(await page.locator(".run-name").textContent(), /version_3/);
+  // A drag shows a part of the steps and chooses nothing; a double click shows all.
+  const over = await page.locator(".map .u-over").boundingBox();
+  const hash = await page.evaluate(() => location.hash);
+  await page.mouse.move(over.x + 100, over.y + 50);
+  await page.mouse.down();
+  await page.mouse.move(over.x + 300, over.y + 60, { steps: 4 });
+  await page.mouse.up();
+  await page.getByRole("button", { name: "all steps" }).waitFor();
+  assert.equal(await page.evaluate(() => location.hash), hash);
+  await page.waitForTimeout(300);
+  await picture(page, "zoomed");
+  await page.getByRole("button", { name: "all steps" }).click();
+  await page.evaluate(() => {
+    location.hash = "#run=small&column=D&layer=layers.1.attn.q_proj&step=300";
+  });
+  await page.waitForFunction(
+    () => document.querySelector("#spectrum-title bdi")?.textContent === "layers.1.attn.q_proj",
+  );
+  assert.match(await page.locator(".steps output").textContent(), /step 300/);
+  await close();
 }
 
 // The server goes away: a sentence, and the page stays.

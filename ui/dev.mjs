@@ -387,6 +387,7 @@ export const RUNS = new Map(
         ],
       },
     ),
+    smallRun("nothing", "nothing but NaN", transformer(2), 9, { gap: [-1, 99] }),
     smallRun("broken", "old/version_0", [], 0, {
       problem: "No spectra: these event files were written by an older version.",
     }),

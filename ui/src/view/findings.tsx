@@ -76,6 +76,7 @@ function Item({ finding, layers, show }: { finding: Finding; layers: readonly La
       </button>
       <p class="finding-more">
         {when && <span class="when">{when}</span>}
+        {finding.confidence && <span class="quiet">{finding.confidence}</span>}
         {finding.action && (
           <span class="action" title={finding.action}>
             {finding.action}

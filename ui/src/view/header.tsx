@@ -3,8 +3,7 @@
 import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 import type { Run, RunInfo, Runs } from "../data/contract";
 import { ago, count, plural } from "../logic/format";
-
-export type Theme = "auto" | "light" | "dark";
+import type { Theme } from "./theme";
 
 interface HeaderProps {
   runs: Runs;

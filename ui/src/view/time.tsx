@@ -229,7 +229,11 @@ const GROUPS: readonly { group: CurveGroup; title: string }[] = [
   { group: "other", title: "other curves" },
 ];
 
-export const SHOWN_AT_FIRST: readonly CurveGroup[] = ["loss"];
+/** Losses, or the first kind of curves that there is. */
+export function shownAtFirst(curves: readonly Curve[]): ReadonlySet<CurveGroup> {
+  const first = GROUPS.find(({ group }) => curves.some((curve) => curve.group === group));
+  return new Set(first ? [first.group] : []);
+}
 
 /** More lines than this in one chart cannot be told apart. */
 const MOST_LINES = 6;
