@@ -99,8 +99,10 @@ async function costOf(act) {
   );
   const tasks = events.filter((e) => e.name === "RunTask" && mains.has(`${e.pid} ${e.tid}`) && e.tdur);
   const sum = tasks.reduce((s, e) => s + e.tdur, 0) / 1000;
+  const large = tasks.filter((e) => e.tdur > 1000).reduce((s, e) => s + e.tdur, 0) / 1000;
   return {
     cpu: Math.round(sum),
+    inTasksOver1ms: Math.round(large),
     longest: Math.round(Math.max(0, ...tasks.map((e) => e.tdur)) / 1000),
     n: tasks.length,
   };
@@ -240,7 +242,7 @@ async function costOf(act) {
 for (const [name, hash, options] of [
   ["narrow", "#run=big", { viewport: { width: 400, height: 850 } }],
   ["finished", "#run=finished", {}],
-  ["small", "#run=small", {}],
+  ["small", "#run=small", { deviceScaleFactor: 2 }],
   ["empty", "#run=empty", {}],
   ["broken", "#run=broken", {}],
   ["hostile", "#run=hostile", {}],

@@ -23,7 +23,9 @@ export function App({ source }: { source: Source }) {
   const { runs, held, version, offline, error } = useLive(source, id);
   const run = held?.run ?? null;
   useEffect(() => {
-    if (runs && (id === null || !runs.runs.some((each) => each.id === id))) setId(firstRun(runs));
+    if (!runs || (id !== null && runs.runs.some((each) => each.id === id))) return;
+    link.current = { ...link.current, run: null, layer: null, step: null };
+    setId(firstRun(runs));
   }, [runs, id]);
   const help = useRef<HTMLDialogElement>(null);
   const main = useRef<HTMLElement>(null);
@@ -32,8 +34,8 @@ export function App({ source }: { source: Source }) {
   const [pinned, setPinned] = useState<Baseline | null>(null);
   const [columnName, setColumnName] = useState(link.current.column ?? "alpha");
   useEffect(() => {
-    document.title = info ? `${info.name.slice(0, 80)} – spectra` : "Spectra of layers";
-  }, [info?.name]);
+    document.title = info ? `${info.alarms ? "▲ " : ""}${info.name.slice(0, 80)} – spectra` : "Spectra of layers";
+  }, [info?.name, info?.alarms]);
   useEffect(() => {
     const listen = () => {
       link.current = parseHash(location.hash);

@@ -338,11 +338,6 @@ export function RunView(props: RunProps) {
               >
                 names
               </button>
-              {time.zoomed && (
-                <button type="button" class="small" onClick={() => time.zoom(null)}>
-                  all steps
-                </button>
-              )}
             </>
           )}
         </header>
@@ -370,7 +365,18 @@ export function RunView(props: RunProps) {
               axis={time}
               toggle={(group) => setCurveGroups(toggled(curveGroups, group))}
             />
-            <AlphaChart run={run} steps={steps} axis={time} />
+            <AlphaChart
+              run={run}
+              steps={steps}
+              axis={time}
+              extra={
+                time.zoomed && (
+                  <button type="button" class="small" onClick={() => time.zoom(null)}>
+                    all steps
+                  </button>
+                )
+              }
+            />
             <LayerMap
               axis={time}
               layers={run.layers}

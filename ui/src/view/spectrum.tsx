@@ -400,7 +400,7 @@ function AllValues({ values }: { values: Record<string, Value> }) {
   const known = Object.entries(values).filter(([, value]) => value !== null && value !== "");
   return (
     <details class="all-values">
-      <summary>All {known.length} values</summary>
+      <summary>All values ({known.length})</summary>
       <div class="scroll" tabIndex={0} role="group" aria-label="All values">
         <table>
           <caption class="hidden">All values of this layer at this step</caption>

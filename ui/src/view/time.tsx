@@ -96,7 +96,11 @@ function Lines(props: LinesProps) {
             values: (u, splits) => splits.map((v) => (hasRoom(u, v) ? count(v) : "")),
             space: 70,
           }),
-          axis(colors, { size: gutter, space: 24, values: (_u, splits) => splits.map((v) => number(v, 4)) }),
+          axis(colors, {
+            size: gutter,
+            space: 24,
+            values: (u, splits) => splits.map((v) => (hasValues(u) ? number(v, 4) : "")),
+          }),
         ],
         series: [
           {},
@@ -153,6 +157,9 @@ function padded(low: number | null, high: number | null): [number, number] {
   return [low - margin, high + margin];
 }
 
+/** An axis without a line has no numbers, since they would mean nothing. */
+const hasValues = (u: uPlot): boolean => u.data.slice(1).some((values) => values.some((v) => v !== null));
+
 /** Whether the label of a step fits between its tick and the right end of the chart. */
 function hasRoom(u: uPlot, step: number): boolean {
   const room = u.width - u.bbox.left / devicePixelRatio - u.valToPos(step, "x");
@@ -195,7 +202,14 @@ function lastValue(values: Numbers, index: number): number | null {
 
 const nulls = (values: Numbers | undefined, length: number): Numbers => values ?? new Array<null>(length).fill(null);
 
-export function AlphaChart({ run, steps, axis: time }: { run: Run; steps: number[]; axis: TimeAxis }) {
+interface AlphaProps {
+  run: Run;
+  steps: number[];
+  axis: TimeAxis;
+  extra: ComponentChildren;
+}
+
+export function AlphaChart({ run, steps, axis: time, extra }: AlphaProps) {
   const { summary } = run;
   const data = useMemo((): uPlot.AlignedData => {
     const names = ["alpha_max", "alpha_min", "alpha_median", "alpha"];
@@ -218,6 +232,7 @@ export function AlphaChart({ run, steps, axis: time }: { run: Run; steps: number
       height={100}
       labels
       guides={[2, 6]}
+      extra={extra}
     />
   );
 }
