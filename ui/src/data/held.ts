@@ -1,0 +1,66 @@
+/** One run as the page holds it, with the columns it has asked for; it asks the source for new reports only. */
+
+import type { Run, Source } from "./contract";
+import { continues, extended, type Grid, merged } from "./merge";
+import { SourceError } from "./source";
+
+export class HeldRun {
+  run: Run | null = null;
+  readonly grids = new Map<string, Grid>();
+  /** Why a column is not there. */
+  readonly errors = new Map<string, string>();
+  private readonly wanted = new Set<string>();
+  private readonly loading = new Map<string, Promise<void>>();
+
+  constructor(
+    private readonly source: Source,
+    readonly id: string,
+    private readonly changed: () => void,
+  ) {}
+
+  /** Asks for what is new. The listener is called once, when new rows of all wanted columns are there too. */
+  async refresh(): Promise<void> {
+    const before = this.run;
+    let added = await this.source.run(this.id, before?.steps.length ?? 0);
+    if (before && !continues(before, added) && added.from > 0) added = await this.source.run(this.id, 0);
+    if (before && !continues(before, added)) this.grids.clear();
+    this.run = merged(before, added);
+    if (!before) this.changed();
+    await Promise.all([...this.wanted].map((name) => this.load(name)));
+    this.changed();
+  }
+
+  /** Has a column from now on. */
+  want(name: string): void {
+    if (this.wanted.has(name)) return;
+    this.wanted.add(name);
+    // If the server cannot be reached, the next refresh asks again and says so.
+    if (this.run) void this.load(name).then(this.changed, () => undefined);
+  }
+
+  private load(name: string): Promise<void> {
+    const running = this.loading.get(name);
+    if (running) return running;
+    const started = this.loadMore(name).finally(() => this.loading.delete(name));
+    this.loading.set(name, started);
+    return started;
+  }
+
+  private async loadMore(name: string): Promise<void> {
+    const run = this.run;
+    if (!run?.columns.some((column) => column.name === name)) return;
+    const from = this.grids.get(name)?.rows ?? 0;
+    if (from >= run.steps.length) return;
+    let added: Float32Array;
+    try {
+      added = await this.source.column(this.id, name, from);
+      this.errors.delete(name);
+    } catch (problem) {
+      if (!(problem instanceof SourceError) || problem.status === 0) throw problem;
+      this.errors.set(name, problem.message);
+      return;
+    }
+    if (this.run?.version !== run.version) return;
+    this.grids.set(name, extended(this.grids.get(name) ?? null, from, added, run.layers.length));
+  }
+}

@@ -1,0 +1,90 @@
+/** The whole page: what is chosen, where the data come from, and how the parts share them. */
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { Runs, Source } from "../data/contract";
+import { useLive } from "../data/live";
+import { parseHash } from "../logic/hash";
+import { Banners, Header } from "./header";
+import { Help } from "./help";
+import { RunView } from "./run";
+import type { Baseline } from "./spectrum";
+import { useTheme } from "./theme";
+
+/** The first run that has something to show, if the address names none. */
+function firstRun(runs: Runs): string | null {
+  return (runs.runs.find(({ reports }) => reports > 0) ?? runs.runs[0])?.id ?? null;
+}
+
+export function App({ source }: { source: Source }) {
+  const [theme, setTheme, seen] = useTheme();
+  const link = useRef(parseHash(location.hash));
+  const [id, setId] = useState<string | null>(link.current.run);
+  const [visit, setVisit] = useState(0);
+  const { runs, held, version, offline, error } = useLive(source, id);
+  const run = held?.run ?? null;
+  useEffect(() => {
+    if (!runs || (id !== null && runs.runs.some((each) => each.id === id))) return;
+    link.current = { ...link.current, run: null, layer: null, step: null };
+    setId(firstRun(runs));
+  }, [runs, id]);
+  const help = useRef<HTMLDialogElement>(null);
+  const main = useRef<HTMLElement>(null);
+  const info = runs?.runs.find((each) => each.id === id) ?? null;
+  // A pinned spectrum stays when another run is chosen, so that two runs can be laid over each other.
+  const [pinned, setPinned] = useState<Baseline | null>(null);
+  const [columnName, setColumnName] = useState(link.current.column ?? "alpha");
+  useEffect(() => {
+    document.title = info ? `${info.alarms ? "▲ " : ""}${info.name.slice(0, 80)} – spectra` : "Spectra of layers";
+  }, [info?.name, info?.alarms]);
+  useEffect(() => {
+    const listen = () => {
+      link.current = parseHash(location.hash);
+      if (link.current.run !== null) setId(link.current.run);
+      if (link.current.column !== null) setColumnName(link.current.column);
+      setVisit((v) => v + 1);
+    };
+    addEventListener("hashchange", listen);
+    return () => removeEventListener("hashchange", listen);
+  }, []);
+  const choose = (next: string) => {
+    link.current = { run: next, column: columnName, layer: null, step: null };
+    setId(next);
+  };
+  if (!runs) {
+    return (
+      <main class="start">
+        <Banners runs={null} run={null} offline={offline} error={error} />
+        {!offline && !error && <p class="note">Loading …</p>}
+      </main>
+    );
+  }
+  return (
+    <>
+      <Header
+        {...{ runs, run, info, choose, theme, setTheme }}
+        help={() => help.current?.showModal()}
+        skip={() => main.current?.focus()}
+      />
+      <main id="main" tabIndex={-1} ref={main}>
+        <Banners runs={runs} run={run} offline={offline} error={error} />
+        {run && held && run.steps.length > 0 && (
+          <RunView
+            key={`${held.id} ${visit}`}
+            {...{ source, runs, run, held, version, columnName, setColumnName, pinned, setPinned, help }}
+            theme={seen}
+            link={link}
+          />
+        )}
+        {run && run.steps.length === 0 && !run.problem && (
+          <p class="note big">No results yet. The page shows them when the first report of this run is there.</p>
+        )}
+        {!run && !error && (
+          <p class="note big">
+            {runs.runs.length ? "Loading the run …" : "There are no runs here yet. The page shows them as they come."}
+          </p>
+        )}
+      </main>
+      <Help dialog={help} />
+    </>
+  );
+}

@@ -1,0 +1,454 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Cell, Column, Finding, Layer, Run } from "../src/data/contract";
+import { at, extended, merged } from "../src/data/merge";
+import { float32, InlineSource } from "../src/data/source";
+import {
+  ALPHA_STOPS,
+  between,
+  colorScale,
+  type Rgb,
+  placeOf,
+  usualRange,
+  WORD_COLORS,
+  parseColor,
+} from "../src/logic/colors";
+import { differences } from "../src/logic/compare";
+import { ago, columnValue, number, place, powerOfTen, withInterval } from "../src/logic/format";
+import { grouped, rowsOf, rowOf, shortName } from "../src/logic/groups";
+import { formatHash, parseHash } from "../src/logic/hash";
+import { fittingHeight, layoutRows } from "../src/logic/layout";
+import { tailMarks, trapMarks } from "../src/logic/marks";
+import { paint } from "../src/logic/paint";
+import { cumulative, fitted, shapesOf, stairs } from "../src/logic/spectrum";
+import { ascending, lastAtMost, nearest, reportAt, spans } from "../src/logic/steps";
+import { decades, exponentTicks } from "../src/logic/ticks";
+import { badness, worstOf, worstOrder } from "../src/logic/worst";
+
+const layer = (name: string, block = "", note = ""): Layer => ({
+  name,
+  shown: name,
+  kind: "Linear",
+  role: "matrix",
+  shape: "4 × 4",
+  block,
+  note,
+});
+const column = (changes: Partial<Column> = {}): Column => ({
+  name: "alpha",
+  label: "alpha",
+  text: "",
+  kind: "number",
+  words: [],
+  scale: "alpha",
+  centre: null,
+  ...changes,
+});
+const run = (changes: Partial<Run>): Run => ({
+  id: "a",
+  name: "a",
+  version: "1",
+  from: 0,
+  steps: [],
+  times: [],
+  summary: {},
+  lag: [],
+  skipped: 0,
+  over_budget: 0,
+  every: null,
+  layers: [],
+  columns: [],
+  findings: [],
+  rules: [],
+  stop: "",
+  curves: [],
+  cells: "all",
+  problem: "",
+  ...changes,
+});
+const rule = (score: (number | null)[], name = "plateau") => ({ name, label: name, text: "", score });
+const WHITE: Rgb = [255, 255, 255];
+
+test("a run is put together from parts, and a new version replaces it", () => {
+  const first = run({
+    steps: [0, 10],
+    times: [1, 2],
+    lag: [0, 0],
+    summary: { alpha: [5, 4] },
+    rules: [rule([0, 0.1])],
+  });
+  const more = run({
+    from: 2,
+    steps: [20],
+    times: [3],
+    lag: [1],
+    summary: { alpha: [3], traps: [1] },
+    rules: [rule([0.5]), rule([1], "traps")],
+  });
+  const both = merged(first, more);
+  assert.deepEqual(both.steps, [0, 10, 20]);
+  assert.deepEqual(both.summary, { alpha: [5, 4, 3], traps: [null, null, 1] });
+  assert.deepEqual(
+    both.rules.map(({ score }) => score),
+    [
+      [0, 0.1, 0.5],
+      [null, null, 1],
+    ],
+  );
+  const nothingNew = merged(both, run({ from: 3 }));
+  assert.deepEqual(
+    nothingNew.rules.map(({ score }) => score),
+    [
+      [0, 0.1, 0.5],
+      [null, null, 1],
+    ],
+  );
+  assert.deepEqual(merged(both, run({ version: "2", steps: [0], times: [9] })).steps, [0]);
+});
+
+test("rows of a grid that are sent twice are there once", () => {
+  let grid = extended(null, 0, Float32Array.of(1, 2, 3, 4), 2);
+  grid = extended(grid, 1, Float32Array.of(5, 6, 7, 8), 2);
+  assert.equal(grid.rows, 3);
+  assert.deepEqual([at(grid, 0, 1), at(grid, 1, 0), at(grid, 2, 1)], [2, 5, 8]);
+  assert.ok(Number.isNaN(at(grid, 3, 0)) && Number.isNaN(at(grid, 0, 2)) && Number.isNaN(at(null, 0, 0)));
+});
+
+test("a column may end within a number", () => {
+  assert.deepEqual([...float32(new Uint8Array([0, 0, 128, 63, 1]).buffer)], [1]);
+});
+
+test("cells touch where reports are regular, and a gap stays a gap", () => {
+  const { left, right } = spans([0, 10, 20, 60, 70, 80]);
+  assert.deepEqual([...left], [-5, 5, 15, 55, 65, 75]);
+  assert.deepEqual([...right], [5, 15, 25, 65, 75, 85]);
+  assert.equal(reportAt({ left, right }, 40), -1);
+  assert.equal(reportAt({ left, right }, 16), 2);
+  assert.equal(reportAt({ left, right }, 999), -1);
+  assert.deepEqual([...spans([7]).left, ...spans([7]).right], [6.5, 7.5]);
+  assert.equal(spans([]).left.length, 0);
+});
+
+test("the nearest step", () => {
+  assert.deepEqual(
+    [-5, 4, 6, 99].map((x) => nearest([0, 10, 20], x)),
+    [0, 0, 1, 2],
+  );
+  assert.equal(nearest([], 1), -1);
+  assert.deepEqual(
+    [-1, 0, 10, 15, 30].map((x) => lastAtMost([0, 10, 20], x)),
+    [-1, 0, 1, 1, 2],
+  );
+});
+
+test("layers are grouped by block, found by words, and those without a matrix take no row", () => {
+  const layers = [
+    layer("layers.0.q", "layers.0"),
+    layer("layers.0.norm", "layers.0", "no matrix"),
+    layer("layers.0.k", "layers.0"),
+    layer("layers.1.q", "layers.1"),
+    layer("head"),
+  ];
+  const blocks = grouped(layers, "block");
+  assert.deepEqual(
+    blocks.map(({ name, layers: indices }) => [name, indices]),
+    [
+      ["layers.0", [0, 2]],
+      ["layers.1", [3]],
+      ["other layers", [4]],
+    ],
+  );
+  assert.deepEqual(
+    grouped(layers, "kind").map(({ name }) => name),
+    ["head", "layers.*.k", "layers.*.q"],
+  );
+  assert.deepEqual(
+    grouped(layers, "block", "Q 1").map(({ layers: indices }) => indices),
+    [[3]],
+  );
+  const rows = rowsOf(blocks, new Set(["layers.0", "layers.1"]));
+  assert.deepEqual(
+    rows.map(({ layers: indices, closed }) => [indices, closed]),
+    [
+      [[0, 2], true],
+      [[3], false],
+      [[4], false],
+    ],
+  );
+  assert.deepEqual([rowOf(rows, 2), rowOf(rows, 1)], [0, -1]);
+  assert.deepEqual([shortName(layers[0] as Layer), shortName(layers[4] as Layer)], ["q", "head"]);
+});
+
+test("worst first: findings, then alpha below 2, then the largest, unsure ones last", () => {
+  const values = [3, 9, 1.5, Number.NaN, 12, 4];
+  const finding = { layers: [5], until: null } as unknown as Finding;
+  const over = { layers: [0], until: 10 } as unknown as Finding;
+  const order = worstOrder(
+    [finding, over],
+    column(),
+    [0, 1, 2, 3, 4, 5],
+    (i) => values[i] as number,
+    (i) => i !== 4,
+  );
+  assert.deepEqual(order, [5, 2, 1, 0, 3, 4]);
+});
+
+test("badness", () => {
+  assert.ok(badness(column(), 1.5) > badness(column(), 10));
+  assert.equal(badness(column({ scale: "linear" }), Number.NaN), Number.NEGATIVE_INFINITY);
+  const ratio = column({ scale: "diverging", centre: 1 });
+  assert.ok(badness(ratio, 0.25) > badness(ratio, 2));
+  assert.equal(
+    worstOf(column({ scale: "linear" }), [3, 4], (i) => (i === 4 ? Number.NaN : 1)),
+    3,
+  );
+});
+
+test("marks stand where a tail formed and where there were more traps than ever", () => {
+  const one = (...values: number[]) => ({ rows: values.length, layers: 1, values: Float32Array.from(values) });
+  assert.deepEqual(tailMarks(one(1, 1, 1), 0), []);
+  assert.deepEqual(
+    tailMarks(one(0, 0, 1, 0, 1, 0, 0, 0, 1), 0).map((m) => m.report),
+    [2, 8],
+  );
+  assert.deepEqual(
+    tailMarks(one(0, Number.NaN, 1), 0).map((m) => m.report),
+    [2],
+  );
+  assert.deepEqual(
+    trapMarks(one(2, 2, 3, 1, 3, 4), 0).map((m) => m.report),
+    [2, 5],
+  );
+  assert.deepEqual(
+    trapMarks(one(Number.NaN, 1, 2), 0).map((m) => m.report),
+    [2],
+  );
+});
+
+/** Machado, Oliveira and Fernandes (2009), severity 1, on linear light. */
+const BLINDNESS = {
+  protan: [0.152286, 1.052583, -0.204868, 0.114503, 0.786281, 0.099216, -0.003882, -0.048116, 1.051998],
+  deutan: [0.367322, 0.860646, -0.227968, 0.280085, 0.672501, 0.047413, -0.01182, 0.04294, 0.968881],
+  tritan: [1.255528, -0.076749, -0.178779, -0.078411, 0.930809, 0.147602, 0.004733, 0.691367, 0.3039],
+};
+
+function lab(color: Rgb, matrix: number[] | null): number[] {
+  let rgb = color.map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+  const times = (m: number[], v: number[]) =>
+    [0, 1, 2].map((i) =>
+      Math.min(
+        1,
+        Math.max(
+          0,
+          [0, 1, 2].reduce((s, j) => s + (m[3 * i + j] as number) * (v[j] as number), 0),
+        ),
+      ),
+    );
+  if (matrix) rgb = times(matrix, rgb);
+  const xyz = times(
+    [0.4124, 0.3576, 0.1805, 0.2126, 0.7152, 0.0722, 0.0193, 0.1192, 0.9505].map(
+      (v, i) => v / ([0.9505, 1, 1.089][Math.floor(i / 3)] as number),
+    ),
+    rgb,
+  );
+  const f = xyz.map((v) => (v > 0.008856 ? Math.cbrt(v) : 7.787 * v + 16 / 116)) as [number, number, number];
+  return [116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])];
+}
+
+test("the bands of alpha differ for people with any colour-blindness", () => {
+  for (const matrix of [null, ...Object.values(BLINDNESS)]) {
+    const bands = [1.5, 2.2, 4, 5.8, 7, 11].map((alpha) => lab(between(ALPHA_STOPS, alpha), matrix));
+    for (const [i, a] of bands.entries()) {
+      for (const [j, b] of bands.slice(i + 1).entries()) {
+        const distance = Math.hypot(...a.map((v, k) => v - (b[k] as number)));
+        assert.ok(distance > 15, `bands ${i} and ${i + 1 + j}: ${distance}`);
+      }
+    }
+  }
+});
+
+test("colours of all kinds of columns", () => {
+  const alpha = colorScale(column(), null, WHITE);
+  assert.equal(placeOf(alpha, Number.NaN), -1);
+  assert.equal(placeOf(alpha, -3), 0);
+  assert.equal(placeOf(alpha, 99), 511);
+  assert.notEqual(alpha.colors[placeOf(alpha, 1.9)], alpha.colors[placeOf(alpha, 2.1)]);
+  const words = colorScale(column({ kind: "words", words: ["", "random", "arranged"] }), null, WHITE);
+  for (const code of [0, 1, 2]) {
+    assert.equal((words.colors[placeOf(words, code)] ?? 0) & 255, parseColor(WORD_COLORS[code] as string)[0]);
+  }
+  const log = colorScale(column({ scale: "log" }), [0.01, 1], WHITE);
+  assert.ok(placeOf(log, 0.1) > 250 && placeOf(log, 0.1) < 260);
+  assert.equal(placeOf(log, 0), 0);
+  const ratio = colorScale(column({ scale: "diverging", centre: 1 }), [0.5, 4], WHITE);
+  assert.ok(placeOf(ratio, 1) >= 255 && placeOf(ratio, 1) <= 256);
+  assert.equal(placeOf(colorScale(column({ scale: "linear" }), [3, 3], WHITE), 3), 256);
+});
+
+test("the usual range leaves out extremes, and columns without values have none", () => {
+  const values = Float32Array.from({ length: 20000 }, (_, i) => (i === 77 ? 1e9 : i % 100));
+  const range = usualRange({ rows: 100, layers: 200, values });
+  assert.ok(range && range[0] >= 0 && range[1] <= 100);
+  assert.equal(usualRange({ rows: 1, layers: 1, values: Float32Array.of(Number.NaN) }), null);
+});
+
+test("painting: colours, pale cells, hatching and gaps", () => {
+  const scale = colorScale(column(), null, WHITE);
+  const target = new Uint32Array(8 * 4);
+  paint(
+    {
+      width: 8,
+      height: 4,
+      reports: Int32Array.of(0, 0, 1, 1, 2, 2, -1, -1),
+      lines: Int32Array.of(0, 0, 0, -1),
+      layerOf: () => 0,
+      grid: { rows: 3, layers: 1, values: Float32Array.of(3, 3, Number.NaN) },
+      reliable: { rows: 3, layers: 1, values: Float32Array.of(1, 0, 0) },
+      scale,
+      none: [11, 22],
+      background: 33,
+    },
+    target,
+  );
+  const color = scale.colors[placeOf(scale, 3)] as number;
+  const pale = scale.pale[placeOf(scale, 3)] as number;
+  assert.deepEqual([...target.slice(0, 8)], [color, color, pale, pale, 22, 11, 33, 33]);
+  assert.deepEqual([...target.slice(16, 24)], [color, color, pale, pale, 11, 11, 33, 33]);
+  assert.deepEqual([...target.slice(24)], new Array(8).fill(33));
+  assert.equal([...target.slice(0, 24)].filter((c) => c === 22).length, 1);
+});
+
+test("a fitted law has the counts of the tail", () => {
+  const points = fitted(100, 3, 0, 2, 0.1, "tail");
+  assert.deepEqual(points[0], [0, 100]);
+  assert.ok(Math.abs((points[points.length - 1] as readonly [number, number])[1] - 100 * 10 ** -4) < 1e-9);
+  const perBin = Array.from(
+    { length: 200 },
+    (_, i) => (fitted(100, 3, 0.1 * i, 0.1 * i + 1, 0.1, "counts")[0]?.[1] ?? Number.NaN) * 10 ** (-2 * 0.1 * i),
+  );
+  assert.ok(Math.abs(perBin.reduce((a, b) => a + b) - 100) < 1e-6);
+  assert.deepEqual(fitted(Number.NaN, 3, 0, 1, 0.1, "tail"), []);
+  assert.deepEqual(fitted(10, 3, 1, 1, 0.1, "tail"), []);
+});
+
+test("outlines of histograms", () => {
+  assert.deepEqual(stairs([2, 0], 0, 1), [
+    [0, 0],
+    [0, 2],
+    [1, 2],
+    [1, 0],
+    [2, 0],
+    [2, 0],
+  ]);
+  assert.deepEqual(cumulative([3, 0, 1], 0, 1), [
+    [0, 4],
+    [2, 1],
+  ]);
+  assert.deepEqual(stairs([], 0, 1), []);
+});
+
+test("shapes of a spectrum: coloured above the edge, markers in view, nothing without a histogram", () => {
+  const cell: Cell = {
+    step: 1,
+    words: "",
+    trap_places: null,
+    histogram: { low: -1, high: 1, counts: [5, 3, 2, 1], rand_counts: null },
+    values: { bulk_max: 1, lambda_max: 10, xmin: 1, num_pl_spikes: 3, alpha: 3, alpha_low: null, max_rand_eval: 0 },
+  };
+  const shapes = shapesOf(cell, null, "counts");
+  assert.deepEqual(
+    shapes?.bars.map(({ above }) => above),
+    [false, false, true, true],
+  );
+  assert.deepEqual(
+    shapes?.markers.map(({ kind }) => kind),
+    ["edge", "xmin", "max"],
+  );
+  assert.equal(shapes?.band, null);
+  assert.ok(shapes && shapes.x[0] < -1 && shapes.x[1] > 1);
+  assert.equal(shapesOf({ ...cell, histogram: null }, null, "counts"), null);
+});
+
+test("differences match layers by name", () => {
+  const found = differences(
+    [layer("a"), layer("b"), layer("c")],
+    (i) => [1, 2, Number.NaN][i] as number,
+    [layer("b"), layer("a"), layer("z")],
+    (i) => [5, 1.5, 0][i] as number,
+  );
+  assert.deepEqual(
+    found.map(({ layer: i, difference }) => [i, difference]),
+    [
+      [1, -3],
+      [0, -0.5],
+    ],
+  );
+});
+
+test("numbers as people read them", () => {
+  assert.deepEqual(
+    [0, 2.34567, -0.5, 1234567, 0.00001, 12345, Number.NaN, null].map((v) => number(v)),
+    ["0", "2.35", "−0.5", "1.23e6", "1e−5", "12,345", "–", "–"],
+  );
+  assert.equal(withInterval(3.4, 3.2, Number.NaN), "3.4");
+  assert.deepEqual([ago(3), ago(300), ago(7200), ago(1e6)], ["3 s ago", "5 min ago", "2 h ago", "12 days ago"]);
+  assert.equal(powerOfTen(-12), "10⁻¹²");
+  assert.equal(columnValue(column({ kind: "words", words: ["a"] }), 7), "–");
+  assert.equal(columnValue(column({ kind: "flag" }), 0), "no");
+  assert.equal(place([3], 4.25, "rows"), "row 3 (4.25 times the median)");
+});
+
+test("ticks", () => {
+  assert.deepEqual(exponentTicks(-2.5, 1.2), [-2, -1, 0, 1]);
+  assert.deepEqual(exponentTicks(0.1, 0.7), [0.5]);
+  assert.equal(exponentTicks(-40, 40).length, 9);
+  assert.deepEqual(decades(0.5, 200), [1, 10, 100]);
+});
+
+test("a link holds any name", () => {
+  const link = { run: "a&b=#", column: "alpha", layer: 'x\n\u202e"<script>', step: 1200 };
+  assert.deepEqual(parseHash(formatHash(link)), link);
+  assert.deepEqual(parseHash("#step=x"), { run: null, column: null, layer: null, step: null });
+});
+
+test("a file's own data: columns and cells are inflated, and what is not there is said", async () => {
+  const deflated = async (bytes: Uint8Array) => {
+    const packed = new Blob([bytes as Uint8Array<ArrayBuffer>]).stream().pipeThrough(new CompressionStream("deflate"));
+    return btoa(String.fromCharCode(...new Uint8Array(await new Response(packed).arrayBuffer())));
+  };
+  const cell: Cell = { step: 5, values: {}, words: "fine", histogram: null, trap_places: null };
+  const source = new InlineSource(
+    JSON.stringify({
+      runs: { title: "", live: false, runs: [], problems: [] },
+      run: { a: run({ layers: [layer("x"), layer("y")] }) },
+      columns: { a: { alpha: await deflated(new Uint8Array(Float32Array.of(1, 2, 3, 4).buffer)) } },
+      cells: { a: { 1: await deflated(new TextEncoder().encode(JSON.stringify([cell, null]))) } },
+    }),
+  );
+  assert.deepEqual([...(await source.column("a", "alpha", 1))], [3, 4]);
+  assert.deepEqual(await source.cell("a", 0, 1), cell);
+  await assert.rejects(source.cell("a", 1, 1), /no spectrum of this layer/);
+  await assert.rejects(source.cell("a", 0, 0), /no spectra of this step/);
+  await assert.rejects(source.column("a", "__proto__", 0), /does not hold the column/);
+  await assert.rejects(source.run("constructor"), /does not hold that run/);
+});
+
+test("a curve that goes back after a restart grows again", () => {
+  const curve = { steps: [1, 2, 3, 2, 4], values: [1, 2, 3, 9, 4] };
+  assert.deepEqual(ascending(curve), { steps: [1, 2, 3, 4], values: [1, 9, 3, 4] });
+  const fine = { steps: [1, 2], values: [1, null] };
+  assert.equal(ascending(fine), fine);
+});
+
+test("rows of a group are together high enough for its name, and all rows fit if they can", () => {
+  const groups = grouped([layer("a.0", "a"), layer("a.1", "a"), layer("b.0", "b")], "block");
+  const rows = rowsOf(groups, new Set());
+  const layout = layoutRows(groups, rows, 2);
+  assert.deepEqual(layout.heights, [7, 7, 13]);
+  assert.deepEqual(layout.tops, [0, 7, 16]);
+  assert.equal(layout.total, 29);
+  assert.equal(fittingHeight(groups, rows, 1000), 18);
+  assert.equal(fittingHeight(groups, rows, 45), 14);
+  assert.equal(fittingHeight(groups, rows, 1), 2);
+  assert.equal(layoutRows([], [], 2).total, 0);
+});
