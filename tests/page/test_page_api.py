@@ -68,12 +68,6 @@ def test_the_page_asks_for_runs_a_run_a_column_and_a_cell(folder):
         assert cell["values"]["alpha"] == pytest.approx(column.reshape(REPORTS - 2, -1)[1, 0])
 
 
-def test_a_page_that_has_an_earlier_version_gets_everything(folder):
-    answer = Api(Runs(folder), "title").answer
-    assert json.loads(answer("api/run", "id=a&from=3&version=1").body)["from"] == 3
-    assert json.loads(answer("api/run", "id=a&from=3&version=0").body)["from"] == 0
-
-
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "", "localhost.evil.example"])
 def test_another_host_header_is_refused(folder, host):
     with serving(folder) as ask:

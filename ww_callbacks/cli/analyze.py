@@ -9,7 +9,8 @@ from ww_callbacks.cli.options import analysis_arguments
 from ww_callbacks.cli.output import Writers, chosen_format, finding_lines, show_progress, status_of, to_csv, write
 from ww_callbacks.cli.tables import can_show, show_report
 from ww_callbacks.models import analyze
-from ww_callbacks.outputs.html import report_page
+from ww_callbacks.page.known import run_of_report
+from ww_callbacks.page.single import page_file
 from ww_callbacks.report import COLUMNS, Report
 from ww_callbacks.weights.files.urls import name_in
 
@@ -50,4 +51,8 @@ def _csv(report: Report, title: str) -> str:
     return to_csv(COLUMNS, report.to_dicts())
 
 
-WRITERS: Writers[Report] = {"table": _table, "json": _json, "csv": _csv, "html": report_page}
+def _html(report: Report, title: str) -> str:
+    return page_file({title: run_of_report(report, title)}, title)
+
+
+WRITERS: Writers[Report] = {"table": _table, "json": _json, "csv": _csv, "html": _html}

@@ -1,4 +1,4 @@
-"""A report as one self-contained HTML file, without network access."""
+"""A comparison as one self-contained HTML file, and a report in a notebook."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from ww_callbacks.report.table import LEFT, layer_table, notes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-MAX_PICTURES = 200
-"""Maximal number of layers with a figure, worst first; each takes about 20 KB and a sixth of a second."""
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
@@ -49,58 +46,6 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
 };
 """
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-_SUMMARY = {
-    "alpha": ("mean alpha", 2),
-    "alpha_min": ("smallest", 2),
-    "alpha_max": ("largest", 2),
-    "num_reliable": ("reliable tails", 0),
-    "num_no_tail": ("without a tail", 0),
-    "num_overtrained": ("over-trained", 0),
-    "num_undertrained": ("under-trained", 0),
-    "num_learned": ("learned since the start", 0),
-    "num_traps": ("correlation traps", 0),
-    "failed": ("failed", 0),
-}
-"""Key of ``Report.summary()`` → text and number of decimals."""
-
-
-def report_page(report: Report, title: str = "Spectra of the layers") -> str:
-    """A report as a page: summary, findings, flow and histogram of alpha, a sortable table, the spectra.
-
-    Args:
-        report: of a model.
-        title: heading of the page. All text, including names of layers, is escaped.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-
-    Example:
-        >>> page = report_page(Report((LayerReport(name="<script>", kind="x", status="skipped", reason="no matrix"),)))
-        >>> "&lt;script&gt;" in page, page.count("<script>")
-        (True, 1)
-    """
-    from ww_callbacks.outputs import figures
-
-    rows, summary = report.to_dicts(), report.summary()
-    parts = [_summary(report, summary)]
-    layers = [layer for layer in worst_first(report.layers) if _has_findings(layer)]
-    if report.findings:
-        parts += ["<h2>Findings</h2>", _list(_finding(finding) for finding in report.findings)]
-    if layers:
-        parts += ["<h2>Layer by layer</h2>", _list(_sentence(layer) for layer in layers)]
-    if any(layer.is_fitted for layer in report):
-        parts.append('<h2>Alpha of the layers</h2><div class="pictures">')
-        parts.append(_picture(partial(figures.draw_correlation_flow, report), "Alpha against depth"))
-        parts.append(_picture(partial(figures.draw_alpha_histogram, report), "Distribution of alpha over the layers"))
-        parts.append("</div>")
-    table = layer_table(rows)
-    if len(table) > 1:
-        parts += ["<h2>Analysed layers</h2>", _table(table)]
-    parts.append(_list(map(escape, notes([row | {"change": ""} for row in rows], summary))))
-    parts += _spectra(report.layers)
-    return page(title, "\n".join(parts))
-
-
 def comparison_page(comparison: Comparison, title: str = "Models side by side") -> str:
     """A comparison as a page: table, correlations with controls and conclusions, flows of alpha.
 
@@ -141,27 +86,6 @@ def page(title: str, body: str) -> str:
     )
 
 
-def _summary(report: Report, summary: dict[str, float]) -> str:
-    numbers = [(text, f"{summary[key]:.{digits}f}") for key, (text, digits) in _SUMMARY.items() if key in summary]
-    numbers.insert(0, ("layers, of which counted", f"{len(report)}, {len(report.counted)}"))
-    return "<dl>" + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in numbers) + "</dl>"
-
-
-def _has_findings(layer: LayerReport) -> bool:
-    if layer.status == "skipped":
-        return bool(layer.change)
-    return layer.status == "failed" or bool(in_words(layer))
-
-
-def _sentence(layer: LayerReport) -> str:
-    return f"<b>{escape(shown_name(layer.name))}</b>: {escape(in_words(layer))}"
-
-
-def _finding(finding: Finding) -> str:
-    text = escape(str(finding))
-    return f"<b>{text}</b>" if finding.is_alarm else text
-
-
 def _list(items: Any) -> str:
     return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
 
@@ -180,27 +104,6 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
         f'<div class="scroll"><table><thead><tr>{"".join(titles)}</tr></thead>\n'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
-
-
-def _spectra(layers: Sequence[LayerReport]) -> list[str]:
-    from ww_callbacks.outputs import figures
-
-    drawn = [layer for layer in worst_first(layers) if layer.histogram is not None]
-    if not drawn:
-        return []
-    left_out = len(drawn) - MAX_PICTURES
-    hint = f" The {MAX_PICTURES} worst; {left_out} more are in the table only." if left_out > 0 else ""
-    return [
-        f"<h2>Spectra, worst first</h2><p>Green, solid: the layer. Vermilion, dashed: its shuffled weights. "
-        f"Orange, dash-dotted: the largest shuffled eigenvalue. Black, dotted: the fitted power law "
-        f"(grey without a reliable tail).{hint}</p>",
-        '<div class="pictures">',
-        *(
-            _picture(partial(figures.draw_esd, layer), f"Spectrum of {shown_name(layer.name)}", _sentence(layer))
-            for layer in drawn[:MAX_PICTURES]
-        ),
-        "</div>",
-    ]
 
 
 def _picture(draw: Callable[[Axes], object], says: str, caption: str = "") -> str:

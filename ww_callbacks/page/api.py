@@ -102,9 +102,8 @@ class Api:
             files = self._runs.get(identity)
         except KeyError:
             raise _no_run(identity) from None
-        known = words.get("version")
-        start = 0 if known is not None and known != str(files.run.version) else _number(words, "from")
-        return _json(files.run.answer(start) | {"id": identity, "problem": shown_text(files.problem)})
+        answer = files.run.answer(_number(words, "from"))
+        return _json(answer | {"id": identity, "problem": shown_text(files.problem)})
 
     def _column(self, words: Mapping[str, str]) -> Answer:
         identity, name = words.get("id", ""), words.get("name", "")
