@@ -2,15 +2,20 @@
 
     python benchmarks/outputs.py [--layers 500] [--snapshots 60]
 
-A run with many small layers writes to TensorBoard (with and without plots) and to JSON lines. The layers are small to
-keep their analysis short; the cost of an output does not depend on their size.
+A run with many small layers writes to TensorBoard (with and without plots), to JSON lines, and to W&B and MLflow on the
+local disk where they are installed. The layers are small to keep their analysis short; the cost of an output does not
+depend on their size.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +54,27 @@ def measure(name: str, layers: int, snapshots: int, folder: Path, **arguments: o
     )
 
 
+@contextmanager
+def wandb_output(folder: str) -> Iterator[ww.WandbOutput]:
+    import wandb
+
+    with wandb.init(dir=folder, mode="offline", project="benchmark"):
+        yield ww.WandbOutput()
+
+
+@contextmanager
+def mlflow_output(folder: str) -> Iterator[ww.MlflowOutput]:
+    os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
+    import mlflow
+
+    mlflow.set_tracking_uri(f"file:{folder}/runs")
+    with mlflow.start_run():
+        yield ww.MlflowOutput()
+
+
+SERVICES: dict[str, Callable] = {"wandb": wandb_output, "mlflow": mlflow_output}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=500)
@@ -74,6 +100,10 @@ def main() -> None:
                 start = time.perf_counter()
                 EventAccumulator(f"{folder}/ww").Reload()
                 print(f"\nTensorBoard's reader loaded this run in {time.perf_counter() - start:.1f} s.")
+    for package, output_in in SERVICES.items():
+        if find_spec(package) is not None:
+            with tempfile.TemporaryDirectory() as folder, output_in(folder) as output:
+                measure(package, given.layers, given.snapshots, Path(folder), outputs=[output])
 
 
 if __name__ == "__main__":
