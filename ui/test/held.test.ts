@@ -80,7 +80,7 @@ class Growing implements Source {
 test("only new reports and rows are asked for", async () => {
   const source = new Growing();
   const held = new HeldRun(source, "x", () => undefined);
-  held.want("alpha");
+  held.follow(["alpha"]);
   await held.refresh();
   source.reports = 4;
   await held.refresh();
@@ -95,7 +95,7 @@ test("another version replaces everything, also if it is shorter", async () => {
   const source = new Growing();
   source.reports = 5;
   const held = new HeldRun(source, "x", () => undefined);
-  held.want("alpha");
+  held.follow(["alpha"]);
   await held.refresh();
   source.version = "2";
   source.reports = 1;
@@ -106,8 +106,7 @@ test("another version replaces everything, also if it is shorter", async () => {
 
 test("a column that cannot be read says why, and the others come", async () => {
   const held = new HeldRun(new Growing(), "x", () => undefined);
-  held.want("broken");
-  held.want("alpha");
+  held.follow(["broken", "alpha"]);
   await held.refresh();
   assert.equal(held.errors.get("broken"), "This column cannot be read.");
   assert.equal(held.grids.get("alpha")?.rows, 2);
@@ -116,7 +115,7 @@ test("a column that cannot be read says why, and the others come", async () => {
 test("after the server was away, the page goes on where it was", async () => {
   const source = new Growing();
   const held = new HeldRun(source, "x", () => undefined);
-  held.want("alpha");
+  held.follow(["alpha"]);
   await held.refresh();
   source.reachable = false;
   await assert.rejects(held.refresh(), /cannot be reached/);

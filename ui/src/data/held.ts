@@ -9,7 +9,7 @@ export class HeldRun {
   readonly grids = new Map<string, Grid>();
   /** Why a column is not there. */
   readonly errors = new Map<string, string>();
-  private readonly wanted = new Set<string>();
+  private wanted: readonly string[] = [];
   private readonly loading = new Map<string, Promise<void>>();
 
   constructor(
@@ -26,16 +26,17 @@ export class HeldRun {
     if (before && !continues(before, added)) this.grids.clear();
     this.run = merged(before, added);
     if (!before) this.changed();
-    await Promise.all([...this.wanted].map((name) => this.load(name)));
+    await Promise.all(this.wanted.map((name) => this.load(name)));
     this.changed();
   }
 
-  /** Has a column from now on. */
-  want(name: string): void {
-    if (this.wanted.has(name)) return;
-    this.wanted.add(name);
+  /** Keeps these columns up to date from now on, and no others. */
+  follow(names: readonly string[]): void {
+    this.wanted = names;
+    const run = this.run;
+    const missing = run ? names.filter((name) => (this.grids.get(name)?.rows ?? 0) < run.steps.length) : [];
     // If the server cannot be reached, the next refresh asks again and says so.
-    if (this.run) void this.load(name).then(this.changed, () => undefined);
+    if (missing.length) Promise.all(missing.map((name) => this.load(name))).then(this.changed, () => undefined);
   }
 
   private load(name: string): Promise<void> {

@@ -37,7 +37,7 @@ export function Compare(props: CompareProps) {
     setError("");
     held?.refresh().catch((problem: Error) => setError(problem.message));
   }, [held]);
-  useEffect(() => held?.want(column.name), [held, column.name, held?.run]);
+  useEffect(() => held?.follow([column.name]), [held, column.name, held?.run]);
 
   const other = otherId === run.id ? run : (held?.run ?? null);
   const otherGrid = otherId === run.id ? grid : held?.grids.get(column.name);

@@ -138,40 +138,47 @@ function drawMarks(u: uPlot, scene: Scene): void {
   });
 }
 
+/** The box of the first and the last step may reach beyond the plot. */
+const EDGE = 6;
+
 function drawSelection(u: uPlot, scene: Scene): void {
   const { selection, colors } = scene;
   if (!selection) return;
   const row = rowOf(scene.rows, selection.layer);
   const r = devicePixelRatio;
-  clipped(u, (context) => {
-    const x0 = u.valToPos(scene.spans.left[selection.report] as number, "x", true);
-    const x1 = u.valToPos(scene.spans.right[selection.report] as number, "x", true);
-    const middle = (x0 + x1) / 2;
-    const half = Math.max((x1 - x0) / 2, 3 * r);
-    const line = (color: string, width: number, draw: () => void) => {
-      context.strokeStyle = color;
-      context.lineWidth = width * r;
-      context.beginPath();
-      draw();
-      context.stroke();
-    };
-    const { top, left, height, width } = u.bbox;
-    const vertical = () => {
-      context.moveTo(middle, top);
-      context.lineTo(middle, top + height);
-    };
-    context.globalAlpha = 0.75;
-    line(colors.surface, 3, vertical);
-    line(colors.accent, 1.2, vertical);
-    context.globalAlpha = 1;
-    if (row < 0) return;
-    const y0 = top + ((scene.layout.tops[row] as number) - scene.offset) * r - r;
-    const tall = (scene.layout.heights[row] as number) * r + 2 * r;
-    line(colors.text, 1, () => context.rect(left - 2, y0, width + 4, tall));
-    const cell = () => context.rect(middle - half, y0 - r, 2 * half, tall + 2 * r);
-    line(colors.surface, 4.5, cell);
-    line(colors.text, 2, cell);
-  });
+  clipped(
+    u,
+    (context) => {
+      const x0 = u.valToPos(scene.spans.left[selection.report] as number, "x", true);
+      const x1 = u.valToPos(scene.spans.right[selection.report] as number, "x", true);
+      const middle = (x0 + x1) / 2;
+      const half = Math.max((x1 - x0) / 2, 3 * r);
+      const line = (color: string, width: number, draw: () => void) => {
+        context.strokeStyle = color;
+        context.lineWidth = width * r;
+        context.beginPath();
+        draw();
+        context.stroke();
+      };
+      const { top, left, height, width } = u.bbox;
+      const vertical = () => {
+        context.moveTo(middle, top);
+        context.lineTo(middle, top + height);
+      };
+      context.globalAlpha = 0.75;
+      line(colors.surface, 3, vertical);
+      line(colors.accent, 1.2, vertical);
+      context.globalAlpha = 1;
+      if (row < 0) return;
+      const y0 = top + ((scene.layout.tops[row] as number) - scene.offset) * r - r;
+      const tall = (scene.layout.heights[row] as number) * r + 2 * r;
+      line(colors.text, 1, () => context.rect(left - 2, y0, width + 4, tall));
+      const cell = () => context.rect(middle - half, y0 - r, 2 * half, tall + 2 * r);
+      line(colors.surface, 4.5, cell);
+      line(colors.text, 2, cell);
+    },
+    EDGE * r,
+  );
 }
 
 /** What is under the cursor, in words. */

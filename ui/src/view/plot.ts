@@ -110,12 +110,12 @@ export function trace(u: uPlot, points: readonly (readonly [number, number])[], 
   });
 }
 
-/** Draws inside the area of the plot only. */
-export function clipped(u: uPlot, draw: (context: CanvasRenderingContext2D) => void): void {
+/** Draws inside the area of the plot only, and this many canvas pixels left and right of it. */
+export function clipped(u: uPlot, draw: (context: CanvasRenderingContext2D) => void, beside = 0): void {
   const { left, top, width, height } = u.bbox;
   u.ctx.save();
   u.ctx.beginPath();
-  u.ctx.rect(left, top, width, height);
+  u.ctx.rect(left - beside, top, width + 2 * beside, height);
   u.ctx.clip();
   draw(u.ctx);
   u.ctx.restore();

@@ -21,8 +21,6 @@ import { type Baseline, SpectrumPanel } from "./spectrum";
 import { INTERVAL, LayerTable, TABLE_COLUMNS } from "./table";
 import { AlphaChart, Curves, shownAtFirst, type TimeAxis } from "./time";
 
-/** The columns of the table come after this time, when the rest is there: they are needed for scrolling down and printing. */
-const SETTLED = 3000;
 const MARKS = ["reliable", "num_traps"];
 
 const NO_COLUMN: Column = {
@@ -95,24 +93,14 @@ export function RunView(props: RunProps) {
   const [tall, setTall] = useState(false);
   const [curveGroups, setCurveGroups] = useState(() => shownAtFirst(run.curves));
   const [other, setOther] = useState<{ place: CellPlace; title: string } | null>(null);
-  const [tableSeen, setTableSeen] = useState(false);
-  const [settled, setSettled] = useState(false);
-  useEffect(() => {
-    const timer = setTimeout(() => setSettled(true), SETTLED);
-    const print = () => setTableSeen(true);
-    addEventListener("beforeprint", print);
-    return () => {
-      clearTimeout(timer);
-      removeEventListener("beforeprint", print);
-    };
-  }, []);
+  const [tableRef, tableInView] = useInView();
+  // The columns of the table are followed while it is seen; where nothing grows, they are there once and for all.
+  const wantsTable = single || !runs.live || tableInView;
 
   const column = run.columns.find(({ name }) => name === columnName) ?? run.columns[0] ?? NO_COLUMN;
-  const wanted = [column.name, ...MARKS, ...(settled || tableSeen || single ? [...TABLE_COLUMNS, ...INTERVAL] : [])];
+  const wanted = [column.name, ...MARKS, ...(wantsTable ? [...TABLE_COLUMNS, ...INTERVAL] : [])];
   // The names stand for the array.
-  useEffect(() => {
-    for (const name of wanted) held.want(name);
-  }, [held, wanted.join("\n"), run.columns.length]);
+  useEffect(() => held.follow(wanted), [held, wanted.join("\n"), run.columns.length]);
   const [grid, reliable, traps] = [column.name, ...MARKS].map((name) => held.grids.get(name));
 
   const known = chosenLayer >= 0;
@@ -231,6 +219,7 @@ export function RunView(props: RunProps) {
   }, []);
   const shown = useMemo(() => groups.flatMap((group) => group.layers), [groups]);
   const stamp = `${[...held.grids].map(([n, g]) => `${n} ${g.rows}`).join()}`;
+  const tableKnown = wantsTable || (held.grids.get("alpha_low")?.rows ?? 0) > report;
   const table = useMemo(
     () => (
       <LayerTable
@@ -261,13 +250,13 @@ export function RunView(props: RunProps) {
       ].join(", "),
     [chosenLayer, follows ? null : report, column.name, grid === undefined],
   );
-  const tableRef = useSeen(() => setTableSeen(true));
+  const drawn = grid !== undefined;
   useEffect(() => {
-    performance.mark("ww-drawn", { detail: { version, latest, ready: grid !== undefined } });
-  }, [version]);
+    if (drawn) performance.mark("ww-map-drawn");
+  }, [drawn]);
 
   return (
-    <div class={single ? "grid single" : "grid"}>
+    <div class={single ? "grid single" : "grid"} data-updates={version}>
       <Findings run={run} show={showFinding} />
       {!single && <Rules run={run} steps={steps} theme={theme} />}
       <section class="panel course" id="map" aria-labelledby="map-title">
@@ -428,7 +417,7 @@ export function RunView(props: RunProps) {
         <header class="panel-head">
           <h2 id="layers-title">Layers</h2>
         </header>
-        {tableSeen || single ? table : <p class="note">Loading …</p>}
+        {tableKnown ? table : <p class="note">The table is loaded when it is seen. Scroll to it before printing.</p>}
       </section>
       <Compare
         source={source}
@@ -457,21 +446,16 @@ function spectrumNote(shown: number, asked: number, steps: readonly number[], co
   return "";
 }
 
-/** Calls a function when an element is nearly in view for the first time. */
-function useSeen(seen: () => void) {
+/** Whether an element is in view, or nearly. */
+function useInView(): [RefObject<HTMLElement | null>, boolean] {
   const element = useRef<HTMLElement>(null);
+  const [inView, setInView] = useState(false);
   useEffect(() => {
     if (!element.current) return;
-    const observer = new IntersectionObserver(
-      (entries) => {
-        if (!entries.some(({ isIntersecting }) => isIntersecting)) return;
-        observer.disconnect();
-        seen();
-      },
-      { rootMargin: "100px" },
-    );
+    const listen = (entries: IntersectionObserverEntry[]) => setInView(entries.at(-1)?.isIntersecting ?? false);
+    const observer = new IntersectionObserver(listen, { rootMargin: "100px" });
     observer.observe(element.current);
     return () => observer.disconnect();
   }, []);
-  return element;
+  return [element, inView];
 }
