@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from badnames import BAD_NAMES
+
 import ww_callbacks as ww
+from ww_callbacks.outputs.tensorboard import TensorBoardOutput
+from ww_callbacks.report import Report
+from ww_callbacks.report.row import changed
 from ww_callbacks.signals.learning_rate import LayerRatios
 
 STEPS = 60
@@ -30,3 +39,16 @@ def record(log_dir, *, steps=STEPS, **options):
                 monitor.record("val_accuracy", 1 - 1 / step, step)
             monitor.step(step)
     return monitor
+
+
+def record_names(log_dir):
+    """One report of layers whose names act on what shows them."""
+    output = TensorBoardOutput(Path(log_dir) / "ww")
+    layer = ww.analyze({"fc": np.random.default_rng(0).standard_normal((60, 50))})["fc"]
+    output.write(Report.of([changed(layer, name=name, step=1) for name in BAD_NAMES], 1), {}, 1.0)
+    output.close()
+
+
+if __name__ == "__main__":  # for the checks of the page in a browser
+    record(Path(sys.argv[1]) / "a", jsonl=True)
+    record_names(Path(sys.argv[1]) / "names")

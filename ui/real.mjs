@@ -1,0 +1,118 @@
+// Opens the page as users do, in Chromium: from `ww-callbacks serve`, from one file, and in the tab of TensorBoard. A run
+// is recorded first; what the page shows is compared with its JSON lines.
+//
+//   PYTHON=../.venv/bin/python node real.mjs [FOLDER_OF_PICTURES]
+import assert from "node:assert/strict";
+import { spawn, spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { checkAccess, launch, open } from "./checks.mjs";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const python = process.env.PYTHON ?? "python3";
+const pictures = process.argv[2] ?? "";
+if (pictures) mkdirSync(pictures, { recursive: true });
+const folder = mkdtempSync(join(tmpdir(), "page-"));
+const runs = join(folder, "runs");
+
+function call(...words) {
+  const done = spawnSync(python, words, { cwd: root, encoding: "utf8", timeout: 240_000 });
+  assert.equal(done.status, 0, done.stderr);
+}
+
+/** Starts a server; the address is what the pattern finds in its output. */
+async function start(pattern, ...words) {
+  const child = spawn(python, words, { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
+  let text = "";
+  const address = await new Promise((found, failed) => {
+    const read = (data) => {
+      text += data;
+      const match = pattern.exec(text);
+      if (match) found(match[0]);
+    };
+    child.stdout.on("data", read);
+    child.stderr.on("data", read);
+    child.on("exit", () => failed(new Error(`the server ended: ${text}`)));
+    setTimeout(() => failed(new Error(`no address within 120 s: ${text}`)), 120_000).unref();
+  });
+  return { address, stop: () => child.kill("SIGINT") };
+}
+
+/** Clicks a cell, and compares what is said of it with the JSON lines of the run. */
+async function checkCell(page, frame) {
+  await frame.waitForSelector(".map .u-over");
+  await frame.waitForFunction(() => document.querySelector(".judgement"));
+  const box = await frame.locator(".map .u-over").boundingBox();
+  const said = () => frame.locator("[role=status]").first().textContent();
+  const before = await said();
+  await page.mouse.click(box.x + box.width * 0.4, box.y + 12);
+  await frame.waitForFunction((old) => document.querySelector("[role=status]").textContent !== old, before);
+  const [, name, step, alpha] = /^(\S+), step ([\d,]+), alpha.*? ([\d.]+)/.exec(await said());
+  const lines = readFileSync(join(runs, "a", "ww_history.jsonl"), "utf8")
+    .trim()
+    .split("\n");
+  const report = lines.map((line) => JSON.parse(line)).find((line) => line.step === Number(step.replace(",", "")));
+  const layer = report.layers.find((each) => each.name === name);
+  assert.equal(alpha, String(Number(layer.alpha.toPrecision(3))));
+  await frame.waitForFunction((value) => document.querySelector(".facts dd").textContent.startsWith(value), alpha);
+  await frame.locator("[data-keys=map]").focus();
+  await page.keyboard.press("ArrowLeft");
+  await frame.waitForFunction(
+    (old) => !document.querySelector(".steps output").textContent.includes(old),
+    `step ${step}`,
+  );
+  console.log(`${name} at step ${step}: alpha ${alpha}, as in the JSON lines`);
+}
+
+const picture = (page, name) => pictures && page.screenshot({ path: join(pictures, `${name}.png`) });
+
+call(join("tests", "page", "recorded.py"), runs);
+const browser = await launch();
+try {
+  {
+    const server = await start(/http:\S+/, "-m", "ww_callbacks", "serve", runs);
+    const { page, faults, close } = await open(browser, `${server.address}#run=a`, server.address);
+    await checkCell(page, page);
+    await checkAccess(page, "ww-callbacks serve");
+    await picture(page, "serve");
+    await page.goto(`${server.address}#run=names`);
+    await page.reload();
+    await page.waitForFunction(() => document.body.textContent.includes("<script>alert(1)</script>"));
+    await checkAccess(page, "names from outside");
+    await picture(page, "names");
+    assert.deepEqual(faults, []);
+    await close();
+    server.stop();
+  }
+  {
+    const file = join(folder, "report.html");
+    call("-m", "ww_callbacks", "serve", join(runs, "a"), "-o", file);
+    const { page, faults, close } = await open(browser, `file://${file}`, "data:");
+    await checkCell(page, page);
+    await checkAccess(page, "one file");
+    assert.deepEqual(faults, []);
+    await close();
+  }
+  {
+    const words = ["-m", "tensorboard.main", "--logdir", runs, "--port", "0", "--host", "127.0.0.1"];
+    const server = await start(/http:\/\/127\.0\.0\.1:\d+\//, ...words);
+    const { page, faults, close } = await open(browser, `${server.address}#ww_spectra`, server.address);
+    const element = await page.waitForSelector("iframe[src*=ww_spectra]");
+    const frame = await element.contentFrame();
+    await checkCell(page, frame);
+    await picture(page, "tensorboard");
+    // TensorBoard's own page may log errors; none may come from the frame, and nothing may go to another host.
+    assert.deepEqual(
+      faults.filter((fault) => /request to|ww_spectra|dialog/.test(fault)),
+      [],
+    );
+    await close();
+    server.stop();
+  }
+} finally {
+  await browser.close();
+  rmSync(folder, { recursive: true });
+}
+console.log("all is well");
