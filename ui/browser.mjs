@@ -2,78 +2,34 @@
 //
 //   node browser.mjs [FOLDER_OF_PICTURES]
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { chromium } from "playwright-core";
+import { checkAccess, launch, open as openPage } from "./checks.mjs";
 import { oneFile, RUNS, start } from "./dev.mjs";
 
 const pictures = process.argv[2] ?? "";
 if (pictures) mkdirSync(pictures, { recursive: true });
-const axe = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 const server = await start();
 const base = `http://127.0.0.1:${server.address().port}/`;
 // The made-up numbers are computed before anything is timed.
 for (const id of RUNS.keys()) await (await fetch(`${base}api/run?id=${id}&from=0`)).arrayBuffer();
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox"],
-});
+const browser = await launch();
 
 async function open(hash, options = {}, check = true) {
-  const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, bypassCSP: false, ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(120_000);
-  const faults = [];
-  page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
-  page.on("pageerror", (error) => faults.push(String(error)));
-  page.on("dialog", (dialog) => {
-    faults.push(`dialog: ${dialog.message()}`);
-    void dialog.dismiss();
-  });
-  page.on(
-    "request",
-    (request) =>
-      /^(data:|blob:)/.test(request.url()) ||
-      request.url().startsWith(base) ||
-      request.url() === hash ||
-      faults.push(`request to ${request.url()}`),
-  );
-  await page.goto(hash.startsWith("file:") ? hash : base + hash);
-  await page.waitForSelector(".course .u-over, .note.big, .banner.serious");
+  const opened = await openPage(browser, hash.startsWith("file:") ? hash : base + hash, base, options);
+  await opened.page.waitForSelector(".course .u-over, .note.big, .banner.serious");
   return {
-    page,
+    page: opened.page,
     close: async () => {
-      if (check) assert.deepEqual(faults, []);
-      await context.close();
+      if (check) assert.deepEqual(opened.faults, []);
+      await opened.close();
     },
   };
 }
 
-async function faultsOf(page) {
-  // axe is added by the debugger, which the page's policy does not hold for.
-  const session = await page.context().newCDPSession(page);
-  const source = readFileSync(axe, "utf8");
-  await session.send("Runtime.evaluate", { expression: source });
-  const { result } = await session.send("Runtime.evaluate", {
-    awaitPromise: true,
-    returnByValue: true,
-    expression: `axe.run(document).then((r) => r.violations.map((v) => ({ id: v.id, impact: v.impact, nodes: v.nodes.slice(0, 3).map((n) => n.html.slice(0, 200) + " | " + n.failureSummary.slice(0, 200)) })))`,
-  });
-  return result.value;
-}
-
 const picture = (page, name, more = {}) =>
   pictures && page.screenshot({ path: join(pictures, `${name}.png`), ...more });
-const serious = async (page, where) => {
-  const faults = await faultsOf(page);
-  console.log(`axe, ${where}: ${faults.length ? JSON.stringify(faults, null, 1) : "nothing"}`);
-  assert.deepEqual(
-    faults.filter(({ impact }) => impact === "serious" || impact === "critical"),
-    [],
-  );
-};
 const ready = (page) =>
   page.waitForFunction(
     () => performance.getEntriesByName("ww-map-drawn").length > 0 && document.querySelector(".judgement"),
@@ -127,7 +83,7 @@ async function costOf(act) {
   console.log("map drawn after the last answer, wall ms:", Math.round(times.drawn - times.lastAnswer));
   await page.waitForTimeout(1500);
   await picture(page, "light");
-  await serious(page, "live run");
+  await checkAccess(page, "live run");
   const before = await label(page);
   const over = page.locator(".map .u-over");
   const box = await over.boundingBox();
@@ -168,7 +124,7 @@ async function costOf(act) {
   await picture(page, "baseline");
   await page.keyboard.press("?");
   await page.waitForSelector("dialog[open]");
-  await serious(page, "help");
+  await checkAccess(page, "help");
   await picture(page, "help");
   await page.keyboard.press("Escape");
   const hash = await page.evaluate(() => location.hash);
@@ -204,7 +160,7 @@ async function costOf(act) {
   await page.waitForTimeout(1000);
   await page.locator(".compare").scrollIntoViewIfNeeded();
   await picture(page, "tables");
-  await serious(page, "tables");
+  await checkAccess(page, "tables");
   await page.emulateMedia({ media: "print" });
   await picture(page, "print", { fullPage: true });
   await page.emulateMedia({ media: "screen" });
@@ -229,13 +185,13 @@ async function costOf(act) {
   await page.locator(".run-name").click();
   await page.waitForTimeout(600);
   await picture(page, "runs");
-  await serious(page, "list of runs");
+  await checkAccess(page, "list of runs");
   await page.keyboard.press("Escape");
   const over = await page.locator(".map .u-over").boundingBox();
   await page.mouse.move(over.x + over.width * 0.6, over.y + 130);
   await page.waitForTimeout(300);
   await picture(page, "dark");
-  await serious(page, "dark");
+  await checkAccess(page, "dark");
   await close();
 }
 
@@ -253,7 +209,7 @@ for (const [name, hash, options] of [
   await page.waitForTimeout(1200);
   await picture(page, name, { fullPage: name === "narrow" });
   assert.ok((await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)) <= 0, `${name} is too wide`);
-  await serious(page, name);
+  await checkAccess(page, name);
   await close();
 }
 
@@ -272,7 +228,7 @@ for (const [name, hash, options] of [
   await page.waitForFunction(() => /nearest one/.test(document.querySelector(".spectrum .note")?.textContent ?? ""));
   await page.waitForTimeout(500);
   await picture(page, "file");
-  await serious(page, "one file");
+  await checkAccess(page, "one file");
   await close();
   rmSync(dirname(file), { recursive: true });
 }

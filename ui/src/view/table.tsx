@@ -13,6 +13,11 @@ export const TABLE_COLUMNS = [
   "num_traps",
   "stable_rank",
   "update_norm",
+  "learned_rank",
+  "delta_alpha",
+  "distance",
+  "lora_rank",
+  "lora_used",
   "lr_ratio",
   "warning",
 ];
@@ -25,6 +30,10 @@ const SHORT: Record<string, string> = {
   warning: "judgement",
   stable_rank: "stable rank",
   update_norm: "update",
+  learned_rank: "learned rank",
+  delta_alpha: "Δalpha",
+  lora_rank: "LoRA rank",
+  lora_used: "used",
   lr_ratio: "rate ratio",
 };
 
