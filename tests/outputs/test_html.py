@@ -98,7 +98,8 @@ def test_a_browser_shows_it_without_an_error_and_sorts_the_table(comparison, tex
     const buttons = [...document.querySelectorAll("th button")];
     const button = buttons.find(each => each.textContent === "alpha");
     const column = button.parentElement.cellIndex;
-    const cells = () => [...button.closest("table").tBodies[0].rows].map(row => row.cells[column].textContent).join(" ");
+    const rows = button.closest("table").tBodies[0].rows;
+    const cells = () => [...rows].map(row => row.cells[column].textContent).join(" ");
     button.click(); const up = cells(); button.click();
     document.body.innerHTML = "<p>" + [up, cells(), errors.length,
       [...document.images].every(image => image.naturalWidth > 0)].join("|") + "</p>";

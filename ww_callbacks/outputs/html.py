@@ -8,8 +8,8 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.printable import shown_name, shown_text
-from ww_callbacks.report import Comparison, Finding, LayerReport, Report, in_words, worst_first
+from ww_callbacks.printable import shown_text
+from ww_callbacks.report import Comparison, Report
 from ww_callbacks.report.table import LEFT, layer_table, notes
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
 };
 """
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
 def comparison_page(comparison: Comparison, title: str = "Models side by side") -> str:
     """A comparison as a page: table, correlations with controls and conclusions, flows of alpha.
 

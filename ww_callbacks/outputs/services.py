@@ -1,6 +1,6 @@
 """Outputs for W&B, trackio and MLflow: metrics, findings as alerts or tags, pictures and histograms.
 
-A thread of its own calls each service, so training never waits for a network. If a call fails, the output is dropped
+A separate thread calls each service, so training never waits for a network. If a call fails, the output is dropped
 with a warning.
 """
 
@@ -35,7 +35,7 @@ LONGEST_TAG_VALUE = 5000
 class WandbOutput:
     """Sends a run to W&B: metrics, findings as alerts, pictures and histograms as media.
 
-    Results are late, so they have a step of their own, ``ww/step``, against which W&B plots them.
+    Results are late, so they have a separate step, ``ww/step``, against which W&B plots them.
 
     Args:
         run: of ``wandb.init``; None for ``wandb.run``.

@@ -1,4 +1,4 @@
-"""The requests of the page and their answers, whatever serves them."""
+"""The requests of the page and their answers, for the server and for TensorBoard."""
 
 from __future__ import annotations
 

@@ -125,16 +125,17 @@ class Finding:
             raise ValueError(f"values: unknown kind {finding.kind!r}; the kinds are {', '.join(KINDS)}")
         if finding.confidence not in CONFIDENCES:
             raise ValueError(f"values: unknown confidence {finding.confidence!r}, expected one of {CONFIDENCES}")
-        if not finding._has_types:
+        if not _has_types(finding):
             raise ValueError("values: not those of a Finding: texts, steps or evidence of a wrong type")
         return finding
 
-    @property
-    def _has_types(self) -> bool:
-        """Whether the values, which may come from a file, have the types of a finding."""
-        return (
-            all(isinstance(each, str) for each in (self.text, self.action, *self.layers))
-            and all(each is None or is_count(each) for each in (self.since, self.step, self.until))
-            and isinstance(self.evidence, Mapping)
-            and all(isinstance(each, Mapping) for each in self.evidence.values())
-        )
+
+def _has_types(finding: Finding) -> bool:
+    """Whether the values, which may come from a file, have the types of a finding."""
+    evidence: object = finding.evidence
+    return (
+        all(isinstance(each, str) for each in (finding.text, finding.action, *finding.layers))
+        and all(each is None or is_count(each) for each in (finding.since, finding.step, finding.until))
+        and isinstance(evidence, Mapping)
+        and all(isinstance(each, Mapping) for each in evidence.values())
+    )
