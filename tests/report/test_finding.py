@@ -38,6 +38,11 @@ def test_a_finding_reads_as_text_and_action_and_a_withdrawn_one_says_so():
         ({"kind": "memorising"}, "unknown kind 'memorising'"),
         ({"confidence": "sure"}, "unknown confidence 'sure'"),
         ({"colour": "red"}, "colour"),
+        ({"text": 3}, "of a wrong type"),
+        ({"layers": [1]}, "of a wrong type"),
+        ({"since": "soon"}, "of a wrong type"),
+        ({"evidence": ["fc1"]}, "of a wrong type"),
+        ({"evidence": {"fc1": 3}}, "of a wrong type"),
         ({"layers": None}, "TypeError"),
     ],
 )

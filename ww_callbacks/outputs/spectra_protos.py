@@ -87,10 +87,10 @@ def unpack_signals(data: bytes, step: int) -> Signals:
         values = json.loads(zlib.decompressobj().decompress(data, MAX_BYTES).decode())
         verdicts = {name: _verdict(verdict) for name, verdict in values["verdicts"].items()}
         recorded = {name: (at, float(value)) for name, (at, value) in values["recorded"].items()}
-    except (AttributeError, KeyError, RecursionError, TypeError, zlib.error) as error:
+        if not all(at is None or is_count(at) for at, _ in recorded.values()):
+            raise ValueError("recorded metrics at steps that are no numbers")
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError, zlib.error) as error:
         raise ValueError(f"data: not those of signals: {type(error).__name__}: {error}") from error
-    if not all(at is None or is_count(at) for at, _ in recorded.values()):
-        raise ValueError("data: recorded metrics at steps that are no numbers")
     return Signals(step, verdicts, recorded)
 
 
@@ -98,7 +98,7 @@ def _verdict(values: Mapping[str, Any]) -> dict[str, Any]:
     """A verdict, with numbers as its ratios."""
     verdict = dict(values)
     if "ratios" in verdict and not all(map(is_number, verdict["ratios"])):
-        raise ValueError("data: ratios that are no numbers")
+        raise ValueError("ratios that are no numbers")
     return verdict
 
 

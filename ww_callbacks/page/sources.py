@@ -149,7 +149,10 @@ def _scalars_at(place: Place) -> Packed:
 
 
 def _finding_in(data: bytes) -> Finding:
-    values = json.loads(data.decode())
+    try:
+        values = json.loads(data.decode())
+    except RecursionError as error:
+        raise ValueError("data: not those of a finding, nested too deeply") from error
     if not isinstance(values, Mapping):
         raise ValueError("data: not those of a finding")
     return Finding.from_dict(values)
