@@ -6,10 +6,12 @@ import shutil
 import numpy as np
 import pytest
 from recorded import STEPS, TRAP, record
+from tensorboard.compat.proto.event_pb2 import Event
 
 import ww_callbacks as ww
 from ww_callbacks.outputs.jsonl import JsonlOutput
-from ww_callbacks.outputs.tensorboard import TensorBoardOutput, _event_record
+from ww_callbacks.outputs.tensorboard import TensorBoardOutput, _event_record, records
+from ww_callbacks.outputs.tensorboard import record as framed
 from ww_callbacks.outputs.tensorboard_protos import scalar_summary
 from ww_callbacks.page.runs import Runs
 from ww_callbacks.report import Report
@@ -153,6 +155,19 @@ def test_an_event_file_cut_in_the_middle_shows_what_is_before(copied, monkeypatc
     files = Runs(copied).get("a")
     assert 2 <= len(files.run.entries) < STEPS // 10 + 1
     assert files.problem == f"{path.name} is cut or damaged: what follows is not read"
+
+
+def test_a_damaged_event_is_said_and_what_follows_is_read(copied):
+    path = event_file(copied)
+    with path.open("rb") as file:
+        events = list(records(file))
+    at = next(index for index, data in enumerate(events) if Event.FromString(data).step == 20)
+    path.write_bytes(b"".join(framed(b"\xff" * 9 if index == at else data) for index, data in enumerate(events)))
+    runs = Runs(copied)
+    for _ in range(2):  # it stays said
+        files = runs.get("a")
+        assert files.problem.startswith(f"{path.name}: a record that holds no event: ")
+        assert files.run.answer()["steps"] == [0, 10, 30, 40, 50, 60]
 
 
 def test_event_files_of_earlier_versions_show_the_logged_layers(tmp_path):

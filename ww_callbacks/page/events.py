@@ -40,7 +40,7 @@ class Place:
         """
         with self.path.open("rb") as file:
             file.seek(self.offset)
-            return _event(file.read(self.length), self.path)
+            return event_in(file.read(self.length))
 
 
 class EventFollower:
@@ -66,19 +66,18 @@ class EventFollower:
         except OSError:
             return True
 
-    def poll(self) -> Iterator[tuple[Place, Any]]:
-        """The events that were added since the last call, with their places.
+    def poll(self) -> Iterator[tuple[Place, bytes]]:
+        """The events that were added since the last call, as bytes, with their places.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: a record holds no event.
         """
         with self.path.open("rb") as file:
             file.seek(self._offset)
             for data in records(file):
                 place = Place(self.path, self._offset + _OVERHEAD - 4, len(data))
                 self._offset += _OVERHEAD + len(data)
-                yield place, _event(data, self.path)
+                yield place, data
             self.rest = file.seek(0, os.SEEK_END) - self._offset
 
 
@@ -110,11 +109,16 @@ def _first(values: Any, content: bytes, form: str) -> float | None:
     return None
 
 
-def _event(data: bytes, path: Path) -> Any:
+def event_in(data: bytes) -> Any:
+    """The Event protobuf that bytes hold.
+
+    Raises:
+        ValueError: they hold none.
+    """
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
 
     try:
         return Event.FromString(data)
     except DecodeError as error:
-        raise ValueError(f"{path}: a record that holds no event: {error}") from error
+        raise ValueError(f"a record that holds no event: {error}") from error

@@ -13,7 +13,7 @@ from typing import Any
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlFollower
 from ww_callbacks.outputs.packed import Packed, pack
 from ww_callbacks.outputs.spectra_protos import FINDING, REPORT, SIGNALS, unpack_signals
-from ww_callbacks.page.events import EventFollower, Place, scalar_of, tensor_bytes
+from ww_callbacks.page.events import EventFollower, Place, event_in, scalar_of, tensor_bytes
 from ww_callbacks.page.run import Run
 from ww_callbacks.report import SCHEMA, Finding, LayerReport, Report
 from ww_callbacks.report.keys import AGGREGATES
@@ -54,6 +54,7 @@ class RunFiles:
         self._known_findings = 0
         self._has_reports = False
         self._is_old = False
+        self._unreadable = ""
 
     @property
     def is_ours(self) -> bool:
@@ -78,6 +79,7 @@ class RunFiles:
             self.problem = str(error)
         except ImportError:
             self.problem = "event files are not read: install the package tensorboard"
+        self.problem = self.problem or self._unreadable
         if self._is_old and not self.problem:
             self.problem = "written by an earlier version: only the logged layers, without spectra"
 
@@ -86,8 +88,11 @@ class RunFiles:
             self._events.setdefault(path, EventFollower(path))
         for follower in self._events.values():
             prefix = self._prefix(follower.path.parent)
-            for place, event in follower.poll():
-                self._take(place, event, prefix)
+            for place, data in follower.poll():
+                try:
+                    self._take(place, event_in(data), prefix)
+                except ValueError as error:  # the events after it can be read
+                    self._unreadable = self._unreadable or f"{place.path.name}: {error}"
             if follower.rest and time.time() - follower.path.stat().st_mtime > STILL:
                 self.problem = f"{follower.path.name} is cut or damaged: what follows is not read"
 
@@ -109,7 +114,7 @@ class RunFiles:
         elif tag == SIGNALS:
             signals = unpack_signals(tensor_bytes(values[0]), step)
             if not is_verdict(signals.verdicts.get(VERDICT, {})):
-                raise ValueError(f"{place.path.name}: a verdict that cannot be read at step {step}")
+                raise ValueError(f"a verdict that cannot be read at step {step}")
             self.run.add_signals(signals, event.wall_time)
         elif any(value.tag == _EVERY_REPORT for value in values):
             if not (self._folder / FILE_NAME).exists():
