@@ -8,6 +8,7 @@ import pytest
 from recorded import STEPS, record
 
 pytest.importorskip("tensorboard")
+pytest.importorskip("six", reason="the oldest TensorBoard needs six, and does not install it")
 from tensorboard.backend import application
 from tensorboard.plugins import base_plugin
 from werkzeug.test import Client
