@@ -256,9 +256,10 @@ def write_growing(output):
 def check_charts(folder):
     read = everything(folder)
     assert [event.step for event in read.Tensors("custom_scalars__config__")] == [0, 10]  # written when it changes
-    pytest.importorskip("six", reason="the oldest TensorBoard needs six, and does not install it")
-    from tensorboard.plugins.custom_scalar import custom_scalars_plugin
-
+    custom_scalars_plugin = pytest.importorskip(
+        "tensorboard.plugins.custom_scalar.custom_scalars_plugin",
+        reason="the oldest TensorBoard needs six, and does not install it",
+    )
     plugin = custom_scalars_plugin.CustomScalarsPlugin(
         base_plugin.TBContext(data_provider=provider_of(folder), logdir=str(folder))
     )

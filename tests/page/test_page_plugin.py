@@ -7,9 +7,9 @@ import sys
 import pytest
 from recorded import STEPS, record
 
-pytest.importorskip("tensorboard")
-pytest.importorskip("six", reason="the oldest TensorBoard needs six, and does not install it")
-from tensorboard.backend import application
+application = pytest.importorskip(
+    "tensorboard.backend.application", reason="the oldest TensorBoard needs six, and does not install it"
+)
 from tensorboard.plugins import base_plugin
 from werkzeug.test import Client
 
