@@ -6,19 +6,20 @@ import sys
 
 import pytest
 from recorded import STEPS, record
-
-application = pytest.importorskip(
-    "tensorboard.backend.application", reason="the oldest TensorBoard needs six, and does not install it"
-)
 from tensorboard.plugins import base_plugin
 from werkzeug.test import Client
 
 from ww_callbacks.outputs.spectra_protos import PLUGIN
-from ww_callbacks.page.plugin import SpectraPlugin
+
+application = pytest.importorskip(
+    "tensorboard.backend.application", reason="the oldest TensorBoard needs six, and does not install it"
+)
 
 
 def client(logdir):
     """A client of TensorBoard's application with this plugin alone."""
+    from ww_callbacks.page.plugin import SpectraPlugin
+
     plugin = SpectraPlugin(base_plugin.TBContext(logdir=str(logdir)))
     return plugin, Client(application.TensorBoardWSGI([plugin]))
 
