@@ -3,7 +3,8 @@
 export interface RunInfo {
   id: string;
   name: string;
-  reports: number;
+  /** null: not read yet. */
+  reports: number | null;
   step: number | null;
   updated: number;
   alarms: number;

@@ -12,7 +12,7 @@ import { useTheme } from "./theme";
 
 /** The first run that has something to show, if the address names none. */
 function firstRun(runs: Runs): string | null {
-  return (runs.runs.find(({ reports }) => reports > 0) ?? runs.runs[0])?.id ?? null;
+  return (runs.runs.find(({ reports }) => reports) ?? runs.runs[0])?.id ?? null;
 }
 
 export function App({ source }: { source: Source }) {

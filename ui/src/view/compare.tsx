@@ -65,7 +65,7 @@ export function Compare(props: CompareProps) {
   useEffect(() => () => overlay(null, ""), []);
 
   const largest = Math.max(1e-12, ...found.map(({ difference }) => Math.abs(difference)));
-  const choices = runs.runs.filter((each) => each.reports > 0);
+  const choices = runs.runs.filter((each) => each.reports);
   return (
     <section class="panel compare" aria-labelledby="compare-title">
       <header class="panel-head">

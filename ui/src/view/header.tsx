@@ -198,11 +198,13 @@ function RunChooser({ runs, info, choose }: ChooserProps) {
                 <span class="quiet">
                   {run.problem
                     ? "problem"
-                    : run.reports
-                      ? run.step === null
-                        ? "finished"
-                        : `step ${count(run.step)}`
-                      : "no results yet"}
+                    : run.reports === null
+                      ? "not read yet"
+                      : run.reports
+                        ? run.step === null
+                          ? "finished"
+                          : `step ${count(run.step)}`
+                        : "no results yet"}
                   {run.updated > 0 && runs.live ? `, ${ago(now - run.updated)}` : ""}
                 </span>
               </div>
