@@ -5,10 +5,12 @@ A file is located without importing its package. A missing package is an error: 
 
 from __future__ import annotations
 
+import io
 from importlib.metadata import distribution
 from pathlib import Path
 
 import joblib
+import lz4.frame
 import numpy as np
 import onnx
 import torch
@@ -57,7 +59,8 @@ def tensors(name: str) -> dict[str, np.ndarray]:
         case ".onnx":
             return {each.name: numpy_helper.to_array(each) for each in onnx.load(path).graph.initializer}
         case ".lz4":  # what Keras's get_weights() returns, pickled
-            return {str(index): weight.T for index, weight in enumerate(joblib.load(path))}
+            plain = io.BytesIO(lz4.frame.decompress(path.read_bytes()))  # joblib leaves the file of lz4 open
+            return {str(index): weight.T for index, weight in enumerate(joblib.load(plain))}
         case ".jit":
             return {key: value.numpy() for key, value in torch.jit.load(path).state_dict().items()}
     state = torch.load(path, weights_only=True, map_location="cpu")
