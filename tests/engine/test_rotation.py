@@ -28,7 +28,8 @@ class Recorder:
 
 def rotate(model, steps, **arguments):
     recorder = Recorder()
-    with ww.Monitor(model, every_n_steps=1, executor="sync", outputs=[recorder], **arguments) as monitor:
+    arguments = {"every_n_steps": 1, "executor": "sync", "log_every_layer": True} | arguments
+    with ww.Monitor(model, outputs=[recorder], **arguments) as monitor:
         for step in range(1, steps + 1):
             for weights in model.values():
                 weights *= 1.01
