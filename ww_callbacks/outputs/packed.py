@@ -11,6 +11,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -124,13 +125,20 @@ class Packed:
             index: of the layer.
         """
         found: dict[str, Any] = {"name": self.names[index]}
-        found |= {name: text for name in self._texts if (text := self.texts(name)[index])}
-        if index in self.rows:
-            row = self.rows.index(index)
-            for name in self._offsets:
-                if not np.isnan(value := self.numbers(name)[row]):
+        texts, numbers, rows = self._decoded
+        found |= {name: text for name, column in texts.items() if (text := column[index])}
+        if index in rows:
+            for name, column in numbers.items():
+                if not np.isnan(value := column[rows[index]]):
                     found[name] = _PLAIN[SCHEMA[name].kind](value)
         return found
+
+    @cached_property
+    def _decoded(self) -> tuple[dict[str, Sequence[str | None]], dict[str, Floats], dict[int, int]]:
+        """All texts and numbers, and the row of each layer."""
+        texts = {name: self.texts(name) for name in self._texts}
+        numbers = {name: self.numbers(name) for name in self._offsets}
+        return texts, numbers, {index: row for row, index in enumerate(self.rows)}
 
     def histogram(self, index: int) -> Histogram | None:
         """The histograms of a layer; None if it has none.
@@ -138,21 +146,27 @@ class Packed:
         Args:
             index: of the layer.
         """
-        place = self._counts
         with _refused():
-            total = sum(bins * (1 + control) for _, _, _, bins, control in self._shapes)
-            start = 0
-            for layer, low, high, bins, control in self._shapes:
-                if layer == index:
-                    if not 0 < bins <= _BINS:
-                        raise ValueError(f"a histogram of {bins} bins")
-                    counts = _array_at(self._plain, place, "<u4", total)[start:].tolist()
-                    found = Histogram.of(low, high, counts[:bins], counts[bins : 2 * bins] if control else None)
-                    if not found.is_valid:
-                        raise ValueError("a histogram without numbers")
-                    return found
-                start += bins * (1 + control)
-        return None
+            shapes, counts = self._drawn
+            if index not in shapes:
+                return None
+            low, high, bins, control, start = shapes[index]
+            if not 0 < bins <= _BINS:
+                raise ValueError(f"a histogram of {bins} bins")
+            own, shuffled = counts[start : start + bins], counts[start + bins : start + 2 * bins]
+            found = Histogram.of(low, high, own, shuffled if control else None)
+            if not found.is_valid:
+                raise ValueError("a histogram without numbers")
+            return found
+
+    @cached_property
+    def _drawn(self) -> tuple[dict[int, tuple[float, float, int, bool, int]], list[int]]:
+        """For each layer with histograms its edges, bins, whether it has a control, and its place among all counts."""
+        shapes, start = {}, 0
+        for layer, low, high, bins, control in self._shapes:
+            shapes[layer] = low, high, bins, control, start
+            start += bins * (1 + control)
+        return shapes, _array_at(self._plain, self._counts, "<u4", start).tolist()
 
     def places(self, index: int) -> tuple[TrapPlace, ...] | None:
         """The ``trap_places`` of a layer; None if it has none.

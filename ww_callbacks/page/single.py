@@ -137,4 +137,4 @@ def _rounded(values: Floats) -> Floats:
 
 
 def _deflated(data: bytes) -> str:
-    return base64.b64encode(zlib.compress(data, 9)).decode()
+    return base64.b64encode(zlib.compress(data)).decode()
