@@ -16,6 +16,7 @@ const pictures = process.argv[2] ?? "";
 if (pictures) mkdirSync(pictures, { recursive: true });
 const folder = mkdtempSync(join(tmpdir(), "page-"));
 const runs = join(folder, "runs");
+const servers = [];
 
 function call(...words) {
   const done = spawnSync(python, words, { cwd: root, encoding: "utf8", timeout: 240_000 });
@@ -25,6 +26,7 @@ function call(...words) {
 /** Starts a server; the address is what the pattern finds in its output. */
 async function start(pattern, ...words) {
   const child = spawn(python, words, { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
+  servers.push(child);
   let text = "";
   const address = await new Promise((found, failed) => {
     const read = (data) => {
@@ -112,6 +114,7 @@ try {
     server.stop();
   }
 } finally {
+  for (const server of servers) server.kill("SIGKILL"); // also after a failure; one that has ended is left alone
   await browser.close();
   rmSync(folder, { recursive: true });
 }
