@@ -1,7 +1,8 @@
 """Unchanged layers, limits of memory, what the monitoring says of itself, and waiting."""
 
 import logging
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
@@ -44,6 +45,24 @@ def test_an_unchanged_layer_is_not_analysed_again_and_its_result_is_repeated_at_
     if executor == "sync":
         assert ["unchanged" in answer for answer in answers] == [False, False, True, False, True, False, True, False]
         assert answers[2]["cpu"] < answers[0]["cpu"] / 2
+
+
+def test_a_frozen_layer_is_known_though_all_snapshots_were_pending_before_the_first_result():
+    model, ready = two() | {"back": np.random.default_rng(1).standard_normal((80, 60))}, Event()
+    first, other = model["back"].copy(), -2 * model["back"]
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(ready.wait, 30)
+        with ww.Monitor(model, executor=pool, every_n_steps=1) as monitor:
+            for step in range(1, 5):
+                model["moving"] *= 2
+                model["back"][:] = other if step == 2 else first
+                monitor.step(step)
+            assert not len(monitor.history)
+            ready.set()
+    assert monitor.history.series("unchanged_since", "frozen") == [None, 0, 0, 0, 0]
+    assert monitor.history.series("unchanged_since", "moving") == [None] * 5
+    assert monitor.history.series("unchanged_since", "back") == [None, 0, None, None, 3]
+    assert [found.layers for found in monitor.history.findings if found.kind == "frozen"] == [("frozen", "back")]
 
 
 def test_a_change_of_one_bit_is_a_change():

@@ -248,7 +248,8 @@ class Engine:
             return
         self._reserved -= awaited.seconds
         for index, known, answer in zip(awaited.layers, awaited.known, awaited.answers(), strict=True):
-            resources.known[index] = read(answer, resources.specs[index], step, known)
+            before = resources.known.get(index)
+            resources.known[index] = read(answer, resources.specs[index], step, known, before)
             seconds = answer.get("cpu")
             if isinstance(seconds, float):
                 self.worker_cpu += seconds

@@ -11,6 +11,7 @@ from itertools import count
 from ww_callbacks.analysis import LayerSpec
 from ww_callbacks.engine.missed import Missed
 from ww_callbacks.report import LayerReport, Report
+from ww_callbacks.report.row import changed
 from ww_callbacks.weights import Layer
 from ww_callbacks.worker.protocol import Message
 from ww_callbacks.worker.task import read_answer
@@ -108,19 +109,24 @@ class Pending:
         return LayerReport.waiting(layer.name, layer.kind, layer.role) if found is None else found.report
 
 
-def read(answer: Message, spec: LayerSpec, step: int, known: Known | None) -> Known:
+def read(answer: Message, spec: LayerSpec, step: int, known: Known | None, before: Known | None) -> Known:
     """The results of a layer, including its answer.
 
     Args:
         answer: of the analysis.
         spec: of the layer.
         step: finished optimizer steps.
-        known: the result to repeat if the weights have not changed since.
+        known: the result to repeat if the worker says that the weights are those of this result.
+        before: the result before this one. It is later than ``known`` if several snapshots were pending.
     """
-    before = known.report if known is not None else None
-    report = read_answer(answer, spec, step, before)
-    change = change_per_step(before, report) if before is not None else 0.0
-    return Known(report, str(answer.get("digest", "")), change)
+    report = read_answer(answer, spec, step, None if known is None else known.report)
+    digest = str(answer.get("digest", ""))
+    if before is None:
+        return Known(report, digest)
+    if digest and digest == before.digest:
+        since = before.report.unchanged_since
+        report = changed(report, unchanged_since=before.report.step if since is None else since)
+    return Known(report, digest, change_per_step(before.report, report))
 
 
 def change_per_step(before: LayerReport, after: LayerReport) -> float:

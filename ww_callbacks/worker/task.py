@@ -162,8 +162,7 @@ def read_answer(answer: Message, spec: LayerSpec, step: int | None, known: Layer
     """
     try:
         if "unchanged" in answer and known is not None:
-            since = known.step if known.unchanged_since is None else known.unchanged_since
-            return changed(known, **(answer["unchanged"] | {"step": step, "unchanged_since": since}))
+            return changed(known, **(answer["unchanged"] | {"step": step, "unchanged_since": None}))
         if "report" in answer:
             return from_plain(answer["report"])
     except (KeyError, ValueError) as error:
