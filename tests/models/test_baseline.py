@@ -36,6 +36,17 @@ def test_the_distance_is_that_of_the_weights():
     assert report["fc2"].change == "has not moved"
 
 
+@pytest.mark.parametrize(("bits", "is_told"), [(3, True), (8, False)])
+def test_rounding_to_few_bits_is_told_as_noise(bits, is_told):
+    weights = np.random.default_rng(0).standard_normal((200, 100)) / 10
+    weights += np.outer(np.ones(200), np.linspace(-1, 1, 100)) / 20
+    scale = np.abs(weights).max() / (2 ** (bits - 1) - 1)
+    rounded = np.round(weights / scale) * scale
+    layer = ww.analyze({"fc": rounded}, baseline={"fc": weights})["fc"]
+    share = np.linalg.norm(rounded - weights) / np.linalg.norm(weights)
+    assert (f"changed by {share:.0%} of its norm, as noise does".replace("%", " %") in layer.change) is is_told
+
+
 def test_a_file_a_mapping_and_a_module_can_stand_beside_each_other(tmp_path):
     torch = pytest.importorskip("torch")
     module = torch.nn.Sequential(torch.nn.Linear(60, 100), torch.nn.ReLU(), torch.nn.Linear(100, 80))

@@ -14,6 +14,8 @@ from ww_callbacks.report.traps import trap_words
 
 FORGOTTEN = 0.5
 """From this share on, the loss of the leading subspace is mentioned."""
+NOISY = 0.1
+"""From this share of the norm on, a change that could be noise is mentioned."""
 HARDLY = 0.1
 """A layer moved little if its distance is at most this share of the median distance."""
 
@@ -105,6 +107,7 @@ def _sentences(layer: LayerReport, old: LayerReport | None, usual: float, median
         *_rank(layer, old),
         *_tail(layer, old),
         *_overwritten(layer),
+        *_noise(layer),
         *_distance(layer, median),
     ]
 
@@ -145,6 +148,13 @@ def _overwritten(layer: LayerReport) -> list[str]:
     if layer.forgetting is not None and layer.forgetting >= FORGOTTEN:
         found.append(f"holds only {_percent(1 - layer.forgetting)} of the baseline's leading subspace")
     return found
+
+
+def _noise(layer: LayerReport) -> list[str]:
+    """A large change without direction, as rounding to few bits makes."""
+    if layer.update_rank != 0 or layer.distance is None or layer.distance < NOISY:
+        return []
+    return [f"changed by {_percent(layer.distance)} of its norm, as noise does"]
 
 
 def _has_new_traps(layer: LayerReport, old: LayerReport | None) -> bool | None:
