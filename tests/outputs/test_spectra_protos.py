@@ -11,7 +11,9 @@ from ww_callbacks.outputs.spectra_protos import pack_signals, unpack_signals
 
 def test_verdicts_and_recorded_metrics_come_back():
     signals = Signals(
-        10, {"stop": {"stop": False, "scores": {"traps": 0.5}}}, {"val_loss": (8, 0.5), "other": (None, 1.0)}
+        10,
+        {"stop": {"stop": False, "scores": {"traps": 0.5}}},
+        {"val_loss": [(7, 0.6), (8, 0.5)], "other": [(None, 1.0)]},
     )
     assert unpack_signals(pack_signals(signals), 10) == signals
 
@@ -31,8 +33,9 @@ def test_values_that_are_not_plain_become_text():
         {"verdicts": {"stop": 3}, "recorded": {}},
         {"verdicts": {"learning_rate": {"ratios": ["a"]}}, "recorded": {}},
         {"verdicts": {}, "recorded": {"val_loss": 3}},
-        {"verdicts": {}, "recorded": {"val_loss": ["soon", 1.0]}},
-        {"verdicts": {}, "recorded": {"val_loss": [1, "a"]}},
+        {"verdicts": {}, "recorded": {"val_loss": [3]}},
+        {"verdicts": {}, "recorded": {"val_loss": [["soon", 1.0]]}},
+        {"verdicts": {}, "recorded": {"val_loss": [[1, "a"]]}},
     ],
 )
 def test_values_of_a_wrong_type_are_refused(values):

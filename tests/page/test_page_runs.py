@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -195,6 +197,24 @@ def test_event_files_of_earlier_versions_show_the_logged_layers(tmp_path):
     assert files.problem == "written by an earlier version: only the logged layers, without spectra"
     assert files.run.column("alpha")[:, 0].tolist() == [3.0, 13.0]
     assert files.run.cell(0, 1)["histogram"] is None
+
+
+def test_a_metric_recorded_at_every_step_is_whole_though_all_results_came_at_the_end(tmp_path):
+    ready = threading.Event()
+    weights = {"fc": np.random.default_rng(0).standard_normal((60, 50))}
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(ready.wait, 30)
+        options = {"every_n_steps": 40, "log_dir": tmp_path / "a", "figures": False}
+        with ww.Monitor(weights, executor=pool, **options) as monitor:
+            for step in range(1, 121):
+                weights["fc"] *= 1.01
+                monitor.record("train_loss", 1 / step, step)
+                monitor.step(step)
+            ready.set()
+    (curve,) = the_run(tmp_path).answer()["curves"]
+    assert (curve["steps"][0], curve["steps"][-1]) == (1, 120)
+    assert len(curve["steps"]) == 50  # the most that travel with one report
+    assert curve["values"] == pytest.approx([1 / step for step in curve["steps"]])
 
 
 def test_losses_of_other_event_files_of_the_run_are_curves(copied):

@@ -35,6 +35,8 @@ _log = logging.getLogger("ww_callbacks")
 
 NUM_DRAWN = 3
 """Layers whose spectrum is drawn by default, spread over the depth."""
+MAX_RECORDED = 50
+"""Values of one recorded metric that are written with a report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Publisher:
         self._upcoming: Published | None = None
         self._tracker = Tracker()
         self._lost = LostMetrics()
+        self._sent: dict[str, int] = {}
         self.history = History(max_entries=MEMORY_ENTRIES)
         self.published = Published()
 
@@ -194,14 +197,21 @@ class Publisher:
         tracker, lost = Tracker.of(history), LostMetrics.of(history, published.metrics)
         self.history, self.published, self._upcoming = history, published, None
         self._tracker, self._lost = tracker, lost
+        self._sent = {name: len(history.recorded(name)) for name in history.metrics}
 
     def close(self) -> None:
         """Close the outputs."""
         self._outputs.close()
 
-    def _recorded(self) -> dict[str, tuple[int | None, float]]:
-        """The latest value of each metric of the user."""
-        return {name: self.history.recorded(name)[-1] for name in self.history.metrics}
+    def _recorded(self) -> dict[str, list[tuple[int | None, float]]]:
+        """What has been recorded of each metric of the user since the report before."""
+        found = {}
+        for name in self.history.metrics:
+            values = self.history.recorded(name)
+            if new := values[self._sent.get(name, 0) :]:
+                found[name] = spread(new, MAX_RECORDED)
+            self._sent[name] = len(values)
+        return found
 
     def _verdicts(self, judgements: Mapping[str, Judgement]) -> dict[str, Mapping[str, Any]]:
         """The verdicts; without a signal of that name, "stop" is the verdict of the default rules."""

@@ -6,11 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 from ww_callbacks.report import SCHEMA, Finding, FindingKind, Report
 from ww_callbacks.report.experts import blocks_of
 from ww_callbacks.report.keys import AGGREGATES, layer_key, logged
 from ww_callbacks.report.row import POSITIONS
+
+T = TypeVar("T")
 
 LAYER_METRICS = tuple(name for name, column in SCHEMA.items() if column.logged)
 MAX_LAYERS = 16
@@ -183,17 +186,17 @@ class LoggedLayers:
             self._found[finding.kind] += len(new)
 
 
-def spread(names: Sequence[str], limit: int = MAX_LAYERS) -> list[str]:
-    """At most ``limit`` of the layers, evenly spread over the depth of the model.
+def spread(values: Sequence[T], limit: int = MAX_LAYERS) -> list[T]:
+    """At most ``limit`` of the values, evenly spread: the first, the last, and others between them.
 
     Args:
-        names: of the analysed layers.
-        limit: how many to take.
+        values: such as the names of the analysed layers, in model order.
+        limit: how many to take, at least 2.
 
     Example:
         >>> spread(["0", "1", "2", "3", "4"], limit=3)
         ['0', '2', '4']
     """
-    if len(names) <= limit:
-        return list(names)
-    return [names[round(i * (len(names) - 1) / (limit - 1))] for i in range(limit)]
+    if len(values) <= limit:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (limit - 1))] for i in range(limit)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -20,12 +20,12 @@ class Signals:
     Attributes:
         step: of the report.
         verdicts: the verdict of each signal, by its name.
-        recorded: metric of the user → step and value that were recorded last.
+        recorded: metric of the user → steps and values that were recorded since the report before.
     """
 
     step: int
     verdicts: Mapping[str, Mapping[str, Any]]
-    recorded: Mapping[str, tuple[int | None, float]]
+    recorded: Mapping[str, Sequence[tuple[int | None, float]]]
 
 
 class Output(Protocol):

@@ -59,9 +59,9 @@ def pack_signals(signals: Signals) -> bytes:
         signals: after a report.
 
     Example:
-        >>> signals = Signals(10, {"learning_rate": {"ratios": [0.51234567], "layers": ["fc"]}}, {"val_loss": (8, 0.5)})
-        >>> unpack_signals(pack_signals(signals), step=10)
-        Signals(step=10, verdicts={'learning_rate': {'ratios': [0.5123]}}, recorded={'val_loss': (8, 0.5)})
+        >>> verdicts = {"learning_rate": {"ratios": [0.51234567], "layers": ["fc"]}}
+        >>> unpack_signals(pack_signals(Signals(10, verdicts, {"val_loss": [(8, 0.5)]})), step=10)
+        Signals(step=10, verdicts={'learning_rate': {'ratios': [0.5123]}}, recorded={'val_loss': [(8, 0.5)]})
     """
     verdicts = {
         name: {"ratios": [round(ratio, _DIGITS) for ratio in verdict["ratios"]]}
@@ -69,7 +69,8 @@ def pack_signals(signals: Signals) -> bytes:
         else dict(verdict)
         for name, verdict in signals.verdicts.items()
     }
-    values = {"verdicts": verdicts, "recorded": dict(signals.recorded)}
+    recorded = {name: list(values) for name, values in signals.recorded.items()}
+    values = {"verdicts": verdicts, "recorded": recorded}
     return zlib.compress(json.dumps(values, separators=(",", ":"), default=str).encode())
 
 
@@ -86,12 +87,18 @@ def unpack_signals(data: bytes, step: int) -> Signals:
     try:
         values = json.loads(zlib.decompressobj().decompress(data, MAX_BYTES).decode())
         verdicts = {name: _verdict(verdict) for name, verdict in values["verdicts"].items()}
-        recorded = {name: (at, float(value)) for name, (at, value) in values["recorded"].items()}
-        if not all(at is None or is_count(at) for at, _ in recorded.values()):
-            raise ValueError("recorded metrics at steps that are no numbers")
+        recorded = {
+            name: [(_step(at), float(value)) for at, value in pairs] for name, pairs in values["recorded"].items()
+        }
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError, zlib.error) as error:
         raise ValueError(f"data: not those of signals: {type(error).__name__}: {error}") from error
     return Signals(step, verdicts, recorded)
+
+
+def _step(value: object) -> int | None:
+    if value is None or (isinstance(value, int) and is_count(value)):
+        return value
+    raise ValueError(f"a metric recorded at step {value!r}")
 
 
 def _verdict(values: Mapping[str, Any]) -> dict[str, Any]:

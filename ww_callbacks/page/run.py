@@ -126,12 +126,14 @@ class Run:
         self._standing.add(finding, step)
 
     def add_signals(self, signals: Signals, wall_time: float) -> None:
-        """Add what is known beside a report: verdicts, and the metrics that were recorded last."""
+        """Add what is known beside a report: verdicts, and recorded metrics."""
         while self._verdicts and self._verdicts[-1][0] >= signals.step:
             self._verdicts.pop()
         self._verdicts.append((signals.step, signals.verdicts))
-        for name, (step, value) in signals.recorded.items():
-            self._recorded.setdefault(name, Curve(name)).add(signals.step if step is None else step, value, wall_time)
+        for name, values in signals.recorded.items():
+            curve = self._recorded.setdefault(name, Curve(name))
+            for step, value in values:
+                curve.add(signals.step if step is None else step, value, wall_time)
 
     def add_value(self, name: str, step: float, value: float, wall_time: float) -> None:
         """Add a value of one of the user's metrics."""
