@@ -1,6 +1,7 @@
 """Runs the code of the documentation: ``python -m pytest -p docs.run_code docs README.md CONTRIBUTING.md``.
 
-Each page is one program. Its blocks share a namespace and run in a separate empty folder.
+Each page is one program. Its blocks share a namespace and run in a separate empty folder. A comment ``clear-namespace``
+begins a new program.
 """
 
 import os
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from sybil import Sybil
-from sybil.parsers.myst import PythonCodeBlockParser, SkipParser
+from sybil.parsers.myst import ClearNamespaceParser, PythonCodeBlockParser, SkipParser
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -21,7 +22,7 @@ def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser(), SkipParser()],
+    parsers=[PythonCodeBlockParser(), SkipParser(), ClearNamespaceParser()],
     path=str(Path(__file__).resolve().parents[1]),
     patterns=["README.md", "CONTRIBUTING.md", "docs/*.md"],
     fixtures=["empty_folder"],
