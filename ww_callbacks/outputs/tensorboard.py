@@ -195,10 +195,10 @@ def writer_output(writer: Any, steps: Steps = NO_STEPS) -> SummaryWriterOutput |
     """The output for a writer that the caller owns.
 
     Args:
-        writer: a ``SummaryWriter``, of torch or of another package such as tensorboardX.
+        writer: a ``SummaryWriter`` of torch, or one of another package such as tensorboardX.
         steps: step of a snapshot → step in the run, where they differ.
     """
-    is_torch = type(writer).__module__.startswith("torch.")
+    is_torch = any(cls.__module__.startswith("torch.") for cls in type(writer).__mro__)
     return SummaryWriterOutput(writer, steps) if is_torch else ScalarWriterOutput(writer, steps)
 
 
