@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ww_callbacks.weights.files import WeightsFileError
     from ww_callbacks.weights.registered import register_layer
 
-__version__ = "0.1.0"
+    __version__: str
 
 _HOMES = {
     "Comparison": "ww_callbacks.report",
@@ -62,6 +62,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
@@ -69,3 +71,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _version() -> str:
+    """That of the installed package, which setup.cfg states."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(__name__)
+    except PackageNotFoundError:  # a checkout that is not installed
+        return "0+unknown"

@@ -13,6 +13,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -25,6 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import ww_callbacks as ww
 from ww_callbacks.lightning import SpectralEarlyStopping, SpectralMonitor
 from ww_callbacks.lightning.distributed import unsupported
+from ww_callbacks.page.runs import Runs
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -554,6 +556,12 @@ def test_a_gan_counts_the_steps_of_both_optimizers_and_is_logged_by_batches(pl: 
     assert [event.step for event in reader.Scalars("ww/alpha")] == [0, 5, 10, 15, 20, 24]
     pictures = {event.step for tag in reader.Tags()["images"] for event in reader.Images(tag)}
     assert max(pictures) == 24
+    ((_, files, _),) = Runs(Path(tensorboard.log_dir)).listed()
+    page = files.run.answer()
+    assert page["steps"] == [0, 5, 10, 15, 20, 24]
+    assert next(curve["steps"] for curve in page["curves"] if curve["name"] == "learning_rate") == [5, 10, 15, 20, 24]
+    expected = [[layer.alpha for layer in report] for report in monitor.history]
+    np.testing.assert_allclose(files.run.column("alpha"), np.array(expected, float), rtol=1e-6)
     written = csv.DictReader(io.StringIO((Path(rows.log_dir) / "metrics.csv").read_text()))
     assert [int(row["step"]) for row in written if row["ww/alpha"]] == [0, 5, 10, 15, 20, 24]
     assert monitor.history[-1]["generator"].lambda_max == pytest.approx(ww.analyze(model)["generator"].lambda_max)

@@ -1,7 +1,9 @@
+import errno
 import json
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,9 @@ import pytest
 from processes import eventually
 
 import ww_callbacks as ww
-from ww_callbacks.outputs.panels import Panels
+from ww_callbacks.outputs.panels import Later, Panels
 from ww_callbacks.outputs.spectra_protos import PLUGIN
-from ww_callbacks.outputs.tensorboard import SummaryWriterOutput, TensorBoardOutput, scalar_summary
+from ww_callbacks.outputs.tensorboard import SummaryWriterOutput, TensorBoardOutput, scalar_summary, writer_output
 from ww_callbacks.report import Histogram, LayerReport, Report
 
 pytest.importorskip("tensorboard")
@@ -137,15 +139,95 @@ def test_a_summary_writer_gets_one_event_per_snapshot_in_its_own_single_file(tmp
     writer.add_scalar("loss", 3.0, 5)
     output = SummaryWriterOutput(writer)
     write_three(output)
+    assert eventually(lambda: len(ours(tmp_path)) == 3, 20.0)  # flushed, so that a live reader sees them
     assert len(event_files(tmp_path)) == 1
-    with_ours = [e for e in scalar_events(tmp_path) if any(v.tag == "ww/alpha" for v in e.summary.value)]
-    assert len(with_ours) == 3  # already there: flushed
-    assert all(len(event.summary.value) == 2 for event in with_ours)
+    assert all(len(event.summary.value) == 2 for event in ours(tmp_path))
     output.close()
     writer.add_scalar("loss", 2.0, 30)  # the writer is still its owner's
     writer.close()
     assert scalars(tmp_path, "ww/alpha") == EXPECTED
     assert [(step, value) for step, value, _ in scalars(tmp_path, "loss")] == [(5, 3.0), (30, 2.0)]
+
+
+def ours(folder):
+    return [event for event in scalar_events(folder) if any(value.tag == "ww/alpha" for value in event.summary.value)]
+
+
+def test_a_report_is_encoded_in_a_thread(tmp_path):
+    class Metrics(dict):
+        def items(self):
+            threads.add(threading.current_thread())
+            return super().items()
+
+    threads = set()
+    with pytest.importorskip("torch.utils.tensorboard").SummaryWriter(str(tmp_path)) as writer:
+        output = SummaryWriterOutput(writer)
+        output.write(report(5), Metrics({"ww/alpha": 1.0}), 0.0)
+        output.close()
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+def test_nothing_is_lost_and_the_order_is_kept_while_the_owner_writes_too(tmp_path):
+    steps = list(range(300))
+    with pytest.importorskip("torch.utils.tensorboard").SummaryWriter(str(tmp_path)) as writer:
+        output = SummaryWriterOutput(writer)
+        for step in steps:
+            writer.add_scalar("loss", step, step)
+            output.write(report(step), {"ww/alpha": float(step)}, 1.0)
+            if step % 100 == 99:  # fewer wait than the thread takes
+                assert eventually(lambda: [event.step for event in ours(tmp_path)][-1:] == [step], 60.0)  # noqa: B023
+        output.close()
+    assert [(step, value) for step, value, _ in scalars(tmp_path, "ww/alpha")] == [(step, step) for step in steps]
+    assert [step for step, _, _ in scalars(tmp_path, "loss")] == steps
+
+
+@pytest.mark.parametrize("later", [[], [25]], ids=["at the end", "with the next results"])
+def test_what_a_closed_writer_does_not_take_goes_into_the_file_that_torch_opens_next(tmp_path, later):
+    def wait():
+        is_closed.wait(20)
+        return {"ww/layers": "| a |"}
+
+    is_closed = threading.Event()
+    writer = pytest.importorskip("torch.utils.tensorboard").SummaryWriter(str(tmp_path))
+    output = SummaryWriterOutput(writer)
+    output.write(report(0), {"ww/alpha": 0.0}, 1.0)
+    output.show(Panels(0, 1.0, texts=Later(wait)))  # keeps the thread busy
+    output.write(report(10), {"ww/alpha": 1.0}, 2.0)
+    assert eventually(lambda: ours(tmp_path), 20.0)
+    writer.close()  # by its owner, before our end
+    is_closed.set()
+    for step in later:
+        output.write(report(step), {"ww/alpha": 2.0}, 3.0)
+    output.close()
+    writer.close()
+    first, second = (records_of(file) for file in event_files(tmp_path))
+    assert first == [(0, "ww/alpha")]
+    assert second == [(0, "ww/layers"), *((step, "ww/alpha") for step in [10, *later])]
+
+
+def records_of(file):
+    """Step and last tag of each event."""
+    events = LegacyEventFileLoader(str(file)).Load()
+    return [(event.step, event.summary.value[-1].tag) for event in events if event.summary.value]
+
+
+def test_an_error_of_the_disk_reaches_the_next_call(tmp_path):
+    class FullDisk:
+        """Its event file cannot be written."""
+
+        log_dir, event_writer = str(tmp_path), property(lambda self: self)
+
+        def _get_file_writer(self):
+            return self
+
+        def add_event(self, event):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    output = SummaryWriterOutput(FullDisk())
+    output.write(report(0), {"ww/alpha": 1.0}, 1.0)
+    with pytest.raises(OSError, match="No space left"):
+        output.close()
 
 
 def test_another_writer_gets_its_scalars_through_add_scalar():
@@ -160,7 +242,8 @@ def test_another_writer_gets_its_scalars_through_add_scalar():
             self.flushed += 1
 
     writer = Writer()
-    output = SummaryWriterOutput(writer)
+    output = writer_output(writer)
+    assert not hasattr(output, "show")  # so that nothing is drawn for it
     write_three(output)
     output.close()
     assert [point[1:] for point in writer.points if point[0] == "ww/alpha"] == [
@@ -231,8 +314,9 @@ def test_pictures_texts_and_histograms_are_read_back(tmp_path):
 
 def test_a_summary_writer_gets_them_too_into_its_single_file(tmp_path):
     writer = pytest.importorskip("torch.utils.tensorboard").SummaryWriter(str(tmp_path))
-    output = SummaryWriterOutput(writer)
+    output = writer_output(writer)
     output.show(panels(7))
+    output.close()
     assert len(event_files(tmp_path)) == 1
     check_panels(tmp_path)
     writer.close()
@@ -286,7 +370,9 @@ def test_charts_are_those_of_what_is_attached_and_say_how_many_layers_they_show(
 
 def test_a_summary_writer_gets_the_same_charts(tmp_path):
     writer = pytest.importorskip("torch.utils.tensorboard").SummaryWriter(str(tmp_path))
-    write_growing(SummaryWriterOutput(writer))
+    output = writer_output(writer)
+    write_growing(output)
+    output.close()
     writer.close()
     check_charts(tmp_path)
 

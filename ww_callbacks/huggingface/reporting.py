@@ -12,7 +12,7 @@ from ww_callbacks.checks import warn
 from ww_callbacks.huggingface.base import INTEGRATION_TO_CALLBACK
 from ww_callbacks.monitor import Output
 from ww_callbacks.outputs.services import MlflowOutput, TrackioOutput, WandbOutput
-from ww_callbacks.outputs.tensorboard import SummaryWriterOutput
+from ww_callbacks.outputs.tensorboard import writer_output
 from ww_callbacks.report import Report
 from ww_callbacks.report.keys import aggregates
 
@@ -98,7 +98,7 @@ def reported(callbacks: Iterable[Any], logging: Logging) -> list[Output]:
         name = _integration_of(callback)
         writer = getattr(callback, "tb_writer", None) if name == "tensorboard" else None
         if writer is not None:
-            outputs.append(SummaryWriterOutput(writer))
+            outputs.append(writer_output(writer))
         elif name is not None and name not in COUNT_CALLS:
             outputs.append(ReportedLogs(callback, logging))
         if name is not None and name in SERVICES:

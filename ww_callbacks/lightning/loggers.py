@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from ww_callbacks.lightning.base import Trainer
 from ww_callbacks.monitor import Output
-from ww_callbacks.outputs.panels import Panels
 from ww_callbacks.outputs.services import MlflowOutput, WandbOutput
-from ww_callbacks.outputs.tensorboard import SummaryWriterOutput
+from ww_callbacks.outputs.steps import NO_STEPS, Steps, step_at
+from ww_callbacks.outputs.tensorboard import writer_output
 from ww_callbacks.report import Report
 
 
@@ -22,77 +21,21 @@ class LoggerOutput:
         steps: step of a snapshot → step of the loggers, where they differ.
     """
 
-    def __init__(self, logger: Any, steps: Mapping[int, int] | None = None) -> None:
-        self._logger, self._steps = logger, steps or {}
+    def __init__(self, logger: Any, steps: Steps = NO_STEPS) -> None:
+        self._logger, self._steps = logger, steps
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Log one snapshot at its step."""
         values, step = dict(metrics), report.step or 0
         if _is_a(self._logger, "NeptuneLogger"):  # it ignores the step, and results are late
             values["ww/step"] = float(step)
-        self._logger.log_metrics(values, step=self._steps.get(step, step))
+        self._logger.log_metrics(values, step=step_at(step, self._steps))
 
     def close(self) -> None:
         """Do nothing: the trainer closes the logger."""
 
 
-class TensorBoardLoggerOutput(SummaryWriterOutput):
-    """The logger for TensorBoard: its own writer, which also shows figures.
-
-    Args:
-        logger: of a Trainer.
-        steps: step of a snapshot → step of the loggers, where they differ.
-    """
-
-    def __init__(self, logger: Any, steps: Mapping[int, int]) -> None:
-        super().__init__(logger.experiment)
-        self._steps = steps
-
-    def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
-        """Write one snapshot at its step."""
-        step = report.step or 0
-        super().write(replace(report, step=self._steps.get(step, step)), metrics, wall_time)
-
-    def show(self, panels: Panels) -> None:
-        """Show figures, texts and histograms at their step."""
-        super().show(_at_logger_step(panels, self._steps))
-
-
-class WandbLoggerOutput(WandbOutput):
-    """The logger for W&B: alerts, pictures and histograms; :class:`LoggerOutput` logs the metrics.
-
-    Args:
-        logger: of a Trainer.
-        steps: step of a snapshot → step of the loggers, where they differ.
-    """
-
-    def __init__(self, logger: Any, steps: Mapping[int, int]) -> None:
-        super().__init__(logger.experiment, step="trainer/global_step", with_metrics=False)
-        self._steps = steps
-
-    def show(self, panels: Panels) -> None:
-        """Send pictures and histograms at their step."""
-        super().show(_at_logger_step(panels, self._steps))
-
-
-class MlflowLoggerOutput(MlflowOutput):
-    """The logger for MLflow: tags, pictures and tables; :class:`LoggerOutput` logs the metrics.
-
-    Args:
-        logger: of a Trainer.
-        steps: step of a snapshot → step of the loggers, where they differ.
-    """
-
-    def __init__(self, logger: Any, steps: Mapping[int, int]) -> None:
-        super().__init__(logger.run_id, logger.experiment, with_metrics=False)
-        self._steps = steps
-
-    def show(self, panels: Panels) -> None:
-        """Send pictures and tables at their step."""
-        super().show(_at_logger_step(panels, self._steps))
-
-
-def logger_outputs(trainer: Trainer, steps: Mapping[int, int]) -> list[Output]:
+def logger_outputs(trainer: Trainer, steps: Steps) -> list[Output]:
     """The outputs for the loggers of the trainer.
 
     Args:
@@ -102,14 +45,16 @@ def logger_outputs(trainer: Trainer, steps: Mapping[int, int]) -> list[Output]:
     return [output for logger in trainer.loggers for output in _outputs_of(logger, steps)]
 
 
-def _outputs_of(logger: Any, steps: Mapping[int, int]) -> list[Output]:
+def _outputs_of(logger: Any, steps: Steps) -> list[Output]:
+    """The outputs for one logger: its metrics, and findings and pictures if it takes them."""
     if is_tensorboard(logger):
-        return [TensorBoardLoggerOutput(logger, steps)]
+        return [writer_output(logger.experiment, steps)]
+    outputs: list[Output] = [LoggerOutput(logger, steps)]
     if _is_a(logger, "WandbLogger"):
-        return [LoggerOutput(logger, steps), WandbLoggerOutput(logger, steps)]
-    if _is_a(logger, "MLFlowLogger"):
-        return [LoggerOutput(logger, steps), MlflowLoggerOutput(logger, steps)]
-    return [LoggerOutput(logger, steps)]
+        outputs.append(WandbOutput(logger.experiment, step="trainer/global_step", with_metrics=False, steps=steps))
+    elif _is_a(logger, "MLFlowLogger"):
+        outputs.append(MlflowOutput(logger.run_id, logger.experiment, with_metrics=False, steps=steps))
+    return outputs
 
 
 def is_tensorboard(logger: object) -> bool:
@@ -120,7 +65,3 @@ def is_tensorboard(logger: object) -> bool:
 def _is_a(logger: object, name: str) -> bool:
     """Compares class names, because there are two distributions of Lightning."""
     return any(cls.__name__ == name for cls in type(logger).__mro__)
-
-
-def _at_logger_step(panels: Panels, steps: Mapping[int, int]) -> Panels:
-    return replace(panels, step=steps.get(panels.step, panels.step))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ww_callbacks.outputs.alerts import Alert, Alerts
 from ww_callbacks.outputs.background import Background
 from ww_callbacks.outputs.panels import Panels
+from ww_callbacks.outputs.steps import NO_STEPS, Steps, step_at
 from ww_callbacks.report import Finding, Histogram, Report
 from ww_callbacks.report.keys import AGGREGATES
 
@@ -41,19 +42,22 @@ class WandbOutput:
         run: of ``wandb.init``; None for ``wandb.run``.
         step: name of the number of optimizer steps in each row.
         with_metrics: whether to send the metrics. False if something else does.
+        steps: step of a snapshot → step in the run, where they differ.
 
     Raises:
         ImportError: wandb is not installed.
         ValueError: there is no run.
     """
 
-    def __init__(self, run: Any = None, *, step: str = STEP, with_metrics: bool = True) -> None:
+    def __init__(
+        self, run: Any = None, *, step: str = STEP, with_metrics: bool = True, steps: Steps = NO_STEPS
+    ) -> None:
         import wandb
 
         self._run: Any = wandb.run if run is None else run
         if self._run is None:
             raise ValueError("run: there is no run of W&B, call wandb.init() before")
-        self._step, self._with_metrics = step, with_metrics
+        self._step, self._with_metrics, self._steps = step, with_metrics, steps
         self._alerts, self._background = Alerts(), Background("W&B", "W&B", timeout=CLOSE_TIMEOUT)
         if step == STEP:
             for names in (f"{AGGREGATES}*", "ww_layer/*"):
@@ -62,7 +66,8 @@ class WandbOutput:
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Send the metrics of one snapshot."""
         if self._with_metrics:
-            self._background.add(partial(self._run.log, {**metrics, self._step: report.step or 0}))
+            step = step_at(report.step or 0, self._steps)
+            self._background.add(partial(self._run.log, {**metrics, self._step: step}))
 
     def show(self, panels: Panels) -> None:
         """Send pictures and histograms."""
@@ -87,7 +92,7 @@ class WandbOutput:
         for tag, histogram in panels.histograms.items():
             media[tag] = wandb.Histogram(np_histogram=(np.array(histogram.counts), edges_of(histogram)))
         if media:
-            self._run.log({**media, self._step: panels.step})
+            self._run.log({**media, self._step: step_at(panels.step, self._steps)})
 
 
 class TrackioOutput:
@@ -141,13 +146,16 @@ class MlflowOutput:
         run_id: of the run; None for the active one.
         client: an ``MlflowClient``; None for one of the current tracking server.
         with_metrics: whether to send the metrics. False if something else does.
+        steps: step of a snapshot → step in the run, where they differ.
 
     Raises:
         ImportError: mlflow is not installed.
         ValueError: there is no active run.
     """
 
-    def __init__(self, run_id: str | None = None, client: Any = None, *, with_metrics: bool = True) -> None:
+    def __init__(
+        self, run_id: str | None = None, client: Any = None, *, with_metrics: bool = True, steps: Steps = NO_STEPS
+    ) -> None:
         import mlflow
 
         if run_id is None:
@@ -157,14 +165,15 @@ class MlflowOutput:
             run_id = active.info.run_id
         self._run_id: str = run_id
         self._client = mlflow.MlflowClient() if client is None else client
-        self._with_metrics = with_metrics
+        self._with_metrics, self._steps = with_metrics, steps
         self._lines: dict[str, list[str]] = {}
         self._background = Background("MLflow", "MLflow", timeout=CLOSE_TIMEOUT)
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Send the metrics of one snapshot."""
         if self._with_metrics:
-            self._background.add(partial(self._log_metrics, dict(metrics), report.step or 0, wall_time))
+            step = step_at(report.step or 0, self._steps)
+            self._background.add(partial(self._log_metrics, dict(metrics), step, wall_time))
 
     def show(self, panels: Panels) -> None:
         """Send pictures and tables."""
@@ -189,8 +198,9 @@ class MlflowOutput:
         self._client.log_batch(self._run_id, [Metric(key, value, time, step) for key, value in metrics.items()])
 
     def _log_files(self, panels: Panels) -> None:
-        files = {f"{tag}/step-{panels.step:09d}.png": png for tag, png in panels.images.items()}
-        files |= {f"{tag}/step-{panels.step:09d}.md": text.encode() for tag, text in panels.texts.items()}
+        step = step_at(panels.step, self._steps)
+        files = {f"{tag}/step-{step:09d}.png": png for tag, png in panels.images.items()}
+        files |= {f"{tag}/step-{step:09d}.md": text.encode() for tag, text in panels.texts.items()}
         if not files:
             return
         with tempfile.TemporaryDirectory() as folder:

@@ -7,22 +7,64 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, BinaryIO
 
-from ww_callbacks.outputs.background_file import AppendedFile
+from ww_callbacks.outputs.background import Background
+from ww_callbacks.outputs.background_file import CLOSE_TIMEOUT, AppendedFile
 from ww_callbacks.outputs.charts import Chart, Charts
 from ww_callbacks.outputs.output import Signals
 from ww_callbacks.outputs.panels import Panels
 from ww_callbacks.outputs.spectra_protos import finding_value, report_summary, signals_value, summary_of
+from ww_callbacks.outputs.steps import NO_STEPS, Steps, report_at, signals_at, step_at
 from ww_callbacks.outputs.tensorboard_protos import layout_summary, panel_summary, scalar_summary
 from ww_callbacks.report import Finding, Report
 
 _numbers = itertools.count()
 
+MakeEvents = Callable[[], Iterable[Any]]
+"""Makes Event protobufs, in the thread that writes them."""
 
-class TensorBoardOutput:
+
+class _EventOutput:
+    """Results as events, which a thread makes. A subclass says where they go.
+
+    Args:
+        steps: step of a snapshot → step in the run, where they differ.
+    """
+
+    def __init__(self, steps: Steps = NO_STEPS) -> None:
+        self._charts, self._steps = Charts(), steps
+        self._step = 0
+
+    def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
+        """Write one snapshot."""
+        moved = report_at(report, self._steps)
+        self._put(partial(_report_events, self._charts, moved, metrics, wall_time))
+        self._step = moved.step or 0
+
+    def show(self, panels: Panels) -> None:
+        """Write figures, texts and histograms."""
+        step = step_at(panels.step, self._steps)
+        self._put(lambda: [_event(panel_summary(panels), step, panels.wall_time)])
+
+    def write_signals(self, signals: Signals, wall_time: float) -> None:
+        """Write the verdicts of the signals and the recorded metrics, for the page."""
+        moved = signals_at(signals, self._steps)
+        self._put(lambda: [_event(summary_of(signals_value(moved)), moved.step, wall_time)])
+
+    def write_finding(self, finding: Finding, wall_time: float) -> None:
+        """Write a finding that is raised or withdrawn, for the page."""
+        step = self._step
+        self._put(lambda: [_event(summary_of(finding_value(finding)), step, wall_time)])
+
+    def _put(self, make: MakeEvents) -> None:
+        """Let a thread make events and write them, in order."""
+        raise NotImplementedError
+
+
+class TensorBoardOutput(_EventOutput):
     """Writes all metrics of a snapshot, and its spectra, as one Event, at the step and wall time of the snapshot.
 
     TensorBoard drops points whose step is not larger than an earlier one of the same tag, so reports must come
@@ -39,34 +81,17 @@ class TensorBoardOutput:
     """
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
+        super().__init__()
         scalar_summary({})  # raises an ImportError here rather than in the thread
-        charts, now = Charts(), time.time()
-        self._charts = charts
-        header: list[Callable[[], bytes]] = [
-            partial(_event_record, lambda: {"file_version": "brain.Event:2"}, 0, now),
-            lambda: _layout_record(charts.now, 0, now),  # in the place of a removed file
+        charts, now = self._charts, time.time()
+        header: list[MakeEvents] = [
+            lambda: [_version_event(now)],
+            lambda: _layout_events(charts.now, 0, now),  # in the place of a removed file
         ]
         os.makedirs(log_dir, exist_ok=True)
         next_path = partial(_next_path, os.path.abspath(log_dir))
-        self._file = AppendedFile(next_path(), "xb", header=header, next_path=next_path)
-        self._step = 0
-
-    def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
-        """Write one snapshot."""
-        self._file.write(partial(_scalar_records, self._charts, report, metrics, wall_time))
-        self._step = report.step or 0
-
-    def show(self, panels: Panels) -> None:
-        """Write figures, texts and histograms."""
-        self._append(lambda: {"summary": panel_summary(panels)}, panels.step, panels.wall_time)
-
-    def write_signals(self, signals: Signals, wall_time: float) -> None:
-        """Write the verdicts of the signals and the recorded metrics, for the page."""
-        self._append(lambda: {"summary": summary_of(signals_value(signals))}, signals.step, wall_time)
-
-    def write_finding(self, finding: Finding, wall_time: float) -> None:
-        """Write a finding that is raised or withdrawn, for the page."""
-        self._append(lambda: {"summary": summary_of(finding_value(finding))}, self._step, wall_time)
+        pieces = [partial(_encoded, make) for make in header]
+        self._file = AppendedFile(next_path(), "xb", header=pieces, next_path=next_path)
 
     def flush(self) -> None:
         """Wait until everything is written."""
@@ -76,8 +101,8 @@ class TensorBoardOutput:
         """Close the file."""
         self._file.close()
 
-    def _append(self, content: Callable[[], Mapping[str, Any]], step: int, wall_time: float) -> None:
-        self._file.write(partial(_event_record, content, step, wall_time))
+    def _put(self, make: MakeEvents) -> None:
+        self._file.write(partial(_encoded, make))
 
 
 def _next_path(log_dir: str) -> str:
@@ -87,22 +112,32 @@ def _next_path(log_dir: str) -> str:
     return os.path.join(log_dir, name)
 
 
-def _layout_record(charts: Sequence[Chart], step: int, wall_time: float) -> bytes:
-    """The layout of the charts; nothing if there are none."""
-    return _event_record(lambda: {"summary": layout_summary(charts)}, step, wall_time) if charts else b""
-
-
-def _scalar_records(charts: Charts, report: Report, metrics: Mapping[str, float], wall_time: float) -> bytes:
+def _report_events(charts: Charts, report: Report, metrics: Mapping[str, float], wall_time: float) -> Iterator[Any]:
     """The report and its metrics, after the layout of the charts if they change it."""
     step = report.step or 0
-    layout = _layout_record(charts.add(report, metrics), step, wall_time)
-    return layout + _event_record(lambda: {"summary": report_summary(report, metrics, wall_time)}, step, wall_time)
+    yield from _layout_events(charts.add(report, metrics), step, wall_time)
+    yield _event(report_summary(report, metrics, wall_time), step, wall_time)
 
 
-def _event_record(content: Callable[[], Mapping[str, Any]], step: int, wall_time: float) -> bytes:
+def _layout_events(charts: Sequence[Chart], step: int, wall_time: float) -> list[Any]:
+    """The layout of the charts; nothing if there are none."""
+    return [_event(layout_summary(charts), step, wall_time)] if charts else []
+
+
+def _event(summary: Any, step: int, wall_time: float) -> Any:
     from tensorboard.compat.proto.event_pb2 import Event
 
-    return record(Event(step=step, wall_time=wall_time, **content()).SerializeToString())
+    return Event(summary=summary, step=step, wall_time=wall_time)
+
+
+def _version_event(wall_time: float) -> Any:
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    return Event(file_version="brain.Event:2", wall_time=wall_time)
+
+
+def _encoded(make: MakeEvents) -> bytes:
+    return b"".join(record(event.SerializeToString()) for event in make())
 
 
 def record(data: bytes) -> bytes:
@@ -156,52 +191,78 @@ def _crc32c() -> Callable[[bytes], int]:
     return checksum
 
 
-class SummaryWriterOutput:
-    """Writes into the event file of a ``SummaryWriter`` that the caller owns.
+def writer_output(writer: Any, steps: Steps = NO_STEPS) -> SummaryWriterOutput | ScalarWriterOutput:
+    """The output for a writer that the caller owns.
 
     Args:
-        writer: of torch.utils.tensorboard. Of other writers (tensorboardX) only ``add_scalar`` is used, so they show
-            no panels.
+        writer: a ``SummaryWriter`` of torch, or one of another package such as tensorboardX.
+        steps: step of a snapshot → step in the run, where they differ.
+    """
+    is_torch = any(cls.__module__.startswith("torch.") for cls in type(writer).__mro__)
+    return SummaryWriterOutput(writer, steps) if is_torch else ScalarWriterOutput(writer, steps)
+
+
+class SummaryWriterOutput(_EventOutput):
+    """Writes into the event file of torch's ``SummaryWriter`` that the caller owns.
+
+    A thread makes the events and hands them over to the queue of the event file, which takes them from any thread. If
+    the caller has closed the writer, torch opens a new file in the same folder for the events that follow, as for a
+    call of its own.
+
+    Args:
+        writer: of torch.utils.tensorboard.
+        steps: step of a snapshot → step in the run, where they differ.
     """
 
-    def __init__(self, writer: Any) -> None:
+    def __init__(self, writer: Any, steps: Steps = NO_STEPS) -> None:
+        super().__init__(steps)
         self._writer = writer
-        self._is_torch = type(writer).__module__.startswith("torch.")
-        self._charts = Charts()
-        self._step = 0
+        self._waiting: list[Any] = []  # used in the thread, and at the end
+        self._background = Background("TensorBoard", f"{writer.log_dir}: the disk", timeout=CLOSE_TIMEOUT)
+
+    def close(self) -> None:
+        """Wait until everything is written, for a few seconds at most; the caller closes the writer."""
+        try:
+            self._background.flush()
+            if self._waiting:
+                self._put(tuple)
+        finally:
+            self._background.close()
+
+    def _put(self, make: MakeEvents) -> None:
+        file_writer = self._writer._get_file_writer().event_writer  # opened here: torch's writer has no lock for that
+        self._background.add(partial(_hand_over, file_writer, make, self._waiting))
+
+
+def _hand_over(file_writer: Any, make: MakeEvents, waiting: list[Any]) -> None:
+    """Make events and hand them over, after those that wait; they wait for the next file if this one is closed."""
+    waiting.extend(make())
+    try:
+        while waiting:
+            file_writer.add_event(waiting[0])
+            del waiting[0]
+        file_writer.flush()
+    except OSError as error:
+        if error.errno is not None:  # of the disk; "Writer is closed" has no number
+            raise
+
+
+class ScalarWriterOutput:
+    """Writes scalars with the ``add_scalar`` of a writer that the caller owns, in the training thread.
+
+    Args:
+        writer: with the methods ``add_scalar`` and ``flush`` of torch's.
+        steps: step of a snapshot → step in the run, where they differ.
+    """
+
+    def __init__(self, writer: Any, steps: Steps = NO_STEPS) -> None:
+        self._writer, self._steps = writer, steps
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Write one snapshot."""
-        step = report.step or 0
-        if self._is_torch:
-            self._step = step
-            if changed := self._charts.add(report, metrics):
-                self._add(layout_summary(changed), step, wall_time)
-            self._add(report_summary(report, metrics, wall_time), step, wall_time)
-        else:
-            for tag, value in metrics.items():
-                self._writer.add_scalar(tag, value, step, wall_time)
+        for tag, value in metrics.items():
+            self._writer.add_scalar(tag, value, step_at(report.step or 0, self._steps), wall_time)
         self._writer.flush()
-
-    def show(self, panels: Panels) -> None:
-        """Write figures, texts and histograms, if the writer is torch's."""
-        if not self._is_torch:
-            return
-        self._add(panel_summary(panels), panels.step, panels.wall_time)
-        self._writer.flush()
-
-    def write_signals(self, signals: Signals, wall_time: float) -> None:
-        """Write the verdicts of the signals and the recorded metrics, for the page, if the writer is torch's."""
-        if self._is_torch:
-            self._add(summary_of(signals_value(signals)), signals.step, wall_time)
-
-    def write_finding(self, finding: Finding, wall_time: float) -> None:
-        """Write a finding that is raised or withdrawn, for the page, if the writer is torch's."""
-        if self._is_torch:
-            self._add(summary_of(finding_value(finding)), self._step, wall_time)
-
-    def _add(self, summary: Any, step: int, wall_time: float) -> None:
-        self._writer._get_file_writer().add_summary(summary, step, wall_time)
 
     def close(self) -> None:
         """Do nothing: the caller closes the writer."""
