@@ -52,9 +52,9 @@ def test_every_method_has_a_row() -> None:
 
 
 def test_every_column_of_the_source_has_a_row() -> None:
-    source = inspect.getsource(weightwatcher.weightwatcher)
-    literal = r"(?:add_column\(|data\[)[\"'](\w+)[\"']"
-    columns = set(re.findall(literal, source))
+    source = re.sub(r"^\s*#.*$", "", inspect.getsource(weightwatcher.weightwatcher), flags=re.MULTILINE)
+    columns = set(re.findall(r"add_column\([\"'](\w+)[\"']", source))
+    columns |= set(re.findall(r"data\[[\"'](\w+)[\"']\] [+/]?= ", source))
     columns |= {getattr(weightwatcher.METRICS, name) for name in re.findall(r"add_column\(METRICS\.(\w+)", source)}
     for prefix in re.findall(r"add_column\(\"(\w+)_\{\}\"", source):
         columns |= {f"{prefix}_{name}" for name in ("vec_entropy", "loc_ratio", "part_ratio")}
@@ -88,7 +88,8 @@ def details(models: list[nn.Module]) -> Any:
 def test_every_column_of_real_frames_has_a_row(details: Any, models: list[nn.Module]) -> None:
     with quiet():
         watcher = weightwatcher.WeightWatcher(model=models[0])
-        most = watcher.analyze(randomize=True, mp_fit=True, detX=True, vectors=True, fix_fingers="clip_xmax")
+        every: dict[str, Any] = {"randomize": True, "mp_fit": True, "detX": True, "vectors": True}
+        most = watcher.analyze(model=nn.Sequential(nn.Linear(12, 10)), fix_fingers="clip_xmax", **every)
         others = [watcher.describe(), watcher.distances(*models)[2]]
     columns = {column for frame in (details, most, *others) for column in frame.columns}
     assert {"num_traps", "detX_val", "raw_alpha", "tail_var_part_ratio", "slice_id", "delta_W"} <= columns

@@ -66,16 +66,20 @@ def tail_of(tails: Tails) -> spectra.PowerLawFit:
 
 def _short_columns(positive: Floats, values: Floats, power: spectra.PowerLawFit, null: NullVerdict) -> dict[str, Any]:
     """The metrics of a spectrum of 8 to 19 eigenvalues. Those that need a search over xmin have no value."""
-    low, high = spectra.short_interval(power)
+    low, high = spectra.short_interval(power, len(positive))
     rest = positive[:-1]
     shifted = spectra.fit_short_power_law(rest).alpha if len(rest) >= SHORTEST and rest[0] < rest[-1] else math.inf
-    return flat(power) | _derived_columns(positive, values, power, power.alpha) | {
-        "alpha_low": low,
-        "alpha_high": high,
-        "finger_shift": shifted - power.alpha,
-        "reliable": False,
-        "warning": _warning(low, high, False, null, len(positive)),
-    }
+    return (
+        flat(power)
+        | _derived_columns(positive, values, power, power.alpha)
+        | {
+            "alpha_low": low,
+            "alpha_high": high,
+            "finger_shift": shifted - power.alpha,
+            "reliable": False,
+            "warning": _warning(low, high, False, null, len(positive)),
+        }
+    )
 
 
 def _derived_columns(positive: Floats, values: Floats, power: spectra.PowerLawFit, alpha: float) -> dict[str, Any]:

@@ -15,6 +15,8 @@ SHORT = 20
 SHORTEST = 8
 """Minimum number of values in a tail."""
 _LEVEL = 0.95
+_LEVEL_OF_CHOICE = 0.98
+"""Level at a known xmin that gives about 95 % if xmin is chosen; ``tests/spectra/test_short.py`` measures it."""
 _LEAST_LOG_SUM = 1e-12
 
 
@@ -62,23 +64,24 @@ def fit_short_power_law(values: NDArray[np.floating]) -> PowerLawFit:
     return PowerLawFit(alpha, (alpha - 1) / math.sqrt(size), float(x[start]), float(x[-1]), best, size)
 
 
-def short_interval(fit: PowerLawFit) -> tuple[float, float]:
+def short_interval(fit: PowerLawFit, total: int) -> tuple[float, float]:
     """95 % confidence interval of alpha for :func:`fit_short_power_law`.
 
     ``1 + (alpha - 1)·q/(k - 1)``, with q the 2.5 % and the 97.5 % quantile of the gamma distribution of shape k - 1.
-    It is exact for independent values with a power law from xmin on. The choice of xmin and values below the tail that
-    follow no power law are not part of it; ``tests/spectra/test_short.py`` says how many intervals contain the truth.
+    That is exact for eight independent values with a power law. Of more, xmin is chosen, and the quantiles are 1 % and
+    99 %: 94 to 98 % of the intervals contain the true alpha if all values follow the power law, fewer if some do not.
 
     Source: Σ ln(x_j/xmin) over a sample whose smallest value is xmin has this distribution, divided by alpha - 1.
 
     Args:
         fit: with a finite alpha.
+        total: number of values.
 
     Example:
-        >>> low, high = short_interval(PowerLawFit(3.0, 0.7, 1.0, 9.0, 0.1, 8))
+        >>> low, high = short_interval(PowerLawFit(3.0, 0.7, 1.0, 9.0, 0.1, 8), 8)
         >>> round(low, 2), round(high, 2)
         (1.8, 4.73)
     """
-    k = fit.num_pl_spikes
-    low, high = gammaincinv(k - 1, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]) / (k - 1)
+    k, level = fit.num_pl_spikes, _LEVEL if total == SHORTEST else _LEVEL_OF_CHOICE
+    low, high = gammaincinv(k - 1, [(1 - level) / 2, (1 + level) / 2]) / (k - 1)
     return 1 + (fit.alpha - 1) * float(low), 1 + (fit.alpha - 1) * float(high)
