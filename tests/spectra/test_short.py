@@ -9,6 +9,8 @@ from hypothesis.extra.numpy import arrays
 
 from ww_callbacks.spectra import fit_short_power_law, short_interval
 
+weightwatcher = pytest.importorskip("weightwatcher.WW_powerlaw")
+
 short_spectra = arrays(np.float64, st.integers(8, 19), elements=st.floats(1e-4, 1e4))
 
 
@@ -17,9 +19,8 @@ def test_equals_weightwatcher_bitwise(values):
     assume(values.min() < values.max())
     fit = fit_short_power_law(values)
     assume(np.isfinite(fit.alpha))
-    WWFit = pytest.importorskip("weightwatcher.WW_powerlaw").WWFit
     with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
-        peer = WWFit(values)
+        peer = weightwatcher.WWFit(values)
     assert (fit.alpha, fit.D, fit.xmin, fit.xmax) == (peer.alpha, peer.D, peer.xmin, peer.xmax)
     if np.count_nonzero(values == fit.xmin) == 1:
         assert fit.sigma == peer.sigma

@@ -69,7 +69,7 @@ def short_interval(fit: PowerLawFit, total: int) -> tuple[float, float]:
 
     ``1 + (alpha - 1)·q/(k - 1)``, with q the 2.5 % and the 97.5 % quantile of the gamma distribution of shape k - 1.
     That is exact for eight independent values with a power law. Of more, xmin is chosen, and the quantiles are 1 % and
-    99 %: 94 to 98 % of the intervals contain the true alpha if all values follow the power law, fewer if some do not.
+    99 %: 96 to 98 % of the intervals contain the true alpha if all values follow the power law, fewer if some do not.
 
     Source: Σ ln(x_j/xmin) over a sample whose smallest value is xmin has this distribution, divided by alpha - 1.
 
