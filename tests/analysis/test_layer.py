@@ -358,6 +358,10 @@ def test_bootstrap_and_truncated_fit_change_their_columns_only():
         ({"compare": None}, TypeError),
         ({"spectrum": 0}, TypeError),
         ({"interval": "bootstrap", "fit": "TPL"}, ValueError),
+        ({"min_evals": 7}, ValueError),
+        ({"min_evals": 12.0}, TypeError),
+        ({"min_evals": 12, "fit": "TPL"}, ValueError),
+        ({"min_evals": 12, "interval": "bootstrap"}, ValueError),
     ],
 )
 def test_invalid_settings_raise(arguments, error):

@@ -14,14 +14,14 @@ from ww_callbacks.analysis.flat import flat
 from ww_callbacks.analysis.null import null_columns, positions
 from ww_callbacks.analysis.settings import Settings
 from ww_callbacks.analysis.spec import LayerSpec, arranged, as_numbers, factors_of
-from ww_callbacks.analysis.tail import tail_columns
+from ww_callbacks.analysis.tail import tail_columns, tail_of
 from ww_callbacks.report import Histogram, LayerReport, Skip
 from ww_callbacks.spectra import Precision
 from ww_callbacks.spectra.eigen import MAX_UNRESOLVED
+from ww_callbacks.spectra.power_law import Tails
+from ww_callbacks.spectra.short import SHORT
 from ww_callbacks.spectra.types import Floats
 
-MIN_EVALS = 20
-"""Minimum number of eigenvalues for a power-law fit."""
 MAX_SVD_SIZE = 2**21
 """Up to this number of elements per matrix, eigenvalues that the Gram matrix does not resolve are computed from
 singular values, which needs a float64 copy of the matrix."""
@@ -93,7 +93,7 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
     values = np.sort(np.concatenate(by_position)) * factor
     tolerance = _tolerance(float(values[-1]), rows, columns, settings.precision)
     unresolved = int(np.count_nonzero(values <= tolerance))
-    if settings.precision == "float32" and unresolved > MAX_UNRESOLVED * len(values):
+    if settings.precision == "float32" and (len(values) < SHORT or unresolved > MAX_UNRESOLVED * len(values)):
         return _spectral_columns(spec, matrices, largest, replace(settings, precision="float64"))
     rank = None
     if unresolved and settings.precision == "float64" and rows * columns <= MAX_SVD_SIZE:
@@ -116,13 +116,13 @@ def _spectral_columns(spec: LayerSpec, matrices: NDArray[Any], largest: float, s
     control = None
     if settings.randomize:
         control = spectra.shuffled_control(matrices, seed=settings.seed, variances=variances, largest=largest)
-        result |= _control_columns(control, values, factor, tolerance)
+        result |= _control_columns(control, values, factor, tolerance, settings.min_evals)
     positive = values[values > tolerance]
     result["histogram"] = _histogram(positive, None if control is None else control.values * factor, tolerance)
-    skip = _no_fit(positive, len(values), _precision(spec.dtype, settings))
+    skip = _no_fit(positive, len(values), _precision(spec.dtype, settings), settings.min_evals)
     if skip is not None:
         return _plain(result | skip.columns)
-    if settings.farms:
+    if settings.farms and len(values) >= SHORT:
         result["alpha_farms"] = _farms(matrices, by_position, settings.seed)
     return _plain(result | tail_columns(positive, values, result["null"], max(rows, columns), settings))
 
@@ -146,7 +146,7 @@ def _low_rank_columns(spec: LayerSpec, numbers: NDArray[Any], settings: Settings
     result |= {"lora_used": spectra.rank_used(values), "histogram": _histogram(positive, None, 0.0)}
     if settings.spectrum:
         result["spectrum"] = tuple(values.tolist())
-    if _no_fit(positive, len(values), _precision(spec.dtype, settings)) is None:
+    if _no_fit(positive, len(values), _precision(spec.dtype, settings), settings.min_evals) is None:
         fit = tail_columns(
             positive, positive, "cannot be told", max(rows, columns), replace(settings, precision="float64")
         )
@@ -163,7 +163,7 @@ def _tolerance(largest: float, rows: int, columns: int, precision: Precision) ->
 
 
 def _bulk_columns(values: Floats, rows: int, columns: int) -> dict[str, Any]:
-    if len(values) < MIN_EVALS:
+    if len(values) < SHORT:
         return {}
     try:
         return flat(spectra.marchenko_pastur(values, rows, columns))
@@ -180,14 +180,14 @@ def _farms(matrices: NDArray[Any], by_position: list[Floats], seed: int) -> floa
 
 
 def _control_columns(
-    control: spectra.ShuffledControl, values: Floats, factor: float, tolerance: float
+    control: spectra.ShuffledControl, values: Floats, factor: float, tolerance: float, min_evals: int
 ) -> dict[str, Any]:
     shuffled = control.values * factor
     largest = control.max_rand_eval * factor
     positive = shuffled[shuffled > tolerance]
-    fitted = len(positive) >= MIN_EVALS and positive[0] < positive[-1]
+    fitted = len(positive) >= min_evals and positive[0] < positive[-1]
     return {
-        "rand_alpha": spectra.fit_power_law(positive).alpha if fitted else None,
+        "rand_alpha": tail_of(Tails(positive)).alpha if fitted else None,
         "max_rand_eval": largest,
         "ww_softrank": largest / float(values[-1]),
         "rand_distance": spectra.spectral_distance(values, shuffled),
@@ -212,13 +212,13 @@ def _histogram(positive: Floats, shuffled: Floats | None, tolerance: float) -> H
     )
 
 
-def _no_fit(positive: Floats, total: int, precision: float) -> Skip | None:
+def _no_fit(positive: Floats, total: int, precision: float, min_evals: int) -> Skip | None:
     """Why no power law can be fitted."""
-    if len(positive) < MIN_EVALS:
+    if len(positive) < min_evals:
         found = "non-zero eigenvalues"
         if total > len(positive):
             found = f"of {total} eigenvalues above the rounding error"
-        return Skip("too_few_eigenvalues", f"{len(positive)} {found}, a power-law fit needs {MIN_EVALS}")
+        return Skip("too_few_eigenvalues", f"{len(positive)} {found}, a power-law fit needs {min_evals}")
     if positive[-1] - positive[0] <= 64 * precision * positive[-1]:
         return Skip("equal_eigenvalues", "all eigenvalues are equal within the precision of the weights")
     return None

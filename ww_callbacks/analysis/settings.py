@@ -7,7 +7,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from ww_callbacks.analysis.flat import flat
+from ww_callbacks.checks import check_count
 from ww_callbacks.spectra import Precision
+from ww_callbacks.spectra.short import SHORT, SHORTEST
 
 ConvScale = Literal["weightwatcher", "paper", "none"]
 Interval = Literal["asymptotic", "bootstrap"]
@@ -32,6 +34,8 @@ class Settings:
             each matrix.
         compare: compare the power law with an exponential, a log-normal and a truncated power law.
         spectrum: include all eigenvalues in the report.
+        min_evals: minimum number of eigenvalues that are not 0 for a fit, at least 8. Spectra of 8 to 19 are fitted as
+            by :func:`ww_callbacks.spectra.fit_short_power_law`; alpha then says little and is never ``reliable``.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -48,6 +52,7 @@ class Settings:
     farms: bool = False
     compare: bool = False
     spectrum: bool = False
+    min_evals: int = SHORT
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -64,6 +69,12 @@ class Settings:
             raise ValueError(f"seed: expected at least 0, got {self.seed}")
         if (self.interval, self.fit) == ("bootstrap", "TPL"):
             raise ValueError('interval: "bootstrap" requires fit="PL"')
+        check_count("min_evals", self.min_evals, least=SHORTEST)
+        if self.min_evals < SHORT and (self.interval, self.fit) != ("asymptotic", "PL"):
+            raise ValueError(
+                f'min_evals: below {SHORT} requires fit="PL" and interval="asymptotic", got {self.min_evals} with '
+                f"{self.fit!r} and {self.interval!r}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a dict that can be written as JSON."""

@@ -13,6 +13,7 @@ from ww_callbacks.analysis.settings import Settings
 from ww_callbacks.report import NullVerdict, Skip, TailWarning
 from ww_callbacks.spectra.candidates import candidates_of
 from ww_callbacks.spectra.power_law import Tails, best_tail
+from ww_callbacks.spectra.short import SHORT, SHORTEST
 from ww_callbacks.spectra.types import Floats
 
 MIN_RELIABLE_EVALS = 50
@@ -32,32 +33,64 @@ def tail_columns(positive: Floats, values: Floats, null: NullVerdict, side: int,
         settings: analysis settings.
     """
     tails = Tails(positive)
-    power = best_tail(tails)
+    power = tail_of(tails)
     if not math.isfinite(power.alpha):
         return Skip("equal_eigenvalues", "almost all eigenvalues are equal").columns
+    if len(positive) < SHORT:
+        return _short_columns(positive, values, power, null)
     fit = flat(power) | _truncated_columns(positive, power, settings)
     candidates = candidates_of(tails, power)
     sure = _interval(positive, power, candidates, settings)
     low, high = sure if settings.fit == "PL" else _truncated_interval(fit, power)
     reliable = null == "arranged" and len(values) >= MIN_RELIABLE_EVALS and power.num_pl_spikes >= MIN_RELIABLE_TAIL
-    detX_num = spectra.det_x_size(values)
     return (
         fit
+        | _derived_columns(positive, values, power, fit["alpha"])
         | {
             "alpha_low": low,
             "alpha_high": high,
             "alpha_stable": spectra.stable_alpha(candidates) if settings.fit == "PL" else None,
             "alpha_hill": _hill(positive if settings.precision == "float64" else np.maximum(values, positive[0])),
-            "alpha_weighted": fit["alpha"] * math.log10(positive[-1]),
-            "log_alpha_norm": spectra.log_alpha_norm(positive, fit["alpha"]),
             "finger_shift": _finger_shift(positive, power),
-            "detX_num": detX_num,
-            "ERG_gap": detX_num - power.num_pl_spikes,
             "reliable": reliable,
             "warning": _warning(*sure, reliable, null, len(values)),
         }
         | _requested_columns(positive, power, side, settings)
     )
+
+
+def tail_of(tails: Tails) -> spectra.PowerLawFit:
+    """The power law fitted to a spectrum, with the method for its number of eigenvalues."""
+    return best_tail(tails) if len(tails.x) >= SHORT else spectra.fit_short_power_law(tails.x)
+
+
+def _short_columns(positive: Floats, values: Floats, power: spectra.PowerLawFit, null: NullVerdict) -> dict[str, Any]:
+    """The metrics of a spectrum of 8 to 19 eigenvalues. Those that need a search over xmin have no value."""
+    low, high = spectra.short_interval(power, len(positive))
+    rest = positive[:-1]
+    shifted = spectra.fit_short_power_law(rest).alpha if len(rest) >= SHORTEST and rest[0] < rest[-1] else math.inf
+    return (
+        flat(power)
+        | _derived_columns(positive, values, power, power.alpha)
+        | {
+            "alpha_low": low,
+            "alpha_high": high,
+            "finger_shift": shifted - power.alpha,
+            "reliable": False,
+            "warning": _warning(low, high, False, null, len(positive)),
+        }
+    )
+
+
+def _derived_columns(positive: Floats, values: Floats, power: spectra.PowerLawFit, alpha: float) -> dict[str, Any]:
+    """The metrics that follow from an alpha and the eigenvalues."""
+    detX_num = spectra.det_x_size(values)
+    return {
+        "alpha_weighted": alpha * math.log10(positive[-1]),
+        "log_alpha_norm": spectra.log_alpha_norm(positive, alpha),
+        "detX_num": detX_num,
+        "ERG_gap": detX_num - power.num_pl_spikes,
+    }
 
 
 def _truncated_columns(positive: Floats, power: spectra.PowerLawFit, settings: Settings) -> dict[str, Any]:

@@ -44,6 +44,13 @@ def add_analysis(parser: argparse.ArgumentParser, workers: int = 0) -> None:
     parser.add_argument(
         "--seed", metavar="N", type=int, default=Settings().seed, help="seed of the shuffle (default: 0)"
     )
+    parser.add_argument(
+        "--min-evals",
+        metavar="N",
+        type=int,
+        default=Settings().min_evals,
+        help="minimum number of eigenvalues for a fit, at least 8; below 20 alpha is never reliable (default: 20)",
+    )
     default = "0, this process" if workers == 0 else str(workers)
     parser.add_argument(
         "--workers", metavar="N", type=int, default=workers, help=f"number of worker processes (default: {default})"

@@ -32,6 +32,7 @@ def analyze(
     farms: bool = False,
     compare: bool = False,
     spectrum: bool = False,
+    min_evals: int = 20,
     workers: int = 0,
     progress: bool = False,
     baseline: Any = None,
@@ -62,6 +63,8 @@ def analyze(
             it takes as long as ⌈N/M⌉ matrices of M x M.
         compare: compare the power law with an exponential, a log-normal and a truncated power law.
         spectrum: keep all eigenvalues of each layer in ``LayerReport.spectrum``.
+        min_evals: minimum number of eigenvalues that are not 0 for a fit. At least 8; alpha of fewer than 20 has a wide
+            interval and is not ``reliable``.
         workers: number of worker processes, each with one thread and one layer in memory; 0 to analyse in this process.
         progress: show a progress bar on standard error, in a terminal or a notebook.
         baseline: a second model or file to compare the model with, layer by layer, such as the base of a fine-tuned
@@ -89,7 +92,7 @@ def analyze(
     """
     check_patterns("layers", layers)
     check_sizes("split", split)
-    settings = Settings(conv_scale, randomize, precision, interval, fit, seed, gof, farms, compare, spectrum)
+    settings = Settings(conv_scale, randomize, precision, interval, fit, seed, gof, farms, compare, spectrum, min_evals)
     check_count("workers", workers, least=0)
     check_flag("progress", progress)
     run = partial(run_layers, settings=settings, workers=workers, progress=progress)

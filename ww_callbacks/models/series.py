@@ -30,6 +30,7 @@ def compare(
     interval: Interval = "asymptotic",
     fit: Fit = "PL",
     seed: int = 0,
+    min_evals: int = 20,
     workers: int = 0,
     progress: bool = False,
 ) -> Comparison:
@@ -54,6 +55,7 @@ def compare(
         interval: 95 % confidence interval of alpha in the reports: "asymptotic" or "bootstrap".
         fit: "PL" (power law) or "TPL" (truncated power law).
         seed: seed of the shuffle and of all resampling.
+        min_evals: minimum number of eigenvalues for a fit, as in :func:`ww_callbacks.analyze`.
         workers: number of worker processes; 0 to analyse in this process.
         progress: show a progress bar for each model on standard error, in a terminal or a notebook.
 
@@ -80,7 +82,13 @@ def compare(
     check_count("workers", workers, least=0)
     check_flag("progress", progress)
     settings = Settings(
-        conv_scale=conv_scale, randomize=randomize, precision=precision, interval=interval, fit=fit, seed=seed
+        conv_scale=conv_scale,
+        randomize=randomize,
+        precision=precision,
+        interval=interval,
+        fit=fit,
+        seed=seed,
+        min_evals=min_evals,
     )
     reports, shuffled, scaled = {}, {}, {}
     for name, model in models.items():

@@ -92,6 +92,8 @@ class Options:
             spectra).
         fit: "PL" (power law) or "TPL" (truncated power law).
         seed: seed of the shuffle and of all resampling.
+        min_evals: minimum number of eigenvalues that are not 0 for a fit. At least 8; alpha of fewer than 20 has a wide
+            interval and is not ``reliable``.
         timeout: seconds to wait for pending results at the end, and at each snapshot if ``deterministic``. If that is
             too short at a snapshot, a warning says so, and training does not wait at later ones.
         on_error: "warn" once and stop monitoring, or "raise".
@@ -123,6 +125,7 @@ class Options:
     interval: Interval = "asymptotic"
     fit: Fit = "PL"
     seed: int = 0
+    min_evals: int = 20
     timeout: float = 60.0
     on_error: OnError = "warn"
 

@@ -28,6 +28,7 @@ from ww_callbacks.spectra.interval import asymptotic_interval, bootstrap_interva
 from ww_callbacks.spectra.norms import Norms, frobenius_norm, log_alpha_norm, norm_metrics, relative_distance
 from ww_callbacks.spectra.null import NullTest, null_test, separable_edge, unfolded
 from ww_callbacks.spectra.power_law import PowerLawFit, fit_power_law, hill_alpha
+from ww_callbacks.spectra.short import fit_short_power_law, short_interval
 from ww_callbacks.spectra.subspace import Leading, leading_directions, num_intruders, rotation, subspace_loss
 from ww_callbacks.spectra.tracy_widom import tracy_widom_isf, tracy_widom_sf
 from ww_callbacks.spectra.traps import TrapCause, TrapKind, trap_cause
@@ -57,6 +58,7 @@ __all__ = [
     "factor_singular_values",
     "farms_alpha",
     "fit_power_law",
+    "fit_short_power_law",
     "fit_truncated_power_law",
     "float32_error",
     "frobenius_norm",
@@ -81,6 +83,7 @@ __all__ = [
     "rotation",
     "rounding_shift",
     "separable_edge",
+    "short_interval",
     "shuffle_matrix",
     "shuffled_control",
     "singular_values",
