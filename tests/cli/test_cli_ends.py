@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import COMMAND, run, run_here, save_model
+from commands import COMMAND, run_here, save_model
 
 import ww_callbacks as ww
 from ww_callbacks.cli.status import DONE, ERROR, FAILED, INTERRUPTED, STOPPED
@@ -44,11 +44,10 @@ def test_a_reader_that_has_gone_is_no_error_even_of_the_help(words):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_is_one_sentence():
+def test_a_full_disk_is_one_sentence(tmp_path):
+    command = [*COMMAND, "analyze", save_model(tmp_path), "--no-randomize"]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [*COMMAND, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=100, check=False
-        )
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100, check=False)
     assert (done.returncode, done.stderr) == (2, "ww-callbacks: error: [Errno 28] No space left on device\n")
 
 
@@ -109,18 +108,23 @@ def test_verbose_shows_where_an_expected_error_comes_from(tmp_path, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_colours_follow_the_environment_and_a_pipe_gets_all_columns(tmp_path, monkeypatch):
+def test_colours_follow_the_environment_and_a_pipe_gets_all_columns(tmp_path, monkeypatch, capsys):
     pytest.importorskip("rich")
-    file = save_model(tmp_path)
+    words = ["analyze", save_model(tmp_path), "--no-randomize"]
+    report = ww.analyze(words[1], randomize=False)
+
+    def printed(**environment):
+        for name in ("NO_COLOR", "FORCE_COLOR"):
+            monkeypatch.setenv(name, environment.get(name, ""))
+        assert run_here(*words) == 0
+        told = capsys.readouterr()
+        assert told.err == ""
+        return told.out
+
     monkeypatch.setenv("COLUMNS", "40")
-    for name in ("NO_COLOR", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    plain = run("analyze", file).stdout
-    assert plain.splitlines()[: len(str(ww.analyze(file)).splitlines())] == str(ww.analyze(file)).splitlines()
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    coloured = run("analyze", file)
-    assert "\x1b[" in coloured.stdout
-    assert "stable rank" in coloured.stdout
-    assert coloured.stderr == ""
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[3" not in run("analyze", file).stdout
+    assert printed() == "\n".join([str(report), *map(str, report.findings), ""])
+    coloured = printed(FORCE_COLOR="1")
+    assert "\x1b[2m" in coloured or "\x1b[33m" in coloured
+    assert "stable rank" in coloured
+    assert "\x1b[3" not in printed(FORCE_COLOR="1", NO_COLOR="1")
+    assert "\x1b" not in printed(NO_COLOR="1")

@@ -71,6 +71,7 @@ def test_fish_completes_commands_options_values_files_and_folders(folder, capsys
 
 def test_zsh_completes_commands_options_values_files_and_folders(folder, capsys):
     write_script("zsh", folder, capsys)
+    (folder / "script").rename(folder / "_ww-callbacks")
     master, slave = pty.openpty()
     shell = subprocess.Popen(
         ["zsh", "-f", "-i"],
@@ -91,7 +92,7 @@ def test_zsh_completes_commands_options_values_files_and_folders(folder, capsys)
         assert expected in text, (typed, text)
 
     try:
-        says("autoload -U compinit; compinit -u -d dump; source ./script; echo rea''dy\n", "ready")
+        says("fpath+=$PWD; autoload -U compinit; compinit -u -d dump; echo rea''dy\n", "ready")
         for line, expected in CASES:
             (word,) = expected
             says(f"{line}\t", f"{line.rpartition(' ')[0]} {word}")
