@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import fields
 from typing import Any
 
-from ww_callbacks.printable import shown_text
+from ww_callbacks.printable import quoted, shown_text
 
 LONGEST_WARNING = 2000
 """Maximal number of characters of a warning."""
@@ -151,10 +151,18 @@ def check_known(name: str, value: object, known: Collection[str], kind: str) -> 
         ValueError: metric: there is no column 'alhpa'; did you mean 'alpha'?
     """
     if value not in known:
-        similar = difflib.get_close_matches(str(value), known, 1)
-        raise ValueError(
-            f"{name}: there is no {kind} {value!r}" + (f"; did you mean {similar[0]!r}?" if similar else "")
-        )
+        raise ValueError(f"{name}: there is no {kind} {value!r}{did_you_mean(str(value), known)}")
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """The end of a message about an unknown word: the most similar known one; empty if none is similar.
+
+    Example:
+        >>> did_you_mean("--ouput", ["--output", "--format"]), did_you_mean("xyz", ["--output"])
+        ("; did you mean '--output'?", '')
+    """
+    similar = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {quoted(similar[0])}?" if similar else ""
 
 
 def check_executor(name: str, value: object) -> None:

@@ -150,11 +150,11 @@ def test_closed_pipe_is_not_an_error(tmp_path):
 
 
 def test_every_help_shows_examples(capsys):
-    for command in ("analyze", "compare", "watch"):
+    for command in ("analyze", "compare", "follow", "watch", "serve"):
         assert run_here(command, "--help") == 0
         text = capsys.readouterr().out
         assert f"examples:\n  ww-callbacks {command} " in text
-        assert "exit status: 0" in text
+        assert "exit status:\n  0 all went well" in text
 
 
 def test_table_is_plain_and_without_a_bar_if_rich_is_missing(tmp_path):

@@ -60,7 +60,7 @@ def test_analysis_options_reach_the_analysis(files, capsys):
         (["m0.npz", "--split", "fc*=two"], "--split: expected PATTERN=NUMBER"),
         (["m0.npz", "--split", "fc*"], "--split: expected PATTERN=NUMBER"),
         (["m0.npz", "--split", "nothing=2"], "split: 'nothing' matches no layer"),
-        (["m0.npz", "--fit", "line"], "--fit: invalid choice: 'line'"),
+        (["m0.npz", "--fit", "line"], "--fit: unknown value 'line'; known: PL, TPL"),
         ([], "FILE"),
     ],
 )

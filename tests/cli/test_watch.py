@@ -45,7 +45,7 @@ def test_piped_output_has_one_line_per_report_until_interrupted(tmp_path, traini
         training.write(report(200), {}, 200.0)
         lines.append(process.stdout.readline())
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(20) == 130
         assert process.stdout.read() == ""
     finally:
         process.kill()
@@ -63,7 +63,7 @@ def test_terminal_table_is_updated(tmp_path, training):
         training.write(report(300), {}, 300.0)
         terminal.wait_for("step 300")
         terminal.interrupt()
-        assert terminal.wait(20) == 0
+        assert terminal.wait(20) == 130
         assert "Traceback" not in terminal.text
 
 
@@ -71,7 +71,7 @@ def test_a_small_terminal_shows_the_worst_layers(tmp_path, training):
     with Terminal("watch", tmp_path, "--interval", "0.1", size=(6, 100)) as terminal:
         terminal.wait_for("and 1 layers more")
         terminal.interrupt()
-        assert terminal.wait(20) == 0
+        assert terminal.wait(20) == 130
 
 
 def test_restarted_run_is_followed(tmp_path, training):
@@ -86,7 +86,7 @@ def test_restarted_run_is_followed(tmp_path, training):
             file.write((tmp_path / "again.jsonl").read_text())
         terminal.wait_for("step 7,")
         terminal.interrupt()
-        assert terminal.wait(20) == 0
+        assert terminal.wait(20) == 130
 
 
 @pytest.mark.parametrize(

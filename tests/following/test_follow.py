@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ww_callbacks as ww
-from ww_callbacks.cli.main import main
+from ww_callbacks.cli import main
 from ww_callbacks.following.holding import FOLDER as KEPT
 from ww_callbacks.following.ledger import Ledger
 

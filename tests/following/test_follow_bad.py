@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ww_callbacks.cli.main import main
+from ww_callbacks.cli import main
 from ww_callbacks.following import follower, table
 from ww_callbacks.following.follower import Follower
 from ww_callbacks.following.work import Work

@@ -6,8 +6,9 @@ import argparse
 import json
 
 from ww_callbacks.cli.options import analysis_arguments
-from ww_callbacks.cli.output import Writers, chosen_format, finding_lines, show_progress, status_of, to_csv, write
-from ww_callbacks.cli.tables import can_show, show_report
+from ww_callbacks.cli.output import Writers, chosen_format, show_progress, status_of, to_csv, write
+from ww_callbacks.cli.paths import check_exists
+from ww_callbacks.cli.tables import print_report, report_text
 from ww_callbacks.models import analyze
 from ww_callbacks.page.known import run_of_report
 from ww_callbacks.page.single import page_file
@@ -17,22 +18,25 @@ from ww_callbacks.weights.files.urls import name_in
 
 def run(arguments: argparse.Namespace) -> int:
     """Analyse a file and write the report."""
-    kind = chosen_format(arguments, WRITERS)
+    kind = chosen_format(arguments, list(WRITERS))
+    check_exists(arguments.file)
+    if arguments.baseline is not None:
+        check_exists(arguments.baseline)
     report = analyze(
         arguments.file,
         baseline=arguments.baseline,
-        progress=show_progress(),
+        progress=show_progress(arguments),
         **analysis_arguments(arguments),
     )
-    if kind == "table" and arguments.output is None and can_show():
-        show_report(report)
+    if kind == "table" and arguments.output is None:
+        print_report(report, report.findings)
     else:
         write(WRITERS[kind](report, name_in(arguments.file)), arguments.output)
     return status_of([report])
 
 
 def _table(report: Report, title: str) -> str:
-    return "\n".join([str(report), *finding_lines(report)])
+    return report_text(report, report.findings)
 
 
 def _json(report: Report, title: str) -> str:

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePath
 
 from ww_callbacks.cli.options import analysis_arguments
-from ww_callbacks.cli.output import Writers, chosen_format, finding_lines, show_progress, status_of, to_csv, write
+from ww_callbacks.cli.output import Writers, chosen_format, show_progress, status_of, to_csv, write
+from ww_callbacks.cli.paths import check_exists
+from ww_callbacks.cli.tables import finding_lines, fitted_text
 from ww_callbacks.models import compare
 from ww_callbacks.outputs.html import comparison_page
 from ww_callbacks.printable import quoted, shown_name
 from ww_callbacks.report import Comparison
+from ww_callbacks.report.comparison import render_comparison
+from ww_callbacks.report.table import align
 from ww_callbacks.weights.files.urls import is_url, name_in
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare files and write the table."""
-    kind = chosen_format(arguments, WRITERS)
+    kind = chosen_format(arguments, list(WRITERS))
     models = _models(arguments.models)
+    for file in models.values():
+        check_exists(file)
     comparison = compare(
         models,
         quality=_quality(arguments.quality or (), models),
-        progress=show_progress(),
+        progress=show_progress(arguments),
         **analysis_arguments(arguments),
     )
-    write(WRITERS[kind](comparison, ", ".join(models)), arguments.output)
+    if kind == "table" and arguments.output is None:
+        print(_text(comparison, fitted_text))
+    else:
+        write(WRITERS[kind](comparison, ", ".join(models)), arguments.output)
     return status_of(comparison.reports.values())
 
 
@@ -60,10 +69,22 @@ def _quality(words: Sequence[str], models: dict[str, str]) -> dict[str, float] |
 
 
 def _table(comparison: Comparison, title: str) -> str:
+    return _text(comparison, align)
+
+
+def _text(comparison: Comparison, show: Callable[[Sequence[Sequence[str]]], str]) -> str:
+    """The tables, the conclusions and the findings of each model.
+
+    Args:
+        comparison: of the models.
+        show: turns the cells of a table into text.
+    """
     lines = [
-        f"{shown_name(name)}: {line}" for name, report in comparison.reports.items() for line in finding_lines(report)
+        f"{shown_name(name)}: {line}"
+        for name, report in comparison.reports.items()
+        for line in finding_lines(report.findings)
     ]
-    return "\n".join([str(comparison), *lines])
+    return "\n".join([render_comparison(comparison, show), *lines])
 
 
 def _json(comparison: Comparison, title: str) -> str:

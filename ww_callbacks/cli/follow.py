@@ -11,15 +11,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import ww_callbacks as ww
 from ww_callbacks.cli.options import analysis_arguments
+from ww_callbacks.cli.output import show_progress
+from ww_callbacks.cli.status import DONE, INTERRUPTED, STOPPED
 from ww_callbacks.cli.watch import summary_line
 from ww_callbacks.report import Report
-
-STOPPED = 3
-"""Exit status if training should stop, with ``--until-stop``."""
 
 CONNECT_TIMEOUT = 30
 """Seconds to wait for the scheduler of a Dask cluster."""
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.on_stop is not None:
             _run_command(arguments.on_stop, reason)
 
-    with _log_of_information(), _ended_by_sigterm(), _client(arguments.dask) as executor:
+    with _interrupts() as interrupted, _ended_by_sigterm(), _client(arguments.dask) as executor:
         ww.follow(
             arguments.folder,
             log_dir=arguments.log_dir,
@@ -52,10 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
             figures=arguments.figures,
             updates=arguments.updates,
             executor=executor,
-            progress=sys.stderr.isatty(),
+            progress=show_progress(arguments),
             **analysis_arguments(arguments),
         )
-    return STOPPED if reasons and arguments.until_stop else 0
+    if interrupted:
+        return INTERRUPTED
+    return STOPPED if reasons and arguments.until_stop else DONE
 
 
 def _write_reason(path: str, reason: str) -> None:
@@ -72,14 +74,21 @@ def _run_command(command: str, reason: str) -> None:
 
 
 @contextmanager
-def _log_of_information() -> Iterator[None]:
-    """Show findings that are no alarms and what is waited for, too."""
-    level = _log.level
-    _log.setLevel(logging.INFO)
+def _interrupts() -> Iterator[list[int]]:
+    """Note Ctrl-C, after which the follower publishes what it has and returns as usual."""
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # not where a shell has told a job in the background to ignore it
+        signal.signal(signal.SIGINT, note)
     try:
-        yield
+        yield noted
     finally:
-        _log.setLevel(level)
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -20,28 +20,32 @@ def add_analysis(parser: argparse.ArgumentParser, workers: int = 0) -> None:
         parser: of the command.
         workers: default number of worker processes.
     """
-    parser.add_argument(
+    layers = parser.add_argument_group("layers")
+    layers.add_argument(
         "--layers",
         metavar="PATTERN",
         nargs="+",
         action="extend",
         help="layers to analyse, '!PATTERN' to exclude (after the file)",
     )
-    parser.add_argument(
+    layers.add_argument(
         "--split",
         metavar="PATTERN=PARTS",
         nargs="+",
         action="extend",
         help="split fused projections: number of equal parts, or their sizes, such as '*.qkv=3' or '*.kv=64,32'",
     )
-    parser.add_argument(
+    analysis = parser.add_argument_group("analysis")
+    analysis.add_argument(
         "--no-randomize", dest="randomize", action="store_false", help="no shuffled control: about half the time"
     )
-    _add_choice(parser, "conv_scale", ConvScale, "scale of convolution eigenvalues")
-    _add_choice(parser, "precision", Precision, "float32 takes three quarters of the time, with a small error of alpha")
-    _add_choice(parser, "interval", Interval, "95 %% confidence interval of alpha")
-    _add_choice(parser, "fit", Fit, "power law or truncated power law")
-    parser.add_argument(
+    _add_choice(analysis, "conv_scale", ConvScale, "scale of convolution eigenvalues")
+    _add_choice(
+        analysis, "precision", Precision, "float32 takes three quarters of the time, with a small error"
+    )
+    _add_choice(analysis, "interval", Interval, "95 %% confidence interval of alpha")
+    _add_choice(analysis, "fit", Fit, "power law or truncated power law")
+    analysis.add_argument(
         "--seed", metavar="N", type=int, default=Settings().seed, help="seed of the shuffle (default: 0)"
     )
     parser.add_argument(
@@ -52,15 +56,15 @@ def add_analysis(parser: argparse.ArgumentParser, workers: int = 0) -> None:
         help="minimum number of eigenvalues for a fit, at least 8; below 20 alpha is never reliable (default: 20)",
     )
     default = "0, this process" if workers == 0 else str(workers)
-    parser.add_argument(
+    analysis.add_argument(
         "--workers", metavar="N", type=int, default=workers, help=f"number of worker processes (default: {default})"
     )
 
 
-def _add_choice(parser: argparse.ArgumentParser, name: str, choices: object, text: str) -> None:
+def _add_choice(group: argparse._ArgumentGroup, name: str, choices: object, text: str) -> None:
     default = getattr(Settings(), name)
     option = f"--{name.replace('_', '-')}"
-    parser.add_argument(option, choices=get_args(choices), default=default, help=f"{text} (default: {default})")
+    group.add_argument(option, choices=get_args(choices), default=default, help=f"{text} (default: {default})")
 
 
 def analysis_arguments(arguments: argparse.Namespace) -> dict[str, Any]:

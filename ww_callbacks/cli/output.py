@@ -6,31 +6,80 @@ import argparse
 import csv
 import importlib.util
 import io
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ww_callbacks.cli.status import DONE, FAILED
+from ww_callbacks.cli.usage import unknown
 from ww_callbacks.printable import escaped, quoted, shown_text
 from ww_callbacks.report import Report
 
 Value = TypeVar("Value")
 
+_ENDINGS = {"table": ".txt"}
+"""Format → ending of its files, where it is not the name of the format."""
+
 _FORMULAS = ("'", "=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """Beginnings of cells that spreadsheets evaluate, in full width too (OWASP, *CSV injection*), and the apostrophe."""
 
 
-def chosen_format(arguments: argparse.Namespace, formats: Iterable[str]) -> str:
+def chosen_format(arguments: argparse.Namespace, formats: Sequence[str]) -> str:
     """The requested format, otherwise that of the file name, otherwise a table.
 
     Raises:
         OSError: the file cannot be written; raised before the analysis.
+        ValueError: the ending of the file name is that of no format.
     """
     path: Path | None = arguments.output
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise OSError(f"{path}: cannot be written: {'a folder' if path.is_dir() else 'its folder does not exist'}")
-    suffix = path.suffix.lstrip(".").lower() if path is not None else ""
-    return arguments.format or (suffix if suffix in formats else "table")
+    if path is not None:
+        check_writable(path)
+    if arguments.format is not None or path is None:
+        return arguments.format or "table"
+    return format_of(path, formats)
+
+
+def format_of(path: Path, formats: Sequence[str]) -> str:
+    """The format that the name of an output file says.
+
+    Args:
+        path: of the file.
+        formats: those that the command has; the first is that of a name without an ending.
+
+    Raises:
+        ValueError: it is none of these.
+
+    Example:
+        >>> format_of(Path("a.JSON"), ["table", "json"]), format_of(Path("a.txt"), ["table", "json"])
+        ('json', 'table')
+        >>> format_of(Path("report.htm"), ["table", "html"])
+        Traceback (most recent call last):
+        ValueError: report.htm: unknown format '.htm'; did you mean '.html'? Known: .txt, .html
+    """
+    ending = path.suffix.lower()
+    endings = {_ENDINGS.get(name, f".{name}"): name for name in formats}
+    if not ending:
+        return formats[0]
+    if ending not in endings:
+        raise ValueError(f"{path}: {unknown('format', ending, list(endings))}")
+    return endings[ending]
+
+
+def check_writable(path: Path) -> None:
+    """Check that a file can be written, before the work begins.
+
+    Raises:
+        OSError: it is a folder, or it or its folder is not there or not writable.
+    """
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise OSError(f"{path}: cannot be written: a folder")
+    if not folder.is_dir():
+        raise OSError(f"{path}: cannot be written: its folder does not exist")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise OSError(f"{path}: cannot be written: permission denied")
 
 
 def write(text: str, path: Path | None) -> None:
@@ -77,24 +126,14 @@ def _cell(value: object) -> object:
     return ("'" if value.startswith(_FORMULAS) else "") + escaped(value)
 
 
-def finding_lines(report: Report) -> list[str]:
-    """The findings of a report, one line each; alarms are marked.
-
-    Example:
-        >>> finding_lines(Report(()))
-        []
-    """
-    return [f"{'ALARM: ' if finding.is_alarm else ''}{finding}" for finding in report.findings]
-
-
-def show_progress() -> bool:
-    """Whether to show a progress bar: standard error is a terminal and rich is installed."""
-    return sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
+def show_progress(arguments: argparse.Namespace) -> bool:
+    """Whether to show a progress bar: standard error is a terminal, rich is installed, and it is not ``--quiet``."""
+    return not arguments.quiet and sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
 
 
 def status_of(reports: Iterable[Report]) -> int:
     """0, or 1 if a layer failed or a model has no analysed layer; details go to standard error."""
-    status = 0
+    status = DONE
     for report in reports:
         failed = [layer for layer in report if layer.status == "failed"]
         for layer in failed:
@@ -102,7 +141,7 @@ def status_of(reports: Iterable[Report]) -> int:
         if not any(layer.status == "ok" for layer in report):
             print("ww-callbacks: no layer could be analysed", file=sys.stderr)
         if failed or not any(layer.status == "ok" for layer in report):
-            status = 1
+            status = FAILED
     return status
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ww_callbacks.cli.output import write
+from ww_callbacks.cli.output import check_writable, format_of, write
+from ww_callbacks.cli.status import DONE
 from ww_callbacks.page.api import Api
 from ww_callbacks.page.run import Run
 from ww_callbacks.page.runs import Runs
@@ -13,21 +14,23 @@ from ww_callbacks.page.server import PageServer
 from ww_callbacks.page.single import page_file
 from ww_callbacks.printable import shown_text
 
+FORMATS = ("html",)
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C, or write one file."""
+    if arguments.output is not None:
+        check_writable(arguments.output)
+        format_of(arguments.output, FORMATS)
     runs = Runs(arguments.folder)
     title = runs.folder.resolve().name
     if arguments.output is not None:
         write(page_file(_all(runs), title), arguments.output)
-        return 0
+        return DONE
     with PageServer(Api(runs, title), arguments.port) as server:
         print(f"{server.url}  shows the runs in {shown_text(str(runs.folder))}; Ctrl-C ends it", flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print(file=sys.stderr)
-    return 0
+        server.serve_forever()
+    return DONE
 
 
 def _all(runs: Runs) -> dict[str, Run]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -132,11 +132,21 @@ class Comparison:
         return [head, *lines] if lines else []
 
     def __str__(self) -> str:
-        parts, correlations = [align(self.table())], self.correlation_table()
-        if correlations:
-            number = sum(name in self.quality for name in self.reports)
-            parts += ["", f"correlation with quality, n = {number}", align(correlations), ""]
-        return "\n".join([*parts, *self.conclusions()])
+        return render_comparison(self)
+
+
+def render_comparison(comparison: Comparison, show: Callable[[Sequence[Sequence[str]]], str] = align) -> str:
+    """The table of the models, that of the correlations, and the conclusions, as text.
+
+    Args:
+        comparison: of several models.
+        show: turns the cells of a table, header first, into text.
+    """
+    parts, correlations = [show(comparison.table())], comparison.correlation_table()
+    if correlations:
+        number = sum(name in comparison.quality for name in comparison.reports)
+        parts += ["", f"correlation with quality, n = {number}", show(correlations), ""]
+    return "\n".join([*parts, *comparison.conclusions()])
 
 
 def _with_controls(each: Correlation) -> str:

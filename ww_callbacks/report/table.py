@@ -17,13 +17,19 @@ LEFT = ("layer", "kind", "model", "metric", "")
 """Text columns; all others are numeric."""
 
 
-def render_table(rows: Sequence[Row], summary: Mapping[str, float], step: int | None) -> str:
+def render_table(
+    rows: Sequence[Row],
+    summary: Mapping[str, float],
+    step: int | None,
+    show: Callable[[Sequence[Sequence[str]]], str] | None = None,
+) -> str:
     """The fitted layers as a table, then the other layers with their reasons, then the means.
 
     Args:
         rows: one mapping of columns per layer, as returned by ``Report.to_dicts``.
         summary: as returned by ``Report.summary``.
         step: number of finished optimizer steps; None for a finished model.
+        show: turns the cells of the table into text; None for :func:`align`.
 
     Example:
         >>> print(render_table([], {}, None))
@@ -34,7 +40,7 @@ def render_table(rows: Sequence[Row], summary: Mapping[str, float], step: int | 
     table = layer_table(rows)
     parts = [] if step is None else [f"step {step}"]
     if len(table) > 1:
-        parts.append(align(table))
+        parts.append((show or align)(table))
     return "\n".join([*parts, *notes(rows, summary)])
 
 

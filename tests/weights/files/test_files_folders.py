@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ww_callbacks as ww
-from ww_callbacks.cli.main import main
+from ww_callbacks.cli import main
 from ww_callbacks.weights import find_layers
 
 save_file = pytest.importorskip("safetensors.numpy").save_file
