@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from ww_callbacks.cli.options import analysis_arguments
 from ww_callbacks.cli.output import Writers, chosen_format, finding_lines, show_progress, status_of, to_csv, write
 from ww_callbacks.models import compare
-from ww_callbacks.outputs.html import comparison_page
+from ww_callbacks.page.comparison import comparison_page
 from ww_callbacks.printable import quoted, shown_name
 from ww_callbacks.report import Comparison
 from ww_callbacks.weights.files.urls import is_url, name_in
