@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from ww_callbacks.page.known import run_of_report
 from ww_callbacks.page.single import page_file
@@ -24,7 +23,11 @@ def comparison_page(comparison: Comparison, title: str) -> str:
     changed = {name: report.against(baseline) for name, report in others}
     runs = {name: run_of_report(report, name) for name, report in ({first: baseline} | changed).items()}
     changes = [
-        {"run": name, "text": shown_text(_summary(name, report, first, baseline)), "layers": _by_weight(report)}
+        {
+            "run": name,
+            "text": shown_text(_summary(name, report, first, baseline)),
+            "layers": _by_weight(report, baseline),
+        }
         for name, report in changed.items()
     ]
     said = {
@@ -59,12 +62,13 @@ def _summary(name: str, report: Report, first: str, baseline: Report) -> str:
     )
 
 
-def _by_weight(report: Report) -> list[tuple[int, str]]:
-    """Index and words of the layers that changed notably.
+def _by_weight(report: Report, baseline: Report) -> list[tuple[int, str]]:
+    """Index and words of the layers that are in both and changed notably.
 
     Layers that failed come first, then collapsed ones, then those with new traps, then by the change of alpha.
     """
-    changed = [(index, layer) for index, layer in enumerate(report) if layer.change]
+    known = _matrices(baseline)
+    changed = [(index, layer) for index, layer in enumerate(report) if layer.change and layer.name in known]
     changed.sort(key=lambda each: _weight(each[1]), reverse=True)
     return [(index, shown_text(layer.change)) for index, layer in changed]
 

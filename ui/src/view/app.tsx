@@ -8,7 +8,7 @@ import { parseHash } from "../logic/hash";
 import { Flows } from "./flows";
 import { Banners, Header } from "./header";
 import { Help } from "./help";
-import { Verdict } from "./models";
+import { Correlations, Verdict } from "./models";
 import { RunView } from "./run";
 import type { Baseline } from "./spectrum";
 import { useTheme } from "./theme";
@@ -82,6 +82,7 @@ export function App({ source }: { source: Source }) {
           />
         )}
         {models.length > 0 && <Flows models={models} chosen={id} theme={seen} />}
+        {runs.comparison && runs.comparison.correlations.length > 0 && <Correlations comparison={runs.comparison} />}
         {run && run.steps.length === 0 && !run.problem && (
           <p class="note big">No results yet. The page shows them when the first report of this run is there.</p>
         )}

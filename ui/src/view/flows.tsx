@@ -5,7 +5,7 @@ import type uPlot from "uplot";
 import type { Model } from "../data/models";
 import { type Flow, flowOf, onOneAxis } from "../logic/flow";
 import { number } from "../logic/format";
-import { axis, clipped, palette, usePlot } from "./plot";
+import { axis, clipped, FONT, palette, usePlot } from "./plot";
 
 const DASHES: readonly number[][] = [[], [7, 4], [2, 3], [9, 3, 2, 3]];
 /** Pixels around a point in which the cursor names it. */
@@ -41,7 +41,12 @@ export function Flows({ models, chosen, theme }: FlowsProps) {
         cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
         scales: { x: { time: false, range: [-0.02, 1.02] }, y: { range: (_u, low, high) => rangeOf(low, high) } },
         axes: [
-          axis(colors, { size: 34, label: "depth, from the first to the last fitted layer", labelSize: 16 }),
+          axis(colors, {
+            size: 34,
+            label: "depth, from the first to the last fitted layer",
+            labelSize: 16,
+            labelFont: FONT,
+          }),
           axis(colors, { size: 44, values: (_u, splits) => splits.map((v) => number(v)) }),
         ],
         series: [
@@ -75,7 +80,7 @@ export function Flows({ models, chosen, theme }: FlowsProps) {
           <span class="keys">
             {models.map(({ run }, i) => (
               <span class="key" key={run.id} title={run.name}>
-                <i style={{ borderColor: styles[i]?.color }} />
+                <i class={styles[i]?.dash.length ? "dash" : ""} style={{ borderColor: styles[i]?.color }} />
                 <bdi>{run.name}</bdi>
               </span>
             ))}

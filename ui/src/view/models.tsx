@@ -20,12 +20,12 @@ interface VerdictProps {
 }
 
 export function Verdict({ comparison, models, chosen }: VerdictProps) {
-  const { base, changes, conclusions, correlations } = comparison;
+  const { base, changes, conclusions } = comparison;
   const known = new Map(models.map(({ run }) => [run.id, run]));
   return (
     <section class="panel verdict" aria-labelledby="verdict-title">
       <header class="panel-head">
-        <h2 id="verdict-title">{plural(comparison.models.length - 1, "model")} side by side</h2>
+        <h2 id="verdict-title">Models side by side</h2>
       </header>
       {changes.map((each) => (
         <InWords
@@ -35,7 +35,7 @@ export function Verdict({ comparison, models, chosen }: VerdictProps) {
           layers={known.get(each.run)?.layers ?? []}
         />
       ))}
-      {changes.length > 0 && (
+      {changes.some(({ layers }) => layers.length > 0) && (
         <p class="note">
           A change is damage only if the model was made from <bdi>{known.get(base)?.name}</bdi>, as by fine-tuning or
           compression.
@@ -54,12 +54,20 @@ export function Verdict({ comparison, models, chosen }: VerdictProps) {
         links={models.map(({ run }) => run.id)}
         chosen={chosen}
       />
-      {correlations.length > 0 && (
-        <Sheet
-          sheet={correlations}
-          caption="Correlation with quality: r and τ of the models, of their shuffled weights, and at equal scale (rms 1)"
-        />
-      )}
+    </section>
+  );
+}
+
+export function Correlations({ comparison }: { comparison: Comparison }) {
+  return (
+    <section class="panel" aria-labelledby="correlations-title">
+      <header class="panel-head">
+        <h2 id="correlations-title">Correlation with quality</h2>
+      </header>
+      <Sheet
+        sheet={comparison.correlations}
+        caption="r and τ of the models, of their shuffled weights, and at equal scale (rms 1)"
+      />
     </section>
   );
 }
