@@ -25,7 +25,7 @@ const names = (changes: readonly Change[]) => changes.map(({ name }) => name).jo
 const NAN = Number.NaN;
 const base = side(
   "base",
-  [layer("a"), layer("b"), layer("norm", { note: "no matrix" }), layer("gone"), layer("c"), layer("d")],
+  [layer("a"), layer("b"), layer("norm", { note: "no matrix", shape: "" }), layer("gone"), layer("c"), layer("d")],
   [2, 3, NAN, 4, 5, 6],
 );
 const tuned = side(
@@ -36,14 +36,15 @@ const tuned = side(
     layer("c", { shape: "4 × 2" }),
     layer("b"),
     layer("a"),
-    layer("norm", { note: "no matrix" }),
+    layer("norm", { note: "no matrix", shape: "" }),
+    layer("small", { note: "too few eigenvalues" }),
   ],
-  [7, NAN, 5.5, 1, 2.25, NAN],
+  [7, NAN, 5.5, 1, 2.25, NAN, NAN],
 );
 
 test("layers of two models are matched by name, and what one lacks is said", () => {
   const changes = changesOf(tuned, base, new Map([[3, "alpha fell"]]));
-  assert.equal(names(changes), "new d c b a gone");
+  assert.equal(names(changes), "new d c b a small gone");
   const found = new Map(changes.map((each) => [each.name, each]));
   assert.deepEqual(found.get("b"), {
     name: "b",
@@ -59,15 +60,16 @@ test("layers of two models are matched by name, and what one lacks is said", () 
   assert.equal(found.get("new")?.words, "not in base");
   assert.equal(found.get("gone")?.words, "not in tuned");
   assert.equal(found.get("d")?.words, "not analysed in tuned: non-finite weights");
+  assert.equal(found.get("small")?.words, "not analysed in tuned: too few eigenvalues");
   assert.equal(found.get("c")?.shape, "4 × 4 → 4 × 2");
   assert.deepEqual([found.get("gone")?.here, found.get("new")?.there], [-1, -1]);
 });
 
 test("changes are sorted by their size, and those without a value come last", () => {
   const changes = changesOf(tuned, base, new Map([[3, "alpha fell"]]));
-  assert.equal(names(sortedChanges(changes, "difference", false)), "b c a new d gone");
-  assert.equal(names(sortedChanges(changes, "before", true)), "a b gone c d new");
-  assert.equal(names(sortedChanges(changes, "shown", true)), "a b c d gone new");
+  assert.equal(names(sortedChanges(changes, "difference", false)), "b c a new d small gone");
+  assert.equal(names(sortedChanges(changes, "before", true)), "a b gone c d new small");
+  assert.equal(names(sortedChanges(changes, "shown", true)), "a b c d gone new small");
   assert.equal(sortedChanges(changes, "words", true)[0]?.name, "b");
   assert.deepEqual(changesOf(side("one", [], []), side("two", [], []), new Map()), []);
 });

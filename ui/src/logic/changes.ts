@@ -24,7 +24,7 @@ export interface Side {
   readonly read: (layer: number) => number;
 }
 
-/** All layers that are analysed in one of the models at least, in the order of the model that is shown. */
+/** All layers with a matrix in one of the models at least, in the order of the model that is shown. */
 export function changesOf(here: Side, there: Side, said: ReadonlyMap<number, string>): Change[] {
   const places = new Map(there.layers.map((layer, i) => [layer.name, i]));
   const known = new Set(here.layers.map(({ name }) => name));
@@ -35,7 +35,7 @@ export function changesOf(here: Side, there: Side, said: ReadonlyMap<number, str
   return pairs.flatMap(([i, j]): Change[] => {
     const [now, old] = [here.layers[i], there.layers[j]];
     const any = now ?? old;
-    if (!any || [now, old].every((layer) => layer?.note !== "")) return [];
+    if (!any || ![now, old].some(hasMatrix)) return [];
     const [after, before] = [now ? here.read(i) : Number.NaN, old ? there.read(j) : Number.NaN];
     const shapes = [old, now].flatMap((layer) => (layer ? [layer.shape] : []));
     return [
@@ -53,6 +53,9 @@ export function changesOf(here: Side, there: Side, said: ReadonlyMap<number, str
     ];
   });
 }
+
+const hasMatrix = (layer: Layer | undefined): boolean =>
+  layer !== undefined && (layer.note === "" || layer.shape !== "");
 
 /** Why a model has no values of a layer. */
 function reason(layer: Layer | undefined, model: string): string {

@@ -26,11 +26,11 @@ interface ChangesProps {
 
 const HEADS: readonly [ChangeKey, string, boolean][] = [
   ["shown", "layer", false],
-  ["shape", "shape", false],
   ["before", "before", true],
   ["after", "after", true],
   ["difference", "change", true],
   ["words", "in words", false],
+  ["shape", "shape", false],
 ];
 
 /** The reports of models are one each. */
@@ -147,7 +147,6 @@ function Row({ change, column, chosen, select }: RowProps) {
           </button>
         )}
       </th>
-      <td>{change.shape}</td>
       <td class="number">{columnValue(column, change.before)}</td>
       <td class="number">{columnValue(column, change.after)}</td>
       <td class="number">
@@ -157,6 +156,7 @@ function Row({ change, column, chosen, select }: RowProps) {
       <td class="in-words">
         <bdi>{change.words}</bdi>
       </td>
+      <td>{change.shape}</td>
     </tr>
   );
 }
