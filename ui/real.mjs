@@ -1,5 +1,5 @@
-// Opens the page as users do, in Chromium: from `ww-callbacks serve`, from one file, and in the tab of TensorBoard. A run
-// is recorded first; what the page shows is compared with its JSON lines.
+// Opens the page as users do, in Chromium: from `ww-callbacks serve`, from one file, in the tab of TensorBoard, and as a
+// comparison of models. A run is recorded first; what the page shows is compared with its JSON lines.
 //
 //   PYTHON=../.venv/bin/python node real.mjs [FOLDER_OF_PICTURES]
 import assert from "node:assert/strict";
@@ -68,6 +68,30 @@ async function checkCell(page, frame) {
   console.log(`${name} at step ${step}: alpha ${alpha}, as in the JSON lines`);
 }
 
+/** Clicks a layer of a comparison: the numbers are those of the models, and both spectra are drawn. */
+async function checkComparison(page, names, alphas) {
+  await page.waitForFunction(() => document.querySelector(".verdict li"));
+  assert.match(await page.locator(".verdict .words").first().textContent(), /^tuned against base: 1 of 5 layers/);
+  assert.match(await page.locator(".verdict li").first().textContent(), /^h\.1: scale collapse: λ_max fell to 0\.0025/);
+  await page.waitForFunction((n) => document.querySelectorAll(".changes tbody tr").length === n, names.length);
+  for (const name of names.filter((each) => alphas.every((model) => model[each]))) {
+    const row = page.locator(".changes tbody tr").filter({ has: page.getByText(name, { exact: true }) });
+    await row.locator("button").click();
+    await page.waitForFunction((n) => document.querySelector("#spectrum-title bdi").textContent === n, name);
+    const cells = await row.locator("td.number").allTextContents();
+    assert.deepEqual(
+      cells.slice(0, 2),
+      alphas.map((model) => String(Number(model[name].toPrecision(3)))),
+    );
+    await page.waitForFunction((alpha) => document.querySelector(".facts dd").textContent.startsWith(alpha), cells[1]);
+    await page.waitForFunction(() => /baseline/.test(document.querySelector(".spectrum-keys").textContent));
+    console.log(`${name}: alpha ${cells.slice(0, 2).join(", then ")}, as in the reports`);
+  }
+  await page.getByRole("button", { name: "layer", exact: true }).click();
+  const sorted = await page.locator(".changes tbody th").allTextContents();
+  assert.deepEqual(sorted, [...sorted].sort(new Intl.Collator("en", { numeric: true }).compare));
+}
+
 const picture = (page, name) => pictures && page.screenshot({ path: join(pictures, `${name}.png`) });
 
 call(join("tests", "page", "recorded.py"), runs);
@@ -94,6 +118,27 @@ try {
     const { page, faults, close } = await open(browser, `file://${file}`, "data:");
     await checkCell(page, page);
     await checkAccess(page, "one file");
+    assert.deepEqual(faults, []);
+    await close();
+  }
+  {
+    const file = join(folder, "comparison.html");
+    const models = ["base", "tuned"].map((name) => join(folder, `${name}.npz`));
+    call("-m", "ww_callbacks", "compare", ...models, "--quality", "1", "2", "-o", file);
+    const alphas = models.map((model) => {
+      call("-m", "ww_callbacks", "analyze", model, "-o", `${model}.json`);
+      const { layers } = JSON.parse(readFileSync(`${model}.json`, "utf8"));
+      return Object.fromEntries(layers.map(({ name, alpha }) => [name, alpha]));
+    });
+    const { page, faults, close } = await open(browser, `file://${file}`, "data:");
+    await checkComparison(page, [...new Set(alphas.flatMap(Object.keys))], alphas);
+    await checkAccess(page, "comparison");
+    await picture(page, "comparison");
+    await page.setViewportSize({ width: 400, height: 850 });
+    assert.ok((await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)) <= 0, "it is too wide");
+    await checkAccess(page, "comparison, narrow");
+    await page.getByRole("link", { name: "base", exact: true }).click();
+    await page.waitForFunction(() => /^base/.test(document.querySelector(".run-name").textContent));
     assert.deepEqual(faults, []);
     await close();
   }

@@ -47,6 +47,8 @@ def test_a_quality_that_follows_the_scale_is_put_down_to_scale():
     assert found["log_norm"].pearson > 0.99
     assert found["log_norm"].shuffled_pearson == pytest.approx(found["log_norm"].pearson)
     assert found["log_norm"].rescaled_pearson is None
+    assert "update_norm" not in found, "no model has a value: it is not tested"
+    assert f"{len(found)} metrics are tested" in str(comparison)
     assert found["log_spectral_norm"].cause == "scale and depth"
     assert "log_norm (r = 0.999, shuffled 0.999, rms 1 -)" in str(comparison)
     assert "n = 5 models" in str(comparison)

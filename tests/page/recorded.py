@@ -49,6 +49,18 @@ def record_names(log_dir):
     output.close()
 
 
+def save_models(folder):
+    """A model and one made from it: a collapsed layer, a new one, one that is gone, and a name that acts."""
+    rng = np.random.default_rng(0)
+    names = ("h.0", "h.1", "h.2", "h.3", "<script>alert(1)</script>", "gone")
+    base = {name: rng.standard_normal((80, 60)) for name in names}
+    tuned = {name: array + 0.01 * rng.standard_normal((80, 60)) for name, array in base.items() if name != "gone"}
+    tuned["h.1"] *= 0.05
+    np.savez(Path(folder) / "base.npz", **base)
+    np.savez(Path(folder) / "tuned.npz", **tuned, new=rng.standard_normal((80, 60)))
+
+
 if __name__ == "__main__":  # for the checks of the page in a browser
     record(Path(sys.argv[1]) / "a", jsonl=True)
     record_names(Path(sys.argv[1]) / "names")
+    save_models(Path(sys.argv[1]).parent)

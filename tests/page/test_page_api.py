@@ -1,6 +1,5 @@
 """What the page gets, over HTTP and in one file."""
 
-import base64
 import contextlib
 import http.client
 import json
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from badnames import BAD_NAMES
+from onefile import inflated, inlined
 from recorded import STEPS, record
 
 import ww_callbacks as ww
@@ -145,15 +145,6 @@ def test_an_empty_folder_and_nan_everywhere_are_answers(tmp_path):
     assert run["steps"] == [1]
     assert np.isnan(np.frombuffer(answer("api/column", "id=.&name=alpha").body, "<f4")).all()
     assert json.loads(answer("api/cell", "id=.&layer=0&report=0").body)["words"] == "failed: NaN"
-
-
-def inlined(page):
-    (data,) = re.findall(r'<script type="application/json" id="ww-data">(.*?)</script>', page, re.DOTALL)
-    return json.loads(data)
-
-
-def inflated(text):
-    return zlib.decompress(base64.b64decode(text))
 
 
 def test_one_file_holds_the_run_its_columns_and_its_spectra(folder):

@@ -13,7 +13,7 @@ from ww_callbacks.cli.output import Writers, chosen_format, show_progress, statu
 from ww_callbacks.cli.paths import check_exists
 from ww_callbacks.cli.tables import finding_lines, fitted_text
 from ww_callbacks.models import compare
-from ww_callbacks.outputs.html import comparison_page
+from ww_callbacks.page.comparison import comparison_page
 from ww_callbacks.printable import quoted, shown_name
 from ww_callbacks.report import Comparison
 from ww_callbacks.report.comparison import render_comparison

@@ -209,8 +209,10 @@ def pack(report: Report, metrics: Mapping[str, float], wall_time: float, *, with
     for position, column in _columns():
         if column.kind == "text":
             values = [layer[position] for layer in layers]
-            if any(values):
-                texts[column.name] = values if column.name == "name" else _coded(values)
+            if column.name == "name":
+                texts[column.name] = values
+            elif any(values):
+                texts[column.name] = _coded(values)
             continue
         values = [layer[position] for layer in chosen]
         if any(value is not None for value in values):

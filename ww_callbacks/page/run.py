@@ -36,12 +36,19 @@ class Entry:
         wall_time: in seconds since the epoch.
         metrics: the ``ww/…`` metrics.
         load: reads it.
+        has_step: whether the report has a step; that of a finished model has none.
     """
 
     step: int
     wall_time: float
     metrics: Mapping[str, float]
     load: Load
+    has_step: bool
+
+    @property
+    def shown_step(self) -> int | None:
+        """The step for people."""
+        return self.step if self.has_step else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +117,7 @@ class Run:
         step = len(self.entries) if packed.step is None else packed.step
         if self.entries and step <= self.entries[-1].step:
             self._cut(sum(entry.step < step for entry in self.entries), step)
-        self.entries.append(Entry(step, packed.wall_time, packed.metrics, load))
+        self.entries.append(Entry(step, packed.wall_time, packed.metrics, load, packed.step is not None))
         placed = self._placed(packed, self._know(packed))
         self._columns |= page_columns().keys() & set(packed.columns)
         if self._is_wide:
@@ -208,7 +215,7 @@ class Run:
             "name": shown_name(self.name),
             "version": str(self.version),
             "from": start,
-            "steps": steps[start:],
+            "steps": [entry.shown_step for entry in entries],
             "times": times[start:],
             "summary": {
                 key.removeprefix(AGGREGATES): [_plain(entry.metrics.get(key)) for entry in entries] for key in keys
@@ -233,7 +240,7 @@ class Run:
         return {
             "name": shown_name(self.name),
             "reports": len(self.entries),
-            "step": self.entries[-1].step if self.entries else None,
+            "step": self.entries[-1].shown_step if self.entries else None,
             "updated": self.entries[-1].wall_time if self.entries else 0.0,
             "alarms": sum(finding.is_alarm for finding in standing),
             "notices": sum(not finding.is_alarm for finding in standing),

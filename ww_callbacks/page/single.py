@@ -29,7 +29,9 @@ _KEPT_BITS = 12
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'"
 
 
-def page_file(runs: Mapping[str, Run], title: str, most: int = MAX_BYTES) -> str:
+def page_file(
+    runs: Mapping[str, Run], title: str, most: int = MAX_BYTES, comparison: Mapping[str, Any] | None = None
+) -> str:
     """The page with its data as one HTML file.
 
     Of a long run, the columns and spectra that fit into a few megabytes are included; the page says which.
@@ -38,6 +40,7 @@ def page_file(runs: Mapping[str, Run], title: str, most: int = MAX_BYTES) -> str
         runs: id → run, at least one.
         title: of the page. All text, including the names of layers, is escaped.
         most: bytes that all columns take, and that all spectra take.
+        comparison: what is said of all runs together, if they are models side by side.
 
     Raises:
         OSError: a file of a run cannot be read.
@@ -47,6 +50,8 @@ def page_file(runs: Mapping[str, Run], title: str, most: int = MAX_BYTES) -> str
     share = most // max(len(runs), 1)
     data: dict[str, Any] = {"runs": {"title": title, "live": False, "runs": [], "problems": []}}
     data |= {"run": {}, "columns": {}, "cells": {}}
+    if comparison is not None:
+        data["runs"]["comparison"] = comparison
     for identity, run in runs.items():
         answer = run.answer() | {"id": identity}
         columns = _columns(run, [column["name"] for column in answer["columns"]], share)

@@ -66,12 +66,16 @@ class Comparison:
         return pd.DataFrame(self.to_dicts(), columns=["model", "quality", "layers", *METRICS]).set_index("model")
 
     def correlations(self) -> tuple[Correlation, ...]:
-        """Correlation of each metric with the quality, with both controls; empty without a quality."""
+        """Correlation of each metric with the quality, with both controls; empty without a quality.
+
+        Metrics of which no model has a value, such as those of changes, are not tested.
+        """
         names = [name for name in self.reports if name in self.quality]
         if not names:
             return ()
+        metrics = [metric for metric in METRICS if any(self.reports[name].mean(metric) is not None for name in names)]
         values = [
-            {metric: [reports[name].mean(metric) for name in names] for metric in METRICS}
+            {metric: [reports[name].mean(metric) for name in names] for metric in metrics}
             for reports in (self.reports, self.shuffled, self.rescaled)
         ]
         return correlate([self.quality[name] for name in names], *values)

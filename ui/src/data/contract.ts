@@ -12,11 +12,29 @@ export interface RunInfo {
   problem: string;
 }
 
+/** Models side by side: the runs, in this order, are the models. Tables have their head first. */
+export interface Comparison {
+  /** Id of the run that the others are compared with. */
+  base: string;
+  models: string[][];
+  correlations: string[][];
+  conclusions: string[];
+  changes: ModelChanges[];
+}
+
+export interface ModelChanges {
+  run: string;
+  text: string;
+  /** Index of a layer and what changed notably, the most serious first. */
+  layers: [number, string][];
+}
+
 export interface Runs {
   title: string;
   live: boolean;
   runs: RunInfo[];
   problems: string[];
+  comparison?: Comparison;
 }
 
 export type Scale = "alpha" | "log" | "linear" | "diverging" | "none";

@@ -3,16 +3,20 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Runs, Source } from "../data/contract";
 import { useLive } from "../data/live";
+import { useModels } from "../data/models";
 import { parseHash } from "../logic/hash";
+import { Flows } from "./flows";
 import { Banners, Header } from "./header";
 import { Help } from "./help";
+import { Correlations, Verdict } from "./models";
 import { RunView } from "./run";
 import type { Baseline } from "./spectrum";
 import { useTheme } from "./theme";
 
-/** The first run that has something to show, if the address names none. */
+/** The first run that has something to show, if the address names none; of models, the first one that is compared. */
 function firstRun(runs: Runs): string | null {
-  return (runs.runs.find(({ reports }) => reports) ?? runs.runs[0])?.id ?? null;
+  const shown = runs.runs.filter(({ reports }) => reports);
+  return (shown.find(({ id }) => id !== runs.comparison?.base) ?? shown[0] ?? runs.runs[0])?.id ?? null;
 }
 
 export function App({ source }: { source: Source }) {
@@ -22,6 +26,7 @@ export function App({ source }: { source: Source }) {
   const [visit, setVisit] = useState(0);
   const { runs, held, version, offline, error } = useLive(source, id);
   const run = held?.run ?? null;
+  const models = useModels(source, runs);
   useEffect(() => {
     if (!runs || (id !== null && runs.runs.some((each) => each.id === id))) return;
     link.current = { ...link.current, run: null, layer: null, step: null };
@@ -67,6 +72,7 @@ export function App({ source }: { source: Source }) {
       />
       <main id="main" tabIndex={-1} ref={main}>
         <Banners runs={runs} run={run} offline={offline} error={error} />
+        {runs.comparison && <Verdict comparison={runs.comparison} models={models} chosen={id} />}
         {run && held && run.steps.length > 0 && (
           <RunView
             key={`${held.id} ${visit}`}
@@ -75,6 +81,8 @@ export function App({ source }: { source: Source }) {
             link={link}
           />
         )}
+        {models.length > 0 && <Flows models={models} chosen={id} theme={seen} />}
+        {runs.comparison && runs.comparison.correlations.length > 0 && <Correlations comparison={runs.comparison} />}
         {run && run.steps.length === 0 && !run.problem && (
           <p class="note big">No results yet. The page shows them when the first report of this run is there.</p>
         )}

@@ -11,6 +11,7 @@ import { type GroupBy, grouped, rowsOf } from "../logic/groups";
 import { formatHash, type Link } from "../logic/hash";
 import { nearest, spans } from "../logic/steps";
 import { worstOrder } from "../logic/worst";
+import { Changes } from "./changes";
 import { layersKey, numberedSteps, useChoice } from "./choice";
 import { Compare } from "./compare";
 import { DepthChart } from "./depth";
@@ -259,6 +260,15 @@ export function RunView(props: RunProps) {
     <div class={single ? "grid single" : "grid"} data-updates={version}>
       <Findings run={run} show={showFinding} />
       {!single && <Rules run={run} steps={steps} theme={theme} />}
+      {runs.comparison && runs.runs.length > 1 && (
+        <Changes
+          comparison={runs.comparison}
+          chosen={layer}
+          setColumn={setColumnName}
+          select={selectLayer}
+          {...{ source, runs, run, column, grid, overlay }}
+        />
+      )}
       <section class="panel course" id="map" aria-labelledby="map-title">
         <header class="panel-head">
           <h2 id="map-title">{single ? "Layers by depth" : "Layers over the steps"}</h2>
@@ -419,17 +429,19 @@ export function RunView(props: RunProps) {
         </header>
         {tableKnown ? table : <p class="note">The table is loaded when it is seen. Scroll to it before printing.</p>}
       </section>
-      <Compare
-        source={source}
-        runs={runs}
-        run={run}
-        column={column}
-        grid={grid}
-        report={report}
-        chosen={layer}
-        select={selectLayer}
-        overlay={overlay}
-      />
+      {!runs.comparison && (
+        <Compare
+          source={source}
+          runs={runs}
+          run={run}
+          column={column}
+          grid={grid}
+          report={report}
+          chosen={layer}
+          select={selectLayer}
+          overlay={overlay}
+        />
+      )}
       <div class="hidden" role="status" aria-live="polite">
         {announced}
       </div>
