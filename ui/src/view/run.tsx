@@ -9,9 +9,9 @@ import { at } from "../data/merge";
 import { columnValue, count, plural } from "../logic/format";
 import { type GroupBy, grouped, rowsOf } from "../logic/groups";
 import { formatHash, type Link } from "../logic/hash";
-import { nearest, spans } from "../logic/steps";
+import { nearest, type Spans, spans, steadyRange } from "../logic/steps";
 import { worstOrder } from "../logic/worst";
-import { layersKey, numberedSteps, useChoice } from "./choice";
+import { numberedSteps, useChoice } from "./choice";
 import { Compare } from "./compare";
 import { DepthChart } from "./depth";
 import { Findings, Rules } from "./findings";
@@ -43,7 +43,7 @@ function toggled<T>(set: ReadonlySet<T>, value: T): Set<T> {
 
 function useTimeAxis(
   run: Run,
-  steps: readonly number[],
+  { left, right }: Spans,
   theme: string,
   selected: number | null,
 ): TimeAxis & { zoomed: boolean } {
@@ -55,11 +55,11 @@ function useTimeAxis(
     return () => removeEventListener("resize", listen);
   }, []);
   const whole = useMemo((): readonly [number, number] => {
-    const { left, right } = spans(steps);
     const ends = run.curves.map((curve) => curve.steps[curve.steps.length - 1] ?? 0);
-    return [left[0] ?? 0, Math.max(right[right.length - 1] ?? 1, ...ends)];
-  }, [run, steps]);
-  const range = zoom ?? whole;
+    return steadyRange(left[0] ?? 0, Math.max(right[right.length - 1] ?? 1, ...ends));
+  }, [run.curves, left, right]);
+  const [from, to] = zoom ?? whole;
+  const range = useMemo((): readonly [number, number] => [from, to], [from, to]);
   return useMemo(
     () => ({ range, theme, gutter: narrow ? 96 : 190, right: 16, selected, zoom: setZoom, zoomed: zoom !== null }),
     [range, theme, narrow, selected, zoom],
@@ -114,9 +114,9 @@ export function RunView(props: RunProps) {
   const otherState = useCell(source, other?.place ?? null);
   const baseline = pinned ?? (other && otherState.cell ? { cell: otherState.cell, title: other.title } : null);
 
-  const groups = useMemo(() => grouped(run.layers, by, search), [layersKey(run), by, search]);
-  const time = useTimeAxis(run, steps, theme, single ? null : (steps[report] ?? null));
+  const groups = useMemo(() => grouped(run.layers, by, search), [run.layers, by, search]);
   const cellSpans = useMemo(() => spans(steps), [steps]);
+  const time = useTimeAxis(run, cellSpans, theme, single ? null : (steps[report] ?? null));
   const chosen = useMemo(() => (known ? { layer, report } : null), [known, layer, report]);
   const name = known ? (run.layers[layer]?.name ?? null) : null;
   useEffect(() => {
@@ -237,7 +237,7 @@ export function RunView(props: RunProps) {
         select={selectLayer}
       />
     ),
-    [layersKey(run), run.columns.length, stamp, report, layer],
+    [run.layers, run.columns, stamp, report, layer],
   );
   // Said when something is chosen, not with each new result.
   const announced = useMemo(
@@ -258,7 +258,7 @@ export function RunView(props: RunProps) {
   return (
     <div class={single ? "grid single" : "grid"} data-updates={version}>
       <Findings run={run} show={showFinding} />
-      {!single && <Rules run={run} steps={steps} theme={theme} />}
+      {!single && <Rules run={run} steps={steps} />}
       <section class="panel course" id="map" aria-labelledby="map-title">
         <header class="panel-head">
           <h2 id="map-title">{single ? "Layers by depth" : "Layers over the steps"}</h2>

@@ -397,15 +397,16 @@ function Fact({ name, value }: { name: string; value: string }) {
 }
 
 function AllValues({ values }: { values: Record<string, Value> }) {
+  const [open, setOpen] = useState(false);
   const known = Object.entries(values).filter(([, value]) => value !== null && value !== "");
   return (
-    <details class="all-values">
+    <details class="all-values" open={open} onToggle={(event) => setOpen(event.currentTarget.open)}>
       <summary>All values ({known.length})</summary>
       <div class="scroll" tabIndex={0} role="group" aria-label="All values">
         <table>
           <caption class="hidden">All values of this layer at this step</caption>
           <tbody>
-            {known.map(([name, value]) => (
+            {(open ? known : []).map(([name, value]) => (
               <tr key={name}>
                 <th scope="row">
                   <bdi>{name}</bdi>
