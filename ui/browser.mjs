@@ -82,10 +82,10 @@ const label = (page) => page.locator("[role=status]").first().textContent();
   );
   assert.match(clicked, new RegExp(`alpha ${Number(values.alpha.toPrecision(3))}`));
   await page.locator("[data-keys=map]").focus();
-  const step = () => page.locator(".steps output").textContent();
+  const step = () => page.locator(".step input").inputValue();
   const at = await step();
   await page.keyboard.press("ArrowLeft");
-  await page.waitForFunction((old) => document.querySelector(".steps output").textContent !== old, at);
+  await page.waitForFunction((old) => document.querySelector(".step input").value !== old, at);
   const name = await page.locator("#spectrum-title bdi").textContent();
   await page.keyboard.press("ArrowDown");
   await page.waitForFunction((old) => document.querySelector("#spectrum-title bdi").textContent !== old, name);
@@ -106,7 +106,7 @@ const label = (page) => page.locator("[role=status]").first().textContent();
   await page.waitForFunction(
     () => document.querySelector("#spectrum-title bdi").textContent === "layers.3.mlp.gate_proj",
   );
-  assert.match(await step(), /step 7,600/);
+  assert.match(await step(), /^7,600$/);
   await page.waitForTimeout(600);
   await picture(page, "trap");
   await page.keyboard.press("l");
@@ -228,7 +228,7 @@ for (const [name, hash, options] of [
   await page.waitForFunction(
     () => document.querySelector("#spectrum-title bdi")?.textContent === "layers.1.attn.q_proj",
   );
-  assert.match(await page.locator(".steps output").textContent(), /step 300/);
+  assert.match(await page.locator(".step input").inputValue(), /^300$/);
   await close();
 }
 

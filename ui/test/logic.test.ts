@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Cell, Column, Finding, Layer, Run } from "../src/data/contract";
+import type { Cell, Column, Curve, Finding, Layer, Run } from "../src/data/contract";
 import { at, extended, type Grid, merged } from "../src/data/merge";
 import { float32, InlineSource } from "../src/data/source";
 import {
@@ -20,6 +20,7 @@ import { formatHash, parseHash } from "../src/logic/hash";
 import { fittingHeight, layoutRows } from "../src/logic/layout";
 import { type Mark, MarkFinder } from "../src/logic/marks";
 import { CellColors, paint } from "../src/logic/paint";
+import { rateInWords } from "../src/logic/rate";
 import { linePoints } from "../src/logic/sparkline";
 import { cumulative, fitted, shapesOf, stairs } from "../src/logic/spectrum";
 import { ascending, lastAtMost, nearest, reportAt, spans, steadyRange } from "../src/logic/steps";
@@ -372,6 +373,33 @@ test("the axis stays for some reports, with little room at its end", () => {
   assert.ok(ends.every((end, i) => end >= 1000 + i && end <= 1.02 * (1000 + i)));
   assert.ok(new Set(ends).size < 10);
   assert.deepEqual(steadyRange(5, 5), [5, 5]);
+});
+
+test("what came of the learning rate is said from its last jump, from its peak, or from the start", () => {
+  const steps = Array.from({ length: 41 }, (_, i) => 10 * i);
+  const curve = (name: string, group: Curve["group"], value: (step: number) => number): Curve => ({
+    name,
+    group,
+    steps,
+    values: steps.map(value),
+  });
+  const alpha = steps.map((step) => (step < 200 ? 4 : 3));
+  const loss = curve("loss", "loss", (step) => (step < 200 ? 2 : 1));
+  const words = (rate: (step: number) => number) => rateInWords([loss, curve("lr", "rate", rate)], steps, alpha);
+  const since = "Since step 190: loss 2 → 1, mean alpha 4 → 3.";
+  assert.equal(
+    words((s) => (s < 200 ? 0.1 : 0.01)),
+    `lr was 0.1 at step 190, 0.01 at step 200. ${since}`,
+  );
+  assert.match(
+    words((s) => (s < 100 ? s / 500 : 0.2 - (s - 100) / 1500)),
+    /^lr was 0.2 at step 100, 0.193 at step 110, and is 0 now. Since step 100: loss 2 → 1/,
+  );
+  assert.equal(
+    words(() => 0.1),
+    "lr is 0.1 throughout. Since step 0: loss 2 → 1, mean alpha 4 → 3.",
+  );
+  assert.equal(rateInWords([loss], steps, alpha), "");
 });
 
 test("a small line leaves out missing values, and keeps the last one", () => {

@@ -349,7 +349,8 @@ export function RunView(props: RunProps) {
               </p>
             )}
             <Curves
-              curves={run.curves}
+              run={run}
+              steps={steps}
               groups={curveGroups}
               axis={time}
               toggle={(group) => setCurveGroups(toggled(curveGroups, group))}

@@ -5,6 +5,7 @@ import { useMemo, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import type { Curve, CurveGroup, Numbers, Rule, Run } from "../data/contract";
 import { count, number } from "../logic/format";
+import { rateInWords } from "../logic/rate";
 import { linePoints } from "../logic/sparkline";
 import { ascending } from "../logic/steps";
 import { axis, palette, usePlot } from "./plot";
@@ -301,14 +302,16 @@ function CurveChart({
 }
 
 interface CurvesProps {
-  curves: Curve[];
+  run: Run;
+  steps: readonly number[];
   groups: ReadonlySet<CurveGroup>;
   toggle: (group: CurveGroup) => void;
   axis: TimeAxis;
 }
 
 /** The user's own curves, a chart for each group that is switched on. */
-export function Curves({ curves, groups, toggle, axis: time }: CurvesProps) {
+export function Curves({ run, steps, groups, toggle, axis: time }: CurvesProps) {
+  const { curves } = run;
   const present = useMemo(
     () =>
       GROUPS.map((g) => ({ ...g, curves: curves.filter(({ group }) => group === g.group) })).filter(
@@ -334,6 +337,7 @@ export function Curves({ curves, groups, toggle, axis: time }: CurvesProps) {
       {on.map(({ group, title, curves: some }, i) => (
         <CurveChart key={group} curves={some} title={title} axis={time} extra={i === 0 ? switches : null} />
       ))}
+      {groups.has("rate") && <p class="note rate">{rateInWords(curves, steps, run.summary.alpha ?? [])}</p>}
     </>
   );
 }
