@@ -68,7 +68,7 @@ async function checkQuestions(browser, address) {
       await click(page.getByLabel("learning rate"));
       return page.locator(".rate");
     },
-    "is it near a stop": async (page) => page.locator(".rule").first(),
+    "is it near a stop": async (page) => page.locator(".rules"),
     "what did it look like at step 300": async (page, click) => {
       await click(page.getByLabel("step", { exact: true }));
       await page.keyboard.type("300");
@@ -80,7 +80,7 @@ async function checkQuestions(browser, address) {
     },
   };
   const alpha = run.summary.alpha.slice(-5).sort((a, b) => a - b)[2];
-  const { label, score } = run.rules[0];
+  const percent = (score) => `${Math.round(100 * score.findLast((each) => each !== null))} %`;
   const truths = {
     "which layer is worst, and why": [finding.text],
     "since when": [`since step ${finding.since}`],
@@ -90,16 +90,7 @@ async function checkQuestions(browser, address) {
       `mean alpha`,
       `→ ${shown(alpha)}.`,
     ],
-    "is it near a stop": [
-      label,
-      `${Math.round(
-        100 *
-          Math.max(
-            0,
-            score.findLast((each) => each !== null),
-          ),
-      )} %`,
-    ],
+    "is it near a stop": [run.stop, ...run.rules.map(({ label, score }) => `${label}${percent(score)}`)],
     "what did it look like at step 300": ["alpha", "shuffled alpha", "traps"],
   };
   const rows = [];
