@@ -8,6 +8,8 @@ Requires Chromium and a run of an example:
     KERAS_BACKEND=tensorflow python examples/keras_mnist.py
     python docs/screenshot.py keras_logs docs/images/tensorboard_keras.png --runs 14 --size 1300x850 \
         --filter '^epoch_(acc|loss)|ww/alpha$|ww_layer/alpha/'
+
+    python docs/screenshot.py lightning_logs docs/images/page_tensorboard.png --tab ww_spectra --size 1300x900
 """
 
 from __future__ import annotations
@@ -48,6 +50,13 @@ FLAGS = [
     "--remote-debugging-pipe",
 ]
 SECONDS = 60
+DRAWN = {
+    "timeseries": "document.querySelectorAll('line-chart path, line-chart svg path').length > 3",
+    "ww_spectra": (
+        "document.querySelector('iframe[src*=ww_spectra]')?.contentDocument.querySelector('.judgement') != null"
+    ),
+}
+"""Tab of TensorBoard → whether it is drawn, in JavaScript."""
 
 
 def main() -> None:
@@ -55,15 +64,20 @@ def main() -> None:
     parser.add_argument("logdir")
     parser.add_argument("picture", type=Path)
     parser.add_argument("--filter", default=FILTER, help="regular expression for the tags to show")
+    parser.add_argument("--tab", default="timeseries", choices=list(DRAWN))
     parser.add_argument("--size", default="1300x960")
     parser.add_argument("--runs", type=float, default=0, help="width of the list of runs, in percent")
     parser.add_argument("--browser", default="chromium")
     arguments = parser.parse_args()
     settings = SETTINGS | {"sideBarWidthInPercent": arguments.runs}
     size = [int(number) for number in arguments.size.split("x")]
-    with _tensorboard(arguments.logdir) as address, _Browser(arguments.browser) as browser:
-        page = f"{address}?tagFilter={urllib.request.quote(arguments.filter)}#timeseries"
-        arguments.picture.write_bytes(browser.screenshot(page, settings, *size))
+    stored = f"localStorage.setItem('_tb_global_settings', {json.dumps(json.dumps(settings))})"
+    with _tensorboard(arguments.logdir) as address, Browser(arguments.browser) as browser:
+        page = f"{address}?tagFilter={urllib.request.quote(arguments.filter)}#{arguments.tab}"
+        browser.open(page, *size, before=stored)
+        browser.wait_for(DRAWN[arguments.tab])
+        time.sleep(3)
+        arguments.picture.write_bytes(browser.picture())
 
 
 @contextlib.contextmanager
@@ -90,8 +104,12 @@ def _wait_for_tags(address: str) -> None:
     raise RuntimeError("TensorBoard shows no ww/alpha")
 
 
-class _Browser:
-    """Headless Chromium, controlled with JSON messages over two pipes."""
+class Browser:
+    """Headless Chromium, controlled with JSON messages over two pipes.
+
+    Args:
+        program: name or path of Chromium.
+    """
 
     def __init__(self, program: str) -> None:
         ours_in, theirs_out = os.pipe()
@@ -105,7 +123,7 @@ class _Browser:
         self._in, self._out = open(ours_in, "rb"), open(ours_out, "wb")  # noqa: SIM115
         self._count, self._session = 0, ""
 
-    def __enter__(self) -> _Browser:
+    def __enter__(self) -> Browser:
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -115,26 +133,40 @@ class _Browser:
         self._out.close()
         self._folder.cleanup()
 
-    def screenshot(self, page: str, settings: dict[str, Any], width: int, height: int) -> bytes:
+    def open(self, page: str, width: int, height: int, before: str = "") -> None:
+        """Open a page in a window of this size; ``before`` is JavaScript that runs before the page's own."""
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self._call("Page.enable")
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", **metrics)
-        stored = f"localStorage.setItem('_tb_global_settings', {json.dumps(json.dumps(settings))})"
-        self._call("Page.addScriptToEvaluateOnNewDocument", source=stored)
+        self._call("Page.addScriptToEvaluateOnNewDocument", source=before)
         self._call("Page.navigate", url=page)
-        self._wait_for_lines()
+
+    def picture(self) -> bytes:
+        """What is in the window, as PNG."""
         return base64.b64decode(self._call("Page.captureScreenshot")["data"])
 
-    def _wait_for_lines(self) -> None:
-        expression = "document.querySelectorAll('line-chart path, line-chart svg path').length"
-        for _ in range(2 * SECONDS):
-            time.sleep(0.5)
-            if self._call("Runtime.evaluate", expression=expression)["result"]["value"] > 3:
-                time.sleep(3)
+    def run(self, code: str) -> Any:
+        """The value of an expression of JavaScript."""
+        return self._call("Runtime.evaluate", expression=code, returnByValue=True)["result"].get("value")
+
+    def wait_for(self, code: str) -> None:
+        """Wait until an expression of JavaScript is true."""
+        for _ in range(10 * SECONDS):
+            if self.run(code):
                 return
-        raise RuntimeError("TensorBoard draws no lines")
+            time.sleep(0.1)
+        raise RuntimeError(f"not within {SECONDS} seconds: {code}")
+
+    def move(self, x: float, y: float) -> None:
+        """Move the mouse to a place in the window."""
+        self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def click(self, x: float, y: float) -> None:
+        """Click a place in the window."""
+        for kind in ("mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._count += 1

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { checkAccess, launch, open as openPage } from "./checks.mjs";
+import { checkAccess, launch, open as openPage, traced } from "./checks.mjs";
 import { oneFile, RUNS, start } from "./dev.mjs";
 
 const pictures = process.argv[2] ?? "";
@@ -36,34 +36,6 @@ const ready = (page) =>
   );
 const label = (page) => page.locator("[role=status]").first().textContent();
 
-/** Milliseconds of CPU of the page's main thread, and the longest task, while `act` runs; from Chromium's own trace. */
-async function costOf(act) {
-  const session = await browser.newBrowserCDPSession();
-  const events = [];
-  session.on("Tracing.dataCollected", ({ value }) => events.push(...value));
-  const done = new Promise((r) => session.on("Tracing.tracingComplete", r));
-  await session.send("Tracing.start", {
-    traceConfig: {
-      includedCategories: ["disabled-by-default-devtools.timeline", "devtools.timeline", "toplevel", "__metadata"],
-    },
-  });
-  await act();
-  await session.send("Tracing.end");
-  await done;
-  const mains = new Set(
-    events.filter((e) => e.name === "thread_name" && e.args.name === "CrRendererMain").map((e) => `${e.pid} ${e.tid}`),
-  );
-  const tasks = events.filter((e) => e.name === "RunTask" && mains.has(`${e.pid} ${e.tid}`) && e.tdur);
-  const sum = tasks.reduce((s, e) => s + e.tdur, 0) / 1000;
-  const large = tasks.filter((e) => e.tdur > 1000).reduce((s, e) => s + e.tdur, 0) / 1000;
-  return {
-    cpu: Math.round(sum),
-    inTasksOver1ms: Math.round(large),
-    longest: Math.round(Math.max(0, ...tasks.map((e) => e.tdur)) / 1000),
-    n: tasks.length,
-  };
-}
-
 // first paint
 {
   const { page, close } = await open("#run=big");
@@ -87,7 +59,7 @@ async function costOf(act) {
   const before = await label(page);
   const over = page.locator(".map .u-over");
   const box = await over.boundingBox();
-  const click = await costOf(async () => {
+  const click = await traced(browser, async () => {
     await page.mouse.click(box.x + box.width * 0.5, box.y + 60);
     await page.waitForFunction((old) => document.querySelector("[role=status]").textContent !== old, before);
     await page.waitForTimeout(300);
@@ -110,10 +82,10 @@ async function costOf(act) {
   );
   assert.match(clicked, new RegExp(`alpha ${Number(values.alpha.toPrecision(3))}`));
   await page.locator("[data-keys=map]").focus();
-  const step = () => page.locator(".steps output").textContent();
+  const step = () => page.locator(".step input").inputValue();
   const at = await step();
   await page.keyboard.press("ArrowLeft");
-  await page.waitForFunction((old) => document.querySelector(".steps output").textContent !== old, at);
+  await page.waitForFunction((old) => document.querySelector(".step input").value !== old, at);
   const name = await page.locator("#spectrum-title bdi").textContent();
   await page.keyboard.press("ArrowDown");
   await page.waitForFunction((old) => document.querySelector("#spectrum-title bdi").textContent !== old, name);
@@ -134,7 +106,7 @@ async function costOf(act) {
   await page.waitForFunction(
     () => document.querySelector("#spectrum-title bdi").textContent === "layers.3.mlp.gate_proj",
   );
-  assert.match(await step(), /step 7,600/);
+  assert.match(await step(), /^7,600$/);
   await page.waitForTimeout(600);
   await picture(page, "trap");
   await page.keyboard.press("l");
@@ -143,7 +115,7 @@ async function costOf(act) {
   for (let i = 0; i < 4; i++) {
     // Nothing is asked of the page while it is measured: what is counted is one update and two ticks of the clock.
     const drawn = await page.evaluate(() => Number(document.querySelector(".grid").dataset.updates));
-    const cost = await costOf(() => page.waitForTimeout(2100));
+    const cost = await traced(browser, () => page.waitForTimeout(2100));
     const more = await page.evaluate((n) => Number(document.querySelector(".grid").dataset.updates) - n, drawn);
     updates.push({ ...cost, updates: more });
   }
@@ -256,7 +228,7 @@ for (const [name, hash, options] of [
   await page.waitForFunction(
     () => document.querySelector("#spectrum-title bdi")?.textContent === "layers.1.attn.q_proj",
   );
-  assert.match(await page.locator(".steps output").textContent(), /step 300/);
+  assert.match(await page.locator(".step input").inputValue(), /^300$/);
   await close();
 }
 

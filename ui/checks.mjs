@@ -51,3 +51,26 @@ export async function checkAccess(page, where) {
     [],
   );
 }
+
+const CATEGORIES = ["disabled-by-default-devtools.timeline", "devtools.timeline", "toplevel", "__metadata"];
+
+/** Milliseconds of all tasks, and of the longest one, while `act` runs; from Chromium's trace. */
+export async function traced(browser, act) {
+  const session = await browser.newBrowserCDPSession();
+  const events = [];
+  session.on("Tracing.dataCollected", ({ value }) => events.push(...value));
+  const done = new Promise((complete) => session.on("Tracing.tracingComplete", complete));
+  await session.send("Tracing.start", { traceConfig: { includedCategories: CATEGORIES } });
+  await act();
+  await session.send("Tracing.end");
+  await done;
+  await session.detach();
+  const threadOf = ({ pid, tid }) => `${pid} ${tid}`;
+  const mains = new Set(
+    events.filter((e) => e.name === "thread_name" && e.args.name === "CrRendererMain").map(threadOf),
+  );
+  const tasks = events
+    .filter((e) => e.name === "RunTask" && mains.has(threadOf(e)) && e.tdur)
+    .map((e) => e.tdur / 1000);
+  return { traced: tasks.reduce((sum, each) => sum + each, 0), longest: Math.max(0, ...tasks) };
+}

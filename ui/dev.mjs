@@ -7,10 +7,14 @@ import { deflateSync } from "node:zlib";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-const root = join(dirname(fileURLToPath(import.meta.url)), "..", "ww_callbacks", "page", "static");
+/** The folder of the build. */
+export const BUILD = join(dirname(fileURLToPath(import.meta.url)), "..", "ww_callbacks", "page", "static");
 const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
   "base-uri 'none'; form-action 'none'";
+
+/** Of all runs, which are never started again. */
+const VERSION = "1";
 
 /** Numbers in [0, 1) that depend on their arguments only. */
 function noise(...keys) {
@@ -517,7 +521,7 @@ function runAnswer(run, from) {
   return {
     id: run.id,
     name: run.name,
-    version: "1",
+    version: VERSION,
     from: start,
     steps: range.map(run.step),
     times: range.map((r) =>
@@ -557,7 +561,7 @@ const TYPES = {
   txt: "text/plain; charset=utf-8",
 };
 
-async function answer(url) {
+async function answer(url, build) {
   const path = url.pathname;
   if (path === "/api/runs")
     return [
@@ -575,17 +579,20 @@ async function answer(url) {
     const from = Number(url.searchParams.get("from") ?? 0);
     if (path === "/api/run") return ["application/json", JSON.stringify(runAnswer(run, from))];
     if (path === "/api/column")
-      return ["application/octet-stream", columnAnswer(run, url.searchParams.get("name"), from)];
+      return ["application/octet-stream", columnAnswer(run, url.searchParams.get("name"), from), VERSION];
     if (path === "/api/cell")
       return [
         "application/json",
-        JSON.stringify(cellOf(run, Number(url.searchParams.get("layer")), Number(url.searchParams.get("report")))),
+        JSON.stringify({
+          ...cellOf(run, Number(url.searchParams.get("layer")), Number(url.searchParams.get("report"))),
+          version: VERSION,
+        }),
       ];
     return null;
   }
   const name = path === "/" ? "index.html" : path.slice(1);
   if (!/^[a-z]+\.[a-z]+$/.test(name)) return null;
-  return [TYPES[name.split(".")[1]], await readFile(join(root, name))];
+  return [TYPES[name.split(".")[1]], await readFile(join(build, name))];
 }
 
 /** The page as one file with some runs, as the Python side writes it; spectra of every 100th report. */
@@ -604,7 +611,7 @@ export async function oneFile(ids) {
     );
   }
   const [html, js, css] = await Promise.all(
-    ["index.html", "page.js", "page.css"].map((name) => readFile(join(root, name), "utf8")),
+    ["index.html", "page.js", "page.css"].map((name) => readFile(join(BUILD, name), "utf8")),
   );
   const json = JSON.stringify(data).replaceAll("</", "<\\/");
   return html
@@ -615,11 +622,11 @@ export async function oneFile(ids) {
     );
 }
 
-export function start(port = 0) {
+export function start(port = 0, build = BUILD) {
   const server = createServer(async (request, response) => {
     let found = null;
     try {
-      found = await answer(new URL(request.url, "http://localhost"));
+      found = await answer(new URL(request.url, "http://localhost"), build);
     } catch (error) {
       console.error(error);
     }
@@ -629,6 +636,7 @@ export function start(port = 0) {
         "content-type": found[0],
         "content-security-policy": POLICY,
         "x-content-type-options": "nosniff",
+        ...(found[2] && { "x-run-version": found[2] }),
       })
       .end(found[1]);
   });

@@ -42,6 +42,76 @@ async function start(pattern, ...words) {
   return { address, stop: () => child.kill("SIGINT") };
 }
 
+const lines = () =>
+  readFileSync(join(runs, "a", "ww_history.jsonl"), "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+const shown = (value) => String(Number(value.toPrecision(3)));
+
+/** Asks a new page what users ask first. Each answer is text in view, and true; none takes more than two clicks. */
+async function checkQuestions(browser, address) {
+  const reports = lines().filter((line) => line.layers);
+  const run = await (await fetch(`${address}api/run?id=a&from=0`)).json();
+  const worst = run.findings.find((finding) => finding.until === null);
+  const { finding } = lines().findLast((line) => line.finding?.kind === worst.kind);
+  assert.equal(worst.text, finding.text);
+  const layer = run.layers[worst.layers[0]].name;
+  const curve = (name) => run.curves.find((each) => each.name === name).values;
+  const questions = {
+    "which layer is worst, and why": async (page) => {
+      assert.equal(await page.locator("#spectrum-title bdi").textContent(), layer);
+      return page.locator(".finding-text").first();
+    },
+    "since when": async (page) => page.locator(".finding").first(),
+    "did the rate help": async (page, click) => {
+      await click(page.getByLabel("learning rate"));
+      return page.locator(".rate");
+    },
+    "is it near a stop": async (page) => page.locator(".rules"),
+    "what did it look like at step 300": async (page, click) => {
+      await click(page.getByLabel("step", { exact: true }));
+      await page.keyboard.type("300");
+      await page.keyboard.press("Enter");
+      await page.waitForFunction(() => document.querySelector(".step input").value === "300");
+      const { alpha } = reports.find(({ step }) => step === 300).layers.find(({ name }) => name === layer);
+      await page.waitForFunction((a) => document.querySelector(".facts dd").textContent.startsWith(a), shown(alpha));
+      return page.locator(".judgement");
+    },
+  };
+  const alpha = run.summary.alpha.slice(-5).sort((a, b) => a - b)[2];
+  const percent = (score) => `${Math.round(100 * score.findLast((each) => each !== null))} %`;
+  const truths = {
+    "which layer is worst, and why": [finding.text],
+    "since when": [`since step ${finding.since}`],
+    "did the rate help": [
+      "lr was 0.02 at step 180, 0.002 at step 200.",
+      `val_loss 2 → ${shown(curve("val_loss").at(-1))}`,
+      `mean alpha`,
+      `→ ${shown(alpha)}.`,
+    ],
+    "is it near a stop": [run.stop, ...run.rules.map(({ label, score }) => `${label}${percent(score)}`)],
+    "what did it look like at step 300": ["alpha", "shuffled alpha", "traps"],
+  };
+  const rows = [];
+  for (const [question, ask] of Object.entries(questions)) {
+    const { page, close } = await open(browser, `${address}#run=a`, address);
+    await page.waitForSelector(".judgement");
+    let clicks = 0;
+    const answer = await ask(page, async (target) => {
+      clicks += 1;
+      await target.click();
+    });
+    const text = (await answer.textContent()).replace(/\s+/g, " ");
+    for (const truth of truths[question]) assert.ok(text.includes(truth), `${question}: "${text}" has no "${truth}"`);
+    assert.ok(await answer.isVisible());
+    assert.ok(clicks <= 2, `${question}: ${clicks} clicks`);
+    rows.push({ question, clicks, answer: text.length > 90 ? `${text.slice(0, 89)}…` : text });
+    await close();
+  }
+  console.table(rows);
+}
+
 /** Clicks a cell, and compares what is said of it with the JSON lines of the run. */
 async function checkCell(page, frame) {
   await frame.waitForSelector(".map .u-over");
@@ -52,19 +122,13 @@ async function checkCell(page, frame) {
   await page.mouse.click(box.x + box.width * 0.4, box.y + 12);
   await frame.waitForFunction((old) => document.querySelector("[role=status]").textContent !== old, before);
   const [, name, step, alpha] = /^(\S+), step ([\d,]+), alpha.*? ([\d.]+)/.exec(await said());
-  const lines = readFileSync(join(runs, "a", "ww_history.jsonl"), "utf8")
-    .trim()
-    .split("\n");
-  const report = lines.map((line) => JSON.parse(line)).find((line) => line.step === Number(step.replace(",", "")));
+  const report = lines().find((line) => line.layers && line.step === Number(step.replace(",", "")));
   const layer = report.layers.find((each) => each.name === name);
-  assert.equal(alpha, String(Number(layer.alpha.toPrecision(3))));
+  assert.equal(alpha, shown(layer.alpha));
   await frame.waitForFunction((value) => document.querySelector(".facts dd").textContent.startsWith(value), alpha);
   await frame.locator("[data-keys=map]").focus();
   await page.keyboard.press("ArrowLeft");
-  await frame.waitForFunction(
-    (old) => !document.querySelector(".steps output").textContent.includes(old),
-    `step ${step}`,
-  );
+  await frame.waitForFunction((old) => document.querySelector(".step input").value !== old, step);
   console.log(`${name} at step ${step}: alpha ${alpha}, as in the JSON lines`);
 }
 
@@ -110,6 +174,7 @@ try {
     await picture(page, "names");
     assert.deepEqual(faults, []);
     await close();
+    await checkQuestions(browser, server.address);
     server.stop();
   }
   {

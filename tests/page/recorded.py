@@ -21,7 +21,18 @@ TRAP = 30
 NAMES = ("h.0.fc", "h.1.fc", "h.1.fc2", "head")
 
 
-def record(log_dir, *, steps=STEPS, **options):
+def accuracy(step):
+    """A curve of a user."""
+    return {"val_accuracy": 1 - 1 / step}
+
+
+def curves(step):
+    """The curves of a run whose learning rate is lowered at step 200, after which its loss falls."""
+    is_low = step >= 200
+    return accuracy(step) | {"val_loss": 1.5 if is_low else 2.0, "lr": 0.002 if is_low else 0.02}
+
+
+def record(log_dir, *, steps=STEPS, recorded=accuracy, **options):
     """Train nothing, move a few weights, and plant a trap in h.1.fc at step ``TRAP``."""
     rng = np.random.default_rng(0)
     weights = {name: rng.standard_normal((80, 60)).astype("<f4") for name in NAMES} | {"bias": np.zeros(60, "<f4")}
@@ -36,7 +47,8 @@ def record(log_dir, *, steps=STEPS, **options):
             if step == TRAP:
                 weights["h.1.fc"][3, 4] = 50
             if step % 20 == 0:
-                monitor.record("val_accuracy", 1 - 1 / step, step)
+                for name, value in recorded(step).items():
+                    monitor.record(name, value, step)
             monitor.step(step)
     return monitor
 
@@ -61,6 +73,6 @@ def save_models(folder):
 
 
 if __name__ == "__main__":  # for the checks of the page in a browser
-    record(Path(sys.argv[1]) / "a", jsonl=True)
+    record(Path(sys.argv[1]) / "a", jsonl=True, steps=400, recorded=curves)
     record_names(Path(sys.argv[1]) / "names")
     save_models(Path(sys.argv[1]).parent)

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import re
+import shutil
 import threading
 import zlib
 from pathlib import Path
@@ -16,7 +17,7 @@ from recorded import STEPS, record
 
 import ww_callbacks as ww
 from ww_callbacks.outputs.tensorboard import TensorBoardOutput
-from ww_callbacks.page.api import Api
+from ww_callbacks.page.api import VERSION, Api
 from ww_callbacks.page.runs import Runs
 from ww_callbacks.page.server import PageServer
 from ww_callbacks.page.single import page_file
@@ -66,6 +67,39 @@ def test_the_page_asks_for_runs_a_run_a_column_and_a_cell(folder):
         assert column.size == (REPORTS - 2) * len(run["layers"])
         cell = json.loads(ask("/api/cell?id=a&layer=0&report=3")[2])
         assert cell["values"]["alpha"] == pytest.approx(column.reshape(REPORTS - 2, -1)[1, 0])
+
+
+def one_report(folder, step, alpha):
+    layer = ww.LayerReport(name="fc", kind="Linear", status="ok", alpha=alpha, step=step)
+    output = TensorBoardOutput(folder / "ww")
+    output.write(Report((layer,), step), {"ww/alpha": alpha}, 1.0)
+    output.close()
+
+
+@pytest.mark.parametrize("how", ["the steps go back", "the folder is written anew"])
+def test_columns_and_cells_say_which_version_of_a_restarted_run_they_belong_to(tmp_path, monkeypatch, how):
+    monkeypatch.setattr("ww_callbacks.page.runs.LOOK", 0.0)
+    one_report(tmp_path / "a", 10, 2.0)
+    with serving(tmp_path) as ask:
+
+        def versions():
+            """Of the run, a column and a cell, with the alpha of the last two."""
+            _, headers, column = ask("/api/column?id=a&name=alpha")
+            cell = json.loads(ask("/api/cell?id=a&layer=0&report=0")[2])
+            run = json.loads(ask("/api/run?id=a")[2])
+            return (run["version"], headers[VERSION], cell["version"]), np.frombuffer(column, "<f4")[0], cell["values"]
+
+        ask("/api/run?id=a")
+        (before, *others), _, _ = versions()
+        assert others == [before, before]
+        if how == "the folder is written anew":
+            shutil.rmtree(tmp_path / "a")
+            assert ask("/api/run?id=a")[0] == 404
+        one_report(tmp_path / "a", 10, 4.0)
+        ask("/api/run?id=a")
+        (after, *others), column, values = versions()
+        assert others == [after, after] != [before, before]
+        assert (column, values["alpha"]) == (4, 4)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "", "localhost.evil.example"])

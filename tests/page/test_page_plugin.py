@@ -10,6 +10,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug.test import Client
 
 from ww_callbacks.outputs.spectra_protos import PLUGIN
+from ww_callbacks.page.api import VERSION
 
 application = pytest.importorskip(
     "tensorboard.backend.application", reason="the oldest TensorBoard needs six, and does not install it"
@@ -40,7 +41,9 @@ def test_the_tab_serves_the_page_and_its_data(logs):
     (run,) = json.loads(ask.get(f"{prefix}/api/runs").data)["runs"]
     assert (run["id"], run["step"]) == ("version_0", STEPS)
     assert json.loads(ask.get(f"{prefix}/api/run?id=version_0&from=0").data)["steps"][-1] == STEPS
-    assert len(ask.get(f"{prefix}/api/column?id=version_0&name=alpha").data) % 4 == 0
+    column = ask.get(f"{prefix}/api/column?id=version_0&name=alpha")
+    assert len(column.data) % 4 == 0
+    assert column.headers[VERSION] == json.loads(ask.get(f"{prefix}/api/run?id=version_0").data)["version"]
     assert ask.get(f"{prefix}/api/run?id=../..").status_code == 404
 
 

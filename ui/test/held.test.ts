@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Cell, Column, Layer, Run, Runs, Source } from "../src/data/contract";
+import { askCell } from "../src/data/cells";
+import type { Cell, Column, Layer, Rows, Run, Runs, Source } from "../src/data/contract";
 import { HeldRun } from "../src/data/held";
 import { at } from "../src/data/merge";
 import { SourceError } from "../src/data/source";
@@ -28,6 +29,8 @@ const COLUMNS: Column[] = ["alpha", "broken"].map((name) => ({
 class Growing implements Source {
   reports = 2;
   version = "1";
+  /** Of the columns, if it is another one: the run was started again after the page asked for it. */
+  rowsVersion = "";
   reachable = true;
   readonly asked: string[] = [];
 
@@ -61,14 +64,16 @@ class Growing implements Source {
     };
   }
 
-  async column(_id: string, name: string, from: number): Promise<Float32Array> {
+  async column(_id: string, name: string, from: number): Promise<Rows> {
     this.check(`${name} ${from}`);
     if (name === "broken") throw new SourceError("This column cannot be read.", 404);
-    return Float32Array.from({ length: 2 * (this.reports - from) }, (_, i) => 10 * (from + (i >> 1)) + (i & 1));
+    const values = Float32Array.from({ length: 2 * (this.reports - from) }, (_, i) => 10 * (from + (i >> 1)) + (i & 1));
+    return { version: this.rowsVersion || this.version, values };
   }
 
   async cell(): Promise<Cell> {
-    throw new SourceError("There is no spectrum.", 404);
+    this.check("cell");
+    return { version: this.version, step: 0, values: {}, words: "", histogram: null, trap_places: null };
   }
 
   private check(what: string): void {
@@ -102,6 +107,32 @@ test("another version replaces everything, also if it is shorter", async () => {
   await held.refresh();
   assert.deepEqual(held.run?.steps, [0]);
   assert.equal(held.grids.get("alpha")?.rows, 1);
+});
+
+test("rows of a run that was started again meanwhile are not mixed with those that are there", async () => {
+  const source = new Growing();
+  const held = new HeldRun(source, "x", () => undefined);
+  held.follow(["alpha"]);
+  await held.refresh();
+  source.reports = 3;
+  source.rowsVersion = "2";
+  await held.refresh();
+  assert.equal(held.grids.get("alpha")?.rows, 2);
+  source.version = "2";
+  await held.refresh();
+  assert.equal(held.grids.get("alpha")?.rows, 3);
+  assert.equal(source.asked.at(-1), "alpha 0");
+});
+
+test("a spectrum of another version is not shown, and asked for again", async () => {
+  const source = new Growing();
+  const place = { run: "x", version: "1", layer: 0, report: 0 };
+  source.version = "2";
+  await assert.rejects(askCell(source, place), /was started again/);
+  source.version = "1";
+  assert.equal((await askCell(source, place)).version, "1");
+  await askCell(source, place);
+  assert.deepEqual(source.asked, ["cell", "cell"]);
 });
 
 test("a column that cannot be read says why, and the others come", async () => {

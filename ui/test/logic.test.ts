@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Cell, Column, Finding, Layer, Run } from "../src/data/contract";
-import { at, extended, merged } from "../src/data/merge";
+import type { Cell, Column, Curve, Finding, Layer, Run } from "../src/data/contract";
+import { at, extended, type Grid, merged } from "../src/data/merge";
 import { float32, InlineSource } from "../src/data/source";
 import {
   ALPHA_STOPS,
@@ -18,10 +18,12 @@ import { ago, columnValue, number, place, powerOfTen, withInterval } from "../sr
 import { grouped, rowsOf, rowOf, shortName } from "../src/logic/groups";
 import { formatHash, parseHash } from "../src/logic/hash";
 import { fittingHeight, layoutRows } from "../src/logic/layout";
-import { tailMarks, trapMarks } from "../src/logic/marks";
-import { paint } from "../src/logic/paint";
+import { type Mark, MarkFinder } from "../src/logic/marks";
+import { CellColors, paint } from "../src/logic/paint";
+import { rateInWords } from "../src/logic/rate";
+import { linePoints } from "../src/logic/sparkline";
 import { cumulative, fitted, shapesOf, stairs } from "../src/logic/spectrum";
-import { ascending, lastAtMost, nearest, reportAt, spans } from "../src/logic/steps";
+import { ascending, lastAtMost, nearest, reportAt, spans, steadyRange } from "../src/logic/steps";
 import { decades, exponentTicks } from "../src/logic/ticks";
 import { badness, worstOf, worstOrder } from "../src/logic/worst";
 
@@ -204,25 +206,37 @@ test("badness", () => {
   );
 });
 
+const grid = (layers: number, ...values: number[]): Grid => ({
+  rows: values.length / layers,
+  layers,
+  values: Float32Array.from(values),
+  base: {},
+});
+
 test("marks stand where a tail formed and where there were more traps than ever", () => {
-  const one = (...values: number[]) => ({ rows: values.length, layers: 1, values: Float32Array.from(values) });
-  assert.deepEqual(tailMarks(one(1, 1, 1), 0), []);
-  assert.deepEqual(
-    tailMarks(one(0, 0, 1, 0, 1, 0, 0, 0, 1), 0).map((m) => m.report),
-    [2, 8],
-  );
-  assert.deepEqual(
-    tailMarks(one(0, Number.NaN, 1), 0).map((m) => m.report),
-    [2],
-  );
-  assert.deepEqual(
-    trapMarks(one(2, 2, 3, 1, 3, 4), 0).map((m) => m.report),
-    [2, 5],
-  );
-  assert.deepEqual(
-    trapMarks(one(Number.NaN, 1, 2), 0).map((m) => m.report),
-    [2],
-  );
+  const reports = (marks: readonly Mark[]) => marks.map((mark) => mark.report);
+  const tails = (...values: number[]) => reports(new MarkFinder().find(grid(1, ...values), undefined));
+  const traps = (...values: number[]) => reports(new MarkFinder().find(undefined, grid(1, ...values)));
+  assert.deepEqual(tails(1, 1, 1), []);
+  assert.deepEqual(tails(0, 0, 1, 0, 1, 0, 0, 0, 1), [2, 8]);
+  assert.deepEqual(tails(0, Number.NaN, 1), [2]);
+  assert.deepEqual(traps(2, 2, 3, 1, 3, 4), [2, 5]);
+  assert.deepEqual(traps(Number.NaN, 1, 2), [2]);
+});
+
+test("marks are the same if the reports come one by one, and start anew with another column", () => {
+  const values = Float32Array.from({ length: 60 }, (_, i) => ((i * i) % 7) & 1);
+  const whole = new MarkFinder().find(extended(null, 0, values, 2), undefined);
+  const finder = new MarkFinder();
+  let grown: Grid | null = null;
+  for (let report = 0; report < 30; report++) {
+    grown = extended(grown, report, values.slice(2 * report, 2 * report + 2), 2);
+    finder.find(grown, undefined);
+  }
+  const key = (marks: readonly Mark[]) => marks.map(({ layer, report }) => `${report} ${layer}`);
+  assert.deepEqual(key(finder.find(grown as Grid, undefined)), key(whole));
+  assert.ok(whole.length > 0);
+  assert.deepEqual(finder.find(grid(1, 1, 1), undefined), []);
 });
 
 /** Machado, Oliveira and Fernandes (2009), severity 1, on linear light. */
@@ -287,35 +301,116 @@ test("colours of all kinds of columns", () => {
 
 test("the usual range leaves out extremes, and columns without values have none", () => {
   const values = Float32Array.from({ length: 20000 }, (_, i) => (i === 77 ? 1e9 : i % 100));
-  const range = usualRange({ rows: 100, layers: 200, values });
+  const range = usualRange(grid(200, ...values));
   assert.ok(range && range[0] >= 0 && range[1] <= 100);
-  assert.equal(usualRange({ rows: 1, layers: 1, values: Float32Array.of(Number.NaN) }), null);
+  assert.equal(usualRange(grid(1, Number.NaN)), null);
+});
+
+const painting = (cells: CellColors, reports: number[], lines: number[]) => ({
+  width: reports.length,
+  height: lines.length,
+  from: 0,
+  reports: Int32Array.from(reports),
+  lines: Int32Array.from(lines),
+  cells,
+  none: [11, 22] as const,
+  background: 33,
 });
 
 test("painting: colours, pale cells, hatching and gaps", () => {
   const scale = colorScale(column(), null, WHITE);
   const target = new Uint32Array(8 * 4);
-  paint(
-    {
-      width: 8,
-      height: 4,
-      reports: Int32Array.of(0, 0, 1, 1, 2, 2, -1, -1),
-      lines: Int32Array.of(0, 0, 0, -1),
-      layerOf: () => 0,
-      grid: { rows: 3, layers: 1, values: Float32Array.of(3, 3, Number.NaN) },
-      reliable: { rows: 3, layers: 1, values: Float32Array.of(1, 0, 0) },
-      scale,
-      none: [11, 22],
-      background: 33,
-    },
-    target,
-  );
+  const cells = new CellColors();
+  cells.update({
+    rows: [0],
+    layerOf: () => 0,
+    grid: grid(1, 3, 3, Number.NaN),
+    reliable: grid(1, 1, 0, 0),
+    scale,
+  });
+  paint(painting(cells, [0, 0, 1, 1, 2, 2, -1, -1], [0, 0, 0, -1]), target);
   const color = scale.colors[placeOf(scale, 3)] as number;
   const pale = scale.pale[placeOf(scale, 3)] as number;
   assert.deepEqual([...target.slice(0, 8)], [color, color, pale, pale, 22, 11, 33, 33]);
   assert.deepEqual([...target.slice(16, 24)], [color, color, pale, pale, 11, 11, 33, 33]);
   assert.deepEqual([...target.slice(24)], new Array(8).fill(33));
   assert.equal([...target.slice(0, 24)].filter((c) => c === 22).length, 1);
+});
+
+test("one more report is painted as if all were painted at once", () => {
+  const scale = colorScale(column(), null, WHITE);
+  const [rows, layerOf] = [[0, 1], (row: number) => row];
+  const [lines, reports] = [
+    [0, 1, 1, -1],
+    [0, 1, 2, 2, 3, -1],
+  ];
+  const values = Float32Array.of(3, 4, Number.NaN, 5, 2, 7, Number.NaN, 1);
+  const flags = Float32Array.of(1, 0, 1, 0, 1, 1, 0, 1);
+  const all = new CellColors();
+  const whole = new Uint32Array(24);
+  all.update({ rows, layerOf, grid: extended(null, 0, values, 2), reliable: extended(null, 0, flags, 2), scale });
+  paint(painting(all, reports, lines), whole);
+
+  const cells = new CellColors();
+  const target = new Uint32Array(24);
+  const first = extended(null, 0, values.slice(0, 4), 2);
+  const reliable = extended(null, 0, flags.slice(0, 4), 2);
+  assert.equal(cells.update({ rows, layerOf, grid: first, reliable, scale }), 0);
+  paint(painting(cells, reports, lines), target);
+  const more = extended(first, 2, values.slice(4), 2);
+  // Whether the new cells are reliable is known a moment later.
+  assert.equal(cells.update({ rows, layerOf, grid: more, reliable, scale }), 2);
+  const known = extended(reliable, 2, flags.slice(4), 2);
+  assert.equal(cells.update({ rows, layerOf, grid: more, reliable: known, scale }), 2);
+  paint({ ...painting(cells, reports, lines), from: 2 }, target);
+  assert.deepEqual(target, whole);
+  assert.equal(cells.update({ rows, layerOf, grid: more, reliable: known, scale }), 4);
+  assert.equal(cells.update({ rows: [1], layerOf: () => 1, grid: more, reliable: known, scale }), 0);
+});
+
+test("the axis stays for some reports, with little room at its end", () => {
+  const ends = Array.from({ length: 100 }, (_, i) => steadyRange(0, 1000 + i)[1]);
+  assert.ok(ends.every((end, i) => end >= 1000 + i && end <= 1.02 * (1000 + i)));
+  assert.ok(new Set(ends).size < 10);
+  assert.deepEqual(steadyRange(5, 5), [5, 5]);
+});
+
+test("what came of the learning rate is said from its last jump, from its peak, or from the start", () => {
+  const steps = Array.from({ length: 41 }, (_, i) => 10 * i);
+  const curve = (name: string, group: Curve["group"], value: (step: number) => number): Curve => ({
+    name,
+    group,
+    steps,
+    values: steps.map(value),
+  });
+  const alpha = steps.map((step) => (step < 200 ? 4 : 3));
+  const loss = curve("loss", "loss", (step) => (step < 200 ? 2 : 1));
+  const words = (rate: (step: number) => number) => rateInWords([loss, curve("lr", "rate", rate)], steps, alpha);
+  const since = "Since step 190: loss 2 → 1, mean alpha 4 → 3.";
+  assert.equal(
+    words((s) => (s < 200 ? 0.1 : 0.01)),
+    `lr was 0.1 at step 190, 0.01 at step 200. ${since}`,
+  );
+  assert.match(
+    words((s) => (s < 100 ? s / 500 : 0.2 - (s - 100) / 1500)),
+    /^lr was 0.2 at step 100, 0.193 at step 110, and is 0 now. Since step 100: loss 2 → 1/,
+  );
+  assert.equal(
+    words(() => 0.1),
+    "lr is 0.1 throughout. Since step 0: loss 2 → 1, mean alpha 4 → 3.",
+  );
+  assert.equal(rateInWords([loss], steps, alpha), "");
+});
+
+test("a small line leaves out missing values, and keeps the last one", () => {
+  assert.equal(linePoints([0, 5, 10], [0, null, 0.5], 9), "0.0000,1.0000 1.0000,0.5000");
+  const many = linePoints(
+    Array.from({ length: 1001 }, (_, i) => i),
+    Array.from({ length: 1001 }, () => 1),
+    100,
+  ).split(" ");
+  assert.ok(many.length <= 100);
+  assert.equal(many.at(-1), "1.0000,0.0000");
 });
 
 test("a fitted law has the counts of the tail", () => {
@@ -416,7 +511,7 @@ test("a file's own data: columns and cells are inflated, and what is not there i
     const packed = new Blob([bytes as Uint8Array<ArrayBuffer>]).stream().pipeThrough(new CompressionStream("deflate"));
     return btoa(String.fromCharCode(...new Uint8Array(await new Response(packed).arrayBuffer())));
   };
-  const cell: Cell = { step: 5, values: {}, words: "fine", histogram: null, trap_places: null };
+  const cell: Omit<Cell, "version"> = { step: 5, values: {}, words: "fine", histogram: null, trap_places: null };
   const source = new InlineSource(
     JSON.stringify({
       runs: { title: "", live: false, runs: [], problems: [] },
@@ -425,8 +520,8 @@ test("a file's own data: columns and cells are inflated, and what is not there i
       cells: { a: { 1: await deflated(new TextEncoder().encode(JSON.stringify([cell, null]))) } },
     }),
   );
-  assert.deepEqual([...(await source.column("a", "alpha", 1))], [3, 4]);
-  assert.deepEqual(await source.cell("a", 0, 1), cell);
+  assert.deepEqual([...(await source.column("a", "alpha", 1)).values], [3, 4]);
+  assert.deepEqual(await source.cell("a", 0, 1), { ...cell, version: "1" });
   await assert.rejects(source.cell("a", 1, 1), /no spectrum of this layer/);
   await assert.rejects(source.cell("a", 0, 0), /no spectra of this step/);
   await assert.rejects(source.column("a", "__proto__", 0), /does not hold the column/);

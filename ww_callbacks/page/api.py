@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -15,6 +15,8 @@ from ww_callbacks.page.runs import Runs
 from ww_callbacks.printable import quoted, shown_text
 
 JSON, BINARY = "application/json", "application/octet-stream"
+VERSION = "X-Run-Version"
+"""Header of a column: the version of the run that it belongs to."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -31,11 +33,13 @@ class Answer:
         body: its bytes.
         kind: content type.
         status: of HTTP.
+        headers: others that belong to the answer.
     """
 
     body: bytes
     kind: str = JSON
     status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class _BadRequestError(Exception):
@@ -113,13 +117,15 @@ class Api:
             run = self._runs.wide(identity)
         except KeyError:
             raise _no_run(identity) from None
-        return Answer(run.column(name, _number(words, "from")).astype("<f4").tobytes(), BINARY)
+        values = run.column(name, _number(words, "from")).astype("<f4")
+        return Answer(values.tobytes(), BINARY, headers={VERSION: run.edition})
 
     def _cell(self, words: Mapping[str, str]) -> Answer:
         identity = words.get("id", "")
         try:
             run = self._runs.wide(identity)
-            return _json(run.cell(_number(words, "layer"), _number(words, "report")))
+            cell = run.cell(_number(words, "layer"), _number(words, "report"))
+            return _json(cell | {"version": run.edition})
         except KeyError:
             raise _no_run(identity) from None
         except IndexError as error:

@@ -69,4 +69,6 @@ class SpectraPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
             return http_util.Respond(request, _ENTRY, "text/javascript")
         path = request.path.rpartition(_PREFIX)[2]
         answer = self._api.answer(path, request.query_string.decode("ascii", "replace"))
-        return http_util.Respond(request, answer.body, answer.kind, code=answer.status)
+        response = http_util.Respond(request, answer.body, answer.kind, code=answer.status)
+        response.headers.extend(answer.headers)
+        return response

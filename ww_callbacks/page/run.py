@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,13 +75,19 @@ class Run:
         name: of the run.
 
     Attributes:
-        version: number that changes when earlier reports are replaced.
+        version: number that changes when earlier reports are replaced, and when later ones have more layers.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.version = 0
+        self._made = time.time_ns()
         self.clear()
+
+    @property
+    def edition(self) -> str:
+        """What the page knows the reports by: no two runs, and no two versions of one, have the same."""
+        return f"{self._made:x}.{self.version}"
 
     def clear(self) -> None:
         """Forget everything, because the files were replaced."""
@@ -213,7 +220,7 @@ class Run:
         findings = self._standing.findings
         return {
             "name": shown_name(self.name),
-            "version": str(self.version),
+            "version": self.edition,
             "from": start,
             "steps": [entry.shown_step for entry in entries],
             "times": times[start:],
@@ -265,12 +272,15 @@ class Run:
 
     def _know(self, packed: Packed) -> list[int]:
         """The place of each layer of a report among all layers of the run."""
+        known = len(self._layers)
         for index, name in enumerate(packed.names):
             if name not in self._places:
                 self._places[name] = len(self._layers)
                 self._layers.append(_layer(name, packed.values(index)))
             elif self._layers[self._places[name]]["note"] and packed.texts("status")[index] == "ok":
                 self._layers[self._places[name]] = _layer(name, packed.values(index))
+        if 0 < known < len(self._layers):  # each report of a column has one more value
+            self.version += 1
         return [self._places[name] for name in packed.names]
 
     def _late(self, reports: int) -> Grid:

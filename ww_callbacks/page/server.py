@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.api.answer(address.path.removeprefix("/"), address.query)
 
     def _send(self, answer: Answer, *, with_body: bool = True) -> None:
-        body, headers = answer.body, dict(_HEADERS)
+        body, headers = answer.body, {**_HEADERS, **answer.headers}
         if len(body) > SMALL and "gzip" in self.headers.get("Accept-Encoding", ""):
             body, headers["Content-Encoding"] = gzip.compress(body, 1), "gzip"
         self.send_response(answer.status)

@@ -2,6 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import type { Cell, Source } from "./contract";
+import { SourceError } from "./source";
 
 const MOST_KEPT = 300;
 const kept = new Map<string, Promise<Cell>>();
@@ -15,11 +16,15 @@ export interface CellPlace {
 
 export const cellKey = (place: CellPlace): string => `${place.run}\n${place.version}\n${place.layer}\n${place.report}`;
 
-function ask(source: Source, place: CellPlace): Promise<Cell> {
+/** Asks for a spectrum, unless it is known. One of another version of the run is none. */
+export function askCell(source: Source, place: CellPlace): Promise<Cell> {
   const key = cellKey(place);
   const known = kept.get(key);
   if (known) return known;
-  const asked = source.cell(place.run, place.layer, place.report);
+  const asked = source.cell(place.run, place.layer, place.report).then((cell) => {
+    if (cell.version === place.version) return cell;
+    throw new SourceError("The run was started again; the page loads it.", 409);
+  });
   kept.set(key, asked);
   asked.catch(() => kept.delete(key));
   const oldest = kept.keys().next().value;
@@ -46,7 +51,7 @@ export function useCell(source: Source, place: CellPlace | null): CellState {
       return;
     }
     let current = true;
-    ask(source, place).then(
+    askCell(source, place).then(
       (cell) => current && setState({ cell, place, error: "" }),
       (error: Error) => current && setState({ cell: null, place, error: error.message }),
     );

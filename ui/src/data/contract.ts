@@ -123,6 +123,8 @@ export interface Histogram {
 export type Value = number | string | boolean | null;
 
 export interface Cell {
+  /** Of the run that the cell belongs to. */
+  version: string;
   step: number | null;
   values: Record<string, Value>;
   words: string;
@@ -130,10 +132,16 @@ export interface Cell {
   trap_places: [number[], number][] | null;
 }
 
+/** Some rows of a column, and the version of the run that they belong to. */
+export interface Rows {
+  version: string;
+  values: Float32Array;
+}
+
 /** Where the page reads from. Every promise can fail with an Error whose message is one sentence for people. */
 export interface Source {
   runs(): Promise<Runs>;
   run(id: string, from: number): Promise<Run>;
-  column(id: string, name: string, from: number): Promise<Float32Array>;
+  column(id: string, name: string, from: number): Promise<Rows>;
   cell(id: string, layer: number, report: number): Promise<Cell>;
 }

@@ -1,6 +1,6 @@
 /** One run as the page holds it, with the columns it has asked for; it asks the source for new reports only. */
 
-import type { Run, Source } from "./contract";
+import type { Rows, Run, Source } from "./contract";
 import { continues, extended, type Grid, merged } from "./merge";
 import { SourceError } from "./source";
 
@@ -52,7 +52,7 @@ export class HeldRun {
     if (!run?.columns.some((column) => column.name === name)) return;
     const from = this.grids.get(name)?.rows ?? 0;
     if (from >= run.steps.length) return;
-    let added: Float32Array;
+    let added: Rows;
     try {
       added = await this.source.column(this.id, name, from);
       this.errors.delete(name);
@@ -61,7 +61,8 @@ export class HeldRun {
       this.errors.set(name, problem.message);
       return;
     }
-    if (this.run?.version !== run.version) return;
-    this.grids.set(name, extended(this.grids.get(name) ?? null, from, added, run.layers.length));
+    // Rows of a run that was started again wait until its reports are here, too.
+    if (this.run?.version !== run.version || added.version !== run.version) return;
+    this.grids.set(name, extended(this.grids.get(name) ?? null, from, added.values, run.layers.length));
   }
 }

@@ -7,6 +7,8 @@ export interface Grid {
   readonly rows: number;
   readonly layers: number;
   readonly values: Float32Array;
+  /** The same object as long as rows are added only: what is known of earlier rows stays true. */
+  readonly base: object;
 }
 
 const padded = (old: Numbers, length: number): Numbers =>
@@ -31,6 +33,9 @@ function mergedRules(old: Run, added: Run, total: number): Rule[] {
 export const continues = (old: Run | null, added: Run): boolean =>
   old !== null && old.id === added.id && old.version === added.version && added.from <= old.steps.length;
 
+/** What was there, if the new value is the same: what depends on it need not be made again. */
+const kept = <T>(old: T, added: T): T => (JSON.stringify(old) === JSON.stringify(added) ? old : added);
+
 /** The whole run after one more answer of the server. */
 export function merged(old: Run | null, added: Run): Run {
   if (old === null || added.from === 0 || !continues(old, added)) return added;
@@ -39,6 +44,9 @@ export function merged(old: Run | null, added: Run): Run {
   return {
     ...added,
     from: 0,
+    layers: kept(old.layers, added.layers),
+    columns: kept(old.columns, added.columns),
+    findings: kept(old.findings, added.findings),
     steps: [...old.steps.slice(0, from), ...added.steps],
     times: [...old.times.slice(0, from), ...added.times],
     lag: [...old.lag.slice(0, from), ...added.lag],
@@ -59,7 +67,7 @@ export function extended(old: Grid | null, from: number, added: Float32Array, la
     values = larger;
   }
   values.set(added.subarray(0, needed - start), start);
-  return { rows, layers, values };
+  return { rows, layers, values, base: old && from === old.rows ? old.base : {} };
 }
 
 /** The value of a layer at a report; NaN if there is none. */

@@ -11,7 +11,7 @@ export interface Model {
 async function read(source: Source, id: string): Promise<Model> {
   const run = await source.run(id, 0);
   const isKnown = run.columns.some(({ name }) => name === "alpha");
-  return { run, alpha: isKnown ? await source.column(id, "alpha", 0) : new Float32Array(0) };
+  return { run, alpha: isKnown ? (await source.column(id, "alpha", 0)).values : new Float32Array(0) };
 }
 
 /** The models in their order; empty until they are there, and without a comparison. */

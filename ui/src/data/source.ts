@@ -1,6 +1,6 @@
 /** The two places the page reads from: a server below the page's own address, or data inside the page's file. */
 
-import type { Cell, Run, Runs, Source } from "./contract";
+import type { Cell, Rows, Run, Runs, Source } from "./contract";
 
 /** The server answered with an error, or there was no answer (`status` 0). */
 export class SourceError extends Error {
@@ -34,6 +34,8 @@ export function float32(bytes: ArrayBuffer): Float32Array {
   return Float32Array.from({ length }, (_, i) => view.getFloat32(4 * i, true));
 }
 
+const VERSION = "X-Run-Version";
+
 export class HttpSource implements Source {
   async runs(): Promise<Runs> {
     return (await ask("runs", {})).json();
@@ -43,8 +45,9 @@ export class HttpSource implements Source {
     return (await ask("run", { id, from })).json();
   }
 
-  async column(id: string, name: string, from: number): Promise<Float32Array> {
-    return float32(await (await ask("column", { id, name, from })).arrayBuffer());
+  async column(id: string, name: string, from: number): Promise<Rows> {
+    const answer = await ask("column", { id, name, from });
+    return { version: answer.headers.get(VERSION) ?? "", values: float32(await answer.arrayBuffer()) };
   }
 
   async cell(id: string, layer: number, report: number): Promise<Cell> {
@@ -59,6 +62,9 @@ interface Inlined {
   cells: Record<string, Record<string, string>>;
 }
 
+/** The cells of one report, by layer; their version is that of the run. */
+type Report = readonly (Omit<Cell, "version"> | null)[];
+
 /** Bytes of base64 text that was compressed with zlib. */
 export async function inflated(text: string): Promise<ArrayBuffer> {
   const packed = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
@@ -72,7 +78,7 @@ function own<T>(record: Record<string, T> | undefined, key: string): T | undefin
 
 export class InlineSource implements Source {
   private readonly data: Inlined;
-  private last: { key: string; cells: Promise<(Cell | null)[]> } | null = null;
+  private last: { key: string; cells: Promise<Report> } | null = null;
 
   constructor(text: string) {
     this.data = JSON.parse(text);
@@ -88,11 +94,11 @@ export class InlineSource implements Source {
     return run;
   }
 
-  async column(id: string, name: string, from: number): Promise<Float32Array> {
+  async column(id: string, name: string, from: number): Promise<Rows> {
     const packed = own(own(this.data.columns, id), name);
     if (packed === undefined) throw new SourceError(`This file does not hold the column ${name}.`, 404);
-    const layers = own(this.data.run, id)?.layers.length ?? 0;
-    return float32(await inflated(packed)).slice(from * layers);
+    const { layers, version } = await this.run(id);
+    return { version, values: float32(await inflated(packed)).slice(from * layers.length) };
   }
 
   async cell(id: string, layer: number, report: number): Promise<Cell> {
@@ -105,7 +111,7 @@ export class InlineSource implements Source {
     }
     const cell = (await this.last.cells)[layer];
     if (!cell) throw new SourceError("This file holds no spectrum of this layer at this step.", 404);
-    return cell;
+    return { ...cell, version: (await this.run(id)).version };
   }
 }
 

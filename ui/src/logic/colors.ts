@@ -105,10 +105,13 @@ function table(
 
 const SAMPLES = 4000;
 
-/** The 1 % and the 99 % quantile of the values, from evenly spread cells; null without values. */
-export function usualRange(grid: Grid | undefined): readonly [number, number] | null {
+/** The number of reports that colours are made for: they change with each sixteenth of the run, not with each report. */
+export const settledRows = (rows: number): number => rows - (rows % 2 ** Math.max(0, Math.floor(Math.log2(rows)) - 4));
+
+/** The 1 % and the 99 % quantile of the values of the first reports, from evenly spread cells; null without values. */
+export function usualRange(grid: Grid | undefined, rows = grid?.rows ?? 0): readonly [number, number] | null {
   if (!grid) return null;
-  const total = grid.rows * grid.layers;
+  const total = rows * grid.layers;
   const stride = Math.max(1, Math.floor(total / SAMPLES));
   // A stride that shares a factor with the number of layers would see only some layers.
   const odd = stride > 1 && grid.layers % stride === 0 ? stride + 1 : stride;

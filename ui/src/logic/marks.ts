@@ -8,40 +8,76 @@ export interface Mark {
   readonly kind: "tail" | "trap";
 }
 
+/** Whether a mark belongs at the next report of a layer, which has this value. */
+type Judge = (value: number, layer: number) => boolean;
+
 /** A tail that was there a moment ago and comes back is no news. */
 const ABSENT = 3;
 
-/** Where `reliable` became 1 after at least three reports without, or for the first time. */
-export function tailMarks(reliable: Grid | undefined, layer: number): Mark[] {
-  if (!reliable) return [];
-  const marks: Mark[] = [];
-  let absent = -1;
-  for (let report = 0; report < reliable.rows; report++) {
-    const value = reliable.values[report * reliable.layers + layer] as number;
-    if (Number.isNaN(value)) continue;
-    if (value === 1) {
-      const first = marks.length === 0 && absent > 0;
-      if (first || absent >= ABSENT) marks.push({ layer, report, kind: "tail" });
-      absent = 0;
-    } else absent = absent < 0 ? 1 : absent + 1;
-  }
-  return marks;
+/** A tail formed: `reliable` became 1 after at least three reports without, or for the first time. */
+function tailJudge(layers: number): Judge {
+  const absent = new Int32Array(layers);
+  const before = new Uint8Array(layers);
+  return (value, layer) => {
+    if (Number.isNaN(value)) return false;
+    const gone = absent[layer] as number;
+    absent[layer] = value === 1 ? 0 : gone + 1;
+    if (value !== 1) return false;
+    const formed = gone >= ABSENT || (gone > 0 && !before[layer]);
+    if (formed) before[layer] = 1;
+    return formed;
+  };
 }
 
-/** Where `num_traps` rose above everything before it. */
-export function trapMarks(traps: Grid | undefined, layer: number): Mark[] {
-  if (!traps) return [];
-  const marks: Mark[] = [];
-  let most = Number.NaN;
-  for (let report = 0; report < traps.rows; report++) {
-    const value = traps.values[report * traps.layers + layer] as number;
-    if (value > most) marks.push({ layer, report, kind: "trap" });
-    if (Number.isNaN(most) || value > most) most = Number.isNaN(value) ? most : value;
-  }
-  return marks;
+/** A trap came: `num_traps` rose above everything before it. */
+function trapJudge(layers: number): Judge {
+  const most = new Float64Array(layers).fill(Number.NaN);
+  return (value, layer) => {
+    const came = value > (most[layer] as number);
+    if (came || Number.isNaN(most[layer])) most[layer] = value;
+    return came;
+  };
 }
 
-/** All marks of some layers. */
-export function marksOf(reliable: Grid | undefined, traps: Grid | undefined, layers: readonly number[]): Mark[] {
-  return layers.flatMap((layer) => [...tailMarks(reliable, layer), ...trapMarks(traps, layer)]);
+/** Looks at each row of a column once, and remembers its marks. */
+class Finder {
+  private marks: readonly Mark[] = [];
+  private base: unknown;
+  private rows = 0;
+  private judge: Judge = () => false;
+
+  constructor(
+    private readonly kind: Mark["kind"],
+    private readonly begin: (layers: number) => Judge,
+  ) {}
+
+  find(grid: Grid | undefined): readonly Mark[] {
+    if (grid?.base !== this.base) {
+      this.base = grid?.base;
+      this.judge = this.begin(grid?.layers ?? 0);
+      this.rows = 0;
+      this.marks = [];
+    }
+    if (!grid) return this.marks;
+    const found: Mark[] = [];
+    for (let report = this.rows; report < grid.rows; report++) {
+      for (let layer = 0; layer < grid.layers; layer++) {
+        const value = grid.values[report * grid.layers + layer] as number;
+        if (this.judge(value, layer)) found.push({ layer, report, kind: this.kind });
+      }
+    }
+    this.rows = grid.rows;
+    if (found.length) this.marks = [...this.marks, ...found];
+    return this.marks;
+  }
+}
+
+/** The marks of all layers of a run that grows. */
+export class MarkFinder {
+  private readonly tails = new Finder("tail", tailJudge);
+  private readonly traps = new Finder("trap", trapJudge);
+
+  find(reliable: Grid | undefined, traps: Grid | undefined): readonly Mark[] {
+    return [...this.tails.find(reliable), ...this.traps.find(traps)];
+  }
 }

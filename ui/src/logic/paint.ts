@@ -1,21 +1,74 @@
-/** The pixels of the map. Each pixel is one look-up; rows are painted once and copied down. */
+/** The pixels of the map. The colour of a cell is looked up once; each pixel is a copy of it. */
 
 import type { Grid } from "../data/merge";
 import { type ColorScale, placeOf } from "./colors";
 
-export interface Painting {
-  readonly width: number;
-  readonly height: number;
-  /** The report at each column of pixels; -1 for none. */
-  readonly reports: Int32Array;
-  /** Row of the map at each line of pixels; -1 for none. */
-  readonly lines: Int32Array;
+/** What the colours of the cells depend on. */
+export interface Cells {
+  /** The rows of the map; only whether they are the same ones counts, and how many they are. */
+  readonly rows: readonly unknown[];
   /** The layer that a row shows at a report. */
   readonly layerOf: (row: number, report: number) => number;
   readonly grid: Grid | undefined;
   /** Pale where this is not 1; undefined: nothing is pale. */
   readonly reliable: Grid | undefined;
   readonly scale: ColorScale;
+}
+
+/** Stands for a cell without a value. No colour is 0, as all are opaque. */
+const MISSING = 0;
+
+/** The colours of all cells, report by report. A new report adds its cells; the others are looked up again only if need be. */
+export class CellColors {
+  rows = 0;
+  reports = 0;
+  colors = new Uint32Array(0);
+  /** Reports whose colours are settled: `reliable` may come later than the column. */
+  private settled = 0;
+  private depends: readonly unknown[] = [];
+
+  /** Looks up what is new; returns the first report whose colours may have changed. */
+  update({ rows, layerOf, grid, reliable, scale }: Cells): number {
+    const depends = [rows, scale, grid?.base, reliable?.base];
+    if (depends.some((each, i) => each !== this.depends[i])) this.settled = 0;
+    this.depends = depends;
+    this.rows = rows.length;
+    this.reports = grid?.rows ?? 0;
+    this.settled = Math.min(this.settled, this.reports);
+    this.reserve(this.rows * this.reports);
+    if (!grid) return 0;
+    const first = this.settled;
+    let i = first * this.rows;
+    for (let report = first; report < this.reports; report++) {
+      for (let row = 0; row < this.rows; row++) {
+        const cell = report * grid.layers + layerOf(row, report);
+        const place = placeOf(scale, grid.values[cell] as number);
+        const pale = reliable !== undefined && report < reliable.rows && reliable.values[cell] !== 1;
+        this.colors[i++] = place < 0 ? MISSING : ((pale ? scale.pale : scale.colors)[place] as number);
+      }
+    }
+    this.settled = Math.min(this.reports, reliable?.rows ?? this.reports);
+    return first;
+  }
+
+  private reserve(needed: number): void {
+    if (this.colors.length >= needed) return;
+    const larger = new Uint32Array(this.colors.length ? Math.ceil(needed * 1.5) : needed);
+    larger.set(this.colors);
+    this.colors = larger;
+  }
+}
+
+export interface Painting {
+  readonly width: number;
+  readonly height: number;
+  /** The first column of pixels that is painted; those left of it stay as they are. */
+  readonly from: number;
+  /** The report at each column of pixels; -1 for none. */
+  readonly reports: Int32Array;
+  /** Row of the map at each line of pixels; -1 for none. */
+  readonly lines: Int32Array;
+  readonly cells: CellColors;
   /** Colours of a cell without a value: the surface and its hatching. */
   readonly none: readonly [number, number];
   readonly background: number;
@@ -24,52 +77,34 @@ export interface Painting {
 /** Distance of the lines of the hatching, in pixels; a power of two. */
 const HATCH = 4;
 
-export function paint(p: Painting, target: Uint32Array): void {
-  const { width, height, reports, lines, grid, reliable, scale } = p;
-  const missing = new Uint8Array(width);
+export function paint(painting: Painting, target: Uint32Array): void {
+  const { width, height, from, reports, lines, cells, none, background } = painting;
+  const { colors, rows } = cells;
+  const starts = reports.map((report) => (report < 0 || report >= cells.reports ? -1 : report * rows));
+  const missing = new Int32Array(width);
+  let missed = 0;
   let painted = -1;
-  let paintedAt = -1;
-  let anyMissing = false;
   for (let y = 0; y < height; y++) {
     const row = lines[y] as number;
     const start = y * width;
     if (row < 0) {
-      target.fill(p.background, start, start + width);
+      target.fill(background, start + from, start + width);
       continue;
     }
-    if (row === painted) target.copyWithin(start, paintedAt, paintedAt + width);
+    if (row === painted) target.copyWithin(start + from, start - width + from, start);
     else {
-      anyMissing = false;
-      let last = -2;
-      let color = p.background;
-      let none = 0;
-      for (let x = 0; x < width; x++) {
-        const report = reports[x] as number;
-        if (report !== last) {
-          last = report;
-          none = 0;
-          if (report < 0 || !grid || report >= grid.rows) color = p.background;
-          else {
-            const cell = report * grid.layers + p.layerOf(row, report);
-            const i = placeOf(scale, grid.values[cell] as number);
-            if (i < 0) {
-              none = 1;
-              anyMissing = true;
-            } else if (reliable && report < reliable.rows && reliable.values[cell] !== 1)
-              color = scale.pale[i] as number;
-            else color = scale.colors[i] as number;
-          }
-        }
-        missing[x] = none;
+      missed = 0;
+      for (let x = from; x < width; x++) {
+        const cell = starts[x] as number;
+        const color = cell < 0 ? background : (colors[cell + row] as number);
+        if (color === MISSING) missing[missed++] = x;
         target[start + x] = color;
       }
       painted = row;
     }
-    if (anyMissing) {
-      for (let x = 0; x < width; x++) {
-        if (missing[x]) target[start + x] = p.none[((x + y) & (HATCH - 1)) === 0 ? 1 : 0];
-      }
+    for (let i = 0; i < missed; i++) {
+      const x = missing[i] as number;
+      target[start + x] = none[((x + y) & (HATCH - 1)) === 0 ? 1 : 0];
     }
-    paintedAt = start;
   }
 }

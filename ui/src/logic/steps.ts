@@ -38,6 +38,13 @@ export function spans(steps: readonly number[]): Spans {
   return { left, right };
 }
 
+/** The range of an axis that has up to 2 % of room at its end, so that it stays the same for some more reports. */
+export function steadyRange(from: number, to: number): [number, number] {
+  if (!(to > from)) return [from, to];
+  const room = 2 ** (Math.floor(Math.log2(to - from)) - 6);
+  return [from, from + Math.ceil((to - from) / room) * room];
+}
+
 /** Index of the last value that is at most `x` in ascending values; -1 if there is none. */
 export function lastAtMost(values: ArrayLike<number>, x: number): number {
   let low = 0;

@@ -23,9 +23,6 @@ export interface Chosen {
   readonly selectLayer: (layer: number) => void;
 }
 
-/** Layers are sent with each answer; they are the same as long as this is. */
-export const layersKey = (run: Run): string => `${run.id}\n${run.version}\n${run.layers.length}`;
-
 /** Steps as numbers that grow; the report of a finished model has none. */
 export const numberedSteps = (run: Run): number[] => run.steps.map((step, i) => step ?? i);
 
@@ -37,7 +34,7 @@ function atFirst(run: Run, link: Link): Choice {
 
 export function useChoice(run: Run, steps: readonly number[], link: Link): Chosen {
   const [choice, setChoice] = useState(() => atFirst(run, link));
-  const index = useMemo(() => new Map(run.layers.map(({ name }, i) => [name, i])), [layersKey(run)]);
+  const index = useMemo(() => new Map(run.layers.map(({ name }, i) => [name, i])), [run.layers]);
   const now = useRef({ run, steps });
   now.current = { run, steps };
   const nameOf = (layer: number): string | null => now.current.run.layers[layer]?.name ?? null;

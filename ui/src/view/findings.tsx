@@ -101,7 +101,7 @@ function Item({ finding, layers, show }: { finding: Finding; layers: readonly La
   );
 }
 
-export function Rules({ run, steps, theme }: { run: Run; steps: number[]; theme: string }) {
+export function Rules({ run, steps }: { run: Run; steps: readonly number[] }) {
   return (
     <section class="panel rules" aria-labelledby="rules-title">
       <header class="panel-head">
@@ -127,7 +127,7 @@ export function Rules({ run, steps, theme }: { run: Run; steps: number[]; theme:
               {percent} %
             </meter>
             <b class="rule-score">{score === null ? "–" : `${number(percent)} %`}</b>
-            <Sparkline rule={rule} steps={steps} theme={theme} />
+            <Sparkline rule={rule} steps={steps} />
             {rule.text && <span class="rule-text">{rule.text}</span>}
           </div>
         );

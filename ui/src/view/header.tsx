@@ -52,18 +52,24 @@ export function Header({ runs, run, info, choose, theme, setTheme, help, skip }:
   );
 }
 
-/** Seconds since the epoch, new each second. Only what shows a time uses it, so that nothing else is drawn each second. */
-function useClock(): number {
-  const [now, setNow] = useState(Date.now() / 1000);
+const TICK = 5000;
+
+/** Seconds since the epoch, new with each drawing and every five seconds. Only what shows a time uses it. */
+function useClock(runs = true): number {
+  const [, setTicks] = useState(0);
   useEffect(() => {
-    const timer = setInterval(() => document.visibilityState === "visible" && setNow(Date.now() / 1000), 1000);
+    if (!runs) return;
+    const tick = () => document.visibilityState === "visible" && setTicks((ticks) => ticks + 1);
+    const timer = setInterval(tick, TICK);
     return () => clearInterval(timer);
-  }, []);
-  return now;
+  }, [runs]);
+  return Date.now() / 1000;
 }
 
 /** A run is live if its latest result is not older than this, or than three times the time between two results. */
 const LIVE_SECONDS = 120;
+
+const dates = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
 
 interface StateProps {
   runs: Runs;
@@ -79,7 +85,7 @@ function LiveState({ runs, run, info }: StateProps) {
   const age = now - time;
   const live = runs.live && time > 0 && age < Math.max(LIVE_SECONDS, 3 * (time - before));
   const finished = run !== null && run.steps.length === 1 && last === null;
-  const date = time ? new Date(time * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" }) : "";
+  const date = useMemo(() => (time ? dates.format(time * 1000) : ""), [time]);
   const step = last === null ? "" : `step ${count(last)}`;
   const words = finished
     ? ["finished model", date]
@@ -103,8 +109,8 @@ interface ChooserProps {
 }
 
 function RunChooser({ runs, info, choose }: ChooserProps) {
-  const now = useClock();
   const [open, setOpen] = useState(false);
+  const now = useClock(open);
   const [search, setSearch] = useState("");
   const [active, setActive] = useState(0);
   const box = useRef<HTMLDivElement>(null);

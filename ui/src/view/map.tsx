@@ -4,16 +4,16 @@ import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/ho
 import type uPlot from "uplot";
 import type { Column, Layer } from "../data/contract";
 import { at, type Grid } from "../data/merge";
-import { type ColorScale, colorScale, css, parseColor, pack, type Rgb, usualRange } from "../logic/colors";
+import { type ColorScale, colorScale, css, pack, parseColor, type Rgb, settledRows, usualRange } from "../logic/colors";
 import { columnValue, count, number } from "../logic/format";
 import { type Group, type GroupBy, type Row, rowOf, rowsOf, shortName } from "../logic/groups";
 import { fittingHeight, layoutRows, type RowLayout } from "../logic/layout";
-import { marksOf } from "../logic/marks";
-import { paint } from "../logic/paint";
+import { type Mark, MarkFinder } from "../logic/marks";
+import { CellColors, paint } from "../logic/paint";
 import { lastAtMost, reportAt, type Spans } from "../logic/steps";
 import { worstInWords, worstOf } from "../logic/worst";
 import { type Palette, palette, usePlot, clipped } from "./plot";
-import { type TimeAxis, timeOptions } from "./time";
+import { shareOf, type TimeAxis, timeOptions } from "./time";
 
 export interface MapProps {
   readonly axis: TimeAxis;
@@ -44,10 +44,9 @@ interface Scene extends MapProps {
   readonly rows: readonly Row[];
   readonly layout: RowLayout;
   readonly scale: ColorScale;
-  readonly marks: ReturnType<typeof marksOf>;
+  readonly marks: readonly Mark[];
   readonly colors: Palette;
   readonly offset: number;
-  readonly top: number;
 }
 
 function layerOf(scene: Scene, row: number, report: number): number {
@@ -61,28 +60,51 @@ function rowAt({ layout }: Scene, y: number): number {
   return row >= 0 && y < (layout.tops[row] as number) + (layout.heights[row] as number) ? row : -1;
 }
 
-function paintMap(u: uPlot, scene: Scene, picture: { image: ImageData | null }): void {
+/** What is kept from one drawing to the next. */
+interface Picture {
+  image: ImageData;
+  reports: Int32Array;
+  /** Apart from the reports and the colours of their cells, what the image depends on. */
+  depends: readonly unknown[];
+  readonly cells: CellColors;
+}
+
+const newPicture = (): Picture => ({
+  image: new ImageData(1, 1),
+  reports: new Int32Array(0),
+  depends: [],
+  cells: new CellColors(),
+});
+
+function paintMap(u: uPlot, scene: Scene, picture: Picture): void {
   const { left, top, width, height } = u.bbox;
   const [w, h] = [Math.round(width), Math.round(height)];
   if (w < 1 || h < 1) return;
-  if (picture.image?.width !== w || picture.image.height !== h) picture.image = new ImageData(w, h);
+  if (picture.image.width !== w || picture.image.height !== h) picture.image = new ImageData(w, h);
   const ratio = devicePixelRatio;
   const [from, to] = scene.axis.range;
   const reports = Int32Array.from({ length: w }, (_, x) => reportAt(scene.spans, from + ((x + 0.5) / w) * (to - from)));
   const lines = Int32Array.from({ length: h }, (_, y) => rowAt(scene, (y + 0.5) / ratio + scene.offset));
-  const surface = pack(rgb(scene.colors.surface));
+  const changed = picture.cells.update({
+    ...scene,
+    reliable: scene.column.scale === "alpha" ? scene.reliable : undefined,
+    layerOf: (row, report) => layerOf(scene, row, report),
+  });
+  // One more report changes what is right of the others only, as long as the axis stays.
+  const depends = [picture.image, scene.layout, scene.offset, scene.colors, ratio];
+  const isSame = depends.every((each, i) => each === picture.depends[i]);
+  const first = isSame ? reports.findIndex((r, x) => r !== picture.reports[x] || r >= changed) : 0;
+  Object.assign(picture, { reports, depends });
   paint(
     {
       width: w,
       height: h,
+      from: first < 0 ? w : first,
       reports,
       lines,
-      grid: scene.grid,
-      scale: scene.scale,
-      reliable: scene.column.scale === "alpha" ? scene.reliable : undefined,
-      layerOf: (row, report) => layerOf(scene, row, report),
+      cells: picture.cells,
       none: [pack(rgb(scene.colors.empty)), pack(rgb(scene.colors.hatch))],
-      background: surface,
+      background: pack(rgb(scene.colors.surface)),
     },
     new Uint32Array(picture.image.data.buffer),
   );
@@ -138,46 +160,29 @@ function drawMarks(u: uPlot, scene: Scene): void {
   });
 }
 
-/** The box of the first and the last step may reach beyond the plot. */
-const EDGE = 6;
-
-function drawSelection(u: uPlot, scene: Scene): void {
-  const { selection, colors } = scene;
-  if (!selection) return;
+/** The chosen cell, its row and its step. It lies over the picture, which is not drawn again for it. */
+function Selection({ scene, bar }: { scene: Scene; bar: number }) {
+  const { selection, spans, layout, axis: time } = scene;
+  if (!selection) return null;
+  const left = shareOf(time, spans.left[selection.report] as number);
+  const right = shareOf(time, spans.right[selection.report] as number);
+  const middle = `${50 * (left + right)}%`;
   const row = rowOf(scene.rows, selection.layer);
-  const r = devicePixelRatio;
-  clipped(
-    u,
-    (context) => {
-      const x0 = u.valToPos(scene.spans.left[selection.report] as number, "x", true);
-      const x1 = u.valToPos(scene.spans.right[selection.report] as number, "x", true);
-      const middle = (x0 + x1) / 2;
-      const half = Math.max((x1 - x0) / 2, 3 * r);
-      const line = (color: string, width: number, draw: () => void) => {
-        context.strokeStyle = color;
-        context.lineWidth = width * r;
-        context.beginPath();
-        draw();
-        context.stroke();
-      };
-      const { top, left, height, width } = u.bbox;
-      const vertical = () => {
-        context.moveTo(middle, top);
-        context.lineTo(middle, top + height);
-      };
-      context.globalAlpha = 0.75;
-      line(colors.surface, 3, vertical);
-      line(colors.accent, 1.2, vertical);
-      context.globalAlpha = 1;
-      if (row < 0) return;
-      const y0 = top + ((scene.layout.tops[row] as number) - scene.offset) * r - r;
-      const tall = (scene.layout.heights[row] as number) * r + 2 * r;
-      line(colors.text, 1, () => context.rect(left - 2, y0, width + 4, tall));
-      const cell = () => context.rect(middle - half, y0 - r, 2 * half, tall + 2 * r);
-      line(colors.surface, 4.5, cell);
-      line(colors.text, 2, cell);
-    },
-    EDGE * r,
+  const top = (layout.tops[row] ?? 0) - scene.offset;
+  const tall = layout.heights[row] ?? 0;
+  return (
+    <div class="selection" style={{ left: `${time.gutter}px`, right: `${time.right - bar}px` }}>
+      <i class="now" style={{ left: middle }} />
+      {row >= 0 && (
+        <>
+          <i class="chosen-row" style={{ top: `${top}px`, height: `${tall}px` }} />
+          <i
+            class="chosen-cell"
+            style={{ left: middle, width: `${100 * (right - left)}%`, top: `${top}px`, height: `${tall}px` }}
+          />
+        </>
+      )}
+    </div>
   );
 }
 
@@ -202,16 +207,21 @@ export function LayerMap(props: MapProps) {
   );
   // Colours follow the theme.
   const colors = useMemo(palette, [time.theme]);
-  const scale = useMemo(() => colorScale(column, usualRange(grid), rgb(colors.surface)), [column, grid, colors]);
+  const settled = settledRows(grid?.rows ?? 0);
+  const scale = useMemo(
+    () => colorScale(column, usualRange(grid, settled), rgb(colors.surface)),
+    [column, grid?.base, settled, colors],
+  );
   const shown = useMemo(() => groups.flatMap((group) => group.layers), [groups]);
-  const marks = useMemo(() => marksOf(props.reliable, props.traps, shown), [props.reliable, props.traps, shown]);
+  const finder = useMemo(() => new MarkFinder(), []);
+  const marks = useMemo(() => finder.find(props.reliable, props.traps), [props.reliable, props.traps]);
   const [offset, setOffset] = useState(0);
   const [bar, setBar] = useState(0);
   const scroller = useRef<HTMLDivElement>(null);
   const tip = useRef<HTMLDivElement>(null);
   const height = Math.max(40, Math.min(MOST_HEIGHT, layout.total));
   const scene = useRef<Scene>(null as unknown as Scene);
-  scene.current = { ...props, rows, layout, scale, marks, colors, offset, top: 0 };
+  scene.current = { ...props, rows, layout, scale, marks, colors, offset };
   const shared = useRef(time);
   shared.current = time;
 
@@ -229,10 +239,10 @@ export function LayerMap(props: MapProps) {
     data,
     height,
     structure: [time.theme, time.gutter, time.right, bar],
-    drawing: [time.range, grid, props.reliable, marks, scale, layout, offset, props.selection],
+    drawing: [time.range, grid, props.reliable, marks, scale, layout, offset],
     build: () => {
       const options = timeOptions(shared);
-      const picture = { image: null as ImageData | null };
+      const picture = newPicture();
       return {
         padding: [0, time.right - bar, 0, time.gutter],
         legend: options.legend as uPlot.Legend,
@@ -246,7 +256,6 @@ export function LayerMap(props: MapProps) {
             (u) => {
               paintMap(u, scene.current, picture);
               drawMarks(u, scene.current);
-              drawSelection(u, scene.current);
             },
           ],
           ready: [(u) => point(u, scene)],
@@ -284,6 +293,7 @@ export function LayerMap(props: MapProps) {
         <div class="map-tall" style={{ height: `${layout.total}px` }}>
           <div class="map-stage" style={{ height: `${height}px` }}>
             <div ref={box} class="plot" />
+            <Selection scene={scene.current} bar={bar} />
           </div>
           <Labels
             {...{ groups, by: props.by, rows, layout, layers, closed }}

@@ -9,10 +9,10 @@ import { at } from "../data/merge";
 import { columnValue, count, plural } from "../logic/format";
 import { type GroupBy, grouped, rowsOf } from "../logic/groups";
 import { formatHash, type Link } from "../logic/hash";
-import { nearest, spans } from "../logic/steps";
+import { nearest, type Spans, spans, steadyRange } from "../logic/steps";
 import { worstOrder } from "../logic/worst";
 import { Changes } from "./changes";
-import { layersKey, numberedSteps, useChoice } from "./choice";
+import { numberedSteps, useChoice } from "./choice";
 import { Compare } from "./compare";
 import { DepthChart } from "./depth";
 import { Findings, Rules } from "./findings";
@@ -44,7 +44,7 @@ function toggled<T>(set: ReadonlySet<T>, value: T): Set<T> {
 
 function useTimeAxis(
   run: Run,
-  steps: readonly number[],
+  { left, right }: Spans,
   theme: string,
   selected: number | null,
 ): TimeAxis & { zoomed: boolean } {
@@ -56,11 +56,11 @@ function useTimeAxis(
     return () => removeEventListener("resize", listen);
   }, []);
   const whole = useMemo((): readonly [number, number] => {
-    const { left, right } = spans(steps);
     const ends = run.curves.map((curve) => curve.steps[curve.steps.length - 1] ?? 0);
-    return [left[0] ?? 0, Math.max(right[right.length - 1] ?? 1, ...ends)];
-  }, [run, steps]);
-  const range = zoom ?? whole;
+    return steadyRange(left[0] ?? 0, Math.max(right[right.length - 1] ?? 1, ...ends));
+  }, [run.curves, left, right]);
+  const [from, to] = zoom ?? whole;
+  const range = useMemo((): readonly [number, number] => [from, to], [from, to]);
   return useMemo(
     () => ({ range, theme, gutter: narrow ? 96 : 190, right: 16, selected, zoom: setZoom, zoomed: zoom !== null }),
     [range, theme, narrow, selected, zoom],
@@ -115,9 +115,9 @@ export function RunView(props: RunProps) {
   const otherState = useCell(source, other?.place ?? null);
   const baseline = pinned ?? (other && otherState.cell ? { cell: otherState.cell, title: other.title } : null);
 
-  const groups = useMemo(() => grouped(run.layers, by, search), [layersKey(run), by, search]);
-  const time = useTimeAxis(run, steps, theme, single ? null : (steps[report] ?? null));
+  const groups = useMemo(() => grouped(run.layers, by, search), [run.layers, by, search]);
   const cellSpans = useMemo(() => spans(steps), [steps]);
+  const time = useTimeAxis(run, cellSpans, theme, single ? null : (steps[report] ?? null));
   const chosen = useMemo(() => (known ? { layer, report } : null), [known, layer, report]);
   const name = known ? (run.layers[layer]?.name ?? null) : null;
   useEffect(() => {
@@ -238,7 +238,7 @@ export function RunView(props: RunProps) {
         select={selectLayer}
       />
     ),
-    [layersKey(run), run.columns.length, stamp, report, layer],
+    [run.layers, run.columns, stamp, report, layer],
   );
   // Said when something is chosen, not with each new result.
   const announced = useMemo(
@@ -259,7 +259,7 @@ export function RunView(props: RunProps) {
   return (
     <div class={single ? "grid single" : "grid"} data-updates={version}>
       <Findings run={run} show={showFinding} />
-      {!single && <Rules run={run} steps={steps} theme={theme} />}
+      {!single && <Rules run={run} steps={steps} />}
       {runs.comparison && runs.runs.length > 1 && (
         <Changes
           comparison={runs.comparison}
@@ -359,7 +359,8 @@ export function RunView(props: RunProps) {
               </p>
             )}
             <Curves
-              curves={run.curves}
+              run={run}
+              steps={steps}
               groups={curveGroups}
               axis={time}
               toggle={(group) => setCurveGroups(toggled(curveGroups, group))}

@@ -6,6 +6,7 @@ import type { Cell, Layer, Value } from "../data/contract";
 import type { CellState } from "../data/cells";
 import { anyValue, count, NONE, number, place, plural, powerOfTen, withInterval } from "../logic/format";
 import { numeric, readout, type Shapes, shapesOf, type View } from "../logic/spectrum";
+import { nearest } from "../logic/steps";
 import { decades, exponentTicks } from "../logic/ticks";
 import { axis, clipped, type Palette, palette, trace, usePlot, verticalLine } from "./plot";
 
@@ -212,6 +213,7 @@ export function SpectrumPanel(props: PanelProps) {
   const { cell } = state;
   const position = Math.max(0, reports.indexOf(report));
   const step = (index: number): string => count(steps[reports[index] ?? -1]);
+  const reportSteps = useMemo(() => reports.map((each) => steps[each] ?? 0), [reports, steps]);
   return (
     <section class="panel spectrum" aria-labelledby="spectrum-title" data-keys="panel">
       <header class="panel-head">
@@ -251,7 +253,10 @@ export function SpectrumPanel(props: PanelProps) {
           >
             →
           </button>
-          <output>step {step(position)}</output>
+          <StepField
+            step={step(position)}
+            goTo={(value) => props.goTo(reports[nearest(reportSteps, value)] ?? report)}
+          />
           <button
             type="button"
             class="small"
@@ -350,6 +355,30 @@ export function SpectrumPanel(props: PanelProps) {
   );
 }
 
+/** The step that is shown. Another one can be typed; the nearest one with a spectrum is shown then. */
+function StepField({ step, goTo }: { step: string; goTo: (step: number) => void }) {
+  const [typed, setTyped] = useState<string | null>(null);
+  return (
+    <label class="step">
+      step{" "}
+      <input
+        inputMode="numeric"
+        size={Math.max(4, step.length)}
+        value={typed ?? step}
+        title="Type a step and press Enter"
+        onFocus={(event) => event.currentTarget.select()}
+        onInput={(event) => setTyped(event.currentTarget.value)}
+        onBlur={() => setTyped(null)}
+        onKeyDown={(event) => {
+          const value = Number((typed ?? "").replaceAll(",", "") || Number.NaN);
+          if (event.key === "Enter" && Number.isFinite(value)) goTo(value);
+          if (event.key === "Enter" || event.key === "Escape") event.currentTarget.blur();
+        }}
+      />
+    </label>
+  );
+}
+
 function Judgement({ cell }: { cell: Cell }) {
   const { values } = cell;
   const alpha = numeric(values.alpha);
@@ -397,15 +426,16 @@ function Fact({ name, value }: { name: string; value: string }) {
 }
 
 function AllValues({ values }: { values: Record<string, Value> }) {
+  const [open, setOpen] = useState(false);
   const known = Object.entries(values).filter(([, value]) => value !== null && value !== "");
   return (
-    <details class="all-values">
+    <details class="all-values" open={open} onToggle={(event) => setOpen(event.currentTarget.open)}>
       <summary>All values ({known.length})</summary>
       <div class="scroll" tabIndex={0} role="group" aria-label="All values">
         <table>
           <caption class="hidden">All values of this layer at this step</caption>
           <tbody>
-            {known.map(([name, value]) => (
+            {(open ? known : []).map(([name, value]) => (
               <tr key={name}>
                 <th scope="row">
                   <bdi>{name}</bdi>

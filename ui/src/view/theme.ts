@@ -17,7 +17,7 @@ function storedTheme(): Theme {
 export function useTheme(): [Theme, (theme: Theme) => void, string] {
   const [theme, setTheme] = useState(storedTheme);
   const query = useMemo(() => matchMedia("(prefers-color-scheme: dark)"), []);
-  const [dark, setDark] = useState(query.matches);
+  const [dark, setDark] = useState(() => query.matches);
   useEffect(() => {
     const listen = () => setDark(query.matches);
     query.addEventListener("change", listen);
@@ -32,6 +32,8 @@ export function useTheme(): [Theme, (theme: Theme) => void, string] {
     }
   };
   const seen = theme === "auto" ? (dark ? "dark" : "light") : theme;
-  document.documentElement.dataset.theme = seen;
+  // Before the parts of the page read its colours.
+  const { dataset } = document.documentElement;
+  if (dataset.theme !== seen) dataset.theme = seen;
   return [theme, choose, seen];
 }

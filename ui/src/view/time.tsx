@@ -5,8 +5,10 @@ import { useMemo, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import type { Curve, CurveGroup, Numbers, Rule, Run } from "../data/contract";
 import { count, number } from "../logic/format";
+import { rateInWords } from "../logic/rate";
+import { linePoints } from "../logic/sparkline";
 import { ascending } from "../logic/steps";
-import { axis, palette, usePlot, verticalLine } from "./plot";
+import { axis, palette, usePlot } from "./plot";
 
 /** What all charts over the steps share. */
 export interface TimeAxis {
@@ -21,6 +23,9 @@ export interface TimeAxis {
 }
 
 export const SYNC = "steps";
+
+/** Where a step is on the axis: 0 at its left end, 1 at its right end. */
+export const shareOf = ({ range: [from, to] }: TimeAxis, step: number): number => (step - from) / (to - from);
 
 /** The parts of the options that are the same in all charts over the steps. */
 export function timeOptions(axisRef: {
@@ -74,13 +79,14 @@ function Lines(props: LinesProps) {
   const guides = useRef(props.guides);
   guides.current = props.guides;
   const values = useRef<HTMLSpanElement>(null);
-  const { series, theme, gutter, right } = { ...props, ...props.axis };
+  const { series } = props;
+  const { theme, gutter, right, selected } = props.axis;
   const structure = [theme, gutter, right, props.labels, series.map((s) => s.label).join("\n")];
   const { box } = usePlot({
     data: props.data,
     height: props.height,
     structure,
-    drawing: [props.axis.range, props.axis.selected],
+    drawing: [props.axis.range],
     build: () => {
       const colors = palette();
       const time = timeOptions(shared);
@@ -117,9 +123,7 @@ function Lines(props: LinesProps) {
           ...time.hooks,
           draw: [
             (u) => {
-              const { selected } = shared.current;
               for (const y of guides.current ?? []) horizontalLine(u, y, colors.muted);
-              if (selected !== null) verticalLine(u, selected, colors.accent);
             },
           ],
           setCursor: [
@@ -146,7 +150,15 @@ function Lines(props: LinesProps) {
         <span class="readout" ref={values} />
         {props.extra}
       </figcaption>
-      <div ref={box} class="plot" role="img" aria-label={props.title} />
+      <div class="stage">
+        <div ref={box} class="plot" role="img" aria-label={props.title} />
+        <div
+          class="selection"
+          style={{ left: `${gutter}px`, right: `${right}px`, bottom: props.labels ? "22px" : "6px" }}
+        >
+          {selected !== null && <i class="now" style={{ left: `${100 * shareOf(props.axis, selected)}%` }} />}
+        </div>
+      </div>
     </figure>
   );
 }
@@ -264,14 +276,14 @@ function CurveChart({
   axis: TimeAxis;
   extra: ComponentChildren;
 }) {
-  const shown = curves.slice(0, MOST_LINES).map(ascending);
   // The curves are new with each answer.
+  const shown = useMemo(() => curves.slice(0, MOST_LINES).map(ascending), [curves]);
   const data = useMemo(
     (): uPlot.AlignedData =>
       shown.length === 1
         ? [shown[0]?.steps ?? [], shown[0]?.values ?? []]
         : uPlot.join(shown.map(({ steps, values }) => [steps, values] as uPlot.AlignedData)),
-    [curves],
+    [shown],
   );
   // Colours follow the theme.
   const colors = useMemo(palette, [time.theme]);
@@ -290,14 +302,16 @@ function CurveChart({
 }
 
 interface CurvesProps {
-  curves: Curve[];
+  run: Run;
+  steps: readonly number[];
   groups: ReadonlySet<CurveGroup>;
   toggle: (group: CurveGroup) => void;
   axis: TimeAxis;
 }
 
 /** The user's own curves, a chart for each group that is switched on. */
-export function Curves({ curves, groups, toggle, axis: time }: CurvesProps) {
+export function Curves({ run, steps, groups, toggle, axis: time }: CurvesProps) {
+  const { curves } = run;
   const present = useMemo(
     () =>
       GROUPS.map((g) => ({ ...g, curves: curves.filter(({ group }) => group === g.group) })).filter(
@@ -323,29 +337,26 @@ export function Curves({ curves, groups, toggle, axis: time }: CurvesProps) {
       {on.map(({ group, title, curves: some }, i) => (
         <CurveChart key={group} curves={some} title={title} axis={time} extra={i === 0 ? switches : null} />
       ))}
+      {groups.has("rate") && <p class="note rate">{rateInWords(curves, steps, run.summary.alpha ?? [])}</p>}
     </>
   );
 }
 
+/** More points than this cannot be told apart in a small line. */
+const MOST_POINTS = 120;
+
 /** A rule's score over the steps, small. */
-export function Sparkline({ rule, steps, theme }: { rule: Rule; steps: number[]; theme: string }) {
-  const data = useMemo((): uPlot.AlignedData => [steps, rule.score], [steps, rule.score]);
-  const { box } = usePlot({
-    data,
-    height: 26,
-    structure: [theme],
-    drawing: [],
-    build: () => {
-      const colors = palette();
-      return {
-        padding: [3, 3, 3, 3],
-        legend: { show: false },
-        cursor: { show: false },
-        scales: { x: { time: false }, y: { range: [0, 1] } },
-        axes: [{ show: false }, { show: false }],
-        series: [{}, { stroke: colors.accent, width: 1.5, points: { show: false }, fill: `${colors.accent}22` }],
-      };
-    },
-  });
-  return <div ref={box} class="spark" role="img" aria-label={`Score of ${rule.label} over the steps`} />;
+export function Sparkline({ rule, steps }: { rule: Rule; steps: readonly number[] }) {
+  const points = useMemo(() => linePoints(steps, rule.score, MOST_POINTS), [steps, rule.score]);
+  return (
+    <svg
+      class="spark"
+      viewBox="0 0 1 1"
+      preserveAspectRatio="none"
+      role="img"
+      aria-label={`Score of ${rule.label} over the steps`}
+    >
+      <polyline points={points} />
+    </svg>
+  );
 }
