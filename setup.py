@@ -7,7 +7,7 @@ from pathlib import Path
 from setuptools import setup
 
 HERE = Path(__file__).parent
-PICTURE = re.compile(r"!\[[^\]]*\]\((?!https?://)[^)]*\)\n+(\*[^\n]*\*\n+)?")  # with its caption
+PICTURE = re.compile(r"!\[[^\]]*\]\((?!https?://)[^)]*\)\n+")
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?://|#)[^)]*\)")
 TARGET = re.compile(r"(!?\[[^\]]*\]\()(?!https?://|#)([^)]*\))")
 

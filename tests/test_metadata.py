@@ -82,10 +82,9 @@ def test_an_index_shows_no_link_that_leads_nowhere(setup_script: ModuleType, sou
     shown = setup_script.for_index(text("README.md"), source)
     assert not RELATIVE_LINK.search(shown)
     assert "[WeightWatcher](https://github.com/CalculatedContent/WeightWatcher)" in shown
-    assert ("https://example.org/ww/blob/HEAD/docs/start.md" in shown) == bool(source)
-    assert ("https://example.org/ww/raw/HEAD/docs/images/tensorboard.png" in shown) == bool(source)
-    assert ("The run of the first command below" in shown) == bool(source)  # the caption of the picture
-    assert "| Start | " in shown
+    assert ("https://example.org/ww/blob/HEAD/docs/see_a_run.md" in shown) == bool(source)
+    assert ("https://example.org/ww/raw/HEAD/docs/images/page.gif" in shown) == bool(source)
+    assert "| Tasks | " in shown
 
 
 def test_the_address_of_the_repository_is_that_in_project_urls(setup_script: ModuleType) -> None:

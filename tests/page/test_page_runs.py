@@ -12,7 +12,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 
 import ww_callbacks as ww
 from ww_callbacks.outputs.jsonl import JsonlOutput
-from ww_callbacks.outputs.tensorboard import TensorBoardOutput, _event_record, records
+from ww_callbacks.outputs.tensorboard import TensorBoardOutput, records
 from ww_callbacks.outputs.tensorboard import record as framed
 from ww_callbacks.outputs.tensorboard_protos import scalar_summary
 from ww_callbacks.page.runs import Runs
@@ -175,23 +175,12 @@ def test_a_damaged_event_is_said_and_what_follows_is_read(copied):
 def test_event_files_of_earlier_versions_show_the_logged_layers(tmp_path):
     folder = tmp_path / "a" / "ww"
     folder.mkdir(parents=True)
-    records = [
-        _event_record(
-            lambda step=step: {
-                "summary": scalar_summary(
-                    {
-                        "ww/alpha": 3.0,
-                        "ww/lag_steps": 1.0,
-                        "ww_layer/alpha/000.fc": 3.0 + step,
-                        "ww_layer/D/000.fc": 0.1,
-                    }
-                )
-            },
-            step,
-            1.0,
-        )
+    old = {"ww/alpha": 3.0, "ww/lag_steps": 1.0, "ww_layer/D/000.fc": 0.1}
+    events = [
+        Event(summary=scalar_summary(old | {"ww_layer/alpha/000.fc": 3.0 + step}), step=step, wall_time=1.0)
         for step in (0, 10)
     ]
+    records = [framed(event.SerializeToString()) for event in events]
     (folder / "events.out.tfevents.1.host").write_bytes(b"".join(records))
     files = Runs(tmp_path).get("a")
     assert files.problem == "written by an earlier version: only the logged layers, without spectra"

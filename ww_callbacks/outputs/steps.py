@@ -48,10 +48,11 @@ def signals_at(signals: Signals, steps: Steps) -> Signals:
     """Signals at the steps of the run; what was recorded is at them too.
 
     Example:
-        >>> signals_at(Signals(20, {}, {"learning_rate": (20, 0.1), "val_loss": (None, 0.5)}), {20: 10})
-        Signals(step=10, verdicts={}, recorded={'learning_rate': (10, 0.1), 'val_loss': (None, 0.5)})
+        >>> signals_at(Signals(20, {}, {"learning_rate": [(20, 0.1)], "val_loss": [(None, 0.5)]}), {20: 10})
+        Signals(step=10, verdicts={}, recorded={'learning_rate': [(10, 0.1)], 'val_loss': [(None, 0.5)]})
     """
     recorded = {
-        name: (at if at is None else step_at(at, steps), value) for name, (at, value) in signals.recorded.items()
+        name: [(at if at is None else step_at(at, steps), value) for at, value in values]
+        for name, values in signals.recorded.items()
     }
     return replace(signals, step=step_at(signals.step, steps), recorded=recorded)
