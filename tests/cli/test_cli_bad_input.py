@@ -85,7 +85,9 @@ def test_a_file_without_permission(place, capsys, words):
     assert "ermission denied" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", ["analyze {}/m.npz", "compare model.npz x={}/m.npz", "follow {}/run --once --log-dir x"])
+@pytest.mark.parametrize(
+    "words", ["analyze {}/m.npz", "compare model.npz x={}/m.npz", "follow {}/run --once --log-dir x"]
+)
 def test_a_url_that_no_protocol_reads(place, capsys, words):
     pytest.importorskip("fsspec")
     assert run_here(*words.format("nowhere://host").split()) == 2

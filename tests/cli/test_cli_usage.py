@@ -30,7 +30,10 @@ OPTIONS = [
         ("analyze m.pt --out r.html", "unexpected option '--out'; did you mean '--output'?"),
         ("analyze m.pt -output r.html", "unexpected option '-output'; did you mean '--output'?"),
         ("analyze m.pt -x", "unexpected option '-x'"),
-        ("analyze m.pt --format htlm", "--format: unknown value 'htlm'; did you mean 'html'? Known: table, json, csv, html"),
+        (
+            "analyze m.pt --format htlm",
+            "--format: unknown value 'htlm'; did you mean 'html'? Known: table, json, csv, html",
+        ),
         ("analyze m.pt --format=xml", "--format: unknown value 'xml'; known: table, json, csv, html"),
         ("compare m.pt --interval boostrap", "--interval: unknown value 'boostrap'; did you mean 'bootstrap'?"),
         ("analyze m.pt other.pt", "unexpected argument 'other.pt'"),

@@ -40,9 +40,7 @@ def add_analysis(parser: argparse.ArgumentParser, workers: int = 0) -> None:
         "--no-randomize", dest="randomize", action="store_false", help="no shuffled control: about half the time"
     )
     _add_choice(analysis, "conv_scale", ConvScale, "scale of convolution eigenvalues")
-    _add_choice(
-        analysis, "precision", Precision, "float32 takes three quarters of the time, with a small error"
-    )
+    _add_choice(analysis, "precision", Precision, "float32 takes three quarters of the time, with a small error")
     _add_choice(analysis, "interval", Interval, "95 %% confidence interval of alpha")
     _add_choice(analysis, "fit", Fit, "power law or truncated power law")
     analysis.add_argument(

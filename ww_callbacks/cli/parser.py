@@ -230,9 +230,7 @@ def _add_general(parser: Parser, quiet: str = "", level: int = logging.WARNING) 
     amount = general.add_mutually_exclusive_group()
     if quiet:
         amount.add_argument("-q", "--quiet", action="store_true", help=quiet)
-    amount.add_argument(
-        "-v", "--verbose", action="store_true", help="show the log, and where an error comes from"
-    )
+    amount.add_argument("-v", "--verbose", action="store_true", help="show the log, and where an error comes from")
     _add_help(general)
 
 
