@@ -33,7 +33,7 @@ def _table(parser: argparse.ArgumentParser, groups: list[str]) -> str:
         for title in groups
         for action in titles[title]._group_actions
     ]
-    return "\n".join(["| option | meaning |", "|---|---|", *rows, ""])
+    return "\n".join(["| option | meaning |", "|---|---|", *rows, "", ""])
 
 
 def _names(action: argparse.Action) -> str:

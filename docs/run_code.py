@@ -48,6 +48,7 @@ def output_of(command: str) -> str:
         text=True,
         timeout=100,
         check=False,
+        env={name: value for name, value in os.environ.items() if name != "FORCE_COLOR"},
     ).stdout
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from ww_callbacks.cli import main
 
 COMMAND = [sys.executable, "-m", "ww_callbacks"]
+for _name in ("NO_COLOR", "FORCE_COLOR", "CI"):  # they decide about colours
+    os.environ.pop(_name, None)
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -60,13 +62,12 @@ class Terminal:
         self._master, slave = pty.openpty()
         rows, columns = size
         settings = {"TERM": "xterm-256color", "LINES": str(rows), "COLUMNS": str(columns), **ONE_THREAD}
-        without = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "CI")}
         self.process = subprocess.Popen(
             [*COMMAND, *map(str, words)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=without | settings | environment,
+            env=os.environ | settings | environment,
             start_new_session=True,
         )
         os.close(slave)
