@@ -540,6 +540,21 @@ def gan(pl: Any, *, wrapped: bool = True) -> Any:
     return Gan()
 
 
+def test_tensorboard_has_all_results_of_a_training_that_failed(pl: Any, tmp_path: Path) -> None:
+    class Failing(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 8:
+                raise ZeroDivisionError
+
+    logger = importlib.import_module(f"{pl.__name__}.loggers").TensorBoardLogger(tmp_path)
+    monitor = watching(every_n_steps=3, deterministic=True)
+    with pytest.raises(ZeroDivisionError):
+        trainer_of(pl, tmp_path, monitor, Failing(), logger=logger).fit(network(pl), data())
+    reader = EventAccumulator(logger.log_dir, size_guidance={"scalars": 0}).Reload()
+    assert [event.step for event in reader.Scalars("ww/alpha")] == monitor.history.steps
+    assert monitor.history.steps[:2] == [0, 3]
+
+
 @second_distribution_is_slow
 def test_a_gan_counts_the_steps_of_both_optimizers_and_is_logged_by_batches(pl: Any, tmp_path: Path) -> None:
     """So its curves lie at the batches of those that Lightning logs."""
