@@ -128,3 +128,18 @@ def test_names_of_models_and_layers_cannot_leave_the_data():
     assert len(data["runs"]["comparison"]["changes"][0]["layers"]) == len(names)
     shown = json.dumps(data["runs"]["comparison"]["changes"][0]["text"])
     assert not re.search(r"\\u001b|\\u202e", shown)
+
+
+def test_a_model_analysed_against_its_base_keeps_what_its_weights_say():
+    rng = np.random.default_rng(0)
+    base = {name: rng.standard_normal((80, 60)) for name in ("still", "noisy")}
+    report = ww.analyze(base | {"noisy": base["noisy"] + 0.3 * rng.standard_normal((80, 60))}, baseline=base)
+    comparison = Comparison({"base": report.baseline, "tuned": report})
+    said = inlined(comparison_page(comparison, "tuned"))["runs"]["comparison"]
+    (changes,) = said["changes"]
+    assert changes["text"].startswith("tuned against base: 2 of 2 layers changed notably")
+    assert dict(changes["layers"]) == {0: "has not moved", 1: report["noisy"].change}
+    assert "as noise does" in report["noisy"].change
+    assert said["by_weights"] is True
+    spectra_only = Comparison({"base": ww.analyze(base), "tuned": ww.analyze(base)})
+    assert inlined(comparison_page(spectra_only, "tuned"))["runs"]["comparison"]["by_weights"] is False

@@ -10,9 +10,10 @@ from ww_callbacks.cli.output import Writers, chosen_format, show_progress, statu
 from ww_callbacks.cli.paths import check_exists
 from ww_callbacks.cli.tables import print_report, report_text
 from ww_callbacks.models import analyze
+from ww_callbacks.page.comparison import comparison_page
 from ww_callbacks.page.known import run_of_report
 from ww_callbacks.page.single import page_file
-from ww_callbacks.report import COLUMNS, Report
+from ww_callbacks.report import COLUMNS, Comparison, Report
 from ww_callbacks.weights.files.urls import name_in
 
 
@@ -56,7 +57,10 @@ def _csv(report: Report, title: str) -> str:
 
 
 def _html(report: Report, title: str) -> str:
-    return page_file({title: run_of_report(report, title)}, title)
+    if report.baseline is None:
+        return page_file({title: run_of_report(report, title)}, title)
+    before = "baseline" if title != "baseline" else "its baseline"
+    return comparison_page(Comparison({before: report.baseline, title: report}), title)
 
 
 WRITERS: Writers[Report] = {"table": _table, "json": _json, "csv": _csv, "html": _html}

@@ -13,14 +13,15 @@ from ww_callbacks.report import Comparison, LayerReport, Report
 def comparison_page(comparison: Comparison, title: str) -> str:
     """The page of a comparison as one HTML file.
 
-    Each model is a run with one report. The first model is the baseline of the others.
+    Each model is a run with one report. The first model is the baseline of the others. A report that has been compared
+    with it already keeps its columns about the change of the weights; others are compared by their spectra.
 
     Args:
         comparison: of at least one model.
         title: of the page.
     """
     (first, baseline), *others = comparison.reports.items()
-    changed = {name: report.against(baseline) for name, report in others}
+    changed = {name: report if report.baseline is baseline else report.against(baseline) for name, report in others}
     runs = {name: run_of_report(report, name) for name, report in ({first: baseline} | changed).items()}
     changes = [
         {
@@ -36,6 +37,7 @@ def comparison_page(comparison: Comparison, title: str) -> str:
         "correlations": comparison.correlation_table(),
         "conclusions": comparison.conclusions(),
         "changes": changes,
+        "by_weights": any(report.baseline is baseline for _, report in others),
     }
     return page_file(runs, title, comparison=said)
 
@@ -65,7 +67,8 @@ def _summary(name: str, report: Report, first: str, baseline: Report) -> str:
 def _by_weight(report: Report, baseline: Report) -> list[tuple[int, str]]:
     """Index and words of the layers that are in both and changed notably.
 
-    Layers that failed come first, then collapsed ones, then those with new traps, then by the change of alpha.
+    Layers that failed come first, then collapsed ones, then those with new traps, then by what is forgotten and by the
+    change of alpha.
     """
     known = _matrices(baseline)
     changed = [(index, layer) for index, layer in enumerate(report) if layer.change and layer.name in known]
@@ -73,9 +76,9 @@ def _by_weight(report: Report, baseline: Report) -> list[tuple[int, str]]:
     return [(index, shown_text(layer.change)) for index, layer in changed]
 
 
-def _weight(layer: LayerReport) -> tuple[bool, bool, bool, float]:
-    failed = layer.status == "failed"
-    return failed, bool(layer.scale_collapse), bool(layer.new_traps), abs(layer.delta_alpha or 0.0)
+def _weight(layer: LayerReport) -> tuple[bool, bool, bool, float, float]:
+    flags = layer.status == "failed", bool(layer.scale_collapse), bool(layer.new_traps)
+    return *flags, layer.forgetting or 0.0, abs(layer.delta_alpha or 0.0)
 
 
 def _matrices(report: Report) -> Mapping[str, LayerReport]:

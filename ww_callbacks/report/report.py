@@ -6,7 +6,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ww_callbacks.checks import check_known
@@ -46,6 +46,7 @@ class Report:
     Attributes:
         layers: one entry per layer, analysed or not, in model order.
         step: number of finished optimizer steps; None for a finished model.
+        baseline: the report that this one is compared with; None if it is compared with none.
 
     Example:
         >>> import numpy as np
@@ -57,6 +58,7 @@ class Report:
 
     layers: tuple[LayerReport, ...]
     step: int | None = None
+    baseline: Report | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, layers: Iterable[LayerReport], step: int | None = None) -> Report:
@@ -224,7 +226,7 @@ class Report:
         Raises:
             TypeError: the baseline is no report.
         """
-        return Report(against(self.layers, _layers_of(baseline), changes), self.step)
+        return Report(against(self.layers, _layers_of(baseline), changes), self.step, baseline)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Plot the distribution of alpha over the layers and over their shuffled controls.

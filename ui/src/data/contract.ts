@@ -20,6 +20,8 @@ export interface Comparison {
   correlations: string[][];
   conclusions: string[];
   changes: ModelChanges[];
+  /** Whether the weights were compared too, not only the spectra. */
+  by_weights: boolean;
 }
 
 export interface ModelChanges {

@@ -41,6 +41,12 @@ export function Verdict({ comparison, models, chosen }: VerdictProps) {
           compression.
         </p>
       )}
+      {changes.length > 0 && !comparison.by_weights && (
+        <p class="note">
+          Only spectra are compared here. <code>ww-callbacks analyze MODEL --baseline BASE</code> also compares the
+          weights: how far each layer moved, in which directions, and where the change is noise.
+        </p>
+      )}
       {conclusions.length > 0 && (
         <ul class="lines">
           {conclusions.map((line) => (
