@@ -17,7 +17,11 @@ class PrintCompletion(argparse.Action):
         super().__init__(option_strings, dest, choices=SHELLS, **more)
 
     def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
     ) -> None:
         """Print it."""
         try:

@@ -82,13 +82,14 @@ def _interrupts() -> Iterator[list[int]]:
         noted.append(number)
         signal.default_int_handler(number, frame)
 
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # not where a shell has told a job in the background to ignore it
-        signal.signal(signal.SIGINT, note)
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # a shell may let a job ignore it
+        yield noted
+        return
+    signal.signal(signal.SIGINT, note)
     try:
         yield noted
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

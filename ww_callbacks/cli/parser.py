@@ -6,7 +6,7 @@ import argparse
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import ww_callbacks
 from ww_callbacks.cli import analyze, compare, follow, serve, watch
@@ -24,7 +24,7 @@ _ENDINGS = (
 )
 FILES = f"weights file ({_ENDINGS}) or folder, by its path or URL"
 
-_Commands = argparse._SubParsersAction  # type: ignore[type-arg]
+_Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def make_parser() -> Parser:
@@ -200,7 +200,7 @@ def _add_serve(commands: _Commands) -> None:
 
 
 def _command(commands: _Commands, name: str, takes: str, does: str, examples: str) -> Parser:
-    parser: Parser = commands.add_parser(
+    return commands.add_parser(
         name,
         prog=f"ww-callbacks {name}",
         takes=takes,
@@ -208,7 +208,6 @@ def _command(commands: _Commands, name: str, takes: str, does: str, examples: st
         description=f"{does[0].upper()}{does[1:]}.",
         epilog=f"{EXIT}\n\nexamples:{examples}",
     )
-    return parser
 
 
 def _add_output(parser: Parser, formats: Iterable[str]) -> None:

@@ -52,7 +52,8 @@ def print_report(report: Report, findings: Iterable[Finding]) -> None:
     table = fitting(layer_table(report.to_dicts()), width)
     if report.step is not None:
         console.print(f"step {report.step}")
-    console.print(rich_table(table.lines))
+    if len(table.lines) > 1:
+        console.print(rich_table(table.lines))
     for line in [*table.note, *notes(report.to_dicts(), report.summary()), *finding_lines(findings)]:
         console.print(line, markup=False, emoji=False)
 
