@@ -1,4 +1,4 @@
-"""The base class of the callbacks: that of the Lightning distribution in use."""
+"""What is used of the Lightning distribution in use: the base class of callbacks, and its logger."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import importlib
 import logging
 import sys
 from typing import TYPE_CHECKING, Any
+
+from ww_callbacks.console import above_bars
 
 Trainer = Any  # of either distribution; its attributes come from mixins that type checkers do not see
 
@@ -25,4 +27,18 @@ else:
 
     Callback = _callback_class()
 
-log = logging.getLogger(f"{Callback.__module__.split('.')[0]}.ww_callbacks")
+log = logging.getLogger(f"{Callback.__module__.partition('.callbacks')[0]}.ww_callbacks")
+"""A child of Lightning's logger, ``lightning.pytorch`` or ``pytorch_lightning``: it has its level and its handlers."""
+
+
+def say(trainer: Trainer, message: str, level: int = logging.INFO) -> None:
+    """Log a message with Lightning's logger, on the first rank only and above a progress bar.
+
+    Args:
+        trainer: in training.
+        message: a sentence.
+        level: of the message.
+    """
+    if trainer.is_global_zero:
+        with above_bars(log):
+            log.log(level, "%s", message)

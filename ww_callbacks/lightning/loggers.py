@@ -42,10 +42,11 @@ class TensorBoardLoggerOutput(SummaryWriterOutput):
     Args:
         logger: of a Trainer.
         steps: step of a snapshot → step of the loggers, where they differ.
+        prefix: of the metrics.
     """
 
-    def __init__(self, logger: Any, steps: Mapping[int, int]) -> None:
-        super().__init__(logger.experiment)
+    def __init__(self, logger: Any, steps: Mapping[int, int], prefix: str) -> None:
+        super().__init__(logger.experiment, prefix)
         self._steps = steps
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
@@ -64,10 +65,11 @@ class WandbLoggerOutput(WandbOutput):
     Args:
         logger: of a Trainer.
         steps: step of a snapshot → step of the loggers, where they differ.
+        prefix: of the metrics.
     """
 
-    def __init__(self, logger: Any, steps: Mapping[int, int]) -> None:
-        super().__init__(logger.experiment, step="trainer/global_step", with_metrics=False)
+    def __init__(self, logger: Any, steps: Mapping[int, int], prefix: str) -> None:
+        super().__init__(logger.experiment, step="trainer/global_step", with_metrics=False, prefix=prefix)
         self._steps = steps
 
     def show(self, panels: Panels) -> None:
@@ -81,10 +83,11 @@ class MlflowLoggerOutput(MlflowOutput):
     Args:
         logger: of a Trainer.
         steps: step of a snapshot → step of the loggers, where they differ.
+        prefix: of the metrics.
     """
 
-    def __init__(self, logger: Any, steps: Mapping[int, int]) -> None:
-        super().__init__(logger.run_id, logger.experiment, with_metrics=False)
+    def __init__(self, logger: Any, steps: Mapping[int, int], prefix: str) -> None:
+        super().__init__(logger.run_id, logger.experiment, with_metrics=False, prefix=prefix)
         self._steps = steps
 
     def show(self, panels: Panels) -> None:
@@ -92,23 +95,24 @@ class MlflowLoggerOutput(MlflowOutput):
         super().show(_at_logger_step(panels, self._steps))
 
 
-def logger_outputs(trainer: Trainer, steps: Mapping[int, int]) -> list[Output]:
+def logger_outputs(trainer: Trainer, steps: Mapping[int, int], prefix: str) -> list[Output]:
     """The outputs for the loggers of the trainer.
 
     Args:
         trainer: with the loggers.
         steps: step of a snapshot → step of the loggers, where they differ.
+        prefix: of the metrics.
     """
-    return [output for logger in trainer.loggers for output in _outputs_of(logger, steps)]
+    return [output for logger in trainer.loggers for output in _outputs_of(logger, steps, prefix)]
 
 
-def _outputs_of(logger: Any, steps: Mapping[int, int]) -> list[Output]:
+def _outputs_of(logger: Any, steps: Mapping[int, int], prefix: str) -> list[Output]:
     if is_tensorboard(logger):
-        return [TensorBoardLoggerOutput(logger, steps)]
+        return [TensorBoardLoggerOutput(logger, steps, prefix)]
     if _is_a(logger, "WandbLogger"):
-        return [LoggerOutput(logger, steps), WandbLoggerOutput(logger, steps)]
+        return [LoggerOutput(logger, steps), WandbLoggerOutput(logger, steps, prefix)]
     if _is_a(logger, "MLFlowLogger"):
-        return [LoggerOutput(logger, steps), MlflowLoggerOutput(logger, steps)]
+        return [LoggerOutput(logger, steps), MlflowLoggerOutput(logger, steps, prefix)]
     return [LoggerOutput(logger, steps)]
 
 

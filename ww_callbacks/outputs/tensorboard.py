@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, BinaryIO
+from weakref import WeakKeyDictionary
 
 from ww_callbacks.outputs.background_file import AppendedFile
 from ww_callbacks.outputs.charts import Chart, Charts
@@ -18,6 +19,7 @@ from ww_callbacks.outputs.panels import Panels
 from ww_callbacks.outputs.spectra_protos import finding_value, report_summary, signals_value, summary_of
 from ww_callbacks.outputs.tensorboard_protos import layout_summary, panel_summary, scalar_summary
 from ww_callbacks.report import Finding, Report
+from ww_callbacks.report.keys import PREFIX
 
 _numbers = itertools.count()
 
@@ -32,16 +34,17 @@ class TensorBoardOutput:
     Args:
         log_dir: folder of a run. No other program may write event files into it at the same time:
             TensorBoard's Python reader follows only one live file per folder.
+        prefix: of the metrics.
 
     Raises:
         ImportError: tensorboard is not installed.
         OSError: the folder is not writable.
     """
 
-    def __init__(self, log_dir: str | os.PathLike[str]) -> None:
+    def __init__(self, log_dir: str | os.PathLike[str], prefix: str = PREFIX) -> None:
         scalar_summary({})  # raises an ImportError here rather than in the thread
-        charts, now = Charts(), time.time()
-        self._charts = charts
+        charts, now = Charts(prefix), time.time()
+        self._charts, self._prefix = charts, prefix
         header: list[Callable[[], bytes]] = [
             partial(_event_record, lambda: {"file_version": "brain.Event:2"}, 0, now),
             lambda: _layout_record(charts.now, 0, now),  # in the place of a removed file
@@ -53,7 +56,7 @@ class TensorBoardOutput:
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Write one snapshot."""
-        self._file.write(partial(_scalar_records, self._charts, report, metrics, wall_time))
+        self._file.write(partial(_scalar_records, self._charts, report, metrics, wall_time, self._prefix))
         self._step = report.step or 0
 
     def show(self, panels: Panels) -> None:
@@ -62,11 +65,11 @@ class TensorBoardOutput:
 
     def write_signals(self, signals: Signals, wall_time: float) -> None:
         """Write the verdicts of the signals and the recorded metrics, for the page."""
-        self._append(lambda: {"summary": summary_of(signals_value(signals))}, signals.step, wall_time)
+        self._append(lambda: {"summary": summary_of(signals_value(signals, self._prefix))}, signals.step, wall_time)
 
     def write_finding(self, finding: Finding, wall_time: float) -> None:
         """Write a finding that is raised or withdrawn, for the page."""
-        self._append(lambda: {"summary": summary_of(finding_value(finding))}, self._step, wall_time)
+        self._append(lambda: {"summary": summary_of(finding_value(finding, self._prefix))}, self._step, wall_time)
 
     def flush(self) -> None:
         """Wait until everything is written."""
@@ -92,11 +95,14 @@ def _layout_record(charts: Sequence[Chart], step: int, wall_time: float) -> byte
     return _event_record(lambda: {"summary": layout_summary(charts)}, step, wall_time) if charts else b""
 
 
-def _scalar_records(charts: Charts, report: Report, metrics: Mapping[str, float], wall_time: float) -> bytes:
+def _scalar_records(
+    charts: Charts, report: Report, metrics: Mapping[str, float], wall_time: float, prefix: str
+) -> bytes:
     """The report and its metrics, after the layout of the charts if they change it."""
     step = report.step or 0
     layout = _layout_record(charts.add(report, metrics), step, wall_time)
-    return layout + _event_record(lambda: {"summary": report_summary(report, metrics, wall_time)}, step, wall_time)
+    content = {"summary": report_summary(report, metrics, wall_time, prefix)}
+    return layout + _event_record(lambda: content, step, wall_time)
 
 
 def _event_record(content: Callable[[], Mapping[str, Any]], step: int, wall_time: float) -> bytes:
@@ -156,18 +162,23 @@ def _crc32c() -> Callable[[bytes], int]:
     return checksum
 
 
+_layouts: WeakKeyDictionary[Any, dict[str, tuple[Chart, ...]]] = WeakKeyDictionary()
+"""The charts of each monitor that writes into a writer, by prefix: TensorBoard takes one layout for all of them."""
+
+
 class SummaryWriterOutput:
     """Writes into the event file of a ``SummaryWriter`` that the caller owns.
 
     Args:
         writer: of torch.utils.tensorboard. Of other writers (tensorboardX) only ``add_scalar`` is used, so they show
             no panels.
+        prefix: of the metrics.
     """
 
-    def __init__(self, writer: Any) -> None:
+    def __init__(self, writer: Any, prefix: str = PREFIX) -> None:
         self._writer = writer
         self._is_torch = type(writer).__module__.startswith("torch.")
-        self._charts = Charts()
+        self._charts, self._prefix = Charts(prefix), prefix
         self._step = 0
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
@@ -176,8 +187,10 @@ class SummaryWriterOutput:
         if self._is_torch:
             self._step = step
             if changed := self._charts.add(report, metrics):
-                self._add(layout_summary(changed), step, wall_time)
-            self._add(report_summary(report, metrics, wall_time), step, wall_time)
+                layouts = _layouts.setdefault(self._writer, {})
+                layouts[self._prefix] = changed
+                self._add(layout_summary([*itertools.chain(*layouts.values())]), step, wall_time)
+            self._add(report_summary(report, metrics, wall_time, self._prefix), step, wall_time)
         else:
             for tag, value in metrics.items():
                 self._writer.add_scalar(tag, value, step, wall_time)
@@ -193,12 +206,12 @@ class SummaryWriterOutput:
     def write_signals(self, signals: Signals, wall_time: float) -> None:
         """Write the verdicts of the signals and the recorded metrics, for the page, if the writer is torch's."""
         if self._is_torch:
-            self._add(summary_of(signals_value(signals)), signals.step, wall_time)
+            self._add(summary_of(signals_value(signals, self._prefix)), signals.step, wall_time)
 
     def write_finding(self, finding: Finding, wall_time: float) -> None:
         """Write a finding that is raised or withdrawn, for the page, if the writer is torch's."""
         if self._is_torch:
-            self._add(summary_of(finding_value(finding)), self._step, wall_time)
+            self._add(summary_of(finding_value(finding, self._prefix)), self._step, wall_time)
 
     def _add(self, summary: Any, step: int, wall_time: float) -> None:
         self._writer._get_file_writer().add_summary(summary, step, wall_time)
