@@ -145,7 +145,8 @@ class SpectralMonitor(Options, TrainerCallback):
         """Where the results go; those of the Trainer are for the first rank."""
         if self.spool or not logging.state.is_world_process_zero:
             return []
-        return [*self.outputs, LogHistory(logging.state, self.prefix), *reported(caller.callbacks, logging, self.prefix)]
+        own = LogHistory(logging.state, self.prefix)
+        return [*self.outputs, own, *reported(caller.callbacks, logging, self.prefix)]
 
     def _resume(self, monitor: Monitor, folder: Path) -> None:
         """Go on with the history and the verdicts of a checkpoint."""

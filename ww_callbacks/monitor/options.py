@@ -63,8 +63,8 @@ class Options:
         log_every_layer: layers with their own metrics: "auto" (all if there are at most 16, otherwise 16 spread over
             the depth, and the worst layers of each finding, at most 16 more; the experts of a block count as one and
             have metrics together), True, False, or patterns.
-        prefix: what the names of the metrics begin with: ``ww/alpha``, ``ww_layer/alpha/000.fc``. Two monitors of one run
-            need two prefixes, and their own ``log_dir`` and ``jsonl``.
+        prefix: what the names of the metrics begin with: ``ww/alpha``, ``ww_layer/alpha/000.fc``. Two monitors in one
+            training need two prefixes, and their own ``log_dir`` and ``jsonl``.
         figures: figures, histograms and a summary table for TensorBoard, drawn in a separate process: True (spectra of
             the worst layer and of three layers spread over the depth), False, or patterns for up to 8 layers.
         budget: CPU time for the analysis: a share of one core such as 0.05, or seconds per snapshot such as "30s". If

@@ -43,7 +43,8 @@ class Published:
     """What is known at a snapshot step, as plain values; it changes at snapshot steps and at the end only.
 
     Attributes:
-        metrics: the latest ``ww/…`` metrics, with the prefix of the monitor; NaN for one that had a value until layers failed.
+        metrics: the latest ``ww/…`` metrics, or those with the ``prefix`` of the monitor; NaN for one that had a value
+            until layers failed.
         verdicts: the verdict of each signal, by the name under which it was attached.
         reports: how many reports had come in.
         step: finished optimizer steps when this became known; None before the first.

@@ -48,9 +48,7 @@ class WandbOutput:
         ValueError: there is no run.
     """
 
-    def __init__(
-        self, run: Any = None, *, step: str = STEP, with_metrics: bool = True, prefix: str = PREFIX
-    ) -> None:
+    def __init__(self, run: Any = None, *, step: str = STEP, with_metrics: bool = True, prefix: str = PREFIX) -> None:
         import wandb
 
         self._run: Any = wandb.run if run is None else run

@@ -78,9 +78,7 @@ def with_prefix(values: Mapping[str, Value], prefix: str, *, now: str = PREFIX) 
     if prefix == now:
         return values
     ours = (f"{now}/", f"{now}_layer/")
-    return {
-        f"{prefix}{key.removeprefix(now)}" if key.startswith(ours) else key: value for key, value in values.items()
-    }
+    return {f"{prefix}{key.removeprefix(now)}" if key.startswith(ours) else key: value for key, value in values.items()}
 
 
 def aggregates(metrics: Mapping[str, float], prefix: str = PREFIX) -> dict[str, float]:
