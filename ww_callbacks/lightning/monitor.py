@@ -136,7 +136,8 @@ class SpectralMonitor(Options, Callback):
         if trainer.fast_dev_run or trainer.barebones:
             return
         if reason := unsupported(trainer.strategy):
-            warn(f"no spectra in this training: {reason}")
+            if trainer.is_global_zero:
+                warn(f"no spectra in this training: {reason}")
             return
         self._warn_shared_prefix(trainer)
         self._awaits_first = anybody_checks(trainer, self.prefix)
