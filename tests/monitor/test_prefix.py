@@ -91,7 +91,7 @@ def test_the_page_and_the_charts_of_tensorboard_follow_the_prefix(tmp_path):
     layouts = [value for value in values_in(tmp_path) if value.tag == "custom_scalars__config__"]
     charts = layout_pb2.Layout.FromString(layouts[-1].tensor.string_val[0]).category[0].chart
     assert {"a.b: alpha by layer: 2 of 2", "a.b: lag and missed snapshots"} <= {chart.title for chart in charts}
-    assert "^a[.]b_layer/alpha/.*$" in [tag for chart in charts for tag in chart.multiline.tag]
+    assert r"^a\.b_layer/alpha/.*$" in [tag for chart in charts for tag in chart.multiline.tag]
 
 
 def test_two_monitors_in_one_event_file_are_two_runs_of_the_page(tmp_path):

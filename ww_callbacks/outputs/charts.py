@@ -88,12 +88,9 @@ class Charts:
         """A chart with the prefix in its tags, and in its title if it is another one than ``ww``."""
         if self._prefix == PREFIX:
             return chart
-        tags = (re.sub(r"^(\^?)ww", rf"\g<1>{self._written(chart)}", tag) for tag in chart.tags)
-        return replace(chart, title=f"{self._prefix}: {chart.title}", tags=tuple(tags))
-
-    def _written(self, chart: Chart) -> str:
-        """The prefix as it stands in the tags of a chart; those of a band are no regular expressions."""
-        return self._prefix if chart.is_band else self._prefix.replace(".", "[.]")
+        written = self._prefix if chart.is_band else self._prefix.replace(".", r"\.")
+        tags = tuple(tag.replace(PREFIX, written, 1) for tag in chart.tags)
+        return replace(chart, title=f"{self._prefix}: {chart.title}", tags=tags)
 
     def _charts(self) -> tuple[Chart, ...]:
         shown: dict[str, int] = {}
