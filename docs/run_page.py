@@ -3,7 +3,7 @@
 The outputs and the pictures on the pages are made like this:
 
     python docs/run_page.py docs/stop_a_run.md
-    python docs/run_page.py docs/see_a_run.md --picture docs/images/see_a_run.png --write "serve runs" --link run=text&layer=2
+    python docs/run_page.py docs/see_a_run.md --picture docs/images/see_a_run.png --link "run=text&layer=2"
 
 With --picture, ww-callbacks writes the page of what the script has left in the folder, and Chromium takes its picture.
 """

@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import fields
 from typing import Any
 
+from ww_callbacks.console import above_bars
 from ww_callbacks.printable import quoted, shown_text
 
 LONGEST_WARNING = 2000
@@ -323,13 +324,14 @@ def warn(message: str, *, depth: int = 1) -> None:
         depth: how many calls up the place is that the warning names.
     """
     place = sys._getframe(depth)
-    warnings.warn_explicit(
-        f"ww_callbacks: {shown_text(message, LONGEST_WARNING)}",
-        RuntimeWarning,
-        place.f_code.co_filename,
-        place.f_lineno,
-        module=place.f_globals.get("__name__"),
-    )
+    with above_bars():
+        warnings.warn_explicit(
+            f"ww_callbacks: {shown_text(message, LONGEST_WARNING)}",
+            RuntimeWarning,
+            place.f_code.co_filename,
+            place.f_lineno,
+            module=place.f_globals.get("__name__"),
+        )
 
 
 def warn_disabled(name: str, error: Exception) -> None:

@@ -221,6 +221,7 @@ def test_a_callback_survives_as_a_value_in_a_configuration_file() -> None:
         "and_mode": "max",
         "restore_best_weights": True,
         "keep": 4,
+        "verbose": 0,
     }
     text = json.dumps(keras.saving.serialize_keras_object(SpectralEarlyStopping(**arguments)))
     again = keras.saving.deserialize_keras_object(json.loads(text))

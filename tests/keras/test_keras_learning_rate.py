@@ -453,6 +453,7 @@ def test_a_callback_survives_as_a_value_in_a_configuration_file() -> None:
         "until": 90,
         "layers": ["fc*"],
         "quantity": "weight_decay",
+        "verbose": 0,
     }
     text = json.dumps(keras.saving.serialize_keras_object(LayerwiseLearningRate(**arguments)))
     again = keras.saving.deserialize_keras_object(json.loads(text))

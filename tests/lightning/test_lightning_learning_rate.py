@@ -308,7 +308,7 @@ def test_without_a_monitor_training_does_not_begin(tmp_path):
 
 
 def test_source_says_which_monitor_counts(tmp_path):
-    late, early = monitor(every_n_steps=1000), monitor()
+    late, early = monitor(every_n_steps=1000, prefix="late"), monitor()
     for source, expected in ((None, {1.0}), (late, {1.0}), (early, {0.5, 1.0, 1.5})):
         callback, model = (
             LayerwiseLearningRate(shrink=False, apply=True, ramp_steps=0, source=source),

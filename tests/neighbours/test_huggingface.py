@@ -95,6 +95,35 @@ def test_it_ends_training_on_request(tmp_path: Path) -> None:
     assert steps[0] == steps[1] < 50
 
 
+def test_a_stop_is_said_once_in_the_logger_of_transformers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rules = ww.EarlyStopping(rules=["traps"], patience=2)
+    monitor = SpectralMonitor(every_n_steps=1, executor="sync", figures=False, stop=rules, prefix="lm")
+    with caplog.at_level(logging.WARNING, "transformers"):
+        trainer = trainer_of(tmp_path, Trap(), monitor, max_steps=50)
+        trainer.train()
+    said = [record.getMessage() for record in caplog.records if record.name == "transformers.ww_callbacks"]
+    assert said == [f"SpectralMonitor ends the training. {monitor.published.stop_reason}"]
+    assert [entry["step"] for entry in trainer.state.log_history if "lm/alpha" in entry] == monitor.history.steps
+    assert not [key for entry in trainer.state.log_history for key in entry if key.startswith("ww")]
+
+
+class EndsAt(transformers.TrainerCallback):
+    """Another callback that ends training."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop = state.global_step >= 5
+
+
+@pytest.mark.parametrize("as_class", [True, False])
+def test_the_end_of_another_callback_is_respected(tmp_path: Path, as_class: bool) -> None:
+    monitor = SpectralMonitor if as_class else SpectralMonitor(executor="sync", figures=False)
+    trainer = trainer_of(tmp_path, EndsAt, monitor, max_steps=50)
+    trainer.train()
+    assert trainer.state.global_step == 5
+    (made,) = [each for each in trainer.callback_handler.callbacks if isinstance(each, SpectralMonitor)]
+    assert made.history.steps == [0, 5]
+
+
 def test_the_evaluation_loss_is_asked_and_the_rate_is_known(tmp_path: Path) -> None:
     rules = ww.EarlyStopping(rules=["traps"], patience=3)
     monitor = SpectralMonitor(every_n_steps=1, stop=rules)

@@ -62,11 +62,15 @@ def test_a_callback_added_on_the_command_line() -> None:
         "--trainer.callbacks.every_n_steps=7",
         "--trainer.callbacks.layers=[net.*, '!net.0']",
         "--trainer.callbacks.budget=30s",
+        "--trainer.callbacks.prefix=actor",
+        "--trainer.callbacks+=ww_callbacks.lightning.SpectralEarlyStopping",
+        "--trainer.callbacks.verbose=false",
         *QUIET,
         run=False,
     )
-    monitor = made.trainer.callbacks[0]
-    assert (monitor.every_n_steps, monitor.budget) == (7, "30s")
+    monitor, stopping = made.trainer.callbacks[:2]
+    assert (monitor.every_n_steps, monitor.budget, monitor.prefix) == (7, "30s", "actor")
+    assert stopping.verbose is False
     assert list(monitor.layers) == ["net.*", "!net.0"]
 
 

@@ -40,6 +40,8 @@ def _all(runs: Runs) -> dict[str, Run]:
         ValueError: there are none.
     """
     runs.look()
+    for identity in runs.identities:
+        runs.get(identity)  # which finds the runs of further monitors
     found = {}
     for identity in runs.identities:
         files = runs.get(identity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # transformers need not be installed to check types
@@ -23,4 +24,7 @@ else:
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
     from transformers.trainer_callback import CallbackHandler
 
-__all__ = ["INTEGRATION_TO_CALLBACK", "CallbackHandler", "TrainerCallback"]
+log = logging.getLogger("transformers.ww_callbacks")
+"""A child of the logger of transformers: it has its level and its handlers."""
+
+__all__ = ["INTEGRATION_TO_CALLBACK", "CallbackHandler", "TrainerCallback", "log"]

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ww_callbacks.checks import check_flag, warn
-from ww_callbacks.huggingface.base import TrainerCallback
+from ww_callbacks.console import above_bars
+from ww_callbacks.huggingface.base import TrainerCallback, log
 from ww_callbacks.huggingface.caller import Caller
 from ww_callbacks.huggingface.reporting import Logging, LogHistory, has_ended, reported
 from ww_callbacks.huggingface.resuming import checkpoint_folder, read_state, write_state
 from ww_callbacks.monitor import Monitor, Output, Published
 from ww_callbacks.monitor.options import Options
 from ww_callbacks.report import History
-from ww_callbacks.report.keys import ALPHA
 from ww_callbacks.signals.rates import LEARNING_RATE
 from ww_callbacks.signals.stop import AUTO, VERDICT, EarlyStopping
 from ww_callbacks.torch.distributed import DistributedMonitor
@@ -61,7 +61,7 @@ class SpectralMonitor(Options, TrainerCallback):
         check_flag("prog_bar", self.prog_bar)
         self._monitor: DistributedMonitor | None = None
         self._signal: EarlyStopping | None = None
-        self._is_finished = False
+        self._is_finished = self._has_said = False
 
     @property
     def history(self) -> History:
@@ -80,7 +80,7 @@ class SpectralMonitor(Options, TrainerCallback):
         caller = Caller.now()
         outputs = self._outputs(caller, Logging(args, state, control, model))
         self._monitor = DistributedMonitor(model, **self.as_arguments() | {"outputs": outputs})
-        self._is_finished = False
+        self._is_finished = self._has_said = False
         self._signal = EarlyStopping() if self.stop is True else self.stop or None
         if self._signal is not None:
             self._signal.awaits_metric = self._signal.and_monitor == AUTO and args.eval_strategy != "no"
@@ -96,12 +96,14 @@ class SpectralMonitor(Options, TrainerCallback):
         if self._monitor is not None:
             self._record_rate(self._monitor.monitor, state.global_step, optimizer)
             self._monitor.step(state.global_step)
-            control.should_training_stop |= self.stop is not False and self._monitor.should_stop
+            if self.stop is not False and self._monitor.should_stop:
+                self._say_stop(state, self._monitor.stop_reason)
+                control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Add alpha to the logs, for callbacks after this one such as the progress bar; end with the last logs."""
-        if logs is not None and self.prog_bar and ALPHA in self.published.metrics:
-            logs[ALPHA] = self.published.metrics[ALPHA]
+        if logs is not None and self.prog_bar and self.alpha_key in self.published.metrics:
+            logs[self.alpha_key] = self.published.metrics[self.alpha_key]
         if has_ended(state.log_history):  # the integrations of report_to end before on_train_end of this callback
             self._finish(state.global_step)
 
@@ -127,6 +129,13 @@ class SpectralMonitor(Options, TrainerCallback):
         """Take the last snapshot and wait for late results, if the last logs did not."""
         self._finish(state.global_step)
 
+    def _say_stop(self, state: Any, reason: str) -> None:
+        """Say why training ends: once, on the first rank."""
+        if not self._has_said and state.is_world_process_zero:
+            with above_bars(log):
+                log.warning("%s ends the training. %s", type(self).__name__, reason)
+        self._has_said = True
+
     def _finish(self, step: int) -> None:
         if self._monitor is not None and not self._is_finished:
             self._is_finished = True  # with several ranks, each end is one broadcast
@@ -136,7 +145,8 @@ class SpectralMonitor(Options, TrainerCallback):
         """Where the results go; those of the Trainer are for the first rank."""
         if self.spool or not logging.state.is_world_process_zero:
             return []
-        return [*self.outputs, LogHistory(logging.state), *reported(caller.callbacks, logging)]
+        own = LogHistory(logging.state, self.prefix)
+        return [*self.outputs, own, *reported(caller.callbacks, logging, self.prefix)]
 
     def _resume(self, monitor: Monitor, folder: Path) -> None:
         """Go on with the history and the verdicts of a checkpoint."""

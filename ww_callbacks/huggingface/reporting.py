@@ -14,15 +14,15 @@ from ww_callbacks.monitor import Output
 from ww_callbacks.outputs.services import MlflowOutput, TrackioOutput, WandbOutput
 from ww_callbacks.outputs.tensorboard import writer_output
 from ww_callbacks.report import Report
-from ww_callbacks.report.keys import aggregates
+from ww_callbacks.report.keys import PREFIX, aggregates
 
 COUNT_CALLS = frozenset({"dvclive"})
 """Integrations that take each call as one more step, and would be out of step with the Trainer."""
 
-SERVICES: Mapping[str, Callable[[], Output]] = {
-    "mlflow": lambda: MlflowOutput(with_metrics=False),
-    "trackio": lambda: TrackioOutput(with_metrics=False),
-    "wandb": lambda: WandbOutput(step="train/global_step", with_metrics=False),
+SERVICES: Mapping[str, Callable[[str], Output]] = {
+    "mlflow": lambda prefix: MlflowOutput(with_metrics=False, prefix=prefix),
+    "trackio": lambda prefix: TrackioOutput(with_metrics=False),
+    "wandb": lambda prefix: WandbOutput(step="train/global_step", with_metrics=False, prefix=prefix),
 }
 """Integrations that get the findings too, and pictures if they can."""
 
@@ -42,14 +42,16 @@ class LogHistory:
 
     Args:
         state: of the Trainer.
+        prefix: of the metrics.
     """
 
-    def __init__(self, state: Any) -> None:
-        self._state = state
+    def __init__(self, state: Any, prefix: str = PREFIX) -> None:
+        self._state, self._prefix = state, prefix
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Add one entry; the summary of the training stays the last one."""
-        values = {key: value for key, value in aggregates(metrics).items() if math.isfinite(value)}
+        means = aggregates(metrics, self._prefix)
+        values = {key: value for key, value in means.items() if math.isfinite(value)}
         entries = self._state.log_history
         entries.insert(len(entries) - has_ended(entries), values | {"step": report.step})  # which is saved as JSON
 
@@ -86,24 +88,25 @@ class ReportedLogs:
         """Do nothing: the Trainer ends the integration."""
 
 
-def reported(callbacks: Iterable[Any], logging: Logging) -> list[Output]:
+def reported(callbacks: Iterable[Any], logging: Logging, prefix: str = PREFIX) -> list[Output]:
     """The outputs for the integrations of ``report_to``. A run of a service that is not found is left out.
 
     Args:
         callbacks: all callbacks of the Trainer.
         logging: what they get with the metrics.
+        prefix: of the metrics.
     """
     outputs: list[Output] = []
     for callback in callbacks:
         name = _integration_of(callback)
         writer = getattr(callback, "tb_writer", None) if name == "tensorboard" else None
         if writer is not None:
-            outputs.append(writer_output(writer))
+            outputs.append(writer_output(writer, prefix))
         elif name is not None and name not in COUNT_CALLS:
             outputs.append(ReportedLogs(callback, logging))
         if name is not None and name in SERVICES:
             try:
-                outputs.append(SERVICES[name]())
+                outputs.append(SERVICES[name](prefix))
             except Exception as error:
                 warn(f"report_to: findings are not sent to {name}: {error}")
     return outputs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,8 +24,6 @@ from ww_callbacks.signals.stop import (
     stop_message,
 )
 from ww_callbacks.weights import find_layers
-
-_log = logging.getLogger("ww_callbacks")
 
 
 @keras.saving.register_keras_serializable(package="ww_callbacks")
@@ -61,7 +58,7 @@ class SpectralEarlyStopping(FollowerCallback, StopRules):
         keep: number of copies of the weights to keep for that; None for ``patience`` + 2.
 
     All other arguments are ``source``, the monitor to follow if there are several in the list (None for the last of
-    them), and those of :class:`ww_callbacks.signals.stop.StopRules`.
+    them), ``verbose`` (0 to print no messages) and those of :class:`ww_callbacks.signals.stop.StopRules`.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -163,12 +160,12 @@ class SpectralEarlyStopping(FollowerCallback, StopRules):
             warn(f"training could end: {self.stopped_reason}")
             return
         self._model.stop_training = True
-        self._say(f"{type(self).__name__} ends the training. {self.stopped_reason}")
+        self.say(f"{type(self).__name__} ends the training. {self.stopped_reason}", begins="\n")
 
     def _say_progress(self, source: SpectralMonitor) -> None:
         """Say how near each rule was."""
         done = "did not end this training" if self.mode == "stop" else "gave no warning in this training"
-        self._say(f"{type(self).__name__} {done}. {progress_message(source.published.verdicts.get(VERDICT, {}))}")
+        self.say(f"{type(self).__name__} {done}. {progress_message(source.published.verdicts.get(VERDICT, {}))}")
 
     def _keep_snapshot(self, source: SpectralMonitor) -> None:
         """Copy the weights at snapshot steps only, because on JAX the state of the model is fetched then."""
@@ -200,7 +197,7 @@ class SpectralEarlyStopping(FollowerCallback, StopRules):
             self._has_warned = True
             warn(
                 f"and_monitor: {name!r} is not in the logs of epoch {epoch + 1}; nothing ends this training unless it "
-                f"comes later; there are {sorted(key for key in logs if not key.startswith('ww/'))}"
+                f"comes later; there are {sorted(key for key in logs if '/' not in key)}"
             )
 
     def _restore(self, source: SpectralMonitor) -> None:
@@ -217,10 +214,4 @@ class SpectralEarlyStopping(FollowerCallback, StopRules):
                 f"{self.restored_step} were restored; a larger keep keeps more"
             )
         else:
-            self._say(f"The weights of step {self.restored_step} were restored.")
-
-    def _say(self, message: str) -> None:
-        if (self.params or {}).get("verbose"):
-            print(message)
-        else:
-            _log.info(message)
+            self.say(f"The weights of step {self.restored_step} were restored.")

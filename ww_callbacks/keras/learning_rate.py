@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -36,7 +37,7 @@ class LayerwiseLearningRate(FollowerCallback, LayerwiseOptions):
     which ratios change: ``ramp_steps`` of them after a result.
 
     The arguments are ``source``, the monitor to follow if there are several in the list (None for the last of them),
-    and those of :class:`ww_callbacks.signals.learning_rate.LayerwiseOptions`.
+    ``verbose`` (0 to print no messages) and those of :class:`ww_callbacks.signals.learning_rate.LayerwiseOptions`.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -101,7 +102,8 @@ class LayerwiseLearningRate(FollowerCallback, LayerwiseOptions):
             self._steering.look()
             step, verdicts = self._source.step, self._source.published.verdicts
             if self._announces:
-                self._announces = not announce(self.quantity, verdicts.get(self._signal.name, {}))
+                say = partial(self.say, begins="\n")
+                self._announces = not announce(self.quantity, verdicts.get(self._signal.name, {}), say)
             ratios = ratios_at(step, self._signal, self._ramp, verdicts)
             if self._steering.differs(ratios):
                 self._steering.steer(self.model, ratios)  # on JAX `model` fetches the state

@@ -223,7 +223,8 @@ class SpectralMonitor(Options, keras.callbacks.Callback):  # type: ignore[misc]
 
     def _show(self) -> None:
         if self._bar is not None:
-            show(self._bar, self.published.metrics if self.prog_bar else None)
+            alpha = self.published.metrics.get(self.alpha_key) if self.prog_bar else None
+            show(self._bar, self.prefix, {} if alpha is None else {self.alpha_key: alpha})
 
     def _take_baseline(self, monitor: Monitor) -> None:
         """Take the baseline before the first step; try again after it if the first call builds the model."""

@@ -36,7 +36,7 @@ class TrainerMonitor(DistributedMonitor):
         """Wait for the start."""
 
     def _make(self) -> None:
-        outputs = [] if self.spool else [*self.outputs, *logger_outputs(self.trainer, self.logger_steps)]
+        outputs = [] if self.spool else [*self.outputs, *logger_outputs(self.trainer, self.logger_steps, self.prefix)]
         self.monitor = Monitor(self.model, **self.as_arguments() | {"outputs": outputs})
         for name, (signal, acts) in self.signals.items():
             self.monitor.attach(name, signal, acts=acts)

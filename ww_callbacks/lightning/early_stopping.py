@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.checks import arguments_of, check_choice, warn
-from ww_callbacks.lightning.base import Callback, Trainer, log
+from ww_callbacks.checks import arguments_of, check_choice, check_flag, warn
+from ww_callbacks.lightning.base import Callback, Trainer, say
 from ww_callbacks.lightning.monitor import SpectralMonitor, check_source, monitor_of
 from ww_callbacks.report.columns import is_count
 from ww_callbacks.signals.stop import (
@@ -48,6 +48,8 @@ class SpectralEarlyStopping(StopRules, Callback):
         and_monitor: a logged metric that must have stalled too; "auto" for "val_loss" if it is logged, which the rules
             wait for if there is a validation loop; None for none.
         source: the monitor to follow; None for the first SpectralMonitor among the callbacks.
+        verbose: log why training was stopped or how near each rule was, with Lightning's logger. False only keeps
+            ``stopped_reason``. A warning of ``mode="warn"`` is always given.
 
     All other arguments are those of :class:`ww_callbacks.signals.stop.StopRules`.
 
@@ -64,11 +66,13 @@ class SpectralEarlyStopping(StopRules, Callback):
 
     mode: Action = "stop"
     source: SpectralMonitor | None = None
+    verbose: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("mode", self.mode, ACTIONS)
         check_source(self.source)
+        check_flag("verbose", self.verbose)
         self._signal = EarlyStopping(**arguments_of(self, StopRules))
         self._started_at: int | None = None  # the step; None while there is nothing to do
         self._validated = self._has_warned = False
@@ -120,6 +124,11 @@ class SpectralEarlyStopping(StopRules, Callback):
             self._say_progress(trainer)
             self._started_at = None
 
+    @property
+    def state_key(self) -> str:
+        """Separate states for the callbacks of several monitors."""
+        return f"{type(self).__qualname__}{{'source': {self.source and self.source.state_key!r}}}"
+
     def state_dict(self) -> dict[str, Any]:
         """Why and when training was stopped, as plain values."""
         return {"stopped_reason": self.stopped_reason, "stopped_step": self.stopped_step}
@@ -144,18 +153,21 @@ class SpectralEarlyStopping(StopRules, Callback):
         self.stopped_step = published.step
         if self.mode == "stop":
             trainer.should_stop = True
-        if trainer.is_global_zero and self.mode == "stop":
-            log.info(f"{type(self).__name__} ends the training. {self.stopped_reason}")
+            self._say(trainer, f"{type(self).__name__} ends the training. {self.stopped_reason}")
         elif trainer.is_global_zero:
             warn(f"training could end: {self.stopped_reason}")
 
     def _say_progress(self, trainer: Trainer) -> None:
         """Say how near each rule was, if none has ended this training."""
-        if self._started_at is None or not trainer.is_global_zero:
+        if self._started_at is None:
             return
         verdict = self._monitor(trainer).published.verdicts.get(VERDICT, {})
         done = "did not end this training" if self.mode == "stop" else "gave no warning in this training"
-        log.info(f"{type(self).__name__} {done}. {progress_message(verdict)}")
+        self._say(trainer, f"{type(self).__name__} {done}. {progress_message(verdict)}")
+
+    def _say(self, trainer: Trainer, message: str) -> None:
+        if self.verbose:
+            say(trainer, message)
 
     def _note(self, trainer: Trainer) -> None:
         """Record the values of the first rank, which judges."""

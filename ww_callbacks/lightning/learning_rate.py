@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ww_callbacks.checks import arguments_of, warn
-from ww_callbacks.lightning.base import Callback, Trainer, log
+from ww_callbacks.checks import arguments_of, check_flag, warn
+from ww_callbacks.lightning.base import Callback, Trainer, say
 from ww_callbacks.lightning.monitor import SpectralMonitor, check_source, monitor_of
 from ww_callbacks.signals.learning_rate import LayerRatios, LayerwiseOptions, RatioOptions
 from ww_callbacks.signals.ramp import Ramp
@@ -30,6 +31,7 @@ class LayerwiseLearningRate(LayerwiseOptions, Callback):
 
     Args:
         source: the monitor to follow; None for the first SpectralMonitor among the callbacks.
+        verbose: log which layers take part, with Lightning's logger.
 
     All other arguments are those of :class:`ww_callbacks.signals.learning_rate.LayerwiseOptions`.
 
@@ -45,10 +47,12 @@ class LayerwiseLearningRate(LayerwiseOptions, Callback):
     """
 
     source: SpectralMonitor | None = None
+    verbose: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_source(self.source)
+        check_flag("verbose", self.verbose)
         self._partners: dict[str, str] = {}  # known once the model is complete
         self._signal = LayerRatios(**arguments_of(self, RatioOptions), partners=self._partners)
         self._ramp = Ramp(self.ramp_steps)
@@ -56,8 +60,9 @@ class LayerwiseLearningRate(LayerwiseOptions, Callback):
 
     @property
     def state_key(self) -> str:
-        """Separate states for the callbacks of the learning rate and of the weight decay."""
-        return f"{type(self).__qualname__}{{'quantity': {self.quantity!r}}}"
+        """Separate states for the callbacks of the learning rate and of the weight decay, and of several monitors."""
+        source = self.source and self.source.state_key
+        return f"{type(self).__qualname__}{ {'quantity': self.quantity, 'source': source} }"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the monitor, at any position in the list."""
@@ -77,7 +82,7 @@ class LayerwiseLearningRate(LayerwiseOptions, Callback):
                 self._monitor(trainer),
                 self._ramp,
                 lambda: self._monitor(trainer).step_of(trainer),
-                log=log if trainer.is_global_zero else None,
+                say=partial(say, trainer) if self.verbose and trainer.is_global_zero else None,
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

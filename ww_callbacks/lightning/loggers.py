@@ -35,25 +35,27 @@ class LoggerOutput:
         """Do nothing: the trainer closes the logger."""
 
 
-def logger_outputs(trainer: Trainer, steps: Steps) -> list[Output]:
+def logger_outputs(trainer: Trainer, steps: Steps, prefix: str) -> list[Output]:
     """The outputs for the loggers of the trainer.
 
     Args:
         trainer: with the loggers.
         steps: step of a snapshot → step of the loggers, where they differ.
+        prefix: of the metrics.
     """
-    return [output for logger in trainer.loggers for output in _outputs_of(logger, steps)]
+    return [output for logger in trainer.loggers for output in _outputs_of(logger, steps, prefix)]
 
 
-def _outputs_of(logger: Any, steps: Steps) -> list[Output]:
+def _outputs_of(logger: Any, steps: Steps, prefix: str) -> list[Output]:
     """The outputs for one logger: its metrics, and findings and pictures if it takes them."""
     if is_tensorboard(logger):
-        return [writer_output(logger.experiment, steps)]
+        return [writer_output(logger.experiment, prefix, steps)]
     outputs: list[Output] = [LoggerOutput(logger, steps)]
     if _is_a(logger, "WandbLogger"):
-        outputs.append(WandbOutput(logger.experiment, step="trainer/global_step", with_metrics=False, steps=steps))
+        to = {"with_metrics": False, "prefix": prefix, "steps": steps}
+        outputs.append(WandbOutput(logger.experiment, step="trainer/global_step", **to))
     elif _is_a(logger, "MLFlowLogger"):
-        outputs.append(MlflowOutput(logger.run_id, logger.experiment, with_metrics=False, steps=steps))
+        outputs.append(MlflowOutput(logger.run_id, logger.experiment, with_metrics=False, prefix=prefix, steps=steps))
     return outputs
 
 

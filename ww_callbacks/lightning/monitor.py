@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ww_callbacks.checks import check_flag, check_path, warn
-from ww_callbacks.lightning.base import Callback, Trainer, log
+from ww_callbacks.lightning.base import Callback, Trainer, say
 from ww_callbacks.lightning.distributed import TrainerMonitor, ranks_of, unsupported
 from ww_callbacks.lightning.first_check import anybody_checks, checkpoint_checks_batches, scheduler_checks_steps
 from ww_callbacks.lightning.loggers import is_tensorboard
@@ -21,7 +21,6 @@ from ww_callbacks.monitor.resuming import step_of
 from ww_callbacks.monitor.schedule import schedule
 from ww_callbacks.outputs.jsonl import FILE_NAME
 from ww_callbacks.report import History
-from ww_callbacks.report.keys import ALPHA
 from ww_callbacks.signals.rates import LEARNING_RATE
 from ww_callbacks.signals.signal import Signal, check_signal
 
@@ -55,6 +54,7 @@ class SpectralMonitor(Options, Callback):
         every_n_steps: optimizer steps between snapshots; 200 if neither this nor ``every_n_epochs`` is given.
         every_n_epochs: epochs between snapshots, instead of steps.
         prog_bar: show ``ww/alpha`` in the progress bar of the trainer.
+        prefix: what the names of the metrics begin with. Two monitors in one list need two prefixes.
         log_dir: TensorBoard folder; not used if the trainer has a TensorBoard logger.
         jsonl: JSON lines file for all results, or True for ``ww_history.jsonl`` in the trainer's log directory.
 
@@ -136,9 +136,11 @@ class SpectralMonitor(Options, Callback):
         if trainer.fast_dev_run or trainer.barebones:
             return
         if reason := unsupported(trainer.strategy):
-            warn(f"no spectra in this training: {reason}")
+            if trainer.is_global_zero:
+                warn(f"no spectra in this training: {reason}")
             return
-        self._awaits_first = anybody_checks(trainer)
+        self._warn_shared_prefix(trainer)
+        self._awaits_first = anybody_checks(trainer, self.prefix)
         jsonl = self._jsonl_path(trainer)  # a collective call
         step = self.first_step(trainer, pl_module)
         self._logger_steps = {step: self._steps.of_loggers(trainer)}
@@ -156,7 +158,7 @@ class SpectralMonitor(Options, Callback):
         self._distributed.start(step)
         self._record_rate(trainer)
         self._pass_on(trainer)
-        if scheduler_checks_steps(trainer):
+        if scheduler_checks_steps(trainer, self.prefix):
             self._wait_for_first(trainer)
 
     def on_train_batch_end(
@@ -171,7 +173,7 @@ class SpectralMonitor(Options, Callback):
             self._prepare(trainer)
         watching.step(step)
         self._pass_on(trainer)
-        if self._awaits_first and checkpoint_checks_batches(trainer):
+        if self._awaits_first and checkpoint_checks_batches(trainer, self.prefix):
             self._wait_for_first(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -209,9 +211,9 @@ class SpectralMonitor(Options, Callback):
 
     @property
     def state_key(self) -> str:
-        """Distinguishes several monitors in one list of callbacks, by schedule and layers."""
+        """Distinguishes several monitors in one list of callbacks, by schedule, layers and prefix."""
         schedule = {"every_n_steps": self.every_n_steps, "every_n_epochs": self.every_n_epochs}
-        return f"{type(self).__qualname__}{schedule | {'layers': self.layers}}"
+        return f"{type(self).__qualname__}{schedule | {'layers': self.layers, 'prefix': self.prefix}}"
 
     def state_dict(self) -> dict[str, Any]:
         """The state needed to resume from a checkpoint, as plain values; on the first rank."""
@@ -252,8 +254,8 @@ class SpectralMonitor(Options, Callback):
             trainer.callback_metrics.pop(key, None)
             trainer.progress_bar_metrics.pop(key, None)
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in published.metrics.items()})
-        if self.prog_bar and ALPHA in published.metrics:
-            trainer.progress_bar_metrics[ALPHA] = published.metrics[ALPHA]
+        if self.prog_bar and self.alpha_key in published.metrics:
+            trainer.progress_bar_metrics[self.alpha_key] = published.metrics[self.alpha_key]
 
     def _prepare(self, trainer: Trainer) -> None:
         """Note what belongs to a snapshot of now, if this step has none: step of the loggers and learning rate."""
@@ -274,9 +276,18 @@ class SpectralMonitor(Options, Callback):
             return
         self._awaits_first = False
         if watching.monitor is not None and not watching.metrics:
-            log.info("A callback monitors a ww/ metric: its first check waits for the first result.")
+            say(trainer, f"A callback monitors a {self.prefix}/ metric: its first check waits for the first result.")
         watching.wait_for_first()
         self._pass_on(trainer)
+
+    def _warn_shared_prefix(self, trainer: Trainer) -> None:
+        """Warn, at the second monitor with the same prefix, that they overwrite each other's metrics."""
+        same = [each for each in trainer.callbacks if isinstance(each, SpectralMonitor) and each.prefix == self.prefix]
+        if len(same) > 1 and same[1] is self and trainer.is_global_zero:
+            warn(
+                f"prefix: {len(same)} monitors write metrics named {self.prefix}/…, of which only the latest are kept; "
+                'give one of them another prefix, such as prefix="ww2"'
+            )
 
     def _check_places(self) -> None:
         check_path("log_dir", self.log_dir)

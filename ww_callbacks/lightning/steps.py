@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from torch import nn
 
-from ww_callbacks.lightning.base import Trainer, log
+from ww_callbacks.lightning.base import Trainer, say
 
 
 class TrainerSteps:
@@ -36,11 +38,12 @@ class TrainerSteps:
             self._versions = None
         elif _versions(module) != self._versions:
             self.by_batches, self._versions = True, None
-            if trainer.is_global_zero:
-                log.warning(
-                    "the weights change but trainer.global_step stays 0, because the optimizers are used without "
-                    "Lightning's wrapper: finished batches are counted as steps"
-                )
+            say(
+                trainer,
+                "the weights change but trainer.global_step stays 0, because the optimizers are used without "
+                "Lightning's wrapper: finished batches are counted as steps",
+                logging.WARNING,
+            )
 
     def now(self, trainer: Trainer) -> int:
         """The finished steps."""

@@ -88,7 +88,7 @@ class Monitor(Options):
         self._spool = self.limits().spool
         if self._spool is not None:
             self._make_folder(self._spool)
-        own = own_outputs(self.log_dir, self.jsonl, strict=self.on_error == "raise")
+        own = own_outputs(self.log_dir, self.jsonl, prefix=self.prefix, strict=self.on_error == "raise")
         self._find_layers = LayerFinder(self.model, self.layers, self.split)
         self._engine = Engine(self.settings(), self.limits())
         self._publisher = Publisher(self, [*self.outputs, *own], self._engine.draw)

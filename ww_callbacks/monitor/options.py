@@ -27,6 +27,7 @@ from ww_callbacks.engine import Limits
 from ww_callbacks.engine.budget import parse_budget
 from ww_callbacks.outputs.output import Output
 from ww_callbacks.report import Finding, Report
+from ww_callbacks.report.keys import PREFIX, is_prefix
 from ww_callbacks.spectra import Precision
 from ww_callbacks.weights import Split
 from ww_callbacks.weights.files.urls import is_url, without_secrets
@@ -62,6 +63,8 @@ class Options:
         log_every_layer: layers with their own metrics: "auto" (all if there are at most 16, otherwise 16 spread over
             the depth, and the worst layers of each finding, at most 16 more; the experts of a block count as one and
             have metrics together), True, False, or patterns.
+        prefix: what the names of the metrics begin with: ``ww/alpha``, ``ww_layer/alpha/000.fc``. Two monitors in one
+            training need two prefixes, and their own ``log_dir`` and ``jsonl``.
         figures: figures, histograms and a summary table for TensorBoard, drawn in a separate process: True (spectra of
             the worst layer and of three layers spread over the depth), False, or patterns for up to 8 layers.
         budget: CPU time for the analysis: a share of one core such as 0.05, or seconds per snapshot such as "30s". If
@@ -111,6 +114,7 @@ class Options:
     on_finding: Callable[[Finding], object] | None = None
     outputs: Sequence[Output] = ()
     log_every_layer: LogEveryLayer = "auto"
+    prefix: str = PREFIX
     figures: Figures = True
     budget: float | str | None = None
     spool: str | os.PathLike[str] | None = None
@@ -138,6 +142,7 @@ class Options:
             if self.log_every_layer is None:
                 raise TypeError('log_every_layer: expected "auto", True, False or a list of patterns, got None')
             check_patterns("log_every_layer", self.log_every_layer)
+        self._check_prefix()
         if not isinstance(self.figures, bool):
             if self.figures is None:
                 raise TypeError("figures: expected True, False or a list of patterns, got None")
@@ -157,6 +162,11 @@ class Options:
         check_choice("on_error", self.on_error, ("warn", "raise"))
         self.settings()
         self.limits()
+
+    @property
+    def alpha_key(self) -> str:
+        """Name of the mean alpha, which progress bars show."""
+        return f"{self.prefix}/alpha"
 
     def settings(self) -> Settings:
         """The settings of the analysis."""
@@ -188,6 +198,12 @@ class Options:
     def as_arguments(self) -> dict[str, Any]:
         """The shared options as keyword arguments of Monitor."""
         return arguments_of(self, Options)
+
+    def _check_prefix(self) -> None:
+        if not isinstance(self.prefix, str):
+            raise TypeError(f"prefix: expected a string, got {self.prefix!r}")
+        if not is_prefix(self.prefix):
+            raise ValueError(f'prefix: expected letters, digits, "_", "." and "-", got {self.prefix!r}')
 
     def _check_spool(self) -> None:
         check_path("spool", self.spool)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ww_callbacks.checks import warn
+from ww_callbacks.console import above_bars
 from ww_callbacks.engine import Missed
 from ww_callbacks.monitor.guarded import Guarded
 from ww_callbacks.monitor.options import Figures, LogEveryLayer, Options
@@ -25,7 +26,7 @@ from ww_callbacks.patterns import matching
 from ww_callbacks.report import Finding, History, Report
 from ww_callbacks.report.experts import blocks_of
 from ww_callbacks.report.history import MEMORY_ENTRIES
-from ww_callbacks.report.keys import aggregates
+from ww_callbacks.report.keys import AGGREGATES, PREFIX, aggregates, with_prefix
 from ww_callbacks.signals.findings import Tracker, has_decayed, is_plateau
 from ww_callbacks.signals.learning_rate import VERDICTS, LayerRatios, ratios_by_name
 from ww_callbacks.signals.signal import Judgement, Signal, judged_by
@@ -44,7 +45,8 @@ class Published:
     """What is known at a snapshot step, as plain values; it changes at snapshot steps and at the end only.
 
     Attributes:
-        metrics: the latest ``ww/…`` metrics; NaN for one that had a value until layers failed.
+        metrics: the latest ``ww/…`` metrics, or those with the ``prefix`` of the monitor; NaN for one that had a value
+            until layers failed.
         verdicts: the verdict of each signal, by the name under which it was attached.
         reports: how many reports had come in.
         step: finished optimizer steps when this became known; None before the first.
@@ -154,9 +156,11 @@ class Publisher:
             over_budget=missed.over_budget,
         )
         metrics |= self._lost.add(report, metrics, self._logged.names)
-        self._upcoming = Published(aggregates(metrics), verdicts, self.history.seen)
+        prefix = self._options.prefix
+        self._upcoming = Published(with_prefix(aggregates(metrics), prefix), verdicts, self.history.seen)
         yield
-        self._outputs.write(report, metrics | finding_metrics(self._tracker.counts), wall_time)
+        written = with_prefix(metrics | finding_metrics(self._tracker.counts), prefix)
+        self._outputs.write(report, written, wall_time)
         yield
         self._outputs.write_signals(Signals(report.step or 0, verdicts, self._recorded()), wall_time)
         yield
@@ -194,7 +198,9 @@ class Publisher:
 
     def restore(self, history: History, published: Published) -> None:
         """Continue from the state of a checkpoint."""
-        tracker, lost = Tracker.of(history), LostMetrics.of(history, published.metrics)
+        known = {f"{AGGREGATES}{key.partition('/')[2]}": value for key, value in published.metrics.items()}
+        tracker, lost = Tracker.of(history), LostMetrics.of(history, known)
+        published = replace(published, metrics=with_prefix(known, self._options.prefix))
         self.history, self.published, self._upcoming = history, published, None
         self._tracker, self._lost = tracker, lost
         self._sent = {name: len(history.recorded(name)) for name in history.metrics}
@@ -231,15 +237,16 @@ class Publisher:
             return
         for finding in findings:
             is_new = finding.is_alarm and finding.until is None and finding.kind not in warned
-            _log.log(logging.WARNING if is_new else logging.INFO, "step %s: %s", step, finding)
+            with above_bars(_log):
+                _log.log(logging.WARNING if is_new else logging.INFO, "step %s: %s", step, finding)
             self._outputs.write_finding(finding, wall_time)
-        self._outputs.show(finding_panels(findings, step, wall_time))
+        self._show([finding_panels(findings, step, wall_time)])
         for finding in findings:
             self._on_finding(finding)
 
     def _show(self, panels: Iterable[Panels]) -> None:
         for each in panels:
-            self._outputs.show(each)
+            self._outputs.show(each.with_prefix(self._options.prefix))
 
 
 def logged_layers(names: Sequence[str], analysed: Sequence[str], choice: LogEveryLayer) -> frozenset[str]:
@@ -278,13 +285,18 @@ def drawn_layers(names: Sequence[str], analysed: Sequence[str], choice: Figures)
 
 
 def own_outputs(
-    log_dir: str | os.PathLike[str] | None, jsonl: bool | str | os.PathLike[str] | None, *, strict: bool
+    log_dir: str | os.PathLike[str] | None,
+    jsonl: bool | str | os.PathLike[str] | None,
+    *,
+    prefix: str = PREFIX,
+    strict: bool,
 ) -> list[Output]:
     """The outputs for TensorBoard and JSON lines, if wanted. One that cannot be opened is left out with a warning.
 
     Args:
         log_dir: folder for TensorBoard, None for none.
         jsonl: a file, or True for one in ``log_dir``.
+        prefix: of the metrics.
         strict: raise the error instead.
 
     Raises:
@@ -292,7 +304,7 @@ def own_outputs(
     """
     wanted: list[Callable[[], Output]] = []
     if log_dir is not None:
-        wanted.append(lambda: TensorBoardOutput(Path(log_dir) / "ww"))
+        wanted.append(lambda: TensorBoardOutput(Path(log_dir) / "ww", prefix))
     if jsonl:
         wanted.append(lambda: JsonlOutput(Path(str(log_dir)) / FILE_NAME if jsonl is True else jsonl))
     outputs: list[Output] = []

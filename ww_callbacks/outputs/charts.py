@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ww_callbacks.report import Report
-from ww_callbacks.report.keys import AGGREGATES
+from ww_callbacks.report.keys import AGGREGATES, PREFIX, with_prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,9 @@ class Charts:
 
     A callback that is not attached has no metrics, and so no chart.
 
+    Args:
+        prefix: of the metrics.
+
     Example:
         >>> from ww_callbacks import LayerReport
         >>> report = Report(tuple(LayerReport(name=name, kind="Linear", M=60) for name in ("fc1", "fc2")), 0)
@@ -60,7 +63,8 @@ class Charts:
         ()
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = PREFIX) -> None:
+        self._prefix = prefix
         self._known: set[str] = set()
         self._total = 0
         self.now: tuple[Chart, ...] = ()
@@ -72,13 +76,21 @@ class Charts:
             report: the latest one.
             metrics: those that are written.
         """
-        new = metrics.keys() - self._known
+        new = with_prefix(metrics, PREFIX, now=self._prefix).keys() - self._known
         if not new:
             return ()
         self._known |= new
         self._total = max(self._total, sum(size is not None for size in report.column("M")))
-        before, self.now = self.now, self._charts()
+        before, self.now = self.now, tuple(map(self._named, self._charts()))
         return () if self.now == before else self.now
+
+    def _named(self, chart: Chart) -> Chart:
+        """A chart with the prefix in its tags, and in its title if it is another one than ``ww``."""
+        if self._prefix == PREFIX:
+            return chart
+        written = self._prefix if chart.is_band else self._prefix.replace(".", r"\.")
+        tags = tuple(tag.replace(PREFIX, written, 1) for tag in chart.tags)
+        return replace(chart, title=f"{self._prefix}: {chart.title}", tags=tags)
 
     def _charts(self) -> tuple[Chart, ...]:
         shown: dict[str, int] = {}

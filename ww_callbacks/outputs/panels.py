@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ww_callbacks.outputs.layer_map import MapColumn, map_rows, mark_of
 from ww_callbacks.printable import shown_name
 from ww_callbacks.report import Finding, Histogram, LayerReport, Report, in_words, worst_first
-from ww_callbacks.report.keys import AGGREGATES, layer_key
+from ww_callbacks.report.keys import AGGREGATES, PREFIX, layer_key, with_prefix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,6 +49,18 @@ class Panels:
     images: Mapping[str, bytes] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     histograms: Mapping[str, Histogram] = field(default_factory=dict)
+
+    def with_prefix(self, prefix: str) -> Panels:
+        """The same panels under tags with another prefix than ``ww``."""
+        if prefix == PREFIX:
+            return self
+        texts, histograms = self.texts, self.histograms
+        return replace(
+            self,
+            images=with_prefix(self.images, prefix),
+            texts=Later(lambda: with_prefix(texts, prefix)),
+            histograms=Later(lambda: with_prefix(histograms, prefix)),
+        )
 
 
 def is_shown(number: int) -> bool:

@@ -21,7 +21,7 @@ from ww_callbacks.outputs.background import Background
 from ww_callbacks.outputs.panels import Panels
 from ww_callbacks.outputs.steps import NO_STEPS, Steps, step_at
 from ww_callbacks.report import Finding, Histogram, Report
-from ww_callbacks.report.keys import AGGREGATES
+from ww_callbacks.report.keys import AGGREGATES, PREFIX
 
 STEP = f"{AGGREGATES}step"
 """Name of the number of optimizer steps in the rows of W&B."""
@@ -42,6 +42,7 @@ class WandbOutput:
         run: of ``wandb.init``; None for ``wandb.run``.
         step: name of the number of optimizer steps in each row.
         with_metrics: whether to send the metrics. False if something else does.
+        prefix: of the metrics, as that of the monitor.
         steps: step of a snapshot → step in the run, where they differ.
 
     Raises:
@@ -50,7 +51,13 @@ class WandbOutput:
     """
 
     def __init__(
-        self, run: Any = None, *, step: str = STEP, with_metrics: bool = True, steps: Steps = NO_STEPS
+        self,
+        run: Any = None,
+        *,
+        step: str = STEP,
+        with_metrics: bool = True,
+        prefix: str = PREFIX,
+        steps: Steps = NO_STEPS,
     ) -> None:
         import wandb
 
@@ -60,7 +67,7 @@ class WandbOutput:
         self._step, self._with_metrics, self._steps = step, with_metrics, steps
         self._alerts, self._background = Alerts(), Background("W&B", "W&B", timeout=CLOSE_TIMEOUT)
         if step == STEP:
-            for names in (f"{AGGREGATES}*", "ww_layer/*"):
+            for names in (f"{prefix}/*", f"{prefix}_layer/*"):
                 self._run.define_metric(names, step_metric=step)
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
@@ -140,12 +147,13 @@ class MlflowOutput:
     """Sends a run to MLflow: metrics, findings as tags, pictures and tables as artifacts.
 
     The tag ``ww.finding.<kind>`` holds a line for each finding of this kind that is raised or withdrawn. The artifacts
-    are in the folder ``ww``, by name and step.
+    are in the folder ``ww``, by name and step. Both begin with another word if the monitor has another ``prefix``.
 
     Args:
         run_id: of the run; None for the active one.
         client: an ``MlflowClient``; None for one of the current tracking server.
         with_metrics: whether to send the metrics. False if something else does.
+        prefix: of the metrics, as that of the monitor.
         steps: step of a snapshot → step in the run, where they differ.
 
     Raises:
@@ -154,7 +162,13 @@ class MlflowOutput:
     """
 
     def __init__(
-        self, run_id: str | None = None, client: Any = None, *, with_metrics: bool = True, steps: Steps = NO_STEPS
+        self,
+        run_id: str | None = None,
+        client: Any = None,
+        *,
+        with_metrics: bool = True,
+        prefix: str = PREFIX,
+        steps: Steps = NO_STEPS,
     ) -> None:
         import mlflow
 
@@ -165,7 +179,7 @@ class MlflowOutput:
             run_id = active.info.run_id
         self._run_id: str = run_id
         self._client = mlflow.MlflowClient() if client is None else client
-        self._with_metrics, self._steps = with_metrics, steps
+        self._with_metrics, self._prefix, self._steps = with_metrics, prefix, steps
         self._lines: dict[str, list[str]] = {}
         self._background = Background("MLflow", "MLflow", timeout=CLOSE_TIMEOUT)
 
@@ -184,7 +198,12 @@ class MlflowOutput:
         lines = self._lines.setdefault(finding.kind, [])
         lines.append(str(finding))
         self._background.add(
-            partial(self._client.set_tag, self._run_id, f"ww.finding.{finding.kind}", latest(lines, LONGEST_TAG_VALUE))
+            partial(
+                self._client.set_tag,
+                self._run_id,
+                f"{self._prefix}.finding.{finding.kind}",
+                latest(lines, LONGEST_TAG_VALUE),
+            )
         )
 
     def close(self) -> None:

@@ -12,26 +12,57 @@ from ww_callbacks.outputs.packed import pack
 from ww_callbacks.outputs.tensorboard_protos import scalar_summary
 from ww_callbacks.report import Finding, Report
 from ww_callbacks.report.columns import is_count, is_number
+from ww_callbacks.report.keys import PREFIX, is_prefix, with_prefix
 
 PLUGIN = "ww_spectra"
 """Name of the plugin of TensorBoard that owns these tensors. Other dashboards leave them out."""
 REPORT, FINDING, SIGNALS = (f"{PLUGIN}/{name}" for name in ("report", "finding", "signals"))
-"""Tags."""
+"""Tags of a monitor with the usual prefix."""
 
 MAX_BYTES = 2**26
 """Signals that are larger when they are unpacked are refused."""
 _DIGITS = 4
 
 
-def report_summary(report: Report, metrics: Mapping[str, float], wall_time: float) -> Any:
+def tag_of(tag: str, prefix: str) -> str:
+    """The tag of a monitor whose metrics have a prefix, so that several monitors can write into one file.
+
+    Example:
+        >>> tag_of(REPORT, "ww"), tag_of(REPORT, "actor")
+        ('ww_spectra/report', 'ww_spectra/actor/report')
+    """
+    return tag if prefix == PREFIX else tag.replace(PLUGIN, f"{PLUGIN}/{prefix}", 1)
+
+
+def prefix_in(tag: str) -> str | None:
+    """The prefix of the monitor that wrote under a tag; None if the tag is none of ours.
+
+    Example:
+        >>> prefix_in("ww_spectra/report"), prefix_in("ww_spectra/actor/report"), prefix_in("loss")
+        ('ww', 'actor', None)
+    """
+    plugin, _, rest = tag.partition("/")
+    prefix = rest.rpartition("/")[0] or PREFIX
+    return prefix if plugin == PLUGIN and is_prefix(prefix) else None
+
+
+def report_summary(report: Report, metrics: Mapping[str, float], wall_time: float, prefix: str = PREFIX) -> Any:
     """A Summary protobuf with the report, see :func:`ww_callbacks.outputs.packed.pack`, and one value per metric.
 
-    The report is the first value, so that a reader finds it without looking at all of them.
+    The report is the first value, so that a reader finds it without looking at all of them. Its own metrics have the
+    usual prefix.
+
+    Args:
+        report: the results of one snapshot.
+        metrics: its metrics.
+        wall_time: when the snapshot was taken, in seconds since the epoch.
+        prefix: of the metrics.
     """
     summary = scalar_summary(metrics)
     values = list(summary.value)
     del summary.value[:]
-    summary.value.extend([_value(REPORT, pack(report, metrics, wall_time)), *values])
+    packed = pack(report, with_prefix(metrics, PREFIX, now=prefix), wall_time)
+    summary.value.extend([_value(tag_of(REPORT, prefix), packed), *values])
     return summary
 
 
@@ -42,14 +73,14 @@ def summary_of(value: Any) -> Any:
     return Summary(value=[value])
 
 
-def finding_value(finding: Finding) -> Any:
+def finding_value(finding: Finding, prefix: str = PREFIX) -> Any:
     """A finding that is raised or withdrawn as a value of a Summary protobuf."""
-    return _value(FINDING, json.dumps(finding.to_dict()).encode())
+    return _value(tag_of(FINDING, prefix), json.dumps(finding.to_dict()).encode())
 
 
-def signals_value(signals: Signals) -> Any:
+def signals_value(signals: Signals, prefix: str = PREFIX) -> Any:
     """What is known beside a report as a value of a Summary protobuf."""
-    return _value(SIGNALS, pack_signals(signals))
+    return _value(tag_of(SIGNALS, prefix), pack_signals(signals))
 
 
 def pack_signals(signals: Signals) -> bytes:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, BinaryIO
+from weakref import WeakKeyDictionary
 
 from ww_callbacks.outputs.background import Background
 from ww_callbacks.outputs.background_file import CLOSE_TIMEOUT, AppendedFile
@@ -20,6 +21,7 @@ from ww_callbacks.outputs.spectra_protos import finding_value, report_summary, s
 from ww_callbacks.outputs.steps import NO_STEPS, Steps, report_at, signals_at, step_at
 from ww_callbacks.outputs.tensorboard_protos import layout_summary, panel_summary, scalar_summary
 from ww_callbacks.report import Finding, Report
+from ww_callbacks.report.keys import PREFIX
 
 _numbers = itertools.count()
 
@@ -31,17 +33,18 @@ class _EventOutput:
     """Results as events, which a thread makes. A subclass says where they go.
 
     Args:
+        prefix: of the metrics.
         steps: step of a snapshot → step in the run, where they differ.
     """
 
-    def __init__(self, steps: Steps = NO_STEPS) -> None:
-        self._charts, self._steps = Charts(), steps
+    def __init__(self, prefix: str, steps: Steps = NO_STEPS) -> None:
+        self._charts, self._prefix, self._steps = Charts(prefix), prefix, steps
         self._step = 0
 
     def write(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> None:
         """Write one snapshot."""
         moved = report_at(report, self._steps)
-        self._put(partial(_report_events, self._charts, moved, metrics, wall_time))
+        self._put(lambda: self._report_events(moved, metrics, wall_time))
         self._step = moved.step or 0
 
     def show(self, panels: Panels) -> None:
@@ -52,12 +55,23 @@ class _EventOutput:
     def write_signals(self, signals: Signals, wall_time: float) -> None:
         """Write the verdicts of the signals and the recorded metrics, for the page."""
         moved = signals_at(signals, self._steps)
-        self._put(lambda: [_event(summary_of(signals_value(moved)), moved.step, wall_time)])
+        self._put(lambda: [_event(summary_of(signals_value(moved, self._prefix)), moved.step, wall_time)])
 
     def write_finding(self, finding: Finding, wall_time: float) -> None:
         """Write a finding that is raised or withdrawn, for the page."""
         step = self._step
-        self._put(lambda: [_event(summary_of(finding_value(finding)), step, wall_time)])
+        self._put(lambda: [_event(summary_of(finding_value(finding, self._prefix)), step, wall_time)])
+
+    def _report_events(self, report: Report, metrics: Mapping[str, float], wall_time: float) -> Iterator[Any]:
+        """The report and its metrics, after the layout of the charts if they change it."""
+        step = report.step or 0
+        if charts := self._charts.add(report, metrics):
+            yield from _layout_events(self._layout(charts), step, wall_time)
+        yield _event(report_summary(report, metrics, wall_time, self._prefix), step, wall_time)
+
+    def _layout(self, charts: Sequence[Chart]) -> Sequence[Chart]:
+        """All charts of the event file, if these are the ones of this output."""
+        return charts
 
     def _put(self, make: MakeEvents) -> None:
         """Let a thread make events and write them, in order."""
@@ -74,14 +88,15 @@ class TensorBoardOutput(_EventOutput):
     Args:
         log_dir: folder of a run. No other program may write event files into it at the same time:
             TensorBoard's Python reader follows only one live file per folder.
+        prefix: of the metrics.
 
     Raises:
         ImportError: tensorboard is not installed.
         OSError: the folder is not writable.
     """
 
-    def __init__(self, log_dir: str | os.PathLike[str]) -> None:
-        super().__init__()
+    def __init__(self, log_dir: str | os.PathLike[str], prefix: str = PREFIX) -> None:
+        super().__init__(prefix)
         scalar_summary({})  # raises an ImportError here rather than in the thread
         charts, now = self._charts, time.time()
         header: list[MakeEvents] = [
@@ -110,13 +125,6 @@ def _next_path(log_dir: str) -> str:
     # tensorboard's EventFileWriter loads TensorFlow if it is installed, and waits for the disk.
     name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
     return os.path.join(log_dir, name)
-
-
-def _report_events(charts: Charts, report: Report, metrics: Mapping[str, float], wall_time: float) -> Iterator[Any]:
-    """The report and its metrics, after the layout of the charts if they change it."""
-    step = report.step or 0
-    yield from _layout_events(charts.add(report, metrics), step, wall_time)
-    yield _event(report_summary(report, metrics, wall_time), step, wall_time)
 
 
 def _layout_events(charts: Sequence[Chart], step: int, wall_time: float) -> list[Any]:
@@ -191,15 +199,22 @@ def _crc32c() -> Callable[[bytes], int]:
     return checksum
 
 
-def writer_output(writer: Any, steps: Steps = NO_STEPS) -> SummaryWriterOutput | ScalarWriterOutput:
+_layouts: WeakKeyDictionary[Any, dict[str, Sequence[Chart]]] = WeakKeyDictionary()
+"""The charts of each monitor that writes into a writer, by prefix: TensorBoard takes one layout for all of them."""
+
+
+def writer_output(
+    writer: Any, prefix: str = PREFIX, steps: Steps = NO_STEPS
+) -> SummaryWriterOutput | ScalarWriterOutput:
     """The output for a writer that the caller owns.
 
     Args:
         writer: a ``SummaryWriter`` of torch, or one of another package such as tensorboardX.
+        prefix: of the metrics.
         steps: step of a snapshot → step in the run, where they differ.
     """
     is_torch = any(cls.__module__.startswith("torch.") for cls in type(writer).__mro__)
-    return SummaryWriterOutput(writer, steps) if is_torch else ScalarWriterOutput(writer, steps)
+    return SummaryWriterOutput(writer, prefix, steps) if is_torch else ScalarWriterOutput(writer, steps)
 
 
 class SummaryWriterOutput(_EventOutput):
@@ -211,11 +226,12 @@ class SummaryWriterOutput(_EventOutput):
 
     Args:
         writer: of torch.utils.tensorboard.
+        prefix: of the metrics.
         steps: step of a snapshot → step in the run, where they differ.
     """
 
-    def __init__(self, writer: Any, steps: Steps = NO_STEPS) -> None:
-        super().__init__(steps)
+    def __init__(self, writer: Any, prefix: str = PREFIX, steps: Steps = NO_STEPS) -> None:
+        super().__init__(prefix, steps)
         self._writer = writer
         self._waiting: list[Any] = []  # used in the thread, and at the end
         self._background = Background("TensorBoard", f"{writer.log_dir}: the disk", timeout=CLOSE_TIMEOUT)
@@ -228,6 +244,11 @@ class SummaryWriterOutput(_EventOutput):
                 self._put(tuple)
         finally:
             self._background.close()
+
+    def _layout(self, charts: Sequence[Chart]) -> Sequence[Chart]:
+        layouts = _layouts.setdefault(self._writer, {})
+        layouts[self._prefix] = charts
+        return [*itertools.chain(*layouts.values())]
 
     def _put(self, make: MakeEvents) -> None:
         file_writer = self._writer._get_file_writer().event_writer  # opened here: torch's writer has no lock for that

@@ -21,6 +21,9 @@ MAX_WIDE = 3
 LISTING = 0.5
 """Seconds that a list of the runs spends on reading them."""
 
+_OTHER = "@"
+"""Stands between the id of a run and the prefix of a further monitor; in names of folders it is quoted."""
+
 HERE = "."
 """Id of a run whose folder is the one that was given."""
 
@@ -57,7 +60,8 @@ class Runs:
         folders, is_complete = _folders(self.folder)
         self.problems = [] if is_complete else [f"only the first {MAX_FOLDERS} folders were searched for runs"]
         found = _by_run(folders)
-        for gone in self._files.keys() - {_id(self.folder, root) for root in found}:
+        known = {_id(self.folder, root) for root in found}
+        for gone in [identity for identity in self._files if identity.partition(_OTHER)[0] not in known]:
             del self._files[gone]
         for root, inside in found.items():
             identity = _id(self.folder, root)
@@ -65,7 +69,19 @@ class Runs:
                 name = self.folder.resolve().name if identity == HERE else root.relative_to(self.folder).as_posix()
                 self._files[identity] = RunFiles(root, name)
             self._files[identity].folders = tuple(inside)
+            self._find_others(identity)
         self._looked = time.monotonic()
+
+    def _find_others(self, identity: str) -> None:
+        """Add a run for each further monitor that wrote into the files of a run; its metrics have another prefix."""
+        if _OTHER in identity:
+            return
+        first = self._files[identity]
+        for prefix in sorted(first.others):
+            other = f"{identity}{_OTHER}{prefix}"
+            if other not in self._files:
+                self._files[other] = RunFiles(first.folder, f"{first.run.name} ({prefix})", prefix)
+            self._files[other].folders = first.folders
 
     @property
     def identities(self) -> list[str]:
@@ -84,6 +100,7 @@ class Runs:
         self.look()
         files = self._files[identity]
         files.poll()
+        self._find_others(identity)
         self._read.add(identity)
         return files
 

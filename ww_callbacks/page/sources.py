@@ -12,19 +12,21 @@ from typing import Any
 
 from ww_callbacks.outputs.jsonl import FILE_NAME, JsonlFollower
 from ww_callbacks.outputs.packed import Packed, pack
-from ww_callbacks.outputs.spectra_protos import FINDING, REPORT, SIGNALS, unpack_signals
+from ww_callbacks.outputs.spectra_protos import FINDING, PLUGIN, REPORT, SIGNALS, prefix_in, tag_of, unpack_signals
 from ww_callbacks.page.events import EventFollower, Place, event_in, scalar_of, tensor_bytes
 from ww_callbacks.page.run import Run
 from ww_callbacks.report import SCHEMA, Finding, LayerReport, Report
-from ww_callbacks.report.keys import AGGREGATES
+from ww_callbacks.report.keys import AGGREGATES, PREFIX
 from ww_callbacks.signals.stop import VERDICT, is_verdict
 
 OWN_FOLDER = "ww"
 """Where callbacks write their event files, below the folder of the run."""
+MAX_OTHERS = 16
+"""Further monitors in the files of one run that are shown."""
 STILL = 60.0
 """Seconds after which an event file that ends within a record is taken for one that was cut."""
 
-_LAYERS = "ww_layer/"
+_LAYERS = f"{PREFIX}_layer/"
 _EVERY_REPORT = f"{AGGREGATES}lag_steps"
 
 
@@ -34,18 +36,22 @@ class RunFiles:
     Args:
         folder: of the run.
         name: of the run.
+        prefix: of the monitor whose reports are read; None for that of the first report.
 
     Attributes:
         run: what was read so far.
+        others: the prefixes of other monitors that wrote into the same files.
+        folder: of the run.
         problem: why something could not be read, as a sentence; empty if all could.
         folders: the folders with event files that belong to the run.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, prefix: str | None = None) -> None:
         self.run = Run(name)
+        self._given = prefix
         self.problem = ""
         self.folders: tuple[Path, ...] = ()
-        self._folder = folder
+        self.folder = folder
         self._begin()
 
     def _begin(self) -> None:
@@ -55,6 +61,9 @@ class RunFiles:
         self._has_reports = False
         self._is_old = False
         self._unreadable = ""
+        self._monitor = self._given
+        self.others: set[str] = set()
+        self._own = _beginnings(PREFIX)
 
     @property
     def is_ours(self) -> bool:
@@ -69,7 +78,7 @@ class RunFiles:
                 self.run.clear()
                 self._begin()
             self._poll_events()
-            if not self._has_reports:
+            if not self._has_reports and self._given is None:
                 self._poll_lines()
             elif self._lines is not None:  # lines came in before the first report in an event file
                 self.run.clear()
@@ -98,7 +107,7 @@ class RunFiles:
 
     def _prefix(self, folder: Path) -> str:
         """What stands before the names of metrics in a folder below that of the run, such as Keras's "validation"."""
-        inside = folder.relative_to(self._folder).parts if folder != self._folder else ()
+        inside = folder.relative_to(self.folder).parts if folder != self.folder else ()
         return "" if inside in ((), (OWN_FOLDER,)) else f"{'/'.join(inside)}: "
 
     def _take(self, place: Place, event: Any, prefix: str) -> None:
@@ -106,6 +115,10 @@ class RunFiles:
         if not values:
             return
         tag, step = values[0].tag, int(event.step)
+        if (writer := prefix_in(tag)) is not None:
+            if not self._is_of_this(writer):
+                return
+            tag = tag.replace(tag_of(PLUGIN, writer), PLUGIN, 1)
         if tag == REPORT:
             self._has_reports = True
             self.run.add(Packed(tensor_bytes(values[0])), partial(_packed_at, place))
@@ -117,16 +130,28 @@ class RunFiles:
                 raise ValueError(f"a verdict that cannot be read at step {step}")
             self.run.add_signals(signals, event.wall_time)
         elif any(value.tag == _EVERY_REPORT for value in values):
-            if not (self._folder / FILE_NAME).exists():
+            if not (self.folder / FILE_NAME).exists():
                 self._is_old = True
                 self.run.add(_of_scalars(event), partial(_scalars_at, place))
         else:
             for value in values:
-                if not value.tag.startswith((AGGREGATES, _LAYERS)) and (number := scalar_of(value)) is not None:
+                if not value.tag.startswith(self._own) and (number := scalar_of(value)) is not None:
                     self.run.add_value(f"{prefix}{value.tag}", step, number, event.wall_time)
 
+    def _is_of_this(self, writer: str) -> bool:
+        """Whether the monitor whose metrics have this prefix is the one of this run; others are noted."""
+        if self._monitor is None:
+            self._monitor = writer
+        if _beginnings(writer)[0] not in self._own:
+            self._own += _beginnings(writer)
+        if writer == self._monitor:
+            return True
+        if len(self.others) < MAX_OTHERS:
+            self.others.add(writer)
+        return False
+
     def _poll_lines(self) -> None:
-        path = self._folder / FILE_NAME
+        path = self.folder / FILE_NAME
         if self._lines is None:
             if not path.exists():
                 return
@@ -138,6 +163,11 @@ class RunFiles:
         for step, finding in self._lines.findings[self._known_findings :]:
             self.run.add_finding(finding, step)
         self._known_findings = len(self._lines.findings)
+
+
+def _beginnings(prefix: str) -> tuple[str, str]:
+    """What the tags of a monitor begin with: metrics, texts and pictures."""
+    return f"{prefix}/", f"{prefix}_layer/"
 
 
 def _packed(report: Report, wall_time: float) -> bytes:

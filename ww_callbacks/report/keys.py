@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
+from typing import TypeVar
 
 from ww_callbacks.printable import shortened
 
-AGGREGATES = "ww/"
+PREFIX = "ww"
+"""What all keys begin with, unless the argument ``prefix`` of a monitor says otherwise."""
+AGGREGATES = f"{PREFIX}/"
 """Prefix of the metrics of the whole model, which frameworks receive too; layer metrics start with ``ww_layer/``."""
 ALPHA = f"{AGGREGATES}alpha"
 """Key of the mean alpha, which progress bars show."""
 
 LONGEST_TAG = 120
 """Maximal number of characters of a name in a key. MLflow, for one, allows 250 for the whole key."""
+
+Value = TypeVar("Value")
 
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.\-]")
 
@@ -48,14 +53,46 @@ def layer_tag(index: int, name: str) -> str:
     return f"{index:03d}.{tag_name(name)}"
 
 
-def aggregates(metrics: Mapping[str, float]) -> dict[str, float]:
+def is_prefix(value: str) -> bool:
+    """Whether a text can stand before the first slash of a key, in every logger.
+
+    Example:
+        >>> is_prefix("actor"), is_prefix("actor/")
+        (True, False)
+    """
+    return bool(value) and _NOT_ALLOWED.search(value) is None
+
+
+def with_prefix(values: Mapping[str, Value], prefix: str, *, now: str = PREFIX) -> Mapping[str, Value]:
+    """The same values under keys with another prefix. A key that does not have the one of now stays as it is.
+
+    Args:
+        values: under the keys of metrics or panels.
+        prefix: what the keys begin with.
+        now: what they begin with now.
+
+    Example:
+        >>> with_prefix({"ww/alpha": 3.0, "ww_layer/alpha/000.fc": 3.5}, "actor")
+        {'actor/alpha': 3.0, 'actor_layer/alpha/000.fc': 3.5}
+    """
+    if prefix == now:
+        return values
+    ours = (f"{now}/", f"{now}_layer/")
+    return {f"{prefix}{key.removeprefix(now)}" if key.startswith(ours) else key: value for key, value in values.items()}
+
+
+def aggregates(metrics: Mapping[str, float], prefix: str = PREFIX) -> dict[str, float]:
     """The metrics of the whole model, without those of single layers.
+
+    Args:
+        metrics: of the whole model and of layers.
+        prefix: what their keys begin with.
 
     Example:
         >>> aggregates({"ww/alpha": 3.0, "ww_layer/alpha/000.fc": 3.0})
         {'ww/alpha': 3.0}
     """
-    return {key: value for key, value in metrics.items() if key.startswith(AGGREGATES)}
+    return {key: value for key, value in metrics.items() if key.startswith(f"{prefix}/")}
 
 
 def logged(metrics: Mapping[str, float], names: Collection[str]) -> dict[str, float]:

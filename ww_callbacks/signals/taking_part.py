@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from ww_callbacks.checks import warn
@@ -44,7 +44,7 @@ WORDS: dict[LeftOut, str] = {
 MAX_NAMES = 3
 """Names in the log line for each reason."""
 
-LOG = logging.getLogger("ww_callbacks")
+_log = logging.getLogger("ww_callbacks")
 
 
 def asks(patterns: Sequence[str] | None) -> bool:
@@ -135,13 +135,13 @@ def line(quantity: str, names: Sequence[str], reasons: Sequence[LeftOut | None])
     return f"{said}, {kept} {'keeps' if kept == 1 else 'keep'} 1: {why}" if kept else said
 
 
-def announce(quantity: str, verdict: Mapping[str, Any], log: logging.Logger = LOG) -> bool:
-    """Log once which layers take part, and warn if no ratio can change.
+def announce(quantity: str, verdict: Mapping[str, Any], say: Callable[[str], object] = _log.info) -> bool:
+    """Say once which layers take part, and warn if no ratio can change.
 
     Args:
         quantity: "learning_rate" or "weight_decay".
         verdict: of :class:`~ww_callbacks.signals.learning_rate.LayerRatios`; empty before the first.
-        log: where to say it, at the level INFO.
+        say: says it; by default in the log, at the level INFO.
 
     Returns:
         Whether it was said; False if the layers cannot be compared before their next analysis.
@@ -150,7 +150,7 @@ def announce(quantity: str, verdict: Mapping[str, Any], log: logging.Logger = LO
     if reasons is None or "unlike_shapes" in reasons:
         return False
     said = line(quantity, verdict["layers"], reasons)
-    log.info("%s", said)
+    say(said)
     if verdict["num_compared"] + reasons.count("waiting") < 2:
         warn(f"no ratio can change, because fewer than two layers or blocks can be compared ({said})")
     return True

@@ -18,10 +18,12 @@ from ww_callbacks.report.columns import is_count
 from ww_callbacks.signals.learning_rate import LayerRatios, Quantity, ratios_at
 from ww_callbacks.signals.mappings import MappingName
 from ww_callbacks.signals.ramp import Ramp
-from ww_callbacks.signals.taking_part import LOG, announce
+from ww_callbacks.signals.taking_part import announce
 from ww_callbacks.torch.layers import holds, owners_of, parameter_ratios, partners_of
 from ww_callbacks.torch.update import check_optimizer, scale_updates
 from ww_callbacks.weights import find_layers
+
+_log = logging.getLogger("ww_callbacks")
 
 KEYS = {"learning_rate": "lr", "weight_decay": "weight_decay"}
 
@@ -44,7 +46,7 @@ class Layerwise:
         source: the publisher of its verdict.
         ramp: the ramp of the ratios.
         clock: returns the number of finished optimizer steps; None to count the steps of the optimizers.
-        log: where to say once which layers take part; None to say nothing, as on other ranks than the first.
+        say: says once which layers take part; None to say nothing, as on other ranks than the first.
 
     Raises:
         TypeError: an optimizer is not one of torch.
@@ -60,12 +62,12 @@ class Layerwise:
         ramp: Ramp,
         clock: Callable[[], int] | None = None,
         *,
-        log: logging.Logger | None = LOG,
+        say: Callable[[str], object] | None = _log.info,
     ) -> None:
         self._signal, self._source, self._ramp = signal, source, ramp
         self._owners = owners_of(model)
         self._steps = 0
-        self._log = log
+        self._say = say
         self._clock = clock if clock is not None else lambda: self._steps
         self._known: tuple[dict[str, float], dict[Tensor, float]] = ({}, {})
         for each in optimizers:
@@ -77,8 +79,8 @@ class Layerwise:
     def ratios(self) -> dict[str, float]:
         """The ratios of the next update by layer name; a layer without an entry has ratio 1."""
         verdicts = self._source.published.verdicts
-        if self._log is not None and announce(self._signal.quantity, verdicts.get(self._signal.name, {}), self._log):
-            self._log = None
+        if self._say is not None and announce(self._signal.quantity, verdicts.get(self._signal.name, {}), self._say):
+            self._say = None
         return ratios_at(self._clock(), self._signal, self._ramp, verdicts)
 
     def remove(self) -> None:
