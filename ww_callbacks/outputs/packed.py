@@ -205,7 +205,8 @@ def pack(report: Report, metrics: Mapping[str, float], wall_time: float, *, with
     layers = report.layers
     rows = [index for index, layer in enumerate(layers) if with_all or layer.step in (None, report.step)]
     chosen = [layers[index] for index in rows]
-    texts, kinds, pieces = {}, [], []
+    texts: dict[str, Any] = {}
+    kinds, pieces = [], []
     for position, column in _columns():
         if column.kind == "text":
             values = [layer[position] for layer in layers]
