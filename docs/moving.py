@@ -26,12 +26,12 @@ from ww_callbacks.page.events import EventFollower, event_in
 from ww_callbacks.page.runs import Runs
 from ww_callbacks.page.server import PageServer
 
-SIZE = (1020, 700)
+SIZE = (1020, 660)
 FRAMES = 44
 """At most this many show the run as it grows."""
 FRAME, STILL, END = 110, 500, 1500
 """Milliseconds of a frame while the run grows, after a click, and at the end."""
-COLORS = 128
+COLORS = 255
 PLACE = "(e) => { const { x, y, width, height } = e.getBoundingClientRect(); return [x, y, width, height] }"
 CLOCK = "Date.now = () => window.now ?? 0"
 """The page's clock, which stands at the time of the recording: the run is live again."""
@@ -79,16 +79,17 @@ def moments_of(run: Path) -> list[Moment]:
     sizes: dict[Path, int] = {}
     events = []
     for path in run.rglob("*tfevents*"):
-        end = 0
+        time = 0.0
         for place, data in EventFollower(path).poll():
-            end = place.offset + place.length + 4  # a checksum follows
-            events.append((event_in(data), path, end))
-    events.sort(key=lambda each: each[0].wall_time)
+            event = event_in(data)
+            time = max(time, event.wall_time)  # results come later than their snapshots
+            events.append((time, event, path, place.offset + place.length + 4))  # a checksum follows
+    events.sort(key=lambda each: each[0])
     moments = []
-    for event, path, end in events:
+    for time, event, path, end in events:
         sizes[path] = end
         if any(value.tag == REPORT for value in event.summary.value):
-            moments.append(Moment(event.wall_time, event.step, dict(sizes)))
+            moments.append(Moment(time, event.step, dict(sizes)))
     return [*moments[:-1], Moment(moments[-1].time, moments[-1].step, sizes)]
 
 
@@ -150,10 +151,10 @@ def write(path: Path, frames: list[tuple[bytes, int]]) -> None:
     sheet = Image.new("RGB", (SIZE[0], SIZE[1] * len(some)))
     for i, each in enumerate(some):
         sheet.paste(each, (0, i * SIZE[1]))
-    colors = sheet.quantize(COLORS, dither=Image.Dither.NONE)
+    colors = sheet.quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     first, *others = (each.quantize(palette=colors, dither=Image.Dither.NONE) for each in pictures)
     durations = [duration for _, duration in frames]
-    first.save(path, save_all=True, append_images=others, duration=durations, loop=0, optimize=False)
+    first.save(path, save_all=True, append_images=others, duration=durations, loop=0, optimize=True)
 
 
 if __name__ == "__main__":

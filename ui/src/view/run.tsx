@@ -42,6 +42,9 @@ function toggled<T>(set: ReadonlySet<T>, value: T): Set<T> {
   return next;
 }
 
+/** Room for the names of layers. */
+const gutterOf = (): number => (innerWidth < 640 ? 96 : innerWidth < 1200 ? 140 : 190);
+
 function useTimeAxis(
   run: Run,
   { left, right }: Spans,
@@ -49,9 +52,9 @@ function useTimeAxis(
   selected: number | null,
 ): TimeAxis & { zoomed: boolean } {
   const [zoom, setZoom] = useState<readonly [number, number] | null>(null);
-  const [narrow, setNarrow] = useState(innerWidth < 640);
+  const [gutter, setGutter] = useState(gutterOf);
   useEffect(() => {
-    const listen = () => setNarrow(innerWidth < 640);
+    const listen = () => setGutter(gutterOf);
     addEventListener("resize", listen);
     return () => removeEventListener("resize", listen);
   }, []);
@@ -62,8 +65,8 @@ function useTimeAxis(
   const [from, to] = zoom ?? whole;
   const range = useMemo((): readonly [number, number] => [from, to], [from, to]);
   return useMemo(
-    () => ({ range, theme, gutter: narrow ? 96 : 190, right: 16, selected, zoom: setZoom, zoomed: zoom !== null }),
-    [range, theme, narrow, selected, zoom],
+    () => ({ range, theme, gutter, right: 16, selected, zoom: setZoom, zoomed: zoom !== null }),
+    [range, theme, gutter, selected, zoom],
   );
 }
 
