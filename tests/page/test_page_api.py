@@ -69,10 +69,10 @@ def test_the_page_asks_for_runs_a_run_a_column_and_a_cell(folder):
         assert cell["values"]["alpha"] == pytest.approx(column.reshape(REPORTS - 2, -1)[1, 0])
 
 
-def one_report(folder, step, alpha):
-    layer = ww.LayerReport(name="fc", kind="Linear", status="ok", alpha=alpha, step=step)
+def one_report(folder, step, alpha, names=("fc",)):
+    layers = [ww.LayerReport(name=name, kind="Linear", status="ok", alpha=alpha, step=step) for name in names]
     output = TensorBoardOutput(folder / "ww")
-    output.write(Report((layer,), step), {"ww/alpha": alpha}, 1.0)
+    output.write(Report(tuple(layers), step), {"ww/alpha": alpha}, 1.0)
     output.close()
 
 
@@ -100,6 +100,16 @@ def test_columns_and_cells_say_which_version_of_a_restarted_run_they_belong_to(t
         (after, *others), column, values = versions()
         assert others == [after, after] != [before, before]
         assert (column, values["alpha"]) == (4, 4)
+
+
+def test_a_layer_that_comes_late_makes_another_version_as_all_rows_are_wider(tmp_path):
+    answer = Api(Runs(tmp_path), "title").answer
+    one_report(tmp_path, 10, 2.0)
+    before = json.loads(answer("api/run", "id=.").body)["version"]
+    one_report(tmp_path, 20, 3.0, names=("fc", "late"))
+    assert json.loads(answer("api/run", "id=.&from=1").body)["version"] != before
+    column = np.frombuffer(answer("api/column", "id=.&name=alpha").body, "<f4")
+    np.testing.assert_array_equal(column.reshape(2, 2), [[2, np.nan], [3, 3]])
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "", "localhost.evil.example"])
