@@ -1,6 +1,9 @@
 """Sphinx configuration; build with ``sphinx-build -W docs build/docs``."""
 
 import importlib.metadata
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "torch")  # the API reference imports the callbacks
 
 project = "ww_callbacks"
 author = "the ww_callbacks authors"
@@ -14,7 +17,6 @@ extensions = [
 ]
 myst_enable_extensions = ["colon_fence", "dollarmath", "attrs_inline"]
 myst_heading_anchors = 3
-autodoc_mock_imports = ["keras", "lightning", "pytorch_lightning", "torch", "transformers"]  # so that none is needed
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
