@@ -1,7 +1,7 @@
 """Callbacks and schedulers that check one of our metrics: their first check must wait for the first result.
 
-The answers depend on the prefix of our metrics and on the callbacks and schedulers of the trainer alone, so they are the
-same on every rank.
+The answers depend on the prefix of our metrics and on the callbacks and schedulers of the trainer alone, so they are
+the same on every rank.
 """
 
 from __future__ import annotations
