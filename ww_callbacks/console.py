@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -29,7 +30,7 @@ def above_bars(log: logging.Logger | None = None) -> Iterator[None]:
 
 def _clear_tqdm(ends: contextlib.ExitStack) -> None:
     """Clear the bars of tqdm, and draw them again at the end."""
-    bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    bars: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)
     if not getattr(bars, "_instances", None):
         return
     cleared = bars.external_write_mode(file=sys.stderr, nolock=True)  # a lock may be held in a forked process

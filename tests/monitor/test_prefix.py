@@ -51,12 +51,13 @@ def values_in(folder):
 
 def test_every_name_begins_with_the_prefix_and_the_values_are_the_same():
     usual, named = Kept(), Kept()
-    plain = watch(weights(), outputs=[usual], figures=["fc1"])
+    plain = watch(weights(), outputs=[usual])
     monitor = watch(weights(), outputs=[named], figures=["fc1"], prefix="actor")
     renamed = {f"actor{key.removeprefix('ww')}": value for key, value in usual.metrics.items()}
     assert named.metrics == renamed
     assert {"actor/alpha", "actor/lag_steps", "actor_layer/alpha/000.fc1"} <= renamed.keys()
-    assert named.tags == {f"actor{tag.removeprefix('ww')}" for tag in usual.tags}
+    assert {"actor/layers", "actor/alpha_map", "actor_layer/spectrum/000.fc1"} <= named.tags
+    assert {tag.partition("/")[0] for tag in named.tags} == {"actor", "actor_layer"}
     assert monitor.metrics == {f"actor{key.removeprefix('ww')}": value for key, value in plain.metrics.items()}
 
 

@@ -165,7 +165,7 @@ class RunFiles:
         self._known_findings = len(self._lines.findings)
 
 
-def _beginnings(prefix: str) -> tuple[str, str]:
+def _beginnings(prefix: str) -> tuple[str, ...]:
     """What the tags of a monitor begin with: metrics, texts and pictures."""
     return f"{prefix}/", f"{prefix}_layer/"
 
