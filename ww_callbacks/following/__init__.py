@@ -70,6 +70,7 @@ def follow(
     interval: Interval = "asymptotic",
     fit: Fit = "PL",
     seed: int = 0,
+    min_evals: int = 20,
     workers: int = 1,
     executor: Submits | None = None,
     progress: bool = False,
@@ -110,6 +111,7 @@ def follow(
         interval: 95 % confidence interval of alpha: "asymptotic" or "bootstrap".
         fit: "PL" (power law) or "TPL" (truncated power law).
         seed: seed of the shuffle and of all resampling.
+        min_evals: minimum number of eigenvalues for a fit, as in :func:`ww_callbacks.analyze`.
         workers: number of worker processes.
         executor: analyse layers as tasks of a cluster in place of worker processes: a ``distributed.Client`` or a
             ``concurrent.futures.Executor``, which is not shut down. Its workers read the checkpoints themselves, so
@@ -167,6 +169,7 @@ def follow(
         interval=interval,
         fit=fit,
         seed=seed,
+        min_evals=min_evals,
     )
     root = _folder(run_dir)
     place = _place(log_dir, root)
