@@ -85,9 +85,9 @@ def test_every_argument_is_documented_where_it_is_declared(declared):
         assert f"\n    {name}: " in inspect.getdoc(declared)
 
 
-@pytest.mark.parametrize("function", [ww.analyze, ww.compare, Options])
+@pytest.mark.parametrize("function", [ww.analyze, ww.compare, ww.follow, Options])
 def test_the_arguments_of_the_analysis_have_the_same_defaults_everywhere(function):
     ours, wanted = arguments(function), arguments(Settings)
-    shared = {"conv_scale", "randomize", "precision", "interval", "fit", "seed"}
+    shared = {"conv_scale", "randomize", "precision", "interval", "fit", "seed", "min_evals"}
     assert shared <= ours.keys()
     assert {name: ours[name] for name in ours.keys() & wanted.keys()}.items() <= wanted.items()
