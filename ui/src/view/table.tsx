@@ -70,7 +70,10 @@ export function LayerTable(props: TableProps) {
     };
     const text = texts[key];
     const sign = up ? 1 : -1;
-    if (key === "order") return up ? indices : indices.reverse();
+    if (key === "order") {
+      const analysed = indices.filter((i) => layers[i]?.note === "");
+      return [...(up ? analysed : analysed.reverse()), ...indices.filter((i) => layers[i]?.note !== "")];
+    }
     if (text)
       return indices.sort(
         (a, b) => sign * text(layers[a] as Layer).localeCompare(text(layers[b] as Layer), "en", { numeric: true }),
