@@ -1,9 +1,9 @@
 r"""Makes the moving picture of the live page: a recorded run grows again, and a few clicks follow.
 
-Requires Chromium and the run of an example:
+Requires Chromium and a run, such as that of a page of the documentation:
 
-    python examples/lightning_mnist.py
-    python docs/moving.py lightning_logs/version_0 docs/images/page.gif
+    python docs/run_page.py docs/find_what_is_wrong.md --keep found
+    python docs/moving.py found/runs/wrong docs/images/page.gif
 """
 
 from __future__ import annotations

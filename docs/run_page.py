@@ -26,6 +26,7 @@ CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path)
+    parser.add_argument("--keep", type=Path, help="folder for what the script writes; a temporary one if not given")
     parser.add_argument("--picture", type=Path, help="PNG file of the page of the run")
     parser.add_argument("--write", default="serve runs", help="arguments of ww-callbacks that write the page with -o")
     parser.add_argument("--link", default="", help="what the picture shows, such as layer=2&step=300")
@@ -34,7 +35,9 @@ def main() -> None:
     arguments = parser.parse_args()
     picture = arguments.picture and arguments.picture.resolve()
     script = "\n".join(CODE.findall(arguments.page.read_text(encoding="utf-8")))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         os.chdir(folder)
         Path("script.py").write_text(script, encoding="utf-8")
         started = time.monotonic()

@@ -574,7 +574,8 @@ def test_a_gan_counts_the_steps_of_both_optimizers_and_is_logged_by_batches(pl: 
     ((_, files, _),) = Runs(Path(tensorboard.log_dir)).listed()
     page = files.run.answer()
     assert page["steps"] == [0, 5, 10, 15, 20, 24]
-    assert next(curve["steps"] for curve in page["curves"] if curve["name"] == "learning_rate") == [0, 5, 10, 15, 20, 24]
+    curves = {curve["name"]: curve["steps"] for curve in page["curves"]}
+    assert curves["learning_rate"] == [0, 5, 10, 15, 20, 24]
     expected = [[layer.alpha for layer in report] for report in monitor.history]
     np.testing.assert_allclose(files.run.column("alpha"), np.array(expected, float), rtol=1e-6)
     written = csv.DictReader(io.StringIO((Path(rows.log_dir) / "metrics.csv").read_text()))
