@@ -31,7 +31,7 @@ def above_bars(log: logging.Logger | None = None) -> Iterator[None]:
 def _clear_tqdm(ends: contextlib.ExitStack) -> None:
     """Clear the bars of tqdm, and draw them again at the end."""
     bars: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)
-    if not getattr(bars, "_instances", None):
+    if bars is None or not getattr(bars, "_instances", None):
         return
     cleared = bars.external_write_mode(file=sys.stderr, nolock=True)  # a lock may be held in a forked process
     cleared.__enter__()

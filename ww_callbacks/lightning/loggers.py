@@ -52,8 +52,8 @@ def _outputs_of(logger: Any, steps: Steps, prefix: str) -> list[Output]:
         return [writer_output(logger.experiment, prefix, steps)]
     outputs: list[Output] = [LoggerOutput(logger, steps)]
     if _is_a(logger, "WandbLogger"):
-        to = {"with_metrics": False, "prefix": prefix, "steps": steps}
-        outputs.append(WandbOutput(logger.experiment, step="trainer/global_step", **to))
+        step = "trainer/global_step"
+        outputs.append(WandbOutput(logger.experiment, step=step, with_metrics=False, prefix=prefix, steps=steps))
     elif _is_a(logger, "MLFlowLogger"):
         outputs.append(MlflowOutput(logger.run_id, logger.experiment, with_metrics=False, prefix=prefix, steps=steps))
     return outputs

@@ -63,7 +63,7 @@ class RunFiles:
         self._unreadable = ""
         self._monitor = self._given
         self.others: set[str] = set()
-        self._own = _beginnings(PREFIX)
+        self._own: tuple[str, ...] = _beginnings(PREFIX)
 
     @property
     def is_ours(self) -> bool:
