@@ -227,8 +227,8 @@ WORDS: dict[FindingKind, Wording] = {
     "frozen": Wording(
         "has not changed",
         "have not changed",
-        ": frozen, unused, without a gradient, or with updates below the resolution of its weights",
-        "If it is not frozen on purpose, check requires_grad and that the loss depends on it.",
+        ": frozen, unused, without a gradient, or with updates below the resolution of the weights",
+        "If this is not on purpose, check requires_grad and that the loss depends on these weights.",
     ),
     "decay_only": Wording(
         "only shrinks",
